@@ -1,0 +1,44 @@
+"""The exceptions that callers may catch."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+
+class TdtDecodeError(Exception):
+    """Base of every error raised on purpose by this package."""
+
+
+class InputError(TdtDecodeError, ValueError):
+    """An argument has the wrong type, shape, dtype or range, or a recording cannot be used."""
+
+
+class BundleError(TdtDecodeError, ValueError):
+    """A model directory cannot be used.
+
+    The message names the file, then the field, then what was wrong and what was expected.
+    """
+
+    def __init__(self, problem: str, *, file: str | PathLike[str], field: str | None = None):
+        self.problem = problem
+        self.file = str(file)
+        self.field = field
+        super().__init__(f"{self.file}: {f'{field}: ' if field else ''}{problem}")
+
+    def __reduce__(self):
+        return _rebuild_bundle_error, (self.problem, self.file, self.field)
+
+
+class DeviceError(TdtDecodeError, RuntimeError):
+    """The requested device, or data on it, cannot be used."""
+
+
+class MissingDependencyError(TdtDecodeError, ImportError):
+    """An optional package is needed; the message names it and the extra that installs it."""
+
+    def __init__(self, package: str, extra: str, purpose: str):
+        super().__init__(f"{purpose} needs the package {package!r}: pip install 'tdtdecode[{extra}]'", name=package)
+
+
+def _rebuild_bundle_error(problem: str, file: str, field: str | None) -> BundleError:
+    return BundleError(problem, file=file, field=field)

@@ -1,0 +1,74 @@
+"""What decoding returns: hypotheses (tokens), words and transcripts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Hypothesis:
+    """One decoded token sequence.
+
+    Attributes
+    ----------
+    tokens:
+        int32 [n], ids in the model's own vocabulary.
+    frames:
+        int32 [n], the encoder frame at which each token starts, counted from the start of the stream.
+    durations:
+        int32 [n], the predicted duration of each token in frames, as predicted even past the end; 0 for RNN-T.
+    token_logprobs, duration_logprobs:
+        float32 [n], natural log, each from its own log-softmax (over the V + 1 token entries, over the
+        D duration entries); duration log-probs are 0 for RNN-T.
+    score:
+        Sum of both log-probs over the emitted tokens.
+    """
+
+    tokens: np.ndarray
+    frames: np.ndarray
+    durations: np.ndarray
+    token_logprobs: np.ndarray
+    duration_logprobs: np.ndarray
+    score: float
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def nbest(self) -> list[Hypothesis]:
+        """All hypotheses kept, best first. Greedy search keeps one."""
+        return [self]
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word with its times in seconds and its confidence, the least probability among its tokens (0 to 1)."""
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+
+
+@dataclass(frozen=True, eq=False)
+class Transcript:
+    """What was said in one recording.
+
+    Attributes
+    ----------
+    text:
+        The whole text.
+    words:
+        Its words in order.
+    duration:
+        Length of the recording in seconds.
+    hypothesis:
+        The decoded tokens behind the text.
+    """
+
+    text: str
+    words: list[Word] = field(default_factory=list)
+    duration: float = 0.0
+    hypothesis: Hypothesis | None = None

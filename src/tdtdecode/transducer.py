@@ -1,0 +1,81 @@
+"""What a transducer's joint row looks like: its vocabulary, blank, durations and sizes."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import InputError
+
+MAX_DURATION = 1 << 20
+"""Longest duration accepted, in frames: far beyond any model, and safe from int32 overflow."""
+
+
+@dataclass(frozen=True)
+class TransducerSpec:
+    """The joint row's layout ``[V + 1 token logits, blank among them | D duration logits]``.
+
+    Parameters
+    ----------
+    vocab_size:
+        V, the number of tokens **without** blank.
+    durations:
+        The D durations in frames, by index; any values from 0 up. Empty for RNN-T.
+    blank:
+        Id of blank, from 0 to V. Default V (last, as NeMo has it); k2-style models have 0.
+    encoder_size:
+        E, the width of an encoder frame, where known; input is checked against it.
+
+    Raises
+    ------
+    InputError
+        If a number is out of range.
+    """
+
+    vocab_size: int
+    durations: tuple[int, ...] = (0, 1, 2, 3, 4)
+    blank: int | None = None
+    encoder_size: int | None = None
+
+    def __post_init__(self) -> None:
+        vocab_size = _integer("vocab_size", self.vocab_size, low=1)
+        blank = vocab_size if self.blank is None else _integer("blank", self.blank, low=0, high=vocab_size)
+        if not isinstance(self.durations, Iterable) or isinstance(self.durations, (str, bytes)):
+            raise InputError(f"durations must be a sequence of frame counts, got {self.durations!r}")
+        durations = tuple(
+            _integer(f"durations[{i}]", d, low=0, high=MAX_DURATION) for i, d in enumerate(self.durations)
+        )
+        object.__setattr__(self, "vocab_size", vocab_size)
+        object.__setattr__(self, "blank", blank)
+        object.__setattr__(self, "durations", durations)
+        if self.encoder_size is not None:
+            object.__setattr__(self, "encoder_size", _integer("encoder_size", self.encoder_size, low=1))
+
+    @property
+    def num_durations(self) -> int:
+        """D; 0 for RNN-T."""
+        return len(self.durations)
+
+    @property
+    def joint_width(self) -> int:
+        """Width of a joint row, ``V + 1 + D``."""
+        return self.vocab_size + 1 + self.num_durations
+
+    @property
+    def duration_table(self) -> np.ndarray:
+        """The durations as int32 [D]."""
+        return np.asarray(self.durations, dtype=np.int32)
+
+
+def _integer(name: str, value: object, *, low: int, high: int | None = None) -> int:
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise InputError(f"{name} must be an integer, got {value!r}") from None
+    if number < low or (high is not None and number > high):
+        limits = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise InputError(f"{name} must be {limits}, got {number}")
+    return number
