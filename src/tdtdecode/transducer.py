@@ -41,18 +41,18 @@ class TransducerSpec:
     encoder_size: int | None = None
 
     def __post_init__(self) -> None:
-        vocab_size = _integer("vocab_size", self.vocab_size, low=1)
-        blank = vocab_size if self.blank is None else _integer("blank", self.blank, low=0, high=vocab_size)
+        vocab_size = as_integer("vocab_size", self.vocab_size, low=1)
+        blank = vocab_size if self.blank is None else as_integer("blank", self.blank, low=0, high=vocab_size)
         if not isinstance(self.durations, Iterable) or isinstance(self.durations, (str, bytes)):
             raise InputError(f"durations must be a sequence of frame counts, got {self.durations!r}")
         durations = tuple(
-            _integer(f"durations[{i}]", d, low=0, high=MAX_DURATION) for i, d in enumerate(self.durations)
+            as_integer(f"durations[{i}]", d, low=0, high=MAX_DURATION) for i, d in enumerate(self.durations)
         )
         object.__setattr__(self, "vocab_size", vocab_size)
         object.__setattr__(self, "blank", blank)
         object.__setattr__(self, "durations", durations)
         if self.encoder_size is not None:
-            object.__setattr__(self, "encoder_size", _integer("encoder_size", self.encoder_size, low=1))
+            object.__setattr__(self, "encoder_size", as_integer("encoder_size", self.encoder_size, low=1))
 
     @property
     def num_durations(self) -> int:
@@ -70,7 +70,8 @@ class TransducerSpec:
         return np.asarray(self.durations, dtype=np.int32)
 
 
-def _integer(name: str, value: object, *, low: int, high: int | None = None) -> int:
+def as_integer(name: str, value: object, *, low: int, high: int | None = None) -> int:
+    """The value as an int within the limits, or an InputError that names the argument."""
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:

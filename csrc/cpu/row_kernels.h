@@ -1,0 +1,25 @@
+// The loops over joint rows, compiled once per instruction set and listed in one table.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "tdt/row.h"
+
+namespace tdt::cpu {
+
+// Decides `count` rows, each layout.width() floats, one after the other in memory; writes one entry each.
+using DecideRows = void (*)(const float* rows, std::size_t count, const RowLayout& layout, float blank_penalty,
+                            std::int32_t* tokens, std::int32_t* durations, float* token_logprobs,
+                            float* duration_logprobs);
+
+struct RowKernels {
+  const char* isa;    // "baseline", "avx2", "avx512"
+  bool (*supported)();  // by this processor and operating system
+  DecideRows decide;
+};
+
+// Every instruction set compiled into this build, slowest first.
+const RowKernels* row_kernels(std::size_t* count);
+
+}  // namespace tdt::cpu

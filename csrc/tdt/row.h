@@ -1,0 +1,101 @@
+// row -> decision: where tokens, blank and durations lie in a joint row, and what a row decides.
+//
+// Header-only and without dependencies: compiled by host compilers and by NVRTC alike.
+//
+// A joint row is [V + 1 token logits, blank among them | D duration logits]. The rules:
+//   - the two parts are decided independently; equal values go to the lowest index;
+//   - NaN counts as -inf, +inf as the largest finite float;
+//   - a token part without a number is a certain blank, a duration part without one is certainly the
+//     table's first entry;
+//   - log-probabilities are a log-softmax of each part on its own.
+#pragma once
+
+#if defined(__CUDACC__)
+#define TDT_HD __host__ __device__ __forceinline__
+#else
+#define TDT_HD inline
+#endif
+
+namespace tdt {
+
+constexpr float kLargest = 3.402823466e+38f;       // largest finite float
+constexpr float kLowest = -__builtin_huge_valf();  // -inf: "no number"
+constexpr int kNoIndex = 0x7fffffff;
+
+struct RowLayout {
+  int vocab_size;        // V, without blank
+  int blank;             // 0 .. V
+  int num_durations;     // D; 0 for RNN-T
+  const int* durations;  // [D] frames
+
+  TDT_HD int token_entries() const { return vocab_size + 1; }
+  TDT_HD int width() const { return vocab_size + 1 + num_durations; }
+};
+
+TDT_HD float sanitized(float logit) {
+  if (!(logit >= kLowest)) return kLowest;  // NaN
+  return logit > kLargest ? kLargest : logit;
+}
+
+// The largest value of a part so far and where it stands; index kNoIndex while no number was seen.
+struct Best {
+  float value = kLowest;
+  int index = kNoIndex;
+};
+
+TDT_HD Best better(Best a, Best b) {
+  return (b.value > a.value || (b.value == a.value && b.index < a.index)) ? b : a;
+}
+
+TDT_HD Best candidate(float value, int index) {
+  Best best;
+  if (value > kLowest) {
+    best.value = value;
+    best.index = index;
+  }
+  return best;
+}
+
+struct Decision {
+  int token;               // 0 .. V, may be blank
+  int duration;            // frames, as predicted; 0 for RNN-T
+  float token_logprob;     // 0 where the token is blank: a greedy result does not report it
+  float duration_logprob;  // 0 where the token is blank, and for RNN-T
+};
+
+// Log-probability of the entry `value` in a part whose largest entry is `max` and whose
+// sum of exp(x - max) has the logarithm `log_sum`.
+TDT_HD float log_probability(float value, float max, float log_sum) { return (value - max) - log_sum; }
+
+// Decides one row. `Reduce` supplies the two loops over a part, so that each processor brings its own:
+//   Best  best(const float* row, int first, int last)         largest sanitized entry of [first, last)
+//   float log_sum_exp(const float* part, int n, float max)    log(sum(exp(sanitized(x) - max)))
+template <class Reduce>
+TDT_HD Decision decide(const float* row, const RowLayout& layout, float blank_penalty, const Reduce& reduce) {
+  const int entries = layout.token_entries();
+  Decision decision = {layout.blank, 0, 0.0f, 0.0f};
+
+  const Best token = better(reduce.best(row, 0, layout.blank), reduce.best(row, layout.blank + 1, entries));
+  const float blank = sanitized(row[layout.blank]);
+  const Best winner = better(token, candidate(sanitized(blank - blank_penalty), layout.blank));
+  if (winner.index != kNoIndex) decision.token = winner.index;
+
+  const float* durations = row + entries;
+  Best duration;
+  if (layout.num_durations > 0) {
+    duration = reduce.best(durations, 0, layout.num_durations);
+    decision.duration = layout.durations[duration.index == kNoIndex ? 0 : duration.index];
+  }
+  if (decision.token == layout.blank) return decision;
+
+  // The penalty steers the choice and stays out of what is reported.
+  const float max = blank > token.value ? blank : token.value;
+  decision.token_logprob = log_probability(token.value, max, reduce.log_sum_exp(row, entries, max));
+  if (duration.index != kNoIndex) {
+    const float log_sum = reduce.log_sum_exp(durations, layout.num_durations, duration.value);
+    decision.duration_logprob = log_probability(duration.value, duration.value, log_sum);
+  }
+  return decision;
+}
+
+}  // namespace tdt

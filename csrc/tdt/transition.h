@@ -1,0 +1,25 @@
+// decision -> next frame: duration skipping, blanks and the symbol cap.
+//
+// Header-only and without dependencies: compiled by host compilers and by NVRTC alike.
+#pragma once
+
+#include "row.h"
+
+namespace tdt {
+
+struct Position {
+  int frame;    // the next frame to score; past the end once a row is done
+  int symbols;  // tokens emitted at that frame so far
+};
+
+// A blank moves at least one frame. A token moves by its duration; 0 stays, until max_symbols tokens
+// stand on one frame. RNN-T is the case where every duration is 0.
+TDT_HD Position advanced(Position at, bool is_blank, int duration, int max_symbols) {
+  if (is_blank) return {at.frame + (duration > 1 ? duration : 1), 0};
+  if (duration > 0) return {at.frame + duration, 0};
+  const int symbols = at.symbols + 1;
+  if (symbols >= max_symbols) return {at.frame + 1, 0};
+  return {at.frame, symbols};
+}
+
+}  // namespace tdt

@@ -1,0 +1,95 @@
+"""The search kernels: which exist, which this machine can run, and stepwise search over plain joint rows.
+
+A kernel set is two functions, specified in `reference.py`: ``decide`` (row -> decision) and ``advance`` (decision ->
+next frame). All sets give the same tokens, frames and durations, and log-probs within rounding.
+
+>>> from tdtdecode import Greedy, TransducerSpec, kernels
+>>> search = kernels.GreedySearch(TransducerSpec(vocab_size=1024), Greedy(), lengths=[50, 42], kernels="cpu")
+>>> while search.pending:                                # doctest: +SKIP
+...     rows = joint(search.slots, search.frames)        # float32 [N, V + 1 + D]
+...     emitted = search.step(rows)                      # then run the predictor on the slots that emitted
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ..errors import InputError, MissingDependencyError
+from .greedy import GreedySearch
+
+__all__ = ["GreedySearch", "KernelSet", "available", "get"]
+
+ISA_VARIABLE = "TDTDECODE_ISA"
+"""Environment variable that forces the instruction set behind ``kernels="cpu"``."""
+
+
+@dataclass(frozen=True)
+class KernelSet:
+    """One implementation of the search kernels; the functions' contract is `tdtdecode.kernels.reference`."""
+
+    name: str
+    isa: str | None
+    decide: Callable
+    advance: Callable
+
+
+def available() -> list[KernelSet]:
+    """Every kernel set that this machine can run, slowest first; the last is what ``"auto"`` means."""
+    names = ["reference", *(["jit"] if importlib.util.find_spec("numba") else []), *_cpu_names()]
+    return [get(name) for name in names]
+
+
+@lru_cache(maxsize=None)
+def _load(name: str) -> KernelSet:
+    if name in ("reference", "jit"):
+        try:
+            module = importlib.import_module(f".{name}", __name__)
+        except ModuleNotFoundError as error:
+            if error.name != "numba":
+                raise
+            raise MissingDependencyError("numba", "numba", "the kernel set 'jit'") from None
+        return KernelSet(name, None, module.decide, module.advance)
+    from . import _cpu
+
+    isa = name.removeprefix("cpu-")
+    return KernelSet(name, isa, _cpu.RowDecider(isa), _cpu.advance)
+
+
+def get(name: str = "auto") -> KernelSet:
+    """The kernel set of that name.
+
+    ``"reference"`` (NumPy), ``"jit"`` (Numba), ``"cpu"`` (C++ for the best instruction set of this machine, or the one
+    that the environment variable TDTDECODE_ISA names), ``"cpu-baseline"``, ``"cpu-avx2"``, ... (that instruction set),
+    ``"auto"`` (the same as ``"cpu"``).
+
+    Raises
+    ------
+    InputError
+        If there is no such set here; the message lists the ones there are.
+    MissingDependencyError
+        If ``"jit"`` is asked for and Numba is not installed.
+    """
+    if name in ("auto", "cpu"):
+        forced = os.environ.get(ISA_VARIABLE)
+        name = f"cpu-{forced}" if forced else _cpu_names()[-1]
+        if name not in _cpu_names():
+            raise InputError(f"{ISA_VARIABLE}={forced} names no instruction set of this machine: {_isas()}")
+    if name not in ("reference", "jit", *_cpu_names()):
+        raise InputError(f"no kernel set {name!r} on this machine: auto, reference, jit, cpu, {', '.join(_cpu_names())}")
+    return _load(name)
+
+
+@lru_cache(maxsize=None)
+def _cpu_names() -> tuple[str, ...]:
+    from . import _cpu
+
+    return tuple(f"cpu-{isa}" for isa, supported in _cpu.instruction_sets() if supported)
+
+
+def _isas() -> str:
+    return ", ".join(name.removeprefix("cpu-") for name in _cpu_names())

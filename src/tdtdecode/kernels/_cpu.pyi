@@ -1,0 +1,30 @@
+import numpy as np
+
+def instruction_sets() -> list[tuple[str, bool]]: ...
+
+class RowDecider:
+    def __init__(self, isa: str) -> None: ...
+    def __call__(
+        self,
+        rows: np.ndarray,
+        vocab_size: int,
+        blank: int,
+        durations: np.ndarray,
+        blank_penalty: float,
+        decisions: np.ndarray,
+        logprobs: np.ndarray,
+    ) -> None: ...
+
+def advance(
+    queue: np.ndarray,
+    count: int,
+    decisions: np.ndarray,
+    logprobs: np.ndarray,
+    blank: int,
+    max_symbols: int,
+    hold: bool,
+    positions: np.ndarray,
+    log: np.ndarray,
+    log_logprobs: np.ndarray,
+    cursor: int,
+) -> tuple[int, int]: ...

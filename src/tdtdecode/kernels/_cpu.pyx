@@ -1,0 +1,108 @@
+# cython: language_level=3
+"""Search kernels in C++, one set of row loops per instruction set. Signatures and meaning: `reference.py`."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int32_t
+
+
+cdef extern from "tdt/row.h" namespace "tdt":
+    cdef cppclass RowLayout:
+        int vocab_size
+        int blank
+        int num_durations
+        const int32_t* durations
+
+cdef extern from "row_kernels.h" namespace "tdt::cpu":
+    ctypedef void (*DecideRows)(const float*, size_t, const RowLayout&, float, int32_t*, int32_t*, float*,
+                                float*) noexcept nogil
+    cdef cppclass RowKernels:
+        const char* isa
+        bint (*supported)() noexcept nogil
+        DecideRows decide
+    const RowKernels* row_kernels(size_t* count) noexcept nogil
+
+cdef extern from "greedy.h" namespace "tdt::cpu":
+    cdef cppclass Decisions:
+        const int32_t* tokens
+        const int32_t* durations
+        const float* token_logprobs
+        const float* duration_logprobs
+    cdef cppclass Rows:
+        int32_t* frame
+        int32_t* symbols
+        const int32_t* length
+    cdef cppclass TokenLog:
+        int32_t* slot
+        int32_t* token
+        int32_t* frame
+        int32_t* duration
+        float* token_logprob
+        float* duration_logprob
+    cdef cppclass StepCounts:
+        size_t emitted
+        size_t pending
+    StepCounts c_advance "tdt::cpu::advance"(
+        int32_t*, int32_t*, size_t, const Decisions&, int, int, bint, const Rows&, const TokenLog&,
+        size_t) noexcept nogil
+
+
+def instruction_sets():
+    """Every instruction set of this build, slowest first, as (name, whether this machine has it)."""
+    cdef size_t count
+    cdef const RowKernels* table = row_kernels(&count)
+    return [((<bytes>table[i].isa).decode(), bool(table[i].supported())) for i in range(<Py_ssize_t>count)]
+
+
+cdef class RowDecider:
+    """`reference.decide` compiled for one instruction set, which this machine must have."""
+    cdef DecideRows kernel
+
+    def __cinit__(self, str isa):
+        cdef size_t count
+        cdef const RowKernels* table = row_kernels(&count)
+        for i in range(<Py_ssize_t>count):
+            if (<bytes>table[i].isa).decode() == isa and table[i].supported():
+                self.kernel = table[i].decide
+                return
+        raise ValueError(f"instruction set {isa!r} is not available on this machine")
+
+    def __call__(self, const float[:, ::1] rows, int vocab_size, int blank, const int32_t[::1] durations,
+                 float blank_penalty, int32_t[:, ::1] decisions, float[:, ::1] logprobs):
+        cdef RowLayout layout
+        cdef size_t count = rows.shape[0]
+        if count == 0:
+            return
+        layout.vocab_size = vocab_size
+        layout.blank = blank
+        layout.num_durations = <int>durations.shape[0]
+        layout.durations = &durations[0] if durations.shape[0] else NULL
+        with nogil:
+            self.kernel(&rows[0, 0], count, layout, blank_penalty, &decisions[0, 0], &decisions[1, 0],
+                        &logprobs[0, 0], &logprobs[1, 0])
+
+
+def advance(int32_t[:, ::1] queue, Py_ssize_t count, const int32_t[:, ::1] decisions, const float[:, ::1] logprobs,
+            int blank, int max_symbols, bint hold, int32_t[:, ::1] positions, int32_t[:, ::1] log,
+            float[:, ::1] log_logprobs, Py_ssize_t cursor):
+    cdef Decisions decided
+    cdef Rows rows
+    cdef TokenLog out
+    cdef StepCounts counts
+    if count == 0:
+        return 0, 0
+    decided.tokens = &decisions[0, 0]
+    decided.durations = &decisions[1, 0]
+    decided.token_logprobs = &logprobs[0, 0]
+    decided.duration_logprobs = &logprobs[1, 0]
+    rows.frame = &positions[0, 0]
+    rows.symbols = &positions[1, 0]
+    rows.length = &positions[2, 0]
+    out.slot = &log[0, 0]
+    out.token = &log[1, 0]
+    out.frame = &log[2, 0]
+    out.duration = &log[3, 0]
+    out.token_logprob = &log_logprobs[0, 0]
+    out.duration_logprob = &log_logprobs[1, 0]
+    with nogil:
+        counts = c_advance(&queue[0, 0], &queue[1, 0], count, decided, blank, max_symbols, hold, rows, out, cursor)
+    return counts.emitted, counts.pending

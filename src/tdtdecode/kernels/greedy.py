@@ -1,0 +1,170 @@
+"""Greedy search over a batch as a resumable state machine. It knows nothing of networks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import InputError
+from ..hypothesis import Hypothesis
+from ..search import Greedy
+from ..transducer import TransducerSpec
+
+if TYPE_CHECKING:
+    from . import KernelSet
+
+
+class GreedySearch:
+    """Asks for joint rows, is answered, and moves on, for B rows at once.
+
+    Parameters
+    ----------
+    spec, options:
+        The joint row's layout; the search options.
+    lengths:
+        Integers [B], the frames of each row.
+    kernels:
+        A kernel set or its name (`tdtdecode.kernels.get`).
+    frame, symbols:
+        int32 [B], where to go on from: the next frame of each row and the tokens already emitted there. Default 0.
+
+    Attributes
+    ----------
+    pending:
+        Number N of rows that want a joint row; 0 when the search is done.
+    slots, frames:
+        int32 [N] each: which rows want one, and of which of their frames. Views, rewritten by `step`.
+    """
+
+    def __init__(
+        self,
+        spec: TransducerSpec,
+        options: Greedy,
+        lengths: np.ndarray,
+        kernels: KernelSet | str = "auto",
+        frame: np.ndarray | None = None,
+        symbols: np.ndarray | None = None,
+    ):
+        if isinstance(kernels, str):
+            from . import get
+
+            kernels = get(kernels)
+        lengths = np.asarray(lengths)
+        if lengths.ndim != 1 or (lengths.size and not np.issubdtype(lengths.dtype, np.integer)):
+            raise InputError(f"lengths must be integers [B], got {lengths.dtype} {list(lengths.shape)}")
+        self.spec = spec
+        self.options = options
+        self._kernels = kernels
+        self._durations = spec.duration_table
+        batch = len(lengths)
+        self._positions = np.zeros((3, batch), np.int32)
+        self._positions[0] = 0 if frame is None else frame
+        self._positions[1] = 0 if symbols is None else symbols
+        self._positions[2] = lengths
+        self._queue = np.empty((2, batch), np.int32)
+        self._decisions = np.empty((2, batch), np.int32)
+        self._logprobs = np.empty((2, batch), np.float32)
+        # Room for three tokens a row to begin with; doubled when full, so that growing costs nothing per step.
+        self._log = np.empty((4, 64 + 4 * batch), np.int32)
+        self._log_logprobs = np.empty((2, self._log.shape[1]), np.float32)
+        self._logged = 0
+        self.pending = 0
+        self.resume(np.arange(batch, dtype=np.int32))
+
+    @property
+    def slots(self) -> np.ndarray:
+        return self._queue[0, : self.pending]
+
+    @property
+    def frames(self) -> np.ndarray:
+        return self._queue[1, : self.pending]
+
+    @property
+    def frame(self) -> np.ndarray:
+        """int32 [B]: each row's next frame; at or past its length once it is done."""
+        return self._positions[0]
+
+    @property
+    def symbols(self) -> np.ndarray:
+        """int32 [B]: tokens emitted so far at each row's next frame."""
+        return self._positions[1]
+
+    def step(self, rows: np.ndarray, hold: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Take the joint rows that were asked for, float32 [N, V + 1 + D] in the order of `slots`.
+
+        With ``hold``, rows that emitted stop asking until `resume`: for networks that run the predictor for all rows
+        at once.
+
+        Returns
+        -------
+        The slots that emitted and their tokens, int32 [M] each: they want the predictor next. Views, valid until the
+        log grows in a later step.
+        """
+        count, width = self.pending, self.spec.joint_width
+        if rows.shape != (count, width) or rows.dtype != np.float32 or not rows.flags.c_contiguous:
+            raise InputError(
+                f"joint rows must be contiguous float32 [{count}, {width}], got {rows.dtype} {list(rows.shape)}"
+            )
+        if self._logged + count > self._log.shape[1]:
+            self._grow()
+        self._kernels.decide(
+            rows,
+            self.spec.vocab_size,
+            self.spec.blank,
+            self._durations,
+            self.options.blank_penalty,
+            self._decisions,
+            self._logprobs,
+        )
+        emitted, self.pending = self._kernels.advance(
+            self._queue,
+            count,
+            self._decisions,
+            self._logprobs,
+            self.spec.blank,
+            self.options.max_symbols,
+            hold,
+            self._positions,
+            self._log,
+            self._log_logprobs,
+            self._logged,
+        )
+        new = slice(self._logged, self._logged + emitted)
+        self._logged += emitted
+        return self._log[0, new], self._log[1, new]
+
+    def resume(self, slots: np.ndarray) -> None:
+        """Let rows that were held ask again, as far as they are still inside the audio."""
+        waiting = slots[self.frame[slots] < self._positions[2, slots]]
+        self._queue[0, self.pending : self.pending + len(waiting)] = waiting
+        self._queue[1, self.pending : self.pending + len(waiting)] = self.frame[waiting]
+        self.pending += len(waiting)
+
+    def hypotheses(self, first_frame: np.ndarray | int = 0) -> list[Hypothesis]:
+        """What each of the B rows emitted since the start of this search; ``first_frame`` [B] is added to its frames."""
+        slot = self._log[0, : self._logged]
+        order = np.argsort(slot, kind="stable")
+        slot, token, frame, duration = self._log[:, order]
+        token_logprob, duration_logprob = self._log_logprobs[:, order]
+        frame = (frame + np.broadcast_to(first_frame, self._positions.shape[1:])[slot]).astype(np.int32)
+        ends = np.cumsum(np.bincount(slot, minlength=self._positions.shape[1]))
+        return [
+            Hypothesis(
+                token[a:b].copy(),
+                frame[a:b].copy(),
+                duration[a:b].copy(),
+                token_logprob[a:b].copy(),
+                duration_logprob[a:b].copy(),
+                float(np.sum(token_logprob[a:b], dtype=np.float64) + np.sum(duration_logprob[a:b], dtype=np.float64)),
+            )
+            for a, b in zip(np.concatenate([[0], ends[:-1]]).astype(int), ends)
+        ]
+
+    def _grow(self) -> None:
+        """Double the log."""
+        for name in ("_log", "_log_logprobs"):
+            old = getattr(self, name)
+            new = np.empty((old.shape[0], 2 * old.shape[1]), old.dtype)
+            new[:, : self._logged] = old[:, : self._logged]
+            setattr(self, name, new)

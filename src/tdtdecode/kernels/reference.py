@@ -1,0 +1,129 @@
+"""The specification of the search kernels, in NumPy.
+
+Every other kernel set has these two functions with the same arguments and the same results:
+
+- ``decide``: row -> decision (``csrc/tdt/row.h``);
+- ``advance``: decision -> next frame (``csrc/tdt/transition.h``).
+
+Arrays passed in are written in place; leading parts are used, so that one array serves every number of rows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+LARGEST = np.finfo(np.float32).max
+
+
+def decide(
+    rows: np.ndarray,
+    vocab_size: int,
+    blank: int,
+    durations: np.ndarray,
+    blank_penalty: float,
+    decisions: np.ndarray,
+    logprobs: np.ndarray,
+) -> None:
+    """Decide each of N joint rows on its own.
+
+    Parameters
+    ----------
+    rows:
+        float32 [N, V + 1 + D].
+    vocab_size, blank, durations:
+        V; id of blank; int32 [D] frames.
+    blank_penalty:
+        Subtracted from the blank logit for the choice, not for what is reported.
+    decisions:
+        int32 [2, >= N], written: token (may be blank) and duration in frames (0 for RNN-T).
+    logprobs:
+        float32 [2, >= N], written: log-softmax of the token over the V + 1 token entries and of the duration over the
+        D duration entries; both 0 where the token is blank.
+    """
+    n = len(rows)
+    rows = _sanitized(rows)
+    tokens, timing = rows[:, : vocab_size + 1], rows[:, vocab_size + 1 :]
+
+    steered = tokens.copy()
+    steered[:, blank] = _sanitized(steered[:, blank] - np.float32(blank_penalty))
+    token = np.where(steered.max(axis=1) > -np.inf, steered.argmax(axis=1), blank)
+    emitted = token != blank
+    decisions[0, :n] = token
+    logprobs[0, :n] = np.where(emitted, _log_softmax_at(tokens, token), 0)
+
+    decisions[1, :n] = logprobs[1, :n] = 0
+    if len(durations):
+        index = timing.argmax(axis=1)
+        decisions[1, :n] = durations[index]
+        logprobs[1, :n] = np.where(emitted, _log_softmax_at(timing, index), 0)
+
+
+def advance(
+    queue: np.ndarray,
+    count: int,
+    decisions: np.ndarray,
+    logprobs: np.ndarray,
+    blank: int,
+    max_symbols: int,
+    hold: bool,
+    positions: np.ndarray,
+    log: np.ndarray,
+    log_logprobs: np.ndarray,
+    cursor: int,
+) -> tuple[int, int]:
+    """Move ``count`` rows on by their decisions and log what they emitted.
+
+    Parameters
+    ----------
+    queue:
+        int32 [2, B]: the slots whose rows were decided, and the frames they wanted. Rewritten: the slots that are
+        still inside the audio, in their order, and the frames they want next.
+    decisions, logprobs:
+        As ``decide`` wrote them, by place in the queue.
+    blank, max_symbols:
+        Id of blank; the most tokens emitted at one frame by durations of 0.
+    hold:
+        Leave rows that emitted out of the new queue: they want the predictor first.
+    positions:
+        int32 [3, B] by slot, updated: next frame, tokens emitted at that frame, and (only read) the length.
+    log, log_logprobs:
+        int32 [4, >= cursor + count] and float32 [2, same]: slot, token, frame, duration, and both log-probs of each
+        emitted token; written from ``cursor`` on, in the order of the queue.
+
+    Returns
+    -------
+    Number of entries logged, number of slots in the new queue.
+    """
+    slot = queue[0, :count].copy()
+    token, duration = decisions[:, :count]
+    frame, symbols, length = positions
+    is_blank = token == blank
+
+    emitted = np.flatnonzero(~is_blank)
+    entries = slice(cursor, cursor + len(emitted))
+    log[:, entries] = slot[emitted], token[emitted], frame[slot[emitted]], duration[emitted]
+    log_logprobs[:, entries] = logprobs[:, emitted]
+
+    stays = ~is_blank & (duration == 0)
+    capped = stays & (symbols[slot] + 1 >= max_symbols)
+    frame[slot] += np.where(is_blank, np.maximum(duration, 1), np.where(capped, 1, duration))
+    symbols[slot] = np.where(stays & ~capped, symbols[slot] + 1, 0)
+
+    waits = slot[(frame[slot] < length[slot]) & (is_blank | (not hold))]
+    queue[:, : len(waits)] = waits, frame[waits]
+    return len(emitted), len(waits)
+
+
+def _sanitized(logits: np.ndarray) -> np.ndarray:
+    """NaN counts as -inf, +inf as the largest finite float32."""
+    return np.nan_to_num(logits, nan=-np.inf, posinf=LARGEST, neginf=-np.inf)
+
+
+def _log_softmax_at(part: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Log-softmax of float32 [N, M] at one entry a row; 0, a certainty, where the part has no number."""
+    largest = part.max(axis=1, keepdims=True)
+    has_number = largest[:, 0] > -np.inf
+    shifted = part - np.where(has_number[:, None], largest, 0)
+    chosen = np.take_along_axis(shifted, index[:, None].astype(np.intp), axis=1)[:, 0]
+    log_sum = np.log(np.exp(shifted).sum(axis=1), where=has_number, out=np.zeros(len(part), np.float32))
+    return np.where(has_number, chosen - log_sum, 0)
