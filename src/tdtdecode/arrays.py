@@ -1,0 +1,189 @@
+"""The door: encoder output in whatever array it comes, checked once and laid out for decoding."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from .errors import DeviceError, InputError
+
+_DLPACK_CPU, _DLPACK_BFLOAT = 1, 4
+_ONNX_BFLOAT16 = 16
+_MAX_FRAMES = 1 << 30
+"""Frames a row may have: with any duration on top they still fit an int32."""
+
+
+def encoder_frames(
+    encoder_out: Any, lengths: Any, encoder_size: int | None, dtype: np.dtype
+) -> tuple[np.ndarray, np.ndarray]:
+    """Encoder output laid out by frame, so that a frame is gathered as one run of memory.
+
+    Parameters
+    ----------
+    encoder_out:
+        [B, E, T] as NumPy array, ``OrtValue`` or anything with DLPack, or a list of [E, T]; float32, float16 or
+        bfloat16, contiguous or not.
+    lengths:
+        Integers [B], valid frames of each row; None: all of them.
+    encoder_size:
+        E, where known.
+    dtype:
+        Of the result.
+
+    Returns
+    -------
+    frames ``dtype`` [B, T, E], contiguous (what lies past a row's length is arbitrary), and lengths int32 [B].
+
+    Raises
+    ------
+    InputError
+        For a wrong shape or dtype, or a length out of range.
+    DeviceError
+        If the data is not in the computer's main memory.
+    """
+    if isinstance(encoder_out, (list, tuple)):
+        rows = [to_numpy(row, f"encoder_out[{i}]") for i, row in enumerate(encoder_out)]
+        for i, row in enumerate(rows):
+            _check_frames(f"encoder_out[{i}]", row, ("E", "T"), encoder_size)
+            if row.shape[0] != rows[0].shape[0]:
+                raise InputError(f"encoder_out[{i}] has E = {row.shape[0]}, encoder_out[0] has {rows[0].shape[0]}")
+        available = np.array([row.shape[1] for row in rows], np.int64)
+        counts = _check_lengths(lengths, available)
+        width = rows[0].shape[0] if rows else encoder_size or 0
+        frames = np.empty((len(rows), int(counts.max(initial=0)), width), dtype)
+        for out, row, count in zip(frames, rows, counts):
+            out[:count] = row[:, :count].T
+    else:
+        batch = to_numpy(encoder_out, "encoder_out")
+        _check_frames("encoder_out", batch, ("B", "E", "T"), encoder_size)
+        counts = _check_lengths(lengths, np.full(len(batch), batch.shape[2], np.int64))
+        # Padding beyond the longest row need not move.
+        frames = np.ascontiguousarray(batch[:, :, : counts.max(initial=0)].transpose(0, 2, 1), dtype)
+    return frames, counts
+
+
+def to_numpy(array: Any, name: str) -> np.ndarray:
+    """A NumPy array, ``OrtValue`` or DLPack array in main memory as NumPy; a view where possible; bfloat16 as float32.
+
+    Raises
+    ------
+    InputError
+        If it is none of these.
+    DeviceError
+        If it lies on another device.
+    """
+    if not isinstance(array, np.ndarray):
+        array = _from_exchange(array, name)
+    if array.dtype.name == "bfloat16":  # ml_dtypes' own dtype
+        array = _widened(array.view(np.uint16))
+    return array
+
+
+def _from_exchange(array: Any, name: str) -> np.ndarray:
+    if hasattr(array, "device_name") and hasattr(array, "numpy") and hasattr(array, "element_type"):
+        device = array.device_name().lower()
+        if device != "cpu":
+            raise DeviceError(f"{name} is an OrtValue on {device}, this decoder runs on the cpu")
+        if array.element_type() != _ONNX_BFLOAT16:
+            return array.numpy()
+    if not hasattr(array, "__dlpack__"):
+        raise InputError(
+            f"{name} must be a NumPy array, an OrtValue or an array with DLPack, got {type(array).__name__}"
+        )
+    if hasattr(array, "requires_grad") and array.requires_grad:
+        array = array.detach()
+    if hasattr(array, "__dlpack_device__") and array.__dlpack_device__()[0] != _DLPACK_CPU:
+        raise DeviceError(
+            f"{name} is not in main memory (DLPack device {array.__dlpack_device__()}), this decoder runs on the cpu"
+        )
+    capsule = array.__dlpack__()
+    tensor = _dlpack_tensor(capsule)
+    if (tensor.type_code, tensor.bits) == (_DLPACK_BFLOAT, 16):
+        return _read_bfloat16(tensor)  # NumPy refuses the type; read while `capsule` keeps the memory alive
+    try:
+        return np.from_dlpack(_Capsule(capsule))
+    except (BufferError, RuntimeError, TypeError) as error:
+        raise InputError(f"{name} cannot be read as a NumPy array: {error}") from None
+
+
+class _Capsule:
+    """Hands an exported capsule on to NumPy."""
+
+    def __init__(self, capsule: Any):
+        self._capsule = capsule
+
+    def __dlpack__(self, **_: Any) -> Any:
+        return self._capsule
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return _DLPACK_CPU, 0
+
+
+class _DLTensor(ctypes.Structure):
+    """The head of DLPack's DLManagedTensor (dlpack.h, ABI of versions before 1.0, which all producers still export)."""
+
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("type_code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    ]
+
+
+def _dlpack_tensor(capsule: Any) -> _DLTensor:
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    return _DLTensor.from_address(pointer(capsule, b"dltensor"))
+
+
+def _read_bfloat16(tensor: _DLTensor) -> np.ndarray:
+    shape = tuple(tensor.shape[i] for i in range(tensor.ndim))
+    if 0 in shape:
+        return np.zeros(shape, np.float32)
+    if tensor.strides:
+        strides = tuple(2 * tensor.strides[i] for i in range(tensor.ndim))
+    else:
+        strides = tuple(2 * int(np.prod(shape[i + 1 :])) for i in range(tensor.ndim))
+    extent = sum((size - 1) * stride for size, stride in zip(shape, strides)) + 2
+    memory = (ctypes.c_uint8 * extent).from_address(tensor.data + tensor.byte_offset)
+    return _widened(np.ndarray(shape, np.uint16, memory, strides=strides))
+
+
+def _widened(bits: np.ndarray) -> np.ndarray:
+    """bfloat16 bit patterns, uint16, as the same numbers in float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def _check_frames(name: str, array: np.ndarray, axes: tuple[str, ...], encoder_size: int | None) -> None:
+    if array.dtype not in (np.float32, np.float16):
+        raise InputError(f"{name} must be float32, float16 or bfloat16, got {array.dtype}")
+    layout = ", ".join(axes)
+    if array.ndim != len(axes):
+        raise InputError(f"{name} must have the shape [{layout}], got {list(array.shape)}")
+    if encoder_size is not None and array.shape[-2] != encoder_size:
+        swapped = ": it looks transposed" if array.shape[-1] == encoder_size else ""
+        raise InputError(f"{name} must be [{layout}] with E = {encoder_size}, got {list(array.shape)}{swapped}")
+    if array.shape[-1] > _MAX_FRAMES:
+        raise InputError(f"{name} has {array.shape[-1]} frames, more than {_MAX_FRAMES}")
+
+
+def _check_lengths(lengths: Any, available: np.ndarray) -> np.ndarray:
+    if lengths is None:
+        return available.astype(np.int32)
+    counts = np.asarray(lengths) if isinstance(lengths, (list, tuple, int)) else to_numpy(lengths, "lengths")
+    if counts.shape != available.shape:
+        raise InputError(f"lengths must have one entry for each of the {len(available)} rows, got {list(counts.shape)}")
+    if counts.size and not np.issubdtype(counts.dtype, np.integer):
+        raise InputError(f"lengths must be integers, got {counts.dtype}")
+    for row, (count, limit) in enumerate(zip(counts.tolist(), available.tolist())):
+        if not 0 <= count <= limit:
+            raise InputError(f"lengths[{row}] must be from 0 to {limit}, the frames given, got {count}")
+    return counts.astype(np.int32)

@@ -1,0 +1,281 @@
+"""Decoder: a search, run by kernels, over the answers of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import kernels as kernel_sets
+from .arrays import encoder_frames
+from .errors import DeviceError, InputError
+from .hypothesis import Hypothesis
+from .networks import Network, NetworkState, Workspace
+from .search import Greedy
+from .transducer import TransducerSpec, as_integer
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+    from .bundle import Bundle
+    from .bundle.vocabulary import Vocabulary
+
+PRECISIONS = ("float32", "float16", "bfloat16", "int8")
+
+
+@dataclass(frozen=True, eq=False)
+class DecoderState:
+    """Where the decoding of B streams stands between two chunks. A value: `decode_chunk` never changes it.
+
+    A search leaves a chunk only by moving past its end, so no tokens stand on the next frame yet: the symbol count of
+    every stream is 0 here.
+
+    Attributes
+    ----------
+    consumed:
+        int64 [B], frames received so far.
+    overshoot:
+        int32 [B], frames of the next chunk to be skipped: the last duration reached beyond the end of this one.
+    network:
+        The predictor's state of the B streams.
+    """
+
+    consumed: np.ndarray
+    overshoot: np.ndarray
+    network: NetworkState
+
+    def __len__(self) -> int:
+        return len(self.consumed)
+
+    def select(self, index: Any) -> DecoderState:
+        """The streams at ``index`` (integers [N]), in that order."""
+        index = np.asarray(index, np.intp).reshape(-1)
+        return DecoderState(self.consumed[index], self.overshoot[index], self.network.select(index))
+
+    @staticmethod
+    def join(states: Iterable[DecoderState]) -> DecoderState:
+        """The streams of several states of one decoder, one after the other."""
+        states = list(states)
+        if not states:
+            raise InputError("join needs at least one state")
+        return DecoderState(
+            np.concatenate([state.consumed for state in states]),
+            np.concatenate([state.overshoot for state in states]),
+            states[0].network.join([state.network for state in states[1:]]),
+        )
+
+
+class Decoder:
+    """Turns encoder output into tokens. Immutable: calls may run in many threads at once.
+
+    Parameters
+    ----------
+    network:
+        Who computes predictor and joint: a `CallableNetwork`, or one that `from_bundle` made.
+    spec:
+        The joint row's layout.
+    search:
+        The search used unless a call names another.
+    kernels:
+        Name of the kernel set that runs the search (`tdtdecode.kernels.get`).
+    vocabulary:
+        For `detokenize`.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        spec: TransducerSpec,
+        search: Greedy = Greedy(),
+        kernels: str = "auto",
+        vocabulary: Vocabulary | None = None,
+    ):
+        self.network = network
+        self.spec = spec
+        self.search = _checked_search(search)
+        self.kernels = kernel_sets.get(kernels)
+        self.vocabulary = vocabulary
+        self._start = network.start(_blank(spec))
+
+    @classmethod
+    def from_bundle(
+        cls,
+        directory: str | PathLike[str] | Bundle,
+        layout: str = "auto",
+        variant: str | None = None,
+        durations: Sequence[int] | None = None,
+        device: str = "cpu",
+        network: str = "auto",
+        kernels: str = "auto",
+        precision: str = "float32",
+        threads: int = 1,
+        search: Greedy = Greedy(),
+        session_options: ort.SessionOptions | None = None,
+        providers: Sequence[Any] | None = None,
+    ) -> Decoder:
+        """A decoder for the predictor, joint and token file of a model directory; no encoder is needed.
+
+        Parameters
+        ----------
+        directory:
+            The directory, or what `tdtdecode.bundle.read_bundle` read from it (then ``layout``, ``variant`` and
+            ``durations`` have been settled and are not looked at).
+        layout:
+            ``"split"``, ``"combined"``, ``"genai"``, or ``"auto"``: GenAI if ``genai_config.json`` is there, else split,
+            else combined.
+        variant:
+            Which files: None for those without a suffix, ``"int8"``, ``"fp16"``.
+        durations:
+            Frames by duration index; None: what the bundle says, else ``range(D)``.
+        device:
+            ``"cpu"``.
+        network:
+            ``"ort"`` (ONNX Runtime), or ``"auto"``, the fastest there is for this bundle.
+        kernels:
+            Name of a kernel set (`tdtdecode.kernels.available`).
+        precision:
+            Of the arithmetic. ``"ort"`` computes as the graphs are stored, whatever that is: only ``"float32"``, the
+            default, is taken.
+        threads:
+            The decoder's own threads.
+        search:
+            The default search.
+        session_options, providers:
+            For the ONNX Runtime sessions, in place of our own options and the CPU provider.
+
+        Raises
+        ------
+        BundleError
+            If the directory cannot be used; the message names the file and the field.
+        InputError, DeviceError, MissingDependencyError
+            If an option cannot be had; the message lists what can.
+        """
+        if device != "cpu":
+            raise DeviceError(f"device {device!r} is not available in this version: use device='cpu'")
+        if network not in ("auto", "ort"):
+            raise InputError(f"no network {network!r} for a bundle on the cpu: auto, ort")
+        if precision not in PRECISIONS:
+            raise InputError(f"no precision {precision!r}: {', '.join(PRECISIONS)}")
+        if precision != "float32":
+            raise InputError(
+                f"network 'ort' computes as the graphs are stored, so precision={precision!r} cannot be asked of it: "
+                "choose files by variant instead"
+            )
+        threads = as_integer("threads", threads, low=1)
+        from .bundle import Bundle, read_bundle
+        from .networks.ort import OrtNetwork
+
+        bundle = directory if isinstance(directory, Bundle) else read_bundle(directory, layout, variant, durations)
+        ort_network = OrtNetwork(bundle.transducer, threads, session_options, providers)
+        return cls(ort_network, bundle.spec, search, kernels, bundle.vocabulary)
+
+    def decode(self, encoder_out: Any, lengths: Any = None, search: Greedy | None = None) -> list[Hypothesis]:
+        """Decode whole utterances.
+
+        Parameters
+        ----------
+        encoder_out:
+            float32, float16 or bfloat16 [B, E, T]: a NumPy array, ``OrtValue`` or anything with DLPack, contiguous or
+            not; or a list of [E, T].
+        lengths:
+            Integers [B], the valid frames of each row; None: all of them.
+        search:
+            In place of the decoder's own.
+
+        Returns
+        -------
+        One hypothesis per row; empty for a row of length 0.
+
+        Raises
+        ------
+        InputError, DeviceError
+            If the arrays do not fit; nothing has been decoded then.
+        """
+        return self.decode_chunk(encoder_out, lengths, search=search, final=True)[0]
+
+    def decode_chunk(
+        self,
+        encoder_out: Any,
+        lengths: Any = None,
+        state: DecoderState | None = None,
+        final: bool = False,
+        search: Greedy | None = None,
+    ) -> tuple[list[Hypothesis], DecoderState]:
+        """Decode the next chunk of B streams. Chunks of any size give the same tokens as the whole.
+
+        Parameters
+        ----------
+        encoder_out, lengths, search:
+            As for `decode`.
+        state:
+            What the previous chunk returned; None at the start of the streams.
+        final:
+            No more chunks follow. Greedy search has nothing to add at the end.
+
+        Returns
+        -------
+        The new tokens of each stream, frames counted from its start, and the state for the next chunk.
+        """
+        search = self.search if search is None else _checked_search(search)
+        frames, lengths = encoder_frames(encoder_out, lengths, self.spec.encoder_size, self.network.frame_dtype)
+        if state is None:
+            state = self._fresh(len(lengths))
+        elif not isinstance(state, DecoderState) or type(state.network) is not type(self._start):
+            raise InputError(f"state must be what this decoder's decode_chunk returned, got {type(state).__name__}")
+        elif len(state) != len(lengths):
+            raise InputError(f"state has {len(state)} streams, encoder_out has {len(lengths)} rows")
+        if not len(lengths):
+            return [], state
+
+        greedy = kernel_sets.GreedySearch(self.spec, search, lengths, self.kernels, frame=state.overshoot)
+        workspace = self.network.workspace(frames, state.network)
+        (_lockstep if self.network.lockstep else _label_looping)(greedy, workspace)
+        after = DecoderState(state.consumed + lengths, greedy.frame - lengths, workspace.state())
+        return greedy.hypotheses(first_frame=state.consumed), after
+
+    def detokenize(self, tokens: Iterable[int]) -> str:
+        """The text of token ids."""
+        if self.vocabulary is None:
+            raise InputError("this decoder has no vocabulary: it was not made from a bundle")
+        return self.vocabulary.detokenize(tokens)
+
+    def _fresh(self, streams: int) -> DecoderState:
+        none = np.zeros(streams, np.int32)
+        return DecoderState(none.astype(np.int64), none, self._start.select(none))
+
+
+def _lockstep(search: kernel_sets.GreedySearch, workspace: Workspace) -> None:
+    """One joint and one predictor call per step, for all rows that want one."""
+    while search.pending:
+        slots, tokens = search.step(workspace.joint(search.slots, search.frames))
+        if len(slots):
+            workspace.predict(slots, tokens, slots)
+
+
+def _label_looping(search: kernel_sets.GreedySearch, workspace: Workspace) -> None:
+    """Joint calls until every row has its next token or its end; then one predictor call for all that emitted."""
+    while search.pending:
+        emitted: list[tuple[np.ndarray, np.ndarray]] = []
+        while search.pending:
+            slots, tokens = search.step(workspace.joint(search.slots, search.frames), hold=True)
+            emitted.append((slots, tokens))
+        slots, tokens = (np.concatenate(column) for column in zip(*emitted))
+        if len(slots):
+            workspace.predict(slots, tokens, slots)
+            search.resume(slots)
+
+
+def _checked_search(search: Greedy) -> Greedy:
+    if not isinstance(search, Greedy):
+        raise InputError(f"search must be Greedy(...), got {search!r}")
+    return search
+
+
+def _blank(spec: TransducerSpec) -> int:
+    if not isinstance(spec, TransducerSpec):
+        raise InputError(f"spec must be a TransducerSpec, got {type(spec).__name__}")
+    assert spec.blank is not None
+    return spec.blank

@@ -1,0 +1,53 @@
+"""Networks: who computes the predictor and the joint. One small protocol, one file per network."""
+
+from __future__ import annotations
+
+from typing import Protocol, Self
+
+import numpy as np
+
+
+class NetworkState(Protocol):
+    """Where the predictor stands for some rows. A value: nothing changes it in place."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    def select(self, index: np.ndarray) -> Self:
+        """The rows at ``index`` (integers [N], repetitions allowed), in that order."""
+
+    def join(self, others: list[Self]) -> Self:
+        """These rows, then those of the others."""
+
+
+class Workspace(Protocol):
+    """One decode call's buffers: the predictor's state of B rows, by slot, and their encoder frames."""
+
+    def joint(self, slots: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """Joint rows float32 [N, V + 1 + D], contiguous, for int32 [N] slots at int32 [N] of their frames.
+
+        Valid until the next call.
+        """
+
+    def predict(self, parents: np.ndarray, tokens: np.ndarray, slots: np.ndarray) -> None:
+        """Run the predictor on int32 [N] tokens from the states of ``parents``; keep the results in ``slots``."""
+
+    def state(self) -> NetworkState:
+        """The state of all B rows. Ends the workspace."""
+
+
+class Network(Protocol):
+    """Computes joint rows for a search. Shared by calls and threads: what changes lives in the workspace."""
+
+    name: str
+    frame_dtype: np.dtype
+    """What encoder frames are given in."""
+    lockstep: bool
+    """True: the predictor runs for any subset of rows. False: only for all rows that are still alive, together
+    (label looping: rows that emitted wait for the others)."""
+
+    def start(self, blank: int) -> NetworkState:
+        """The state of one row before its first frame: the predictor run on blank from nothing."""
+
+    def workspace(self, frames: np.ndarray, state: NetworkState) -> Workspace:
+        """A workspace for ``frames`` [B, T, E] of ``frame_dtype``, contiguous, going on from ``state`` of B rows."""

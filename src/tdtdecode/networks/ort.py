@@ -1,0 +1,296 @@
+"""Exported graphs run by ONNX Runtime: predictor and joint in lockstep over all rows, bound to reused buffers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..bundle.graph import Graph, Port, import_onnxruntime
+from ..bundle.transducers import CombinedTransducer, PredictorGraph, Shape, SplitTransducer, width
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+MAX_ROWS = 256
+"""Most rows given to one run: beyond it batching gains nothing and the buffers only grow."""
+
+
+class OrtNetwork:
+    """A bundle's predictor and joint on ONNX Runtime's CPU provider.
+
+    Parameters
+    ----------
+    transducer:
+        The graphs, split, or combined where they could not be split. A combined graph is run whole, and its states are
+        kept only for rows that emitted.
+    threads:
+        Threads within an operator, for the sessions made here.
+    session_options:
+        The caller's own options, used as they are in place of ours.
+    providers:
+        Execution providers, default CPU alone.
+    """
+
+    name = "ort"
+    lockstep = True
+
+    def __init__(
+        self,
+        transducer: SplitTransducer | CombinedTransducer,
+        threads: int = 1,
+        session_options: ort.SessionOptions | None = None,
+        providers: Sequence[Any] | None = None,
+    ):
+        if session_options is not None and threads != 1:
+            raise InputError("threads and session_options cannot both be given: set intra_op_num_threads in the options")
+        self._transducer = transducer
+        options = session_options or _default_options(threads)
+        providers = list(providers or ["CPUExecutionProvider"])
+        if isinstance(transducer, SplitTransducer):
+            self._predictor = _Model(transducer.predictor.graph, options, providers)
+            self._joint = _Model(transducer.joint.graph, options, providers)
+            encoder = transducer.joint.encoder
+        else:
+            self._joint = _Model(transducer.graph, options, providers)
+            encoder = transducer.encoder
+        self.frame_dtype = encoder.dtype
+
+    def start(self, blank: int) -> ArrayState:
+        if isinstance(self._transducer, SplitTransducer):
+            predictor = _PredictorRuns(self._transducer.predictor, self._predictor, 1)
+            states = tuple(
+                np.zeros((layers, 1, size), port.dtype)
+                for port, (layers, size) in zip(predictor.graph.states_in, predictor.graph.state_shapes)
+            )
+            g = np.zeros((1, width(predictor.graph.output_shape)), self._transducer.joint.predictor.dtype)
+            only = np.zeros(1, np.intp)
+            predictor.run(g, states, only, np.array([blank], np.int32), only)
+            return ArrayState((g, *states), (0, *(1 for _ in states)))
+        states = tuple(
+            np.zeros((layers, 1, size), port.dtype)
+            for port, (layers, size) in zip(self._transducer.states_in, self._transducer.state_shapes)
+        )
+        return ArrayState((np.array([blank], np.int32), *states), (0, *(1 for _ in states)))
+
+    def workspace(self, frames: np.ndarray, state: ArrayState) -> _SplitWorkspace | _WholeWorkspace:
+        if isinstance(self._transducer, SplitTransducer):
+            return _SplitWorkspace(self._transducer, self._predictor, self._joint, frames, state)
+        return _WholeWorkspace(self._transducer, self._joint, frames, state)
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayState:
+    """Rows of a predictor's state as arrays, each with its row axis.
+
+    Split graphs: the predictor's output [B, H], then its states [L, B, H]. Whole graphs: the last token int32 [B],
+    which the predictor has yet to see, then the states before it.
+    """
+
+    arrays: tuple[np.ndarray, ...]
+    axes: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def select(self, index: np.ndarray) -> ArrayState:
+        return ArrayState(tuple(a.take(index, axis) for a, axis in zip(self.arrays, self.axes)), self.axes)
+
+    def join(self, others: list[ArrayState]) -> ArrayState:
+        columns = zip(*(state.arrays for state in (self, *others)))
+        return ArrayState(tuple(np.concatenate(c, axis) for c, axis in zip(columns, self.axes)), self.axes)
+
+
+class _Model:
+    """A graph and its session. A session's threads do not survive a fork, so a child process opens its own."""
+
+    def __init__(self, graph: Graph, options: ort.SessionOptions, providers: list[Any]):
+        self.rows_at_once = 1 if graph.quantized else MAX_ROWS
+        """Dynamically quantised graphs scale a whole batch at once: rows would depend on their neighbours."""
+        self._graph, self._options, self._providers = graph, options, providers
+        self._session = graph.session(options, providers)
+        self._process = os.getpid()
+
+    @property
+    def session(self) -> ort.InferenceSession:
+        if self._process != os.getpid():
+            self._session = self._graph.session(self._options, self._providers)
+            self._process = os.getpid()
+        return self._session
+
+
+class _Runs:
+    """A graph's inputs and outputs in buffers that are allocated once and bound once per number of rows."""
+
+    def __init__(self, model: _Model, inputs: list[tuple[Port, Shape]], outputs: list[tuple[Port, Shape]], rows: int):
+        self.rows_at_once = max(1, min(rows, model.rows_at_once))
+        self._session = model.session
+        self._inputs, self._outputs = inputs, outputs
+        self._buffers = {
+            port.name: np.ones(width(shape) * self.rows_at_once, port.dtype) for port, shape in inputs + outputs
+        }
+        self._bound: dict[int, tuple[Any, dict[str, np.ndarray]]] = {}
+
+    def at(self, rows: int) -> tuple[Any, dict[str, np.ndarray]]:
+        """The binding for that many rows, and the arrays behind it by port name."""
+        if rows not in self._bound:
+            binding, arrays = self._session.io_binding(), {}
+            for bind, ports in ((binding.bind_input, self._inputs), (binding.bind_output, self._outputs)):
+                for port, shape in ports:
+                    exact = tuple(rows if dim is None else dim for dim in shape)
+                    array = self._buffers[port.name][: width(shape) * rows].reshape(exact)
+                    bind(port.name, "cpu", 0, port.dtype, exact, array.ctypes.data)
+                    # Where the batch leads, a row is a run of memory whatever its other axes are.
+                    arrays[port.name] = array.reshape(rows, -1) if shape[0] is None else array
+            self._bound[rows] = binding, arrays
+        return self._bound[rows]
+
+    def run(self, binding: Any) -> None:
+        self._session.run_with_iobinding(binding)
+
+
+class _PredictorRuns:
+    """Predictor steps from states in an arena to states in that arena."""
+
+    def __init__(self, graph: PredictorGraph, model: _Model, rows: int):
+        self.graph = graph
+        states = [(layers, None, size) for layers, size in graph.state_shapes]
+        lengths = [(graph.target_length, (None,))] if graph.target_length else []
+        self._runs = _Runs(
+            model,
+            [(graph.targets, (None, 1)), *lengths, *zip(graph.states_in, states)],
+            [(graph.output, graph.output_shape), *zip(graph.states_out, states)],
+            rows,
+        )
+
+    def run(
+        self,
+        g: np.ndarray,
+        states: tuple[np.ndarray, ...],
+        parents: np.ndarray,
+        tokens: np.ndarray,
+        slots: np.ndarray,
+    ) -> None:
+        """Step ``parents`` on ``tokens``; write outputs g [B, H] and states [L, B, H] at ``slots``.
+
+        More rows than one run takes are stepped in several, so no slot may be the parent of another row.
+        """
+        for i in range(0, len(parents), self._runs.rows_at_once):
+            part = slice(i, i + self._runs.rows_at_once)
+            binding, arrays = self._runs.at(len(parents[part]))
+            arrays[self.graph.targets.name][:, 0] = tokens[part]
+            for port, arena in zip(self.graph.states_in, states):
+                arena.take(parents[part], 1, out=arrays[port.name], mode="clip")
+            self._runs.run(binding)
+            g[slots[part]] = arrays[self.graph.output.name]
+            for port, arena in zip(self.graph.states_out, states):
+                arena[:, slots[part]] = arrays[port.name]
+
+
+class _Frames:
+    """Gathers encoder frames [E] from [B, T, E]."""
+
+    def __init__(self, frames: np.ndarray):
+        self._stride = frames.shape[1]
+        self._frames = frames.reshape(-1, frames.shape[2])
+
+    def gather(self, slots: np.ndarray, frames: np.ndarray, out: np.ndarray) -> None:
+        self._frames.take(slots.astype(np.intp) * self._stride + frames, 0, out=out, mode="clip")
+
+
+class _SplitWorkspace:
+    def __init__(
+        self, transducer: SplitTransducer, predictor: _Model, joint: _Model, frames: np.ndarray, state: ArrayState
+    ):
+        batch = len(state)
+        self._axes = state.axes
+        self._g, *states = (array.copy() for array in state.arrays)
+        self._states = tuple(states)
+        self._frames = _Frames(frames)
+        self._predictor = _PredictorRuns(transducer.predictor, predictor, batch)
+        graph = self._graph = transducer.joint
+        self._joint = _Runs(
+            joint,
+            [(graph.encoder, graph.encoder_shape), (graph.predictor, graph.predictor_shape)],
+            [(graph.output, graph.output_shape)],
+            batch,
+        )
+        self._rows = np.empty((batch, width(graph.output_shape)), np.float32)
+
+    def joint(self, slots: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        for i in range(0, len(slots), self._joint.rows_at_once):
+            part = slice(i, i + self._joint.rows_at_once)
+            binding, arrays = self._joint.at(len(slots[part]))
+            self._frames.gather(slots[part], frames[part], arrays[self._graph.encoder.name])
+            self._g.take(slots[part], 0, out=arrays[self._graph.predictor.name], mode="clip")
+            self._joint.run(binding)
+            self._rows[part][: len(slots[part])] = arrays[self._graph.output.name]
+        return self._rows[: len(slots)]
+
+    def predict(self, parents: np.ndarray, tokens: np.ndarray, slots: np.ndarray) -> None:
+        self._predictor.run(self._g, self._states, parents, tokens, slots)
+
+    def state(self) -> ArrayState:
+        return ArrayState((self._g, *self._states), self._axes)
+
+
+class _WholeWorkspace:
+    """Runs predictor and joint together for every row; what the predictor made is kept once the row emits."""
+
+    def __init__(self, graph: CombinedTransducer, model: _Model, frames: np.ndarray, state: ArrayState):
+        batch = len(state)
+        self._axes = state.axes
+        self._tokens, *states = (array.copy() for array in state.arrays)
+        self._states = tuple(states)
+        self._next_states = tuple(np.empty_like(array) for array in self._states)
+        self._frames = _Frames(frames)
+        self._graph = graph
+        shapes = [(layers, None, size) for layers, size in graph.state_shapes]
+        lengths = [(graph.target_length, (None,))] if graph.target_length else []
+        self._runs = _Runs(
+            model,
+            [
+                (graph.encoder, graph.encoder_shape),
+                (graph.targets, (None, 1)),
+                *lengths,
+                *zip(graph.states_in, shapes),
+            ],
+            [(graph.output, graph.output_shape), *zip(graph.states_out, shapes)],
+            batch,
+        )
+        self._rows = np.empty((batch, width(graph.output_shape)), np.float32)
+
+    def joint(self, slots: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        for i in range(0, len(slots), self._runs.rows_at_once):
+            part = slice(i, i + self._runs.rows_at_once)
+            binding, arrays = self._runs.at(len(slots[part]))
+            self._frames.gather(slots[part], frames[part], arrays[self._graph.encoder.name])
+            arrays[self._graph.targets.name][:, 0] = self._tokens[slots[part]]
+            for port, arena in zip(self._graph.states_in, self._states):
+                arena.take(slots[part], 1, out=arrays[port.name], mode="clip")
+            self._runs.run(binding)
+            self._rows[part][: len(slots[part])] = arrays[self._graph.output.name]
+            for port, arena in zip(self._graph.states_out, self._next_states):
+                arena[:, slots[part]] = arrays[port.name]
+        return self._rows[: len(slots)]
+
+    def predict(self, parents: np.ndarray, tokens: np.ndarray, slots: np.ndarray) -> None:
+        for arena, made in zip(self._states, self._next_states):
+            arena[:, slots] = made[:, parents]
+        self._tokens[slots] = tokens
+
+    def state(self) -> ArrayState:
+        return ArrayState((self._tokens, *self._states), self._axes)
+
+
+def _default_options(threads: int) -> ort.SessionOptions:
+    options = import_onnxruntime().SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Waiting threads sleep: on busy cores spinning costs several times the work itself.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
