@@ -1,0 +1,166 @@
+"""Every format read back: no word lost, times in order, cues of a readable size."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tdtdecode.formats import FORMATS
+from tdtdecode.hypothesis import Hypothesis, Transcript, Word
+
+CLOCK = re.compile(r"(\d\d+):(\d\d):(\d\d)[,.](\d\d\d)")
+
+
+def milliseconds(clock):
+    hours, minutes, seconds, rest = map(int, CLOCK.fullmatch(clock).groups())
+    return ((hours * 60 + minutes) * 60 + seconds) * 1000 + rest
+
+
+def hypothesis_of(count):
+    steps = np.arange(count)
+    return Hypothesis(
+        tokens=steps.astype(np.int32), frames=(steps * 2).astype(np.int32), durations=np.ones(count, dtype=np.int32),
+        token_logprobs=(-0.1 * steps).astype(np.float32), duration_logprobs=np.zeros(count, dtype=np.float32),
+        score=-1.0,
+    )
+
+
+@st.composite
+def transcripts(draw):
+    texts = draw(st.lists(st.text("abcdefg'é漢&<>-;.", min_size=1, max_size=60), max_size=40))
+    words, time = [], 0.0
+    for text in texts:
+        time += draw(st.sampled_from([0.0, 0.0, 0.08, 0.4, 1.2, 3600.0]))
+        length = draw(st.sampled_from([0.0, 0.08, 0.32, 9.0]))
+        words.append(Word(text, time, time + length, draw(st.floats(0, 1))))
+        time += length
+    return Transcript(" ".join(texts), words, time, hypothesis_of(len(words)))
+
+
+def read_srt(text):
+    cues = []
+    for number, block in enumerate(text.removesuffix("\n\n").split("\n\n"), 1):
+        if block:
+            index, times, *lines = block.split("\n")
+            assert int(index) == number
+            cues.append((*map(milliseconds, times.split(" --> ")), lines))
+    return cues
+
+
+def read_vtt(text):
+    header, *blocks = text.removesuffix("\n\n").split("\n\n")
+    assert header == "WEBVTT"
+    cues = []
+    for block in filter(None, blocks):
+        times, *lines = block.split("\n")
+        assert not re.search(r"[<>]|&(?!amp;|lt;|gt;)", "".join(lines))
+        cues.append((*map(milliseconds, times.split(" --> ")), [html.unescape(line) for line in lines]))
+    return cues
+
+
+def read_tsv(text):
+    rows = list(csv.reader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE))
+    assert rows[0] == ["start", "end", "text"]
+    return [(int(start), int(end), [line]) for start, end, line in rows[1:]]
+
+
+@pytest.mark.parametrize(("name", "read"), [("srt", read_srt), ("vtt", read_vtt), ("tsv", read_tsv)])
+@given(transcript=transcripts())
+def test_cues(name, read, transcript):
+    cues = read(FORMATS[name](transcript, "speech"))
+    assert " ".join(" ".join(lines) for _, _, lines in cues).split() == transcript.text.split()
+    for start, end, lines in cues:
+        assert start < end
+        if name != "tsv":
+            assert len(lines) <= 2
+            assert all(len(line) <= 42 or " " not in line for line in lines)
+    for (start, end, _), (following, _, _) in zip(cues, cues[1:], strict=False):
+        assert start <= following and end <= max(following, start + 1)
+
+
+@given(transcripts())
+def test_json(transcript):
+    text = FORMATS["json"](transcript, "a b")
+    assert text.count("\n") == 1 and text.endswith("\n")
+    document = json.loads(text)
+    assert document["recording"] == "a b"
+    assert document["text"] == transcript.text
+    assert [word["text"] for word in document["words"]] == [word.text for word in transcript.words]
+    assert [token["id"] for token in document["tokens"]] == transcript.hypothesis.tokens.tolist()
+    assert all(word["start"] <= word["end"] for word in document["words"])
+
+
+@given(transcripts())
+def test_ctm(transcript):
+    lines = FORMATS["ctm"](transcript, "my speech").splitlines()
+    assert len(lines) == len(transcript.words)
+    for line, word in zip(lines, transcript.words, strict=True):
+        name, channel, start, duration, text, confidence = line.split()
+        assert (name, channel, text) == ("my_speech", "1", word.text)
+        assert abs(float(start) - word.start) < 1e-3 and abs(float(duration) - (word.end - word.start)) < 1e-3
+        assert 0 <= float(confidence) <= 1
+
+
+@given(transcripts())
+def test_txt(transcript):
+    assert FORMATS["txt"](transcript, "speech") == transcript.text + "\n"
+
+
+def test_txt_is_one_line():
+    assert FORMATS["txt"](Transcript("a\nb\u2028c\r\nd"), "speech") == "a b c d\n"
+
+
+def test_cues_split_at_pauses_lines_and_time():
+    def spoken(*pairs):
+        return Transcript("", [Word(text, start, start + 0.4, 1.0) for text, start in pairs], 60.0)
+
+    def cues(transcript):
+        return [lines for _, _, lines in read_srt(FORMATS["srt"](transcript, ""))]
+
+    assert cues(spoken(("one", 0.0), ("two", 0.5), ("three", 2.0))) == [["one two"], ["three"]]
+    assert cues(spoken(("a" * 40, 0.0), ("b" * 40, 0.5), ("c", 1.0))) == [["a" * 40, "b" * 40 + " c"]]
+    assert cues(spoken(("a" * 40, 0.0), ("b" * 40, 0.5), ("ccc", 1.0))) == [["a" * 40, "b" * 40], ["ccc"]]
+    assert cues(spoken(*((str(second), float(second) * 0.9) for second in range(9)))) == [["0 1 2 3 4 5 6 7"], ["8"]]
+
+
+def test_examples():
+    words = [Word("hello", 0.08, 0.4, 0.98765), Word("<b>", 3661.5, 3662.0, 0.5)]
+    transcript = Transcript("hello <b>", words, 3663.0)
+    assert FORMATS["srt"](transcript, "x") == (
+        "1\n00:00:00,080 --> 00:00:00,400\nhello\n\n2\n01:01:01,500 --> 01:01:02,000\n<b>\n\n"
+    )
+    assert FORMATS["vtt"](transcript, "x") == (
+        "WEBVTT\n\n00:00:00.080 --> 00:00:00.400\nhello\n\n01:01:01.500 --> 01:01:02.000\n&lt;b&gt;\n\n"
+    )
+    assert FORMATS["tsv"](transcript, "x") == "start\tend\ttext\n80\t400\thello\n3661500\t3662000\t<b>\n"
+    assert FORMATS["ctm"](transcript, "x") == "x 1 0.080 0.320 hello 0.9877\nx 1 3661.500 0.500 <b> 0.5000\n"
+
+
+@pytest.mark.parametrize(("name", "expected"), [
+    ("txt", "\n"), ("srt", ""), ("vtt", "WEBVTT\n\n"), ("tsv", "start\tend\ttext\n"), ("ctm", ""),
+    ("json", '{"recording": "x", "text": "", "duration": 0.0, "words": [], "tokens": []}\n'),
+])
+def test_nothing_was_said(name, expected):
+    assert FORMATS[name](Transcript(""), "x") == expected
+
+
+def test_text_without_words_is_one_cue():
+    assert FORMATS["tsv"](Transcript("all of it", duration=2.5), "x") == "start\tend\ttext\n0\t2500\tall of it\n"
+
+
+def test_white_space_and_bad_numbers():
+    hypothesis = hypothesis_of(1)
+    hypothesis.token_logprobs[0] = -np.inf
+    transcript = Transcript("a b", [Word("a\tb\n", 0.0, 1.0, float("nan")), Word(" ", 1.0, 1.0, 1.0)], 1.0, hypothesis)
+    assert FORMATS["ctm"](transcript, "x").startswith("x 1 0.000 1.000 a_b ")
+    assert FORMATS["tsv"](transcript, "x").endswith("0\t1000\ta b\n")
+    document = json.loads(FORMATS["json"](transcript, "x"))
+    assert document["tokens"][0]["logprob"] is None and document["words"][0]["confidence"] is None
