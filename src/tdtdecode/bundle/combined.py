@@ -1,0 +1,32 @@
+"""The combined layout of NeMo's own export and onnx-asr: decoder and joint in one graph, with vocab.txt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .description import Found
+from .files import find_file, read_json
+from .layouts import find_token_file, require, stated_count, variants_of
+from .tokens import read_symbol_table
+
+GRAPH = "decoder_joint-model.onnx"
+CONFIGURATION = "config.json"
+
+
+def read(directory: Path, variant: str | None) -> Found:
+    """Find the files of a combined bundle, and the feature sizes in its config.json where there is one."""
+    graphs = require(directory, "combined", (GRAPH,), variant)
+    token_file = find_token_file(directory, ("vocab.txt", "tokens.txt"))
+    file = find_file(directory, CONFIGURATION)
+    data = {} if file is None else read_json(file)
+    source = file or directory / CONFIGURATION
+    mel_bins = stated_count(data, source, "features_size")
+    return Found(
+        layout="combined",
+        graphs=graphs,
+        encoders=variants_of(directory, "encoder-model.onnx", variant),
+        vocabulary=read_symbol_table(token_file),
+        token_file=token_file,
+        mel_bins=() if mel_bins is None else (mel_bins,),
+        subsampling_factor=stated_count(data, source, "subsampling_factor"),
+    )

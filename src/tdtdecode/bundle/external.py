@@ -1,0 +1,124 @@
+"""External weights: where a graph says its tensors lie, checked before anything opens them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING
+
+from ..errors import BundleError
+from .files import contained
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def anchor_weights(model: onnx.ModelProto, file: Path, directory: Path) -> Path | None:
+    """Check every external tensor and rewrite its location relative to one real folder, which is returned.
+
+    ONNX Runtime follows no link out of the folder it is given, and the files of a hub snapshot are such links;
+    locations of the real files have no links to follow. None if no tensor is external.
+
+    Raises
+    ------
+    BundleError
+        If a location leaves the directory, or its file is missing or too short.
+    """
+    tensors = [tensor for tensor in _tensors(model) if tensor.data_location == tensor.EXTERNAL]
+    if not tensors:
+        return None
+    real = {}
+    for tensor in tensors:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location", "")
+        if location not in real:
+            real[location] = _locate(location, file, directory, f"external data of {tensor.name!r}")
+        _check_extent(tensor, entries, real[location], file)
+    folder = Path(os.path.commonpath([path.parent for path in real.values()]))
+    for tensor in tensors:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = real[entry.value].relative_to(folder).as_posix()
+    return folder
+
+
+def _locate(location: str, file: Path, directory: Path, field: str) -> Path:
+    posix = PurePosixPath(location)
+    windows = PureWindowsPath(location)
+    if not location or "\0" in location or posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
+        raise BundleError(
+            f"location {location!r} is not a plain path inside the model directory; save the weights beside the graph",
+            file=file,
+            field=field,
+        )
+    path = file.parent / location
+    real = contained(path, directory, file=file, field=field)
+    if not real.is_file():
+        raise BundleError(f"the file {location!r} is missing; it belongs beside the graph", file=file, field=field)
+    return real
+
+
+def _check_extent(tensor: onnx.TensorProto, entries: dict[str, str], path: Path, file: Path) -> None:
+    field = f"external data of {tensor.name!r}"
+    needed = tensor_bytes(tensor)
+    try:
+        offset = int(entries.get("offset", "0"))
+        length = int(entries.get("length", str(needed)))
+    except ValueError:
+        raise BundleError("offset and length must be whole numbers", file=file, field=field) from None
+    if offset < 0 or length != needed:
+        raise BundleError(f"offset {offset} and length {length} do not fit its {needed} bytes", file=file, field=field)
+    size = path.stat().st_size
+    if offset + length > size:
+        raise BundleError(
+            f"needs bytes {offset} to {offset + length}, but {path.name!r} has only {size}: it is truncated "
+            "(an interrupted download?) or belongs to another model",
+            file=file,
+            field=field,
+        )
+
+
+def tensor_bytes(tensor: onnx.TensorProto) -> int:
+    """Size of a tensor's raw data in bytes."""
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    elements = 1
+    for dim in tensor.dims:
+        elements *= dim
+    packed = {tensor.INT4: 2, tensor.UINT4: 2}.get(tensor.data_type)
+    if packed:
+        return -(-elements // packed)
+    return elements * tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor stored in a model: ONNX Runtime may open the file of any of them."""
+    yield from _graph_tensors(model.graph)
+    for function in model.functions:
+        yield from _node_tensors(function.node)
+    for training in model.training_info:
+        yield from _graph_tensors(training.initialization)
+        yield from _graph_tensors(training.algorithm)
+
+
+def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield sparse.values
+        yield sparse.indices
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+            for tensor in (*sparse, *attribute.sparse_tensors):
+                yield tensor.values
+                yield tensor.indices
+            for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+                yield from _graph_tensors(graph)

@@ -1,0 +1,118 @@
+"""Opening files of a model directory, which is untrusted: bounded sizes, and nothing outside the directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from ..errors import BundleError, InputError
+
+TEXT_LIMIT = 32 << 20
+"""Largest text file read, in bytes."""
+
+
+def open_directory(directory: str | os.PathLike[str]) -> Path:
+    """The model directory with links resolved; an `InputError` or `BundleError` if there is none."""
+    try:
+        path = Path(directory)
+        mode = path.stat().st_mode
+        path = path.resolve()
+    except TypeError:
+        raise InputError(f"a model directory must be a path, got {directory!r}") from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"no such model directory ({error})", file=os.fspath(directory)) from None
+    if not stat.S_ISDIR(mode):
+        raise BundleError("expected a model directory, but this is a file; give the folder it lies in", file=path)
+    return path
+
+
+def contained(path: Path, directory: Path, *, file: Path, field: str | None = None) -> Path:
+    """Resolve `path` and check that it lies inside the model directory.
+
+    In a snapshot of a model hub (``models--*/snapshots/<revision>/``) every file is a link into the
+    repository's own ``blobs`` folder, which therefore counts as inside.
+
+    Parameters
+    ----------
+    path:
+        The file to open.
+    directory:
+        The model directory as `open_directory` returned it.
+    file, field:
+        What names `path`, for the message.
+    """
+    try:
+        real = path.resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BundleError(f"cannot follow {str(path)!r} ({error})", file=file, field=field) from None
+    allowed = [directory]
+    blobs = _hub_blobs(directory)
+    if blobs is not None:
+        allowed.append(blobs)
+    if not any(real.is_relative_to(folder) for folder in allowed):
+        raise BundleError(
+            f"{str(path)!r} leads to {str(real)!r}, outside the model directory; copy that file into the directory",
+            file=file,
+            field=field,
+        )
+    return real
+
+
+def find_file(directory: Path, name: str) -> Path | None:
+    """The path of a regular file of the directory, or None if there is none of that name."""
+    path = directory / name
+    if not os.path.lexists(path):
+        return None
+    real = contained(path, directory, file=path)
+    try:
+        mode = real.stat().st_mode
+    except FileNotFoundError:
+        raise BundleError("a broken link: the file it points to is missing (download it again)", file=path) from None
+    if not stat.S_ISREG(mode):
+        raise BundleError("expected a regular file", file=path)
+    return path
+
+
+def read_bytes(file: Path, limit: int) -> bytes:
+    """The whole file, refused before it is read if it is empty or larger than `limit` bytes."""
+    try:
+        size = file.stat().st_size
+        if size == 0:
+            raise BundleError("the file is empty (an interrupted download?)", file=file)
+        if size > limit:
+            raise BundleError(f"the file has {size} bytes, more than the {limit} accepted here", file=file)
+        return file.read_bytes()
+    except OSError as error:
+        raise BundleError(f"cannot be read ({error})", file=file) from None
+
+
+def read_text(file: Path) -> str:
+    """A UTF-8 text file, without a byte order mark."""
+    try:
+        return read_bytes(file, TEXT_LIMIT).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BundleError(f"not UTF-8 text (byte {error.start}: {error.reason}); save it as UTF-8", file=file) from None
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON file whose top level is an object."""
+    text = read_text(file)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"not valid JSON ({error})", file=file) from None
+    if not isinstance(value, dict):
+        raise BundleError(f"expected a JSON object at the top, got {type(value).__name__}", file=file)
+    return value
+
+
+def _hub_blobs(directory: Path) -> Path | None:
+    for snapshot in (directory, *directory.parents):
+        repository = snapshot.parent.parent
+        if snapshot.parent.name == "snapshots" and repository.name.startswith("models--"):
+            blobs = repository / "blobs"
+            return blobs if blobs.is_dir() and not blobs.is_symlink() else None
+    return None

@@ -1,0 +1,100 @@
+"""The layout of onnxruntime-genai and Olive: encoder, decoder and joint, described by genai_config.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import BundleError
+from .description import Found, Stated
+from .files import find_file, read_json
+from .layouts import require, stated_count, variants_of
+from .tokens import read_piece_list, read_tokenizer
+from .vocabulary import Vocabulary
+
+CONFIGURATION = "genai_config.json"
+
+
+def read(directory: Path, variant: str | None) -> Found:
+    """Find the files that genai_config.json names, and what it states about the model."""
+    file = find_file(directory, CONFIGURATION)
+    if file is None:
+        raise BundleError(f"no {CONFIGURATION!r}, which the 'genai' layout needs", file=directory)
+    model = _section(read_json(file), "model", file)
+    graphs = require(
+        directory,
+        "genai",
+        (_graph_name(model, "decoder", "decoder.onnx", file), _graph_name(model, "joiner", "joint.onnx", file)),
+        variant,
+    )
+    vocabulary, token_file = _vocabulary(directory, model, file)
+    audio_file, audio = _audio_settings(directory, model, file)
+    mel_bins = (stated_count(model, file, "num_mels"), stated_count(audio, audio_file, "n_mels"))
+    normalize = audio.get("normalize")
+    return Found(
+        layout="genai",
+        graphs=graphs,
+        encoders=variants_of(directory, _graph_name(model, "encoder", "encoder.onnx", file), variant),
+        vocabulary=vocabulary,
+        token_file=token_file,
+        durations=_durations(model, file),
+        mel_bins=tuple(stated for stated in mel_bins if stated is not None),
+        subsampling_factor=stated_count(model, file, "subsampling_factor"),
+        sample_rate=stated_count(model, file, "sample_rate"),
+        normalize=None if normalize is None else Stated(normalize, audio_file, "audio_params.normalize"),
+    )
+
+
+def _vocabulary(directory: Path, model: dict[str, Any], file: Path) -> tuple[Vocabulary, Path]:
+    stated = stated_count(model, file, "vocab_size", low=2)
+    if stated is None:
+        raise BundleError("missing; expected the number of tokens with the blank", file=file, field="model.vocab_size")
+    entries = stated.value
+    blank = stated_count(model, file, "blank_id", low=0)
+    blank_id = entries - 1 if blank is None else blank.value
+    if blank_id >= entries:
+        raise BundleError(
+            f"{blank_id} is outside a vocabulary of {entries} (vocab_size counts the blank)", file=file,
+            field="model.blank_id",
+        )
+    for name, reader in (("vocab.txt", read_piece_list), ("tokenizer.json", read_tokenizer)):
+        token_file = find_file(directory, name)
+        if token_file is not None:
+            return reader(token_file, entries, blank_id), token_file
+    raise BundleError("no token file: looked for vocab.txt and tokenizer.json", file=directory)
+
+
+def _durations(model: dict[str, Any], file: Path) -> Stated[tuple[int, ...]] | None:
+    field = "model.tdt_durations"
+    durations = model.get("tdt_durations")
+    if durations is None:
+        return None
+    if not isinstance(durations, list) or any(not isinstance(d, int) or isinstance(d, bool) for d in durations):
+        raise BundleError(f"expected a list of frame counts, got {durations!r:.60}", file=file, field=field)
+    return Stated(tuple(durations), file, field)
+
+
+def _audio_settings(directory: Path, model: dict[str, Any], file: Path) -> tuple[Path, dict[str, Any]]:
+    name = _section(model, "speech", file).get("config_filename", "audio_processor_config.json")
+    audio_file = find_file(directory, _file_name(name, file, "model.speech.config_filename"))
+    if audio_file is None:
+        return file, {}
+    return audio_file, _section(read_json(audio_file), "audio_params", audio_file)
+
+
+def _graph_name(model: dict[str, Any], section: str, default: str, file: Path) -> str:
+    name = _section(model, section, file).get("filename", default)
+    return _file_name(name, file, f"model.{section}.filename")
+
+
+def _file_name(name: Any, file: Path, field: str) -> str:
+    if not isinstance(name, str) or not name or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise BundleError(f"expected the name of a file in the directory, got {name!r:.80}", file=file, field=field)
+    return name
+
+
+def _section(data: dict[str, Any], name: str, file: Path) -> dict[str, Any]:
+    section = data.get(name, {})
+    if not isinstance(section, dict):
+        raise BundleError(f"expected an object, got {section!r:.60}", file=file, field=name)
+    return section

@@ -1,0 +1,96 @@
+"""What the readers of all layouts share: variants of files, and numbers stated in configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..errors import BundleError
+from .description import Stated
+from .files import find_file
+
+VARIANTS = ("int8", "fp16", "fp32", "int4", "quant", "q4", "q8")
+"""Suffixes looked for when files of a variant are missing, to name those that exist."""
+
+_SEPARATORS = ".-_"
+
+
+def variants_of(directory: Path, name: str, variant: str | None) -> dict[str | None, Path]:
+    """The files of `name` by variant: unsuffixed (None), and ``stem.variant.onnx`` for known suffixes and `variant`."""
+    stem, _, extension = name.rpartition(".")
+    found: dict[str | None, Path] = {}
+    plain = find_file(directory, name)
+    if plain is not None:
+        found[None] = plain
+    for suffix in dict.fromkeys((*VARIANTS, *([variant] if variant else []))):
+        for separator in _SEPARATORS:
+            file = find_file(directory, f"{stem}{separator}{suffix}.{extension}")
+            if file is not None:
+                found.setdefault(suffix, file)
+    return found
+
+
+def require(directory: Path, layout: str, names: Iterable[str], variant: str | None) -> tuple[Path, ...]:
+    """The graph files of a layout in one variant.
+
+    Raises
+    ------
+    BundleError
+        If one is missing: it names what was looked for, the variants that exist and what else is there.
+    """
+    files = []
+    for name in names:
+        found = variants_of(directory, name, variant)
+        if variant not in found:
+            wanted = name if variant is None else f"{name.removesuffix('.onnx')}.{variant}.onnx"
+            raise BundleError(
+                f"no {wanted!r}, which the {layout!r} layout needs for variant {variant!r}; "
+                + _advice(directory, found),
+                file=directory,
+            )
+        files.append(found[variant])
+    return tuple(files)
+
+
+def find_token_file(directory: Path, names: Iterable[str]) -> Path:
+    """The first of the named token files that exists."""
+    names = tuple(names)
+    for name in names:
+        file = find_file(directory, name)
+        if file is not None:
+            return file
+    raise BundleError(
+        f"no token file: looked for {' and '.join(names)}; found {_listing(directory)}", file=directory
+    )
+
+
+def stated_count(data: dict[str, Any], file: Path, field: str, *, low: int = 1) -> Stated[int] | None:
+    """A whole number of a configuration or of metadata (where numbers are text); None if it is not there."""
+    value = data.get(field)
+    if value is None or value == "":
+        return None
+    try:
+        number = int(value) if isinstance(value, str) else value
+    except ValueError:
+        number = None
+    if not isinstance(number, int) or isinstance(number, bool) or not low <= number < 1 << 31:
+        raise BundleError(f"expected a whole number of at least {low}, got {value!r:.60}", file=file, field=field)
+    return Stated(number, file, field)
+
+
+def _advice(directory: Path, found: dict[str | None, Path]) -> str:
+    if found:
+        listed = ", ".join(f"{path.name} (variant {key!r})" for key, path in found.items())
+        return f"there is {listed}: choose that variant"
+    layouts = {"combined": "decoder_joint-model", "split": "joiner", "genai": "genai_config"}
+    names = [path.name for path in directory.iterdir()]
+    others = [layout for layout, stem in layouts.items() if any(name.startswith(stem) for name in names)]
+    hint = f"; the files look like layout {others[0]!r}" if others else ""
+    return f"found {_listing(directory)}{hint}"
+
+
+def _listing(directory: Path) -> str:
+    names = sorted(path.name for path in directory.iterdir())
+    shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    return shown or "an empty directory"

@@ -1,0 +1,145 @@
+"""Token files: ``symbol id`` lines, plain lists of pieces, and tokenizer.json."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ..errors import BundleError
+from .files import read_json, read_text
+from .vocabulary import Vocabulary
+
+BLANK_NAMES = ("<blk>", "<blank>")
+
+_SYMBOL_AND_ID = re.compile(r"(.*)[ \t]([0-9]{1,9})[ \t]*")
+
+
+def read_symbol_table(file: Path) -> Vocabulary:
+    """A vocabulary from lines of ``symbol id``, with the blank first or last.
+
+    Raises
+    ------
+    BundleError
+        If a line is malformed, ids have gaps or repeat, or the blank is missing or in the middle.
+    """
+    symbols = _parse_symbols(file, _lines(file))
+    blanks = [i for i, symbol in enumerate(symbols) if symbol in BLANK_NAMES]
+    names = " or ".join(BLANK_NAMES)
+    if not blanks:
+        raise BundleError(
+            f"no blank: expected {names} as the first or the last of its {len(symbols)} entries; add it", file=file
+        )
+    if len(blanks) > 1:
+        raise BundleError(f"several blanks ({names}) with ids {blanks}; expected one", file=file)
+    if blanks[0] not in (0, len(symbols) - 1):
+        raise BundleError(
+            f"the blank {symbols[blanks[0]]} has id {blanks[0]} of {len(symbols)} entries; expected it first (0) "
+            f"or last ({len(symbols) - 1})",
+            file=file,
+        )
+    return Vocabulary(tuple(symbols), blanks[0])
+
+
+def read_piece_list(file: Path, entries: int, blank: int) -> Vocabulary:
+    """A vocabulary from a file with one piece per line and no ids, with or without a line for the blank.
+
+    Parameters
+    ----------
+    entries:
+        V + 1, which the bundle's configuration states.
+    blank:
+        Id of blank.
+    """
+    lines = _lines(file)
+    if all(_SYMBOL_AND_ID.fullmatch(line) for line in lines):
+        return _with_blank(_parse_symbols(file, lines), entries, blank, file)
+    for number, line in enumerate(lines, 1):
+        if not line:
+            raise BundleError(f"line {number} is empty; expected one piece per line", file=file)
+    return _with_blank(lines, entries, blank, file)
+
+
+def read_tokenizer(file: Path, entries: int, blank: int) -> Vocabulary:
+    """A vocabulary from a tokenizer.json, whose ``model.vocab`` is a list (Unigram) or a map of piece to id."""
+    data = read_json(file)
+    model = data.get("model")
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    by_id: dict[int, str] = {}
+    if isinstance(vocab, list):
+        for i, item in enumerate(vocab):
+            by_id[i] = _piece(item[0] if isinstance(item, list) and item else item, file, f"model.vocab[{i}]")
+    elif isinstance(vocab, dict):
+        for piece, i in vocab.items():
+            by_id[_token_id(i, file, f"model.vocab[{piece!r}]")] = piece
+    else:
+        raise BundleError("expected a list of pieces or a map of piece to id", file=file, field="model.vocab")
+    added = data.get("added_tokens") or []
+    if not isinstance(added, list) or not all(isinstance(item, dict) for item in added):
+        raise BundleError("expected a list of objects", file=file, field="added_tokens")
+    for item in added:
+        by_id[_token_id(item.get("id"), file, "added_tokens.id")] = _piece(
+            item.get("content"), file, "added_tokens.content"
+        )
+    if sorted(by_id) != list(range(len(by_id))):
+        raise BundleError(f"ids have gaps: {len(by_id)} pieces, largest id {max(by_id)}", file=file, field="model.vocab")
+    return _with_blank([by_id[i] for i in range(len(by_id))], entries, blank, file)
+
+
+def _lines(file: Path) -> list[str]:
+    # Split at line feeds only: U+2028, U+0085 and the like are characters a piece may hold.
+    lines = [line.removesuffix("\r") for line in read_text(file).split("\n")]
+    while lines and not lines[-1]:
+        lines.pop()
+    if not lines:
+        raise BundleError("the file has no entries", file=file)
+    return lines
+
+
+def _parse_symbols(file: Path, lines: list[str]) -> list[str]:
+    symbols: dict[int, str] = {}
+    for number, line in enumerate(lines, 1):
+        match = _SYMBOL_AND_ID.fullmatch(line)
+        if match is None:
+            raise BundleError(f"line {number} is {line[:40]!r}; expected 'symbol id'", file=file)
+        token = int(match[2])
+        if token in symbols:
+            raise BundleError(f"line {number}: id {token} was already given to {symbols[token]!r}", file=file)
+        # A symbol of white space only is the space itself.
+        symbols[token] = match[1].strip(" \t") or " "
+    for expected in range(len(symbols)):
+        if expected not in symbols:
+            raise BundleError(
+                f"ids have gaps: {len(symbols)} lines must have the ids 0 to {len(symbols) - 1}, but {expected} is "
+                "missing",
+                file=file,
+            )
+    return [symbols[i] for i in range(len(symbols))]
+
+
+def _with_blank(pieces: list[str], entries: int, blank: int, file: Path) -> Vocabulary:
+    if len(pieces) == entries - 1 and not any(name in pieces for name in BLANK_NAMES):
+        pieces = [*pieces[:blank], BLANK_NAMES[1], *pieces[blank:]]
+    if len(pieces) != entries:
+        raise BundleError(
+            f"has {len(pieces)} pieces, but the configuration's vocab_size is {entries} (which counts the blank)",
+            file=file,
+        )
+    named = [i for i, piece in enumerate(pieces) if piece in BLANK_NAMES]
+    if named and blank not in named:
+        raise BundleError(
+            f"the blank {pieces[named[0]]} has id {named[0]}, but the configuration's blank_id is {blank}", file=file
+        )
+    return Vocabulary(tuple(pieces), blank)
+
+
+def _piece(value: Any, file: Path, field: str) -> str:
+    if not isinstance(value, str):
+        raise BundleError(f"expected a string, got {value!r:.40}", file=file, field=field)
+    return value
+
+
+def _token_id(value: Any, file: Path, field: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise BundleError(f"expected a token id, got {value!r:.40}", file=file, field=field)
+    return value

@@ -1,0 +1,124 @@
+"""The pieces a model emits, and how they become text and words."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InputError
+from ..hypothesis import Hypothesis, Word
+
+SPACE = "\u2581"
+"""SentencePiece's visible space."""
+
+UNKNOWN = "<unk>"
+UNKNOWN_SURFACE = "\u2047"
+
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """Text that came from the tokens numbered `first` to `last` of a hypothesis."""
+
+    text: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The pieces by id, blank among them.
+
+    Attributes
+    ----------
+    pieces:
+        V + 1 strings, index = token id.
+    blank:
+        Id of blank.
+    """
+
+    pieces: tuple[str, ...]
+    blank: int
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    @property
+    def size(self) -> int:
+        """V, the number of pieces without blank."""
+        return len(self.pieces) - 1
+
+    def detokenize(self, tokens: Iterable[int]) -> str:
+        """The text of token ids (blanks are passed over), without leading spaces.
+
+        Pieces such as ``<0xE2>`` are bytes of UTF-8 text; ``<unk>`` reads U+2047.
+
+        Raises
+        ------
+        InputError
+            If an id is not in the vocabulary.
+        """
+        return "".join(segment.text for segment in self._segments(tokens)).lstrip(" ")
+
+    def words(self, hypothesis: Hypothesis, frame_seconds: float) -> list[Word]:
+        """The words of a hypothesis, in order.
+
+        A word begins at a piece that begins with a space and ends with the last duration of its last token
+        (one frame at least). Where no piece of the vocabulary has a space, each piece is a word.
+        Joined by spaces, the words are the text of `detokenize`, up to white space.
+        """
+        words = []
+        for text, first, last in self._spans(self._segments(hypothesis.tokens)):
+            start = int(hypothesis.frames[first])
+            end = int(hypothesis.frames[last]) + max(int(hypothesis.durations[last]), 1)
+            confidence = math.exp(min(float(np.min(hypothesis.token_logprobs[first:last + 1])), 0.0))
+            words.append(Word(text, start * frame_seconds, end * frame_seconds, confidence))
+        return words
+
+    @property
+    def _has_spaces(self) -> bool:
+        return any(SPACE in piece or " " in piece for piece in self.pieces)
+
+    def _segments(self, tokens: Iterable[int]) -> list[_Segment]:
+        segments: list[_Segment] = []
+        pending = bytearray()
+        for i, token in enumerate(tokens):
+            if not 0 <= token < len(self.pieces):
+                raise InputError(f"token id {token} is outside the vocabulary of {len(self.pieces)} entries")
+            piece = self.pieces[token]
+            byte = _BYTE.fullmatch(piece)
+            if byte:
+                # A character may be spread over several byte pieces: a run of them is decoded as one.
+                first = segments.pop().first if pending else i
+                pending.append(int(byte[1], 16))
+                segments.append(_Segment(pending.decode("utf-8", errors="replace"), first, i))
+                continue
+            pending.clear()
+            if token != self.blank:
+                text = UNKNOWN_SURFACE if piece == UNKNOWN else piece.replace(SPACE, " ")
+                segments.append(_Segment(text, i, i))
+        return segments
+
+    def _spans(self, segments: list[_Segment]) -> list[tuple[str, int, int]]:
+        """(text, first token, last token) of each word; the token that brought the space belongs to the word."""
+        if not self._has_spaces:
+            return [(s.text.strip(), s.first, s.last) for s in segments if s.text.strip()]
+        spans: list[tuple[str, int, int]] = []
+        inside = False
+        space_token: int | None = None
+        for segment in segments:
+            for part in re.split(r"( )", segment.text):
+                if part == " ":
+                    inside, space_token = False, segment.first
+                elif part and inside:
+                    text, first, _ = spans[-1]
+                    spans[-1] = (text + part, first, segment.last)
+                elif part:
+                    spans.append((part, segment.first if space_token is None else space_token, segment.last))
+                    inside = True
+        return spans
