@@ -15,6 +15,7 @@ import numpy as np
 LARGEST = np.finfo(np.float32).max
 
 
+@np.errstate(over="ignore")  # the lowest float less the largest is -inf, as it should be
 def decide(
     rows: np.ndarray,
     vocab_size: int,

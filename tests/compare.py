@@ -1,0 +1,103 @@
+"""Compares two decodes decision by decision, under the one excuse there is: a tie within rounding.
+
+Two networks may order their sums differently. So where two decodes part, the reference's own scores of the two
+choices must lie within `TIE` of the largest magnitude in its joint row; that is counted, and the rest of that row is not
+compared, for it is another path. Every other difference is an error.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tdtdecode import Decoder, TransducerSpec
+from tdtdecode.kernels import KernelSet
+
+TIE = 1e-5
+LOGPROB_TOLERANCE = 1e-4
+
+
+@dataclass
+class Step:
+    """One decision: the row it was made on, and what was decided."""
+
+    frame: int
+    token: int
+    duration: int
+    logprobs: tuple[float, float]
+    row: np.ndarray
+
+
+@dataclass
+class Trace:
+    """Every decision of a decode by slot, blanks included."""
+
+    steps: dict[int, list[Step]] = field(default_factory=dict)
+
+    def kernels(self, kernels: KernelSet) -> KernelSet:
+        """The same kernels, which write down what they decide."""
+        current: list[np.ndarray] = []
+
+        def decide(rows, *arguments):
+            current[:] = [rows.copy()]
+            kernels.decide(rows, *arguments)
+
+        def advance(queue, count, decisions, logprobs, *arguments):
+            for i in range(count):
+                step = Step(
+                    int(queue[1, i]), int(decisions[0, i]), int(decisions[1, i]), tuple(logprobs[:, i]), current[0][i]
+                )
+                self.steps.setdefault(int(queue[0, i]), []).append(step)
+            return kernels.advance(queue, count, decisions, logprobs, *arguments)
+
+        return KernelSet(f"traced {kernels.name}", kernels.isa, decide, advance)
+
+
+def traced_decode(decoder: Decoder, *arguments, **options):
+    """Hypotheses and the trace of decisions behind them."""
+    trace = Trace()
+    decoder = copy.copy(decoder)
+    decoder.kernels = trace.kernels(decoder.kernels)
+    return decoder.decode(*arguments, **options), trace
+
+
+def check_traces(reference: Trace, other: Trace, spec: TransducerSpec, exact: bool = False) -> int:
+    """Number of rows that part at a tie; AssertionError for any other difference. ``exact`` excuses nothing."""
+    assert reference.steps.keys() == other.steps.keys()
+    ties = 0
+    for slot, steps in reference.steps.items():
+        others = other.steps[slot]
+        parted = False
+        for at, (a, b) in enumerate(zip(steps, others)):
+            where = f"slot {slot}, decision {at}: {a.token, a.duration} against {b.token, b.duration}"
+            assert a.frame == b.frame, where
+            if (a.token, a.duration) != (b.token, b.duration):
+                assert not exact and _tied(a, b, spec), where
+                parted = True
+                ties += 1
+                break
+            np.testing.assert_allclose(b.logprobs, a.logprobs, atol=LOGPROB_TOLERANCE, rtol=1e-6, err_msg=where)
+        assert parted or len(steps) == len(others)
+    return ties
+
+
+def _tied(a: Step, b: Step, spec: TransducerSpec) -> bool:
+    allowed = TIE * np.abs(a.row[np.isfinite(a.row)]).max()
+    gap = abs(float(a.row[a.token]) - float(a.row[b.token]))
+    if a.duration != b.duration:
+        timing = a.row[spec.vocab_size + 1 :]
+        first, second = (timing[list(spec.durations).index(step.duration)] for step in (a, b))
+        gap = max(gap, abs(float(first) - float(second)))
+    return gap <= allowed
+
+
+def same_hypotheses(a, b) -> None:
+    """Identical tokens, frames and durations, log-probs within the tolerance."""
+    assert len(a) == len(b)
+    for x, y in zip(a, b):
+        for name in ("tokens", "frames", "durations"):
+            np.testing.assert_array_equal(getattr(x, name), getattr(y, name), err_msg=name)
+        for name in ("token_logprobs", "duration_logprobs"):
+            np.testing.assert_allclose(getattr(x, name), getattr(y, name), atol=LOGPROB_TOLERANCE, err_msg=name)

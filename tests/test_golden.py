@@ -1,0 +1,84 @@
+"""Parity with NeMo 3.0.0 on its own exported models, whatever network layout, kernels or chunking."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tdtdecode as tdt
+from tests.compare import same_hypotheses
+
+CAPS = [10, 3, 1]
+
+
+@pytest.fixture(scope="session")
+def decoder_for(tmp_path_factory):
+    """decoder_for(golden, layout, kernels), each bundle opened once."""
+    parent, networks = tmp_path_factory.mktemp("golden"), {}
+
+    def make(golden, layout, kernels="auto"):
+        if (golden.name, layout) not in networks:
+            networks[golden.name, layout] = tdt.Decoder.from_bundle(
+                golden.directory(layout, parent), layout=layout, durations=golden.durations
+            )
+        opened = networks[golden.name, layout]
+        return tdt.Decoder(opened.network, opened.spec, kernels=kernels, vocabulary=opened.vocabulary)
+
+    return make
+
+
+@pytest.mark.parametrize("cap", CAPS)
+def test_tokens_and_frames_are_nemos(golden, layout, kernels, cap, decoder_for):
+    decoder = decoder_for(golden, layout, kernels)
+    found = decoder.decode(golden.encoder_out, golden.lengths, search=tdt.Greedy(max_symbols=cap))
+    assert [len(h) for row, h in enumerate(found) if row not in golden.rows] == [0] * (len(found) - len(golden.rows))
+    for row, expected in zip(golden.rows, golden.nemo["greedy"][f"max_symbols={cap}"], strict=True):
+        assert found[row].tokens.tolist() == expected["tokens"]
+        assert found[row].frames.tolist() == expected["frames"]
+
+
+def test_durations_are_nemos_beam_ones_where_the_paths_agree(golden, layout, kernels, decoder_for):
+    best = golden.nemo["malsd"].get("beam=1")
+    if best is None:
+        assert golden.durations != list(range(len(golden.durations))), "NeMo's beam is right for this table"
+        return
+    found = decoder_for(golden, layout, kernels).decode(golden.encoder_out, golden.lengths)
+    agreeing = 0
+    for row, (expected, *_) in zip(golden.rows, best, strict=True):
+        if (found[row].tokens.tolist(), found[row].frames.tolist()) == (expected["tokens"], expected["frames"]):
+            if golden.durations:
+                assert found[row].durations.tolist() == expected["durations"]
+            else:
+                assert not found[row].durations.any()
+            agreeing += 1
+    assert agreeing or golden.name == "tdt-stuck", "no utterance was compared"
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7])
+def test_chunks_equal_the_whole(golden, layout, kernels, chunk, decoder_for):
+    decoder = decoder_for(golden, layout, kernels)
+    for cap in CAPS:
+        decoder.search = tdt.Greedy(max_symbols=cap)
+        whole = decoder.decode(golden.encoder_out, golden.lengths)
+        parts, state = [[] for _ in whole], None
+        for start in range(0, golden.encoder_out.shape[2], chunk):
+            piece = golden.encoder_out[:, :, start : start + chunk]
+            lengths = np.clip(golden.lengths - start, 0, piece.shape[2])
+            found, state = decoder.decode_chunk(piece, lengths, state)
+            for part, hypothesis in zip(parts, found):
+                part.append(hypothesis)
+        same_hypotheses(whole, [joined(part) for part in parts])
+
+
+def joined(chunks):
+    """The hypotheses of consecutive chunks as one."""
+    fields = ("tokens", "frames", "durations", "token_logprobs", "duration_logprobs")
+    arrays = [np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in fields]
+    return tdt.Hypothesis(*arrays, sum(chunk.score for chunk in chunks))
+
+
+def test_both_layouts_agree(golden, decoder_for):
+    split, combined = (
+        decoder_for(golden, name).decode(golden.encoder_out, golden.lengths) for name in ("split", "combined")
+    )
+    same_hypotheses(split, combined)
