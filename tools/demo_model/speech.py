@@ -1,0 +1,176 @@
+"""Synthetic speech from Debian's espeak-ng, and what happens to it on the way to a microphone.
+
+    python speech.py OUT --split train --count 40000      corpus of single sentences, edges cut tight
+    python speech.py OUT --split known --count 400 --wav  held-out sentences, also as one file each
+
+A corpus is a folder: ``audio.i16`` (all samples after one another, 16 kHz mono), ``index.jsonl`` (one line
+per sentence: start and length in samples, text, voice, accent).
+
+Splits: `train`; `known` (held-out sentences, voices of the training set); `unseen` (held-out sentences and
+held-out voices). A sentence is held out when its CRC says so, hence never in both.
+"""
+
+import argparse
+import io
+import json
+import random
+import subprocess
+import wave
+import zlib
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import soxr
+from scipy.signal import fftconvolve, lfilter
+
+import grammar
+
+RATE = 16_000
+ACCENTS = (
+    "en-us en-us-nyc en-gb en-gb-x-rp en-gb-scotland en-gb-x-gbclan en-gb-x-gbcwmd en-029"
+).split()
+UNSEEN_VOICES = "f4 m6 Alicia belinda Gene Gene2 Hugo linda norbert steph steph2 steph3 victor klatt5".split()
+KNOWN_VOICES = (
+    "m1 m2 m3 m4 m5 m7 m8 f1 f2 f3 f5 adam Alex Andrea Andy Annie antonio aunty benjamin boris caleb david Denis "
+    "Diogo ed edward edward2 grandma grandpa gustave Henrique iven iven2 iven3 iven4 Jacky john kaukovalta klatt "
+    "klatt2 klatt3 klatt4 klatt6 Lee marcelo Marco Mario max Michael michel miguel Mike Nguyen pablo paul pedro "
+    "quincy RicishayMax RicishayMax2 RicishayMax3 rob robert sandro shelby Storm travis zac anika"
+).split()
+HELD_OUT_SHARE = 12  # one sentence in so many
+
+
+def is_held_out(text: str) -> bool:
+    return zlib.crc32(text.encode()) % HELD_OUT_SHARE == 0
+
+
+def espeak(text: str, voice: str, *, speed: int = 160, pitch: int = 50, gap: int = 0, warp: float = 1.0) -> np.ndarray:
+    """Speech as float32 [N] at 16 kHz, without the silence around it.
+
+    speed: words a minute; pitch: 0 to 99; gap: pause between words in 10 ms; warp: playback rate, which moves
+    formants, pitch and speed together, as a shorter vocal tract (> 1) would.
+    """
+    command = ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "-g", str(gap), "--stdout", text]
+    raw = subprocess.run(command, check=True, capture_output=True).stdout
+    with wave.open(io.BytesIO(raw)) as stream:
+        rate = stream.getframerate()
+        samples = np.frombuffer(raw[44:], np.int16).astype(np.float32) / 32768
+    return trim(soxr.resample(samples, rate * warp, RATE))
+
+
+def trim(samples: np.ndarray, floor_db: float = -50.0, hop: int = 80) -> np.ndarray:
+    """Cuts what lies more than `floor_db` below the loudest 5 ms at either end, leaving 10 ms."""
+    power = np.square(samples[: len(samples) // hop * hop].reshape(-1, hop)).mean(1)
+    loud = np.flatnonzero(power > power.max() * 10 ** (floor_db / 10))
+    return samples[max(loud[0] - 2, 0) * hop : (loud[-1] + 3) * hop]
+
+
+def coloured_noise(count: int, exponent: float, rng: np.random.Generator) -> np.ndarray:
+    """float32 [count] of unit power, spectrum 1 / f**exponent: 0 white, 1 pink, 2 brown."""
+    spectrum = np.fft.rfft(rng.standard_normal(count))
+    frequency = np.maximum(np.arange(len(spectrum)), 20 * count / RATE)
+    noise = np.fft.irfft(spectrum / frequency ** (exponent / 2), count)
+    return (noise / noise.std()).astype(np.float32)
+
+
+def room_and_microphone(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A mild room in a quarter of the cases; a tilt of the spectrum or a telephone's band in another third."""
+    if rng.random() < 0.25:
+        decay = rng.uniform(0.08, 0.35)  # seconds until 60 dB down
+        time = np.arange(int(decay * RATE)) / RATE
+        response = rng.standard_normal(len(time)) * 10 ** (-3 * time / decay)
+        response *= rng.uniform(0.1, 0.5) / np.sqrt(np.square(response).sum())
+        response[0] = 1
+        samples = fftconvolve(samples, response)[: len(samples) + RATE // 10]
+    if rng.random() < 0.2:
+        samples = lfilter([1, rng.uniform(-0.7, 0.7)], [1], samples)
+    elif rng.random() < 0.15:
+        cutoff = rng.uniform(3400, 6500)
+        taps = np.sinc(2 * cutoff / RATE * (np.arange(63) - 31)) * np.hamming(63)
+        samples = fftconvolve(samples, taps / taps.sum(), mode="same")
+    return samples.astype(np.float32)
+
+
+def at_level(samples: np.ndarray, level_db: float) -> np.ndarray:
+    """Scaled to a root mean square of `level_db` dB of full scale, less where it would clip."""
+    gain = 10 ** (level_db / 20) / max(float(np.sqrt(np.square(samples).mean())), 1e-9)
+    return samples * np.float32(min(gain, 0.99 / max(float(np.abs(samples).max()), 1e-9)))
+
+
+def utterance(split: str, seed: int) -> tuple[dict, np.ndarray]:
+    """One sentence of a split: (index entry, int16 samples). Training speech is also warped and coloured."""
+    rng = random.Random(f"{split}/{seed}")
+    while is_held_out(text := grammar.sentence(rng)) != (split != "train"):
+        pass
+    voice, accent = rng.choice(UNSEEN_VOICES if split == "unseen" else KNOWN_VOICES), rng.choice(ACCENTS)
+    train = split == "train"
+    samples = espeak(
+        text,
+        f"{accent}+{voice}",
+        speed=rng.randrange(110, 231) if train else rng.randrange(120, 211),
+        pitch=rng.randrange(10, 91) if train else rng.randrange(25, 76),
+        gap=rng.choice((0, 0, 0, 0, 2, 5, 10)),
+        warp=rng.uniform(0.88, 1.12) if train and rng.random() < 0.7 else 1.0,
+    )
+    if train:
+        samples = room_and_microphone(samples, np.random.default_rng(seed))
+    samples = at_level(samples, -23)
+    entry = {"text": text, "voice": voice, "accent": accent, "length": len(samples)}
+    return entry, (samples * 32767).astype(np.int16)
+
+
+def make_corpus(folder: Path, split: str, count: int, workers: int = 2, first_seed: int = 0) -> None:
+    """Writes a corpus of `count` sentences (see the top of the file)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    start = 0
+    with (
+        ProcessPoolExecutor(workers) as pool,
+        open(folder / "audio.i16", "wb") as audio,
+        open(folder / "index.jsonl", "w") as index,
+    ):
+        seeds = range(first_seed, first_seed + count)
+        for entry, samples in pool.map(utterance, [split] * count, seeds, chunksize=64):
+            index.write(json.dumps({"start": start, **entry}) + "\n")
+            audio.write(samples.tobytes())
+            start += len(samples)
+
+
+class Corpus:
+    """A corpus on disk: `entries` (dicts) and `samples(i)` (float32 [N])."""
+
+    def __init__(self, folder: Path | str):
+        folder = Path(folder)
+        self.entries = [json.loads(line) for line in open(folder / "index.jsonl")]
+        self._audio = np.memmap(folder / "audio.i16", np.int16, mode="r")
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def samples(self, i: int) -> np.ndarray:
+        entry = self.entries[i]
+        piece = self._audio[entry["start"] : entry["start"] + entry["length"]]
+        return piece.astype(np.float32) / 32768
+
+
+def write_wavs(folder: Path) -> None:
+    """Every sentence of a corpus as ``<number>.wav`` beside its index."""
+    corpus = Corpus(folder)
+    for i in range(len(corpus)):
+        with wave.open(str(folder / f"{i:05d}.wav"), "wb") as stream:
+            stream.setnchannels(1)
+            stream.setsampwidth(2)
+            stream.setframerate(RATE)
+            stream.writeframes((corpus.samples(i) * 32768).astype("<i2").tobytes())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--split", choices=("train", "known", "unseen"), default="train")
+    parser.add_argument("--count", type=int, default=40_000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--wav", action="store_true", help="also write one .wav a sentence")
+    options = parser.parse_args()
+    make_corpus(options.out, options.split, options.count, options.workers)
+    if options.wav:
+        write_wavs(options.out)
