@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ..errors import TdtDecodeError
-from .graph import Graph, Port, import_onnx, import_onnxruntime
+from ..errors import BundleError, TdtDecodeError
+from .graph import Graph, Port, import_onnx
 from .ports import token_inputs
 from .transducers import PredictorGraph
 
@@ -27,7 +27,7 @@ def encoder_input(graph: Graph) -> Port:
     """
     floats = token_inputs(graph).floats
     if not floats:
-        raise CannotSplit("no float input takes encoder frames")
+        raise BundleError("no float input takes encoder frames", file=graph.file)
     flow = _Flow(graph)
     outputs = {port.name for port in graph.outputs if port.is_float}
     reached = {port: len(flow.reached([port.name]) & outputs) for port in floats}
@@ -144,12 +144,8 @@ _FLOATS = {"tensor(float)": "FLOAT", "tensor(float16)": "FLOAT16", "tensor(bfloa
 
 
 def _output_types(graph: Graph) -> dict[str, str]:
-    ort = import_onnxruntime()
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = graph.session(options, ["CPUExecutionProvider"])
+        session = graph.plain_session()
     except Exception as error:  # ONNX Runtime's exceptions share no other base
         raise CannotSplit(f"ONNX Runtime refuses the predictor's part: {error}") from None
     return {output.name: output.type for output in session.get_outputs()}
@@ -163,7 +159,7 @@ class _Flow:
         self.producer = {name: i for i, node in enumerate(self._nodes) for name in node.output if name}
         for i in range(len(self._nodes)):
             if any(self.producer.get(name, -1) >= i for name in self.inputs(i)):
-                raise CannotSplit("its nodes are not in topological order")
+                raise BundleError("its nodes are not in topological order", file=graph.file)
 
     @cached_property
     def _inputs(self) -> list[set[str]]:

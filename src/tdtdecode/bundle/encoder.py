@@ -23,11 +23,15 @@ _NO_NORMALIZATION = {"", "na", "none"}
 
 @dataclass(frozen=True)
 class EncoderFacts:
-    """Facts read from an encoder: its settings, its width, and the vocabulary size in its metadata."""
+    """Facts read from an encoder: its settings, its width, and the vocabulary size in its metadata.
+
+    `graph` is kept only if its weights lie outside it: sessions then need the locations that were settled.
+    """
 
     features: FeatureSettings
     size: int | None = None
     vocab_size: Stated[int] | None = None
+    graph: Graph | None = None
 
 
 def read_encoder(file: Path | None, directory: Path, found: Found) -> EncoderFacts:
@@ -52,15 +56,22 @@ def read_encoder(file: Path | None, directory: Path, found: Found) -> EncoderFac
         )
     _, mel, time = audio[0].shape
     size = frames[0].shape[1]
+    if isinstance(frames[0].shape[2], int) and not isinstance(size, int):
+        raise BundleError(
+            f"gives frames {frames[0]}; expected [batch, width, time] with a fixed width", file=file,
+            field=frames[0].name,
+        )
     mel_bins = [Stated(mel, file, f"input {audio[0].name}")] if isinstance(mel, int) else []
     feat_dim = stated_count(metadata, file, "feat_dim")
     stated_mel = (*mel_bins, *found.mel_bins, *([feat_dim] if feat_dim else []))
     subsampling = found.subsampling_factor or stated_count(metadata, file, "subsampling_factor")
     normalize = Stated(metadata["normalize_type"], file, "normalize_type") if "normalize_type" in metadata else None
+    fixed_time = time if isinstance(time, int) else None
     return EncoderFacts(
-        _settings(_positions(graph), time if isinstance(time, int) else None, normalize, stated_mel, subsampling, found),
+        _settings(_positions(graph), fixed_time, normalize, stated_mel, subsampling, found),
         size if isinstance(size, int) else None,
         stated_count(metadata, file, "vocab_size"),
+        None if graph.weights_folder is None else graph,
     )
 
 
@@ -93,6 +104,8 @@ def _settings(
 def _normalization(stated: Stated[Any] | None, default: str | None) -> str | None:
     if stated is None:
         return default
+    if stated.value is None:
+        return None
     if isinstance(stated.value, str):
         if stated.value.lower() in _NO_NORMALIZATION:
             return None
@@ -115,7 +128,8 @@ def _positions(graph: Graph) -> int | None:
         for node in graph.model.graph.node
         if node.op_type == "Slice" and len(tables.get(node.input[0], ())) == 3 and tables[node.input[0]][0] == 1
     ]
-    return min(((length + 1) // 2 if length % 2 else length for length in lengths if length >= _MIN_POSITIONS), default=None)
+    frames = [(length + 1) // 2 if length % 2 else length for length in lengths if length >= _MIN_POSITIONS]
+    return min(frames, default=None)
 
 
 def _constants(nodes: Iterable[onnx.NodeProto]) -> dict[str, tuple[int, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,10 @@ from .files import contained
 
 if TYPE_CHECKING:
     import onnx
+
+
+# ONNX Runtime reads a location with this mark as an address in memory.
+_MEMORY_MARK = "_ORT_MEM_ADDR_"
 
 
 def anchor_weights(model: onnx.ModelProto, file: Path, directory: Path) -> Path | None:
@@ -46,7 +51,8 @@ def anchor_weights(model: onnx.ModelProto, file: Path, directory: Path) -> Path 
 def _locate(location: str, file: Path, directory: Path, field: str) -> Path:
     posix = PurePosixPath(location)
     windows = PureWindowsPath(location)
-    if not location or "\0" in location or posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
+    plain = location and "\0" not in location and ".." not in windows.parts and _MEMORY_MARK not in location
+    if not plain or posix.is_absolute() or windows.drive or windows.root:
         raise BundleError(
             f"location {location!r} is not a plain path inside the model directory; save the weights beside the graph",
             file=file,
@@ -61,7 +67,10 @@ def _locate(location: str, file: Path, directory: Path, field: str) -> Path:
 
 def _check_extent(tensor: onnx.TensorProto, entries: dict[str, str], path: Path, file: Path) -> None:
     field = f"external data of {tensor.name!r}"
-    needed = tensor_bytes(tensor)
+    try:
+        needed = _tensor_bytes(tensor)
+    except (KeyError, ValueError):
+        raise BundleError(f"unknown data type {tensor.data_type}", file=file, field=field) from None
     try:
         offset = int(entries.get("offset", "0"))
         length = int(entries.get("length", str(needed)))
@@ -79,16 +88,16 @@ def _check_extent(tensor: onnx.TensorProto, entries: dict[str, str], path: Path,
         )
 
 
-def tensor_bytes(tensor: onnx.TensorProto) -> int:
+def _tensor_bytes(tensor: onnx.TensorProto) -> int:
     """Size of a tensor's raw data in bytes."""
     from onnx.helper import tensor_dtype_to_np_dtype
 
-    elements = 1
-    for dim in tensor.dims:
-        elements *= dim
-    packed = {tensor.INT4: 2, tensor.UINT4: 2}.get(tensor.data_type)
-    if packed:
-        return -(-elements // packed)
+    elements = prod(tensor.dims)
+    name = tensor.DataType.Name(tensor.data_type)
+    if name.endswith(("INT4", "FLOAT4E2M1")):
+        return -(-elements // 2)
+    if name.endswith("INT2"):
+        return -(-elements // 4)
     return elements * tensor_dtype_to_np_dtype(tensor.data_type).itemsize
 
 

@@ -22,7 +22,7 @@ def open_directory(directory: str | os.PathLike[str]) -> Path:
         path = path.resolve()
     except TypeError:
         raise InputError(f"a model directory must be a path, got {directory!r}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise BundleError(f"no such model directory ({error})", file=os.fspath(directory)) from None
     if not stat.S_ISDIR(mode):
         raise BundleError("expected a model directory, but this is a file; give the folder it lies in", file=path)

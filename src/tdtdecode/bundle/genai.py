@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError
+from ..transducer import MAX_DURATION
 from .description import Found, Stated
 from .files import find_file, read_json
 from .layouts import require, stated_count, variants_of
@@ -30,7 +31,6 @@ def read(directory: Path, variant: str | None) -> Found:
     vocabulary, token_file = _vocabulary(directory, model, file)
     audio_file, audio = _audio_settings(directory, model, file)
     mel_bins = (stated_count(model, file, "num_mels"), stated_count(audio, audio_file, "n_mels"))
-    normalize = audio.get("normalize")
     return Found(
         layout="genai",
         graphs=graphs,
@@ -41,7 +41,7 @@ def read(directory: Path, variant: str | None) -> Found:
         mel_bins=tuple(stated for stated in mel_bins if stated is not None),
         subsampling_factor=stated_count(model, file, "subsampling_factor"),
         sample_rate=stated_count(model, file, "sample_rate"),
-        normalize=None if normalize is None else Stated(normalize, audio_file, "audio_params.normalize"),
+        normalize=Stated(audio["normalize"], audio_file, "audio_params.normalize") if "normalize" in audio else None,
     )
 
 
@@ -69,7 +69,9 @@ def _durations(model: dict[str, Any], file: Path) -> Stated[tuple[int, ...]] | N
     durations = model.get("tdt_durations")
     if durations is None:
         return None
-    if not isinstance(durations, list) or any(not isinstance(d, int) or isinstance(d, bool) for d in durations):
+    if not isinstance(durations, list) or any(
+        not isinstance(d, int) or isinstance(d, bool) or not 0 <= d <= MAX_DURATION for d in durations
+    ):
         raise BundleError(f"expected a list of frame counts, got {durations!r:.60}", file=file, field=field)
     return Stated(tuple(durations), file, field)
 

@@ -128,22 +128,31 @@ class Graph:
         self, options: ort.SessionOptions | None = None, providers: Sequence[Any] | None = None
     ) -> ort.InferenceSession:
         """An ONNX Runtime session on the graph. `options` are used as they are and left as they were."""
-        ort = import_onnxruntime()
-        data = self.model.SerializeToString()
         if options is None:
-            options = ort.SessionOptions()
+            return self._open(import_onnxruntime().SessionOptions(), providers)
         if self.weights_folder is None:
-            return ort.InferenceSession(data, options, providers=providers)
+            return self._open(options, providers)
+        # Options cannot be copied, so the caller's are borrowed. An entry left in them would mislead later loads.
         with _options_lock:
+            before = _entry(options, _FOLDER_OPTION)
             try:
-                before = options.get_session_config_entry(_FOLDER_OPTION)
-            except RuntimeError:
-                before = ""
-            options.add_session_config_entry(_FOLDER_OPTION, str(self.weights_folder))
-            try:
-                return ort.InferenceSession(data, options, providers=providers)
+                return self._open(options, providers)
             finally:
                 options.add_session_config_entry(_FOLDER_OPTION, before)
+
+    def plain_session(self) -> ort.InferenceSession:
+        """A session on the CPU for a look at the graph: quick to make, silent, unoptimised."""
+        ort = import_onnxruntime()
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = 1
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return self._open(options, ["CPUExecutionProvider"])
+
+    def _open(self, options: ort.SessionOptions, providers: Sequence[Any] | None) -> ort.InferenceSession:
+        if self.weights_folder is not None:
+            options.add_session_config_entry(_FOLDER_OPTION, str(self.weights_folder))
+        return import_onnxruntime().InferenceSession(self.model.SerializeToString(), options, providers=providers)
 
     def _port(self, value: onnx.ValueInfoProto) -> Port:
         onnx = import_onnx()
@@ -154,6 +163,13 @@ class Graph:
             dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in tensor.shape.dim
         )
         return Port(value.name, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)), shape)
+
+
+def _entry(options: ort.SessionOptions, key: str) -> str:
+    try:
+        return options.get_session_config_entry(key)
+    except RuntimeError:
+        return ""  # an empty entry is no entry
 
 
 def load_graph(file: Path, directory: Path) -> Graph:

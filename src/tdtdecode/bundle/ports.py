@@ -12,6 +12,10 @@ from .probe import batch_shape, filled, free_batch_axes, probe_batch, run_probe
 from .transducers import CombinedTransducer, JointGraph, PredictorGraph, Shape, width
 
 
+MAX_STEP_ELEMENTS = 1 << 22
+"""Largest state or frame accepted, in elements per row: a thousand times any model's, and safe to allocate."""
+
+
 @dataclass(frozen=True)
 class TokenInputs:
     """The inputs of a graph that takes tokens."""
@@ -198,6 +202,8 @@ def _step_shape(graph: Graph, port: Port, size: int | None) -> Shape:
         raise BundleError(
             f"{port} has a static time axis; export the joint with dynamic time axes", file=graph.file, field=port.name
         )
+    if fixed and not 0 < fixed[0] <= MAX_STEP_ELEMENTS:
+        raise BundleError(f"{port} has an impossible width", file=graph.file, field=port.name)
     if len(fixed) == 1:
         return (None, *(dim if dim in fixed else 1 for dim in port.shape[1:]))
     if size is None or port.rank > 3:
@@ -227,9 +233,11 @@ def _fits(port: Port, shape: Shape) -> bool:
 
 
 def _state_shape(graph: Graph, port: Port) -> tuple[int, int]:
-    if port.rank == 3 and isinstance(port.shape[0], int) and isinstance(port.shape[2], int):
-        if not isinstance(port.shape[1], int) or port.shape[1] == 1:
-            return port.shape[0], port.shape[2]
+    if port.rank == 3:
+        layers, batch, size = port.shape
+        if isinstance(layers, int) and isinstance(size, int) and (batch == 1 or not isinstance(batch, int)):
+            if 0 < layers * size <= MAX_STEP_ELEMENTS:
+                return layers, size
     raise BundleError(
         f"expected a state [layers, batch, size] with fixed layers and size, got {port}", file=graph.file,
         field=port.name,
@@ -239,7 +247,8 @@ def _state_shape(graph: Graph, port: Port) -> tuple[int, int]:
 def _outputs_and_states(
     graph: Graph, values: dict[str, np.ndarray], shapes: tuple[tuple[int, int], ...], batch: int
 ) -> tuple[Port, tuple[Port, ...]]:
-    """Tell the output from the states: a state has the shape of one that goes in; what is left, or else first, is it."""
+    """Tell the output from the states, which come out in the shapes they go in; where that is not enough, it is first.
+    """
     floats = [port for port in graph.outputs if port.is_float]
     if len(floats) != len(shapes) + 1:
         raise BundleError(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..errors import BundleError
-from .graph import Graph, Port, import_onnxruntime
+from .graph import Graph, Port
 from .transducers import Shape
 
 BATCH_AXIS = "batch"
@@ -42,14 +42,9 @@ def run_probe(graph: Graph, feeds: Mapping[str, np.ndarray], batch_axes: Mapping
     BundleError
         If ONNX Runtime cannot load or run the graph, or rows of the batch change each other.
     """
-    ort = import_onnxruntime()
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     names = [port.name for port in graph.outputs]
     try:
-        session = graph.session(options, ["CPUExecutionProvider"])
+        session = graph.plain_session()
         values = session.run(names, dict(feeds))
         single = session.run(names, {name: _last_row(feed, batch_axes[name]) for name, feed in feeds.items()})
     except Exception as error:  # ONNX Runtime's exceptions share no other base

@@ -72,7 +72,7 @@ def read_bundle(
         blank=found.vocabulary.blank,
         encoder_size=width(output.encoder_shape),
     )
-    return Bundle(root, layout, variant, spec, found.vocabulary, encoder, facts.features, transducer)
+    return Bundle(root, layout, variant, spec, found.vocabulary, encoder, facts.features, transducer, facts.graph)
 
 
 def _layout(root: Path, variant: str | None) -> str:
@@ -138,7 +138,10 @@ def _durations(found: Found, joint: Path, row: int, asked: Iterable[int] | None)
             file=joint,
         )
     if asked is not None:
-        asked = tuple(asked)
+        try:
+            asked = tuple(asked)
+        except TypeError:
+            raise InputError(f"durations must be a sequence of frame counts, got {asked!r}") from None
         if len(asked) != count:
             raise InputError(
                 f"durations has {len(asked)} entries, but {joint.name} has {count} duration outputs "

@@ -82,7 +82,8 @@ def read_tokenizer(file: Path, entries: int, blank: int) -> Vocabulary:
             item.get("content"), file, "added_tokens.content"
         )
     if sorted(by_id) != list(range(len(by_id))):
-        raise BundleError(f"ids have gaps: {len(by_id)} pieces, largest id {max(by_id)}", file=file, field="model.vocab")
+        largest = max(by_id, default=None)
+        raise BundleError(f"ids have gaps: {len(by_id)} pieces, largest id {largest}", file=file, field="model.vocab")
     return _with_blank([by_id[i] for i in range(len(by_id))], entries, blank, file)
 
 
