@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -118,6 +119,8 @@ class _Model:
     @property
     def session(self) -> ort.InferenceSession:
         if self._process != os.getpid():
+            # Closing the inherited session would wait for threads that are not in this process: it is never closed.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
             self._session = self._graph.session(self._options, self._providers)
             self._process = os.getpid()
         return self._session
