@@ -1,0 +1,65 @@
+"""What every result names: hardware, versions, threads."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import tdtdecode as tdt
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def environment(*packages: str) -> dict:
+    """The machine, its instruction sets as our kernels see them, and versions of the packages measured."""
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "kernels": [kernels.name for kernels in tdt.kernels.available()],
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in ("tdtdecode", "numpy", *packages)},
+    }
+
+
+def alternate(runs: int, **functions: Callable[[], object]) -> dict[str, list[float]]:
+    """Seconds of each function's runs, taken in turn after one warm-up each, so that drift hits all alike."""
+    for function in functions.values():
+        function()
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(runs):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)}
+
+
+def save(name: str, result: dict) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"written: {path}")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    fields = {key.strip(): value.strip() for key, value in fields.items()}
+    return (
+        f"{fields.get('model name', platform.machine())} "
+        f"(family {fields.get('cpu family', '?')}, model {fields.get('model', '?')})"
+    )
