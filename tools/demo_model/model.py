@@ -13,7 +13,7 @@ from nemo.collections.common.tokenizers.sentencepiece_tokenizer import create_sp
 from omegaconf import OmegaConf
 
 import grammar
-from speech import RATE, is_held_out
+from speech import RATE
 
 DURATIONS = (0, 1, 2, 3, 4)
 PIECES = 256
@@ -29,7 +29,7 @@ def make_tokenizer(folder: Path, sentences: int = 100_000) -> None:
     rng = random.Random(1)
     drawn = (grammar.sentence(rng) for _ in range(sentences))
     text = folder / "sentences.txt"
-    text.write_text("\n".join(line for line in drawn if not is_held_out(line)))
+    text.write_text("\n".join(line for line in drawn if not grammar.is_held_out(line)))
     create_spt_model(
         str(text), vocab_size=PIECES, sample_size=-1, do_lower_case=False, tokenizer_type="bpe", output_dir=str(folder)
     )

@@ -1,0 +1,44 @@
+"""Makes the recording that is shipped with the demo model.
+
+    python recording.py OUT       OUT/speech.flac and its text, OUT/speech.txt
+
+Sentences held out from training, pauses between them, and a faint noise floor.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+import grammar
+import speech
+from speech import RATE
+
+VOICE = "en-us+f3"
+SENTENCES = (
+    "set an alarm for seven o'clock on friday",
+    "what is the weather like in new york tomorrow",
+    "add chocolate to the shopping list",
+)
+
+
+def recording() -> np.ndarray:
+    """float32 [N], 16 kHz."""
+    parts = [np.zeros(RATE // 2)]
+    for sentence in SENTENCES:
+        parts += [speech.at_level(speech.espeak(sentence, VOICE, speed=155), -23), np.zeros(RATE // 2)]
+    samples = np.concatenate(parts)
+    noise = speech.coloured_noise(len(samples), 1, np.random.default_rng(0))
+    return (samples + noise * 10 ** (-70 / 20)).astype(np.float32)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    out = Path(sys.argv[1])
+    out.mkdir(parents=True, exist_ok=True)
+    if not all(map(grammar.is_held_out, SENTENCES)):
+        sys.exit("the sentences must be held out from training")
+    soundfile.write(out / "speech.flac", recording(), RATE, subtype="PCM_16")
+    (out / "speech.txt").write_text(" ".join(SENTENCES) + "\n")
