@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from ..errors import BundleError
 from ..transducer import TransducerSpec
-from .graph import Graph, import_onnxruntime
 from .transducers import CombinedTransducer, SplitTransducer
 from .vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    import onnxruntime as ort
 
 FEATURE_FRAME_SECONDS = 0.01
 
@@ -101,8 +95,6 @@ class Bundle:
         What the encoder takes.
     transducer:
         The predictor and joint graphs, ready for any batch size.
-    encoder_graph:
-        The encoder's graph where its weights lie in other files.
     """
 
     directory: Path
@@ -113,17 +105,6 @@ class Bundle:
     encoder: Path | None
     features: FeatureSettings
     transducer: SplitTransducer | CombinedTransducer
-    encoder_graph: Graph | None = None
-
-    def encoder_session(
-        self, options: ort.SessionOptions | None = None, providers: Sequence[Any] | None = None
-    ) -> ort.InferenceSession:
-        """An ONNX Runtime session on the encoder, wherever its weights lie; see `Graph.session` for the arguments."""
-        if self.encoder is None:
-            raise BundleError(f"the bundle has no encoder for variant {self.variant!r}", file=self.directory)
-        if self.encoder_graph is not None:
-            return self.encoder_graph.session(options, providers)
-        return import_onnxruntime().InferenceSession(str(self.encoder), options, providers=providers)
 
     @property
     def frame_seconds(self) -> float:

@@ -23,15 +23,11 @@ _NO_NORMALIZATION = {"", "na", "none"}
 
 @dataclass(frozen=True)
 class EncoderFacts:
-    """Facts read from an encoder: its settings, its width, and the vocabulary size in its metadata.
-
-    `graph` is kept only if its weights lie outside it: sessions then need the locations that were settled.
-    """
+    """Facts read from an encoder: its settings, its width, and the vocabulary size in its metadata."""
 
     features: FeatureSettings
     size: int | None = None
     vocab_size: Stated[int] | None = None
-    graph: Graph | None = None
 
 
 def read_encoder(file: Path | None, directory: Path, found: Found) -> EncoderFacts:
@@ -71,7 +67,6 @@ def read_encoder(file: Path | None, directory: Path, found: Found) -> EncoderFac
         _settings(_positions(graph), fixed_time, normalize, stated_mel, subsampling, found),
         size if isinstance(size, int) else None,
         stated_count(metadata, file, "vocab_size"),
-        None if graph.weights_folder is None else graph,
     )
 
 

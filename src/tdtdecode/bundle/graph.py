@@ -127,18 +127,19 @@ class Graph:
     def session(
         self, options: ort.SessionOptions | None = None, providers: Sequence[Any] | None = None
     ) -> ort.InferenceSession:
-        """An ONNX Runtime session on the graph. `options` are used as they are and left as they were."""
+        """An ONNX Runtime session on the graph.
+
+        `options` are used as they are. Where weights are external, their folder is entered into them and stays there:
+        options can be neither copied nor cleared.
+        """
+        ort = import_onnxruntime()
         if options is None:
-            return self._open(import_onnxruntime().SessionOptions(), providers)
-        if self.weights_folder is None:
-            return self._open(options, providers)
-        # Options cannot be copied, so the caller's are borrowed. An entry left in them would mislead later loads.
+            options = ort.SessionOptions()
+        data = self.model.SerializeToString()
         with _options_lock:
-            before = _entry(options, _FOLDER_OPTION)
-            try:
-                return self._open(options, providers)
-            finally:
-                options.add_session_config_entry(_FOLDER_OPTION, before)
+            if self.weights_folder is not None:
+                _enter(options, _FOLDER_OPTION, str(self.weights_folder))
+            return ort.InferenceSession(data, options, providers=providers, disabled_optimizers=self._needless)
 
     def plain_session(self) -> ort.InferenceSession:
         """A session on the CPU for a look at the graph: quick to make, silent, unoptimised."""
@@ -147,12 +148,13 @@ class Graph:
         options.log_severity_level = 4
         options.intra_op_num_threads = 1
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        return self._open(options, ["CPUExecutionProvider"])
+        return self.session(options, ["CPUExecutionProvider"])
 
-    def _open(self, options: ort.SessionOptions, providers: Sequence[Any] | None) -> ort.InferenceSession:
-        if self.weights_folder is not None:
-            options.add_session_config_entry(_FOLDER_OPTION, str(self.weights_folder))
-        return import_onnxruntime().InferenceSession(self.model.SerializeToString(), options, providers=providers)
+    @property
+    def _needless(self) -> list[str]:
+        # It lays out convolutions. On some float16 LSTM graphs without any, ONNX Runtime 1.31's ends the process.
+        convolves = any("Conv" in node.op_type for node in self.model.graph.node)
+        return [] if convolves else ["NchwcTransformer"]
 
     def _port(self, value: onnx.ValueInfoProto) -> Port:
         onnx = import_onnx()
@@ -165,11 +167,14 @@ class Graph:
         return Port(value.name, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)), shape)
 
 
-def _entry(options: ort.SessionOptions, key: str) -> str:
+def _enter(options: ort.SessionOptions, key: str, value: str) -> None:
+    # Entering a key twice, even with the same value, makes ONNX Runtime warn.
     try:
-        return options.get_session_config_entry(key)
+        if options.get_session_config_entry(key) == value:
+            return
     except RuntimeError:
-        return ""  # an empty entry is no entry
+        pass  # not there yet
+    options.add_session_config_entry(key, value)
 
 
 def load_graph(file: Path, directory: Path) -> Graph:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from .cut import CannotSplit, Cut, encoder_input
 from .description import Bundle, Found
 from .encoder import EncoderFacts, read_encoder
 from .files import find_file, open_directory
-from .graph import load_graph
+from .graph import import_onnx, import_onnxruntime, load_graph
 from .layouts import variants_of
 from .ports import bind_combined, bind_joint, bind_predictor, encoder_step_shape
 from .transducers import CombinedTransducer, SplitTransducer, width
@@ -53,8 +54,10 @@ def read_bundle(
     MissingDependencyError
         If onnx or onnxruntime is not installed.
     """
+    import_onnx()
+    import_onnxruntime()
     root = open_directory(directory)
-    if variant is not None and (not isinstance(variant, str) or not variant.isalnum()):
+    if variant is not None and (not isinstance(variant, str) or not re.fullmatch(r"[\w-]+", variant)):
         raise InputError(f"variant must be a suffix of file names such as 'int8', or None, got {variant!r}")
     if layout == "auto":
         layout = _layout(root, variant)
@@ -72,7 +75,7 @@ def read_bundle(
         blank=found.vocabulary.blank,
         encoder_size=width(output.encoder_shape),
     )
-    return Bundle(root, layout, variant, spec, found.vocabulary, encoder, facts.features, transducer, facts.graph)
+    return Bundle(root, layout, variant, spec, found.vocabulary, encoder, facts.features, transducer)
 
 
 def _layout(root: Path, variant: str | None) -> str:
