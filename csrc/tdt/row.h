@@ -18,8 +18,8 @@
 
 namespace tdt {
 
-constexpr float kLargest = 3.402823466e+38f;       // largest finite float
-constexpr float kLowest = -__builtin_huge_valf();  // -inf: "no number"
+constexpr float kLargest = 3.402823466e+38f;                        // largest finite float
+constexpr float kLowest = __builtin_bit_cast(float, 0xff800000u);  // -inf, "no number"; NVRTC has no other constant
 constexpr int kNoIndex = 0x7fffffff;
 
 struct RowLayout {

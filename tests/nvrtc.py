@@ -1,0 +1,47 @@
+"""NVRTC, CUDA's run-time compiler, from its wheel: compiles device code on machines without a GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+from functools import lru_cache
+from pathlib import Path
+
+ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
+
+
+@lru_cache(maxsize=None)
+def library() -> ctypes.CDLL:
+    """The library of the nvidia-cuda-nvrtc wheel; ImportError without it."""
+    spec = importlib.util.find_spec("nvidia")
+    for folder in spec.submodule_search_locations if spec else ():
+        for path in sorted(Path(folder).glob("**/libnvrtc.so.*"), reverse=True):
+            return ctypes.CDLL(str(path))
+    raise ImportError("the nvidia-cuda-nvrtc wheel is not installed")
+
+
+def compile_source(source: str, name: str, architecture: int, include: list[Path]) -> str:
+    """PTX of a source for sm_<architecture>; RuntimeError with the compiler's log where it does not compile."""
+    nvrtc, program = library(), ctypes.c_void_p()
+    _check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), name.encode(), 0, None, None))
+    options = ["-std=c++17", f"-arch=compute_{architecture}", *(f"-I{folder}" for folder in include)]
+    arguments = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+    try:
+        if nvrtc.nvrtcCompileProgram(program, len(options), arguments):
+            raise RuntimeError(f"{name} for sm_{architecture}:\n{_text(program, 'ProgramLog')}")
+        return _text(program, "PTX")
+    finally:
+        nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def _text(program: ctypes.c_void_p, what: str) -> str:
+    nvrtc, size = library(), ctypes.c_size_t()
+    _check(getattr(nvrtc, f"nvrtcGet{what}Size")(program, ctypes.byref(size)))
+    buffer = ctypes.create_string_buffer(size.value)
+    _check(getattr(nvrtc, f"nvrtcGet{what}")(program, buffer))
+    return buffer.value.decode()
+
+
+def _check(status: int) -> None:
+    if status:
+        raise RuntimeError(f"NVRTC failed with status {status}")
