@@ -177,4 +177,4 @@ def _tokens(hypothesis: Hypothesis) -> list[dict[str, object]]:
 
 
 def _finite(number: float) -> float | None:
-    return round(number, 6) if math.isfinite(number) else None
+    return round(number, 4) if math.isfinite(number) else None

@@ -67,6 +67,7 @@ def read_audio(path: str | PathLike[str], sample_rate: int = 16000, max_seconds:
             _log.warning("%s: %d samples where its header promises %d", path, len(samples), file.frames)
         if file.format == "OGG" and not _ends_ogg_stream(Path(path)):
             _log.warning("%s: the end of its OGG stream is missing", path)
+    _check_duration(len(samples) / rate, max_seconds, path)  # the header of an MP3 may have promised less
     _check_values(samples, path)
     return _resample(samples, rate, sample_rate)
 

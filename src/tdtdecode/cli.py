@@ -1,0 +1,67 @@
+"""The command line ``tdtdecode``."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from . import __version__
+from .commands import COMMANDS
+from .commands.status import WRONG_USAGE
+from .errors import TdtDecodeError
+
+_INTERRUPTED = 130  # 128 + SIGINT and 128 + SIGPIPE: what a shell reports of a program that they ended
+_PIPE_CLOSED = 141
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    arguments:
+        What follows the program's name; None: those of this process.
+
+    Returns
+    -------
+    The exit status: 0; 1, some inputs failed and the others were done; 2, wrong usage, no such model among it;
+    130, interrupted; 141, whoever read the output has gone.
+    """
+    options = _parser().parse_args(arguments)
+    _use_utf8()
+    logging.basicConfig(format="tdtdecode: %(message)s", level=logging.WARNING)
+    logging.getLogger(__package__).setLevel(logging.INFO)
+    try:
+        status = COMMANDS[options.command].run(options)
+        sys.stdout.flush()
+        return status
+    except TdtDecodeError as error:
+        print(f"tdtdecode: {error}", file=sys.stderr)
+        return WRONG_USAGE
+    except KeyboardInterrupt:
+        print("tdtdecode: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit, which would fail again, with a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _PIPE_CLOSED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tdtdecode", description="Speech recognition with TDT transducer models.")
+    parser.add_argument("--version", action="version", version=f"tdtdecode {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        command.add_arguments(subparsers.add_parser(name, help=command.HELP, description=command.HELP))
+    return parser
+
+
+def _use_utf8() -> None:
+    """Text in any language can be written, whatever the locale; a name that is no UTF-8 is shown escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")

@@ -1,0 +1,14 @@
+"""The subcommands of the command line: each a module with HELP, add_arguments(parser) and run(arguments) -> status.
+
+Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
+"""
+
+from types import ModuleType
+
+from . import info, transcribe
+
+COMMANDS: dict[str, ModuleType] = {
+    "transcribe": transcribe,
+    "info": info,
+}
+"""Name -> module, in the order that the help shows."""

@@ -1,0 +1,5 @@
+"""The exit statuses of all commands."""
+
+DONE = 0
+SOME_FAILED = 1
+WRONG_USAGE = 2

@@ -1,0 +1,200 @@
+"""``tdtdecode transcribe``: recordings in, text, subtitles or word times out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError, TdtDecodeError
+from ..formats import FORMATS
+from .status import DONE, SOME_FAILED
+
+if TYPE_CHECKING:
+    from ..hypothesis import Transcript
+    from ..recognizer import Recognizer
+
+HELP = "Transcribe recordings. Text goes to stdout, one line per recording in order; messages go to stderr."
+
+_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
+_ONE_PER_FILE = {"srt", "vtt", "tsv"}
+_BATCHES_AT_ONCE = 4
+"""Results appear after so many batches: more makes better batches of similar lengths, fewer show results sooner."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("audio", nargs="+", type=Path, metavar="AUDIO",
+                        help="recordings (WAV, FLAC, OGG, MP3), or folders of them")
+    parser.add_argument("--model", default="demo",
+                        help="'demo', a model directory, or a Hugging Face hub id (default: demo)")
+    parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="default: cpu")
+    parser.add_argument("--search", choices=("greedy",), default="greedy", help="default: greedy")
+    parser.add_argument("--max-symbols", type=_positive, default=10, metavar="N",
+                        help="most tokens emitted at one frame (default: 10)")
+    parser.add_argument("--format", choices=tuple(FORMATS), default="txt", help="default: txt")
+    parser.add_argument("-o", dest="output", type=Path, metavar="DIR",
+                        help="write one file per recording, NAME.FORMAT, into this folder instead of to stdout")
+    parser.add_argument("--batch-size", type=_positive, default=16, metavar="N",
+                        help="most recordings decoded together (default: 16)")
+    parser.add_argument("--threads", type=_positive, metavar="N",
+                        help="threads (default: all cores for the encoder, one for the decoder)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Transcribe, and return the exit status."""
+    paths, failed = _recordings(arguments.audio)
+    writer = _Writer(arguments.format, arguments.output, paths)
+
+    from ..recognizer import load_model
+    from ..search import Greedy
+
+    search = Greedy(max_symbols=arguments.max_symbols)
+    model = load_model(arguments.model, device=arguments.device, threads=arguments.threads, search=search)
+    failed += _transcribe(model, paths, writer, arguments.batch_size)
+    return SOME_FAILED if failed else DONE
+
+
+def _recordings(inputs: list[Path]) -> tuple[list[Path], int]:
+    """The recordings among files and folders, in order, and how many folders could not be used."""
+    paths: list[Path] = []
+    unusable = 0
+    for path in inputs:
+        if not path.is_dir():
+            paths.append(path)
+            continue
+        try:
+            inside = sorted(
+                file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".")
+            )
+            problem = "" if inside else "no recordings in this folder"
+        except OSError as error:
+            inside, problem = [], str(error)
+        if problem:
+            _report(path, problem)
+            unusable += 1
+        paths += inside
+    return paths, unusable
+
+
+def _transcribe(model: Recognizer, paths: list[Path], writer: _Writer, batch_size: int) -> int:
+    """Transcribe all, a window of batches at a time, so that results appear early; return how many failed."""
+    failed = 0
+    window = batch_size * _BATCHES_AT_ONCE
+    progress = _Progress(len(paths))
+    for start in range(0, len(paths), window):
+        part = paths[start : start + window]
+        results = model.recognize(
+            list(part), batch_size=batch_size, on_error="return", progress=lambda done, _: progress.show(start + done)
+        )
+        progress.clear()
+        for path, result in zip(part, results, strict=True):
+            try:
+                writer.write(path, result)
+            except _Failed as error:
+                _report(path, str(error))
+                failed += 1
+        writer.flush()
+    return failed
+
+
+class _Failed(Exception):
+    """A recording has no result; the message says why."""
+
+
+class _Writer:
+    """Writes each result to stdout, or to a file of its own.
+
+    Raises
+    ------
+    InputError
+        If the results could not all be kept apart: two recordings would be written to the same file, or several to
+        stdout in a format that is one file per recording; or if the folder cannot be made.
+    """
+
+    def __init__(self, name: str, folder: Path | None, paths: list[Path]):
+        self._name = name
+        self._folder = folder
+        self._format: Callable[[Transcript, str], str] = FORMATS[name]
+        if folder is None:
+            if name in _ONE_PER_FILE and len(paths) > 1:
+                raise InputError(f"{len(paths)} recordings do not go into one {name} file: give a folder with -o DIR")
+            return
+        taken: dict[str, Path] = {}
+        for path in paths:
+            other = taken.setdefault(path.stem.casefold(), path)
+            if other is not path:
+                raise InputError(
+                    f"{other} and {path} would both be written to {self._target(path)}: "
+                    "transcribe them in separate runs, into different folders"
+                )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be made a folder for the results ({error})") from error
+
+    def write(self, path: Path, result: Transcript | Exception) -> None:
+        """Write one result, or raise `_Failed`; on stdout, txt then has an empty line: the lines match the inputs."""
+        if isinstance(result, Exception):
+            if self._folder is None and self._name == "txt":
+                print()
+            message = str(result).removeprefix(f"{path}: ")
+            raise _Failed(message if isinstance(result, TdtDecodeError) else f"{type(result).__name__}: {message}")
+        text = self._format(result, str(path))
+        if self._folder is None:
+            sys.stdout.write(text)
+            return
+        try:
+            self._target(path).write_text(text, "utf-8", "backslashreplace", newline="\n")
+        except OSError as error:
+            raise _Failed(f"its result cannot be written ({error})") from error
+
+    def flush(self) -> None:
+        """What has been written is seen now, not at the end."""
+        if self._folder is None:
+            sys.stdout.flush()
+
+    def _target(self, path: Path) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{path.stem}.{self._name}"
+
+
+class _Progress:
+    """How many recordings are done: one line that is rewritten on a terminal, else a line now and then."""
+
+    _SECONDS_BETWEEN_LINES = 10.0
+
+    def __init__(self, total: int):
+        self._total = total
+        self._terminal = sys.stderr.isatty()
+        self._shown = time.monotonic()
+
+    def show(self, done: int) -> None:
+        line = f"{done} of {self._total} recordings"
+        if self._terminal:
+            print(f"\r{line}", end="", file=sys.stderr, flush=True)
+        elif time.monotonic() - self._shown >= self._SECONDS_BETWEEN_LINES:
+            self._shown = time.monotonic()
+            print(f"tdtdecode: {line}", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Make room on the terminal for other lines."""
+        if self._terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _report(path: Path, problem: str) -> None:
+    print(f"tdtdecode: {path}: {problem}", file=sys.stderr)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if not 1 <= number < 2**31:
+        raise ValueError
+    return number
+
+
+_positive.__name__ = "positive integer"  # what argparse calls it in "invalid ... value"

@@ -1,0 +1,120 @@
+"""A bundle's encoder on ONNX Runtime: features in, encoder frames out."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .bundle import Bundle, Port, load_graph
+from .bundle.graph import import_onnxruntime
+from .errors import BundleError
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+
+class Encoder:
+    """Runs the encoder of a bundle on batches of features.
+
+    Parameters
+    ----------
+    bundle:
+        What `read_bundle` returned.
+    threads:
+        Threads within an operator; None: as many as there are cores.
+    session_options:
+        Used as they are, in place of ours.
+    providers:
+        Execution providers, default the CPU's alone.
+
+    Attributes
+    ----------
+    rows_independent:
+        False where the graph scales the activations of a whole batch at once (dynamic quantisation): a recording's
+        result would depend on its neighbours, so such an encoder is to be given one at a time.
+
+    Raises
+    ------
+    BundleError
+        If the bundle has no encoder, or its inputs and outputs are not audio, its lengths, frames and their lengths.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int | None = None,
+        session_options: ort.SessionOptions | None = None,
+        providers: Sequence[Any] | None = None,
+    ):
+        file = bundle.encoder
+        if file is None:
+            raise BundleError("has no encoder, which recognising audio needs", file=bundle.directory)
+        graph = load_graph(file, bundle.directory)
+        self.rows_independent = not graph.quantized
+        self._audio, self._length = _pair(graph.inputs, "inputs", file)
+        self._frames, self._counts = _pair(graph.outputs, "outputs", file)
+        self._file = file
+        # Where the weights lie in the file itself, it is opened again instead: the graph is a second copy of them all.
+        self._graph = graph if graph.weights_folder is not None else None
+        self._options = session_options or _default_options(threads)
+        self._providers = list(providers or ["CPUExecutionProvider"])
+        self._session = self._open()
+        self._process = os.getpid()
+
+    def __call__(self, features: np.ndarray, lengths: np.ndarray) -> tuple[ort.OrtValue, np.ndarray]:
+        """Encode a batch.
+
+        Parameters
+        ----------
+        features:
+            float32 [B, mel, T].
+        lengths:
+            int64 [B], valid feature frames, each at least 1.
+
+        Returns
+        -------
+        encoder_out:
+            ``OrtValue`` [B, E, T'], where the execution provider left it.
+        lengths:
+            int64 [B], valid encoder frames.
+        """
+        if self._process != os.getpid():
+            # A session's threads do not survive a fork. Nor can it be closed: that would wait for them for ever.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
+            self._session, self._process = self._open(), os.getpid()
+        binding = self._session.io_binding()
+        binding.bind_cpu_input(self._audio.name, np.ascontiguousarray(features, self._audio.dtype))
+        binding.bind_cpu_input(self._length.name, np.ascontiguousarray(lengths, self._length.dtype))
+        binding.bind_output(self._frames.name)
+        binding.bind_output(self._counts.name)
+        self._session.run_with_iobinding(binding)
+        frames, counts = binding.get_outputs()
+        return frames, counts.numpy().astype(np.int64)
+
+    def _open(self) -> ort.InferenceSession:
+        if self._graph is not None:
+            return self._graph.session(self._options, self._providers)
+        return import_onnxruntime().InferenceSession(os.fspath(self._file), self._options, providers=self._providers)
+
+
+def _pair(ports: Sequence[Port], kind: str, file: os.PathLike[str]) -> tuple[Port, Port]:
+    """The data [B, width, time] and the lengths [B] among a graph's inputs or outputs, whatever their names are."""
+    data = [port for port in ports if port.is_float and port.rank == 3]
+    lengths = [port for port in ports if port.dtype.kind == "i" and port.rank == 1]
+    if len(data) != 1 or len(lengths) != 1 or (kind == "inputs" and len(ports) != 2):
+        listed = "; ".join(map(str, ports))
+        raise BundleError(f"expected {kind} of data [batch, width, time] and lengths [batch], got {listed}", file=file)
+    return data[0], lengths[0]
+
+
+def _default_options(threads: int | None) -> ort.SessionOptions:
+    options = import_onnxruntime().SessionOptions()
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    # Waiting threads sleep: on busy cores spinning costs several times the work itself.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options

@@ -1,0 +1,267 @@
+"""From recordings to transcripts: reading, features, encoder, decoder, words."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+
+from .audio import FeatureExtractor, as_samples
+from .audio.features import HOP, SAMPLE_RATE
+from .audio.reading import Audio, audio_seconds
+from .bundle import Bundle, read_bundle
+from .decoder import Decoder
+from .encoder import Encoder
+from .errors import BundleError, DeviceError, InputError
+from .hub import find_model
+from .hypothesis import Hypothesis, Transcript
+from .search import Greedy
+from .transducer import as_integer
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+_BATCH_SECONDS = 480.0
+"""Most audio in a batch, padding counted: an encoder's attention takes memory by the square of the length."""
+
+_log = logging.getLogger(__name__)
+
+
+def load_model(
+    name_or_directory: str | PathLike[str],
+    device: str = "cpu",
+    layout: str = "auto",
+    variant: str | None = None,
+    durations: Sequence[int] | None = None,
+    network: str = "auto",
+    kernels: str = "auto",
+    precision: str = "float32",
+    threads: int | None = None,
+    search: Greedy = Greedy(),
+    session_options: ort.SessionOptions | None = None,
+    providers: Sequence[Any] | None = None,
+) -> Recognizer:
+    """Load a whole model: features, encoder and decoder.
+
+    Parameters
+    ----------
+    name_or_directory:
+        ``"demo"``, a model directory in any layout, or a Hugging Face hub id (`tdtdecode.hub.find_model`).
+    device:
+        ``"cpu"``, or ``"auto"``, which chooses it.
+    threads:
+        Threads of the decoder and of the encoder. None: one for the decoder, the encoder all cores.
+    session_options:
+        For the encoder's and the decoder's sessions, used as they are; the threads are then set there.
+    layout, variant, durations, network, kernels, precision, search, providers:
+        As for `Decoder.from_bundle`; the variant chooses the encoder's file too, and the providers serve both.
+
+    Raises
+    ------
+    BundleError
+        If the directory cannot be used; the message names the file and the field.
+    InputError, DeviceError, MissingDependencyError
+        If there is no such model, or an option cannot be had.
+    """
+    if device not in ("cpu", "cuda", "auto"):
+        raise InputError(f"no device {device!r}: cpu, cuda, auto")
+    if device == "cuda":
+        raise DeviceError("device 'cuda' is not available in this version: use device='cpu'")
+    if device == "auto":
+        _log.info("device: cpu")
+        device = "cpu"
+    bundle = read_bundle(find_model(name_or_directory, variant), layout, variant, durations)
+    decoder = Decoder.from_bundle(
+        bundle, device=device, network=network, kernels=kernels, precision=precision,
+        threads=1 if threads is None else threads, search=search, session_options=session_options, providers=providers,
+    )
+    return Recognizer(bundle, Encoder(bundle, threads, session_options, providers), decoder)
+
+
+class Recognizer:
+    """Transcribes recordings; made by `load_model`.
+
+    Parameters
+    ----------
+    bundle:
+        The model: its features, vocabulary and frame length.
+    encoder:
+        (features float32 [B, mel, T], lengths int64 [B]) -> (encoder output [B, E, T'], lengths int64 [B]).
+    decoder:
+        (encoder output, lengths, search) -> hypotheses, as `Decoder.decode`.
+
+    Raises
+    ------
+    BundleError
+        If the model takes features other than this package computes.
+    """
+
+    def __init__(self, bundle: Bundle, encoder: Encoder, decoder: Decoder):
+        features = bundle.features
+        file = bundle.encoder or bundle.directory
+        if features.sample_rate != SAMPLE_RATE:
+            raise BundleError(f"expected {SAMPLE_RATE} Hz, got {features.sample_rate}", file=file, field="sample_rate")
+        if features.mel_bins is None:
+            raise BundleError("the number of mel bins is stated nowhere", file=file, field="feat_dim")
+        self.bundle = bundle
+        self.encoder = encoder
+        self.decoder = decoder
+        self._extract = FeatureExtractor(features.mel_bins, features.normalize)
+        limits = [features.fixed_input_frames]
+        if features.max_frames is not None:
+            limits.append(features.max_frames * features.subsampling_factor)
+        self._max_input_frames = min((limit for limit in limits if limit is not None), default=None)
+
+    @property
+    def max_seconds(self) -> float | None:
+        """The longest recording the encoder takes, in seconds; None if it takes any."""
+        return None if self._max_input_frames is None else self._max_input_frames * HOP / SAMPLE_RATE
+
+    @overload
+    def recognize(
+        self,
+        audio: Audio,
+        search: Greedy | None = ...,
+        batch_size: int = ...,
+        on_error: Literal["raise"] = ...,
+        progress: Callable[[int, int], None] | None = ...,
+    ) -> Transcript: ...
+
+    @overload
+    def recognize(
+        self,
+        audio: list[Audio],
+        search: Greedy | None = ...,
+        batch_size: int = ...,
+        on_error: Literal["raise"] = ...,
+        progress: Callable[[int, int], None] | None = ...,
+    ) -> list[Transcript]: ...
+
+    @overload
+    def recognize(
+        self,
+        audio: list[Audio],
+        search: Greedy | None = ...,
+        batch_size: int = ...,
+        *,
+        on_error: Literal["return"],
+        progress: Callable[[int, int], None] | None = ...,
+    ) -> list[Transcript | Exception]: ...
+
+    def recognize(
+        self,
+        audio: Audio | list[Any],
+        search: Greedy | None = None,
+        batch_size: int = 16,
+        on_error: str = "raise",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Any:
+        """Transcribe one recording or many.
+
+        Parameters
+        ----------
+        audio:
+            A path, or (samples, rate) as `tdtdecode.audio.as_samples` takes them; or a list of these.
+        search:
+            In place of the model's own.
+        batch_size:
+            Most recordings in a batch. Recordings of similar length share one; long ones share with fewer. A
+            dynamically quantised encoder gets one recording at a time, whatever is asked for.
+        on_error:
+            ``"raise"``, or ``"return"``: an exception stands in the place of a transcript, and the others are done.
+        progress:
+            Called after each batch with the number of recordings done and of all.
+
+        Returns
+        -------
+        A `Transcript`, or a list of them in the order of the recordings.
+
+        Raises
+        ------
+        InputError
+            If a recording cannot be read or is longer than the encoder takes, or an option is wrong.
+        MissingDependencyError
+            If reading or resampling needs a package that is not installed.
+        """
+        batch_size = as_integer("batch_size", batch_size, low=1)
+        if on_error not in ("raise", "return"):
+            raise InputError(f"on_error must be 'raise' or 'return', got {on_error!r}")
+        recordings = audio if isinstance(audio, list) else [audio]
+        results: list[Transcript | Exception | None] = [None] * len(recordings)
+        catch: tuple[type[Exception], ...] = (Exception,) if on_error == "return" else ()
+
+        seconds = {}
+        for i, recording in enumerate(recordings):
+            try:
+                seconds[i] = audio_seconds(recording)
+            except catch as error:
+                results[i] = error
+        for batch in self._batches(seconds, batch_size):
+            samples = {}
+            for i in batch:
+                try:
+                    samples[i] = as_samples(recordings[i], SAMPLE_RATE, self.max_seconds)
+                except catch as error:
+                    results[i] = error
+            try:
+                transcripts: Sequence[Transcript | Exception] = self._transcribe(list(samples.values()), search)
+            except catch as error:
+                transcripts = [self._alone(one, search) for one in samples.values()] if len(samples) > 1 else [error]
+            for i, transcript in zip(samples, transcripts, strict=True):
+                results[i] = transcript
+            if progress is not None:
+                progress(sum(result is not None for result in results), len(results))
+        return results if isinstance(audio, list) else results[0]
+
+    def _batches(self, seconds: dict[int, float], batch_size: int) -> Iterator[list[int]]:
+        """Recordings of similar length together, the longest first: if memory is short, that shows at once."""
+        waiting = sorted(seconds, key=lambda i: -seconds[i])
+        while waiting:
+            fitting = int(_BATCH_SECONDS / max(seconds[waiting[0]], 1e-3))
+            rows = max(1, min(batch_size, fitting)) if self.encoder.rows_independent else 1
+            yield waiting[:rows]
+            waiting = waiting[rows:]
+
+    def _alone(self, samples: np.ndarray, search: Greedy | None) -> Transcript | Exception:
+        """One recording of a batch that failed: most likely not because of this one."""
+        try:
+            return self._transcribe([samples], search)[0]
+        except Exception as error:
+            return error
+
+    def _transcribe(self, recordings: list[np.ndarray], search: Greedy | None) -> list[Transcript]:
+        """Transcribe one batch of recordings, float32 [n] each."""
+        spoken = [i for i, samples in enumerate(recordings) if len(samples) >= HOP]
+        hypotheses = [_nothing() for _ in recordings]
+        if spoken:
+            features, lengths = self._extract([recordings[i] for i in spoken])
+            encoder_out, counts = self.encoder(self._fitted(features), lengths)
+            for i, hypothesis in zip(spoken, self.decoder.decode(encoder_out, counts, search), strict=True):
+                hypotheses[i] = hypothesis
+        return [self._transcript(h, len(samples)) for h, samples in zip(hypotheses, recordings, strict=True)]
+
+    def _fitted(self, features: np.ndarray) -> np.ndarray:
+        """The features in a width that the encoder takes: NeMo's has a frame of padding, one too many at the limit."""
+        fixed = self.bundle.features.fixed_input_frames
+        if fixed is not None:
+            features = np.pad(features, ((0, 0), (0, 0), (0, max(0, fixed - features.shape[2]))))
+        return features[:, :, : self._max_input_frames]
+
+    def _transcript(self, hypothesis: Hypothesis, samples: int) -> Transcript:
+        duration = samples / SAMPLE_RATE
+        vocabulary = self.bundle.vocabulary
+        # The last duration is kept as predicted, even past the end of the recording; a word's time is not.
+        words = [
+            replace(word, end=max(word.start, min(word.end, duration)))
+            for word in vocabulary.words(hypothesis, self.bundle.frame_seconds)
+        ]
+        return Transcript(vocabulary.detokenize(hypothesis.tokens), words, duration, hypothesis)
+
+
+def _nothing() -> Hypothesis:
+    integers, numbers = np.zeros(0, np.int32), np.zeros(0, np.float32)
+    return Hypothesis(integers, integers, integers, numbers, numbers, 0.0)

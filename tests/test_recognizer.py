@@ -1,0 +1,342 @@
+"""Recordings to transcripts: batches and their order, errors in their places, limits, and every way to name a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+pytest.importorskip("onnxruntime")
+
+from benches.random_bundle import LAYOUTS, make_bundle  # noqa: E402
+from tdtdecode.audio import FeatureExtractor  # noqa: E402
+from tdtdecode.bundle import read_bundle  # noqa: E402
+from tdtdecode.errors import BundleError, DeviceError, InputError  # noqa: E402
+from tdtdecode.hypothesis import Transcript  # noqa: E402
+from tdtdecode.recognizer import Recognizer, load_model  # noqa: E402
+from tdtdecode.search import Greedy  # noqa: E402
+
+SIZES = dict(vocab_size=64, encoder_size=32, predictor_size=32, joint_size=32, mel_bins=80)
+
+
+def noise(samples, seed=0):
+    """A recording (array, rate): noise whose loudness and colour vary, so that something is recognised."""
+    rng = np.random.default_rng([seed, samples])
+    white = rng.standard_normal(samples)
+    envelope = np.repeat(rng.uniform(0.01, 1, samples // 1_600 + 1), 1_600)[:samples]
+    return (0.2 * white * envelope).astype(np.float32), 16_000
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory):
+    """Directories of random bundles by layout and precision, each made once."""
+    made = {}
+
+    def bundle(layout="split", precision="fp32", **options):
+        key = (layout, precision, *sorted(options.items()))
+        if key not in made:
+            directory = tmp_path_factory.mktemp("bundle")
+            made[key] = make_bundle(directory, layout, precision=precision, **SIZES, **options)
+        return made[key]
+
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def model(bundles):
+    return load_model(bundles())
+
+
+def same(ours: Transcript, theirs: Transcript) -> None:
+    assert ours.text == theirs.text and ours.duration == theirs.duration
+    assert [word.text for word in ours.words] == [word.text for word in theirs.words]
+    np.testing.assert_array_equal(ours.hypothesis.tokens, theirs.hypothesis.tokens)
+    np.testing.assert_array_equal(ours.hypothesis.frames, theirs.hypothesis.frames)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_equals_the_parts_done_by_hand(bundles, layout):
+    import onnxruntime
+
+    directory = bundles(layout)
+    model = load_model(directory)
+    bundle = read_bundle(directory)
+    session = onnxruntime.InferenceSession(str(bundle.encoder), providers=["CPUExecutionProvider"])
+    recordings = [noise(40_000), noise(64_000), noise(16_000)]
+    for recording, transcript in zip(recordings, model.recognize(recordings), strict=True):
+        features, lengths = FeatureExtractor(80)([recording[0]])
+        frames, counts = session.run(None, dict(zip((i.name for i in session.get_inputs()), (features, lengths))))
+        (expected,) = model.decoder.decode(frames, counts)
+        np.testing.assert_array_equal(transcript.hypothesis.tokens, expected.tokens)
+        np.testing.assert_array_equal(transcript.hypothesis.frames, expected.frames)
+        assert transcript.text == bundle.vocabulary.detokenize(expected.tokens)
+        assert transcript.text or len(recording[0]) < 64_000
+        assert [word.start for word in transcript.words] == [
+            word.start for word in bundle.vocabulary.words(expected, 0.08)
+        ]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_results_depend_on_neither_batch_nor_order(bundles, precision, batch_size):
+    model = load_model(bundles("split", precision), variant=None if precision == "fp32" else precision)
+    recordings = [noise(n) for n in (30_000, 1_000, 64_321, 16_000, 0, 48_000, 159, 160, 1_279, 1_281)]
+    recordings[2] = (recordings[2][0] * 4, 16_000)  # one loud neighbour
+    alone = [model.recognize(recording) for recording in recordings]
+    assert sum(len(transcript.words) for transcript in alone) > 5
+    order = np.random.default_rng(0).permutation(len(recordings))
+    together = model.recognize([recordings[i] for i in order], batch_size=batch_size)
+    for i, transcript in zip(order, together, strict=True):
+        same(transcript, alone[i])
+
+
+def test_a_quantised_encoder_gets_one_recording_at_a_time(bundles, model):
+    class Counting:
+        rows_independent = False
+        rows = []
+
+        def __call__(self, features, lengths):
+            self.rows.append(len(lengths))
+            return model.encoder(features, lengths)
+
+    quantised = load_model(bundles("split", "int8"), variant="int8")
+    assert model.encoder.rows_independent and not quantised.encoder.rows_independent
+    counting = Counting()
+    Recognizer(model.bundle, counting, model.decoder).recognize([noise(n) for n in (20_000, 30_000, 10_000)])
+    assert counting.rows == [1, 1, 1]
+
+
+def test_batches_are_of_similar_length_and_bounded(model):
+    widths = []
+
+    class Recording:
+        rows_independent = True
+
+        def __call__(self, features, lengths):
+            widths.append((len(lengths), features.shape[2]))
+            return model.encoder(features, lengths)
+
+    seconds = [1, 20, 2, 100, 1, 2, 19, 200]
+    Recognizer(model.bundle, Recording(), model.decoder).recognize([noise(16_000 * s) for s in seconds], batch_size=3)
+    assert widths == [(2, 20_001), (3, 2_001), (3, 201)]
+
+
+@pytest.mark.parametrize("samples", [0, 1, 100, 159])
+def test_nothing_to_hear_does_not_run_the_model(model, samples):
+    silent = Recognizer(model.bundle, lambda *_: pytest.fail("the encoder ran"), model.decoder)
+    silent.encoder.rows_independent = True
+    transcript = silent.recognize(noise(samples))
+    assert (transcript.text, transcript.words) == ("", []) and len(transcript.hypothesis) == 0
+    assert transcript.duration == samples / 16_000
+
+
+def test_silence(model):
+    assert isinstance(model.recognize((np.zeros(32_000, dtype=np.float32), 16_000)), Transcript)
+
+
+def test_no_recordings(model):
+    assert model.recognize([]) == []
+
+
+def test_times_stay_within_the_recording(model):
+    for seed in range(5):
+        recording = noise(20_000 + 777 * seed, seed)
+        transcript = model.recognize(recording)
+        assert all(0 <= word.start <= word.end <= transcript.duration for word in transcript.words)
+
+
+def test_files_and_arrays(model, tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+    recording = noise(48_000)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, recording[0], 16_000, subtype="FLOAT")
+    for transcript in model.recognize([path, str(path), recording]):
+        same(transcript, model.recognize(recording))
+
+
+def test_errors_in_their_places(model, tmp_path):
+    pytest.importorskip("soundfile")
+    good = noise(30_000)
+    bad = tmp_path / "nothing.wav"
+    notes = tmp_path / "notes.wav"
+    notes.write_text("milk, eggs")
+    nan = (np.full(16_000, np.nan, dtype=np.float32), 16_000)
+    results = model.recognize([bad, good, notes, nan, good, None, good[0]], on_error="return")
+    same(results[1], model.recognize(good))
+    same(results[4], results[1])
+    for i in (0, 2, 3, 5, 6):
+        assert isinstance(results[i], InputError)
+    assert "nothing.wav" in str(results[0]) and "notes.wav" in str(results[2])
+    with pytest.raises(InputError, match="nothing.wav"):
+        model.recognize([good, bad])
+    assert isinstance(model.recognize(bad, on_error="return"), InputError)
+
+
+def test_one_that_breaks_the_model_does_not_take_its_batch_along(model):
+    class Fragile:
+        rows_independent = True
+
+        def __call__(self, features, lengths):
+            if 250 in lengths:
+                raise RuntimeError("out of memory")
+            return model.encoder(features, lengths)
+
+    fragile = Recognizer(model.bundle, Fragile(), model.decoder)
+    recordings = [noise(n) for n in (39_000, 40_000, 41_000)]
+    results = fragile.recognize(recordings, on_error="return")
+    assert isinstance(results[1], RuntimeError)
+    same(results[0], model.recognize(recordings[0]))
+    same(results[2], model.recognize(recordings[2]))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fragile.recognize(recordings)
+
+
+def test_the_encoders_limit(bundles, tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+    model = load_model(bundles("combined", position_frames=100))
+    assert model.max_seconds == 8.0
+    for samples in (127_000, 128_000):  # the last frame of NeMo's features would be one too many at the limit
+        assert model.recognize(noise(samples)).duration == samples / 16_000
+    long = noise(136_000)
+    message = r"8\.5 s long, and this model takes at most 8\.0 s at a time: cut"
+    with pytest.raises(InputError, match=message):
+        model.recognize(long)
+    path = tmp_path / "lecture.flac"
+    soundfile.write(path, *long)
+    failed, done = model.recognize([path, noise(16_000)], on_error="return")
+    assert isinstance(done, Transcript) and isinstance(failed, InputError)
+    assert str(failed).startswith(f"{path}: 8.5 s long")
+
+
+def test_an_encoder_of_fixed_length(bundles, tmp_path):
+    directory = tmp_path / "fixed"
+    directory.mkdir()
+    for file in bundles().iterdir():
+        (directory / file.name).write_bytes(file.read_bytes())
+    encoder = onnx.load(directory / "encoder.onnx")
+    encoder.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 400
+    onnx.save(encoder, directory / "encoder.onnx")
+    model = load_model(directory)
+    assert model.max_seconds == 4.0
+    short, full = noise(30_000), noise(64_000)
+    reference = load_model(bundles())
+    for ours, recording in zip(model.recognize([short, full]), (short, full), strict=True):
+        same(ours, reference.recognize(recording))
+    with pytest.raises(InputError, match="at most 4.0 s"):
+        model.recognize(noise(65_000))
+
+
+def test_the_search_of_a_call(model):
+    recording = noise(64_000)
+    none = model.recognize(recording, search=Greedy(blank_penalty=-1e6))
+    assert none.text == "" and model.recognize(recording).text != ""
+
+
+def test_progress(model):
+    seen = []
+    model.recognize(
+        [noise(8_000), None, noise(9_000), noise(1_000)], batch_size=1, on_error="return",
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen == [(2, 4), (3, 4), (4, 4)]
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"batch_size": 1.5}, {"on_error": "ignore"}])
+def test_bad_options(model, options):
+    with pytest.raises(InputError, match=next(iter(options))):
+        model.recognize(noise(16_000), **options)
+
+
+def test_devices(bundles, caplog):
+    with pytest.raises(DeviceError, match="not available in this version"):
+        load_model(bundles(), device="cuda")
+    with pytest.raises(InputError, match="cpu, cuda, auto"):
+        load_model(bundles(), device="gpu")
+    with caplog.at_level(logging.INFO, "tdtdecode"):
+        load_model(bundles(), device="auto")
+    assert "device: cpu" in caplog.text
+
+
+def test_options_reach_the_sessions(bundles):
+    import onnxruntime
+
+    model = load_model(bundles(), threads=1)
+    assert model.encoder._session.get_session_options().intra_op_num_threads == 1
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    model = load_model(bundles(), session_options=options, providers=["CPUExecutionProvider"])
+    assert model.encoder._session.get_session_options().log_severity_level == 3
+    with pytest.raises(InputError, match="threads"):
+        load_model(bundles(), threads=0)
+
+
+def test_a_bundle_without_an_encoder(bundles, tmp_path):
+    for file in bundles().iterdir():
+        if "encoder" not in file.name:
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(BundleError, match="no encoder"):
+        load_model(tmp_path)
+
+
+def test_an_encoder_with_other_inputs(bundles, tmp_path):
+    for file in bundles().iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    encoder = onnx.load(tmp_path / "encoder.onnx")
+    encoder.graph.input.append(onnx.helper.make_tensor_value_info("cache", onnx.TensorProto.FLOAT, ["B", 4]))
+    onnx.save(encoder, tmp_path / "encoder.onnx")
+    with pytest.raises(BundleError, match=r"encoder\.onnx: expected inputs of data .* and lengths .*cache"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(("change", "field"), [
+    ({"sample_rate": 8_000}, "sample_rate"),
+    ({"mel_bins": None}, "feat_dim"),
+])
+def test_features_of_another_kind(model, change, field):
+    other = dataclasses.replace(model.bundle, features=dataclasses.replace(model.bundle.features, **change))
+    with pytest.raises(BundleError, match=field):
+        Recognizer(other, model.encoder, model.decoder)
+
+
+def test_external_weights(bundles):
+    recording = noise(48_000)
+    same(load_model(bundles(external_weights=True)).recognize(recording), load_model(bundles()).recognize(recording))
+
+
+def test_the_demo():
+    demo = Path(__file__).parent.parent / "src" / "tdtdecode" / "demo"
+    if not list(demo.glob("*.onnx")):
+        pytest.skip("the demo model has not been made")
+    transcript = load_model("demo").recognize(demo / "speech.flac")
+    assert transcript.text == (demo / "speech.txt").read_text(encoding="utf-8").strip()
+    assert transcript.text == " ".join(word.text for word in transcript.words)
+    starts = [word.start for word in transcript.words]
+    assert starts == sorted(starts)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_after_a_fork(model):
+    recording = noise(48_000)
+    expected = model.recognize(recording).text
+    with ProcessPoolExecutor(1, get_context("fork"), initializer=_remember, initargs=(model,)) as pool:
+        assert pool.submit(_recognize_remembered, recording).result(60) == expected
+
+
+_remembered = None
+
+
+def _remember(model):
+    global _remembered
+    _remembered = model
+
+
+def _recognize_remembered(recording):
+    return _remembered.recognize(recording).text
