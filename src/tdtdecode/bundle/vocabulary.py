@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -80,7 +81,7 @@ class Vocabulary:
             words.append(Word(text, start * frame_seconds, end * frame_seconds, confidence))
         return words
 
-    @property
+    @cached_property
     def _has_spaces(self) -> bool:
         return any(SPACE in piece or " " in piece for piece in self.pieces)
 
