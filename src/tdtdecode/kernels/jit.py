@@ -23,9 +23,10 @@ def _best(part, skip):
     """Largest entry of a part, but for one that is skipped, and its lowest index; -1 where there is no number."""
     value, index = LOWEST, -1
     for i in range(len(part)):
-        x = _sanitized(part[i])
-        if i != skip and x > value:
-            value, index = x, i
+        if part[i] > value and i != skip:  # rarely, and never for NaN
+            x = min(part[i], LARGEST)
+            if x > value:
+                value, index = x, i
     return value, index
 
 
