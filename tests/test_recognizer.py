@@ -215,6 +215,13 @@ def test_the_encoders_limit(bundles, tmp_path):
     assert str(failed).startswith(f"{path}: 8.5 s long")
 
 
+def test_an_encoder_that_fails_says_how_long_the_recordings_were(bundles):
+    model = load_model(bundles("combined", position_frames=100))
+    model._max_input_frames = None  # as if nothing in the bundle told the limit
+    with pytest.raises(InputError, match=r"failed on 1 recording\(s\) of up to 8\.5 s.*cut"):
+        model.recognize(noise(136_000))
+
+
 def test_an_encoder_of_fixed_length(bundles, tmp_path):
     directory = tmp_path / "fixed"
     directory.mkdir()

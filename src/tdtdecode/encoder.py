@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .audio.features import HOP, SAMPLE_RATE
 from .bundle import Bundle, Port, load_graph
 from .bundle.graph import import_onnxruntime
-from .errors import BundleError
+from .errors import BundleError, InputError
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -81,6 +82,11 @@ class Encoder:
             ``OrtValue`` [B, E, T'], where the execution provider left it.
         lengths:
             int64 [B], valid encoder frames.
+
+        Raises
+        ------
+        InputError
+            If the encoder fails, most likely because its tables end before the longest recording does.
         """
         if self._process != os.getpid():
             # A session's threads do not survive a fork. Nor can it be closed: that would wait for them for ever.
@@ -91,7 +97,14 @@ class Encoder:
         binding.bind_cpu_input(self._length.name, np.ascontiguousarray(lengths, self._length.dtype))
         binding.bind_output(self._frames.name)
         binding.bind_output(self._counts.name)
-        self._session.run_with_iobinding(binding)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            seconds = features.shape[2] * HOP / SAMPLE_RATE
+            raise InputError(
+                f"the encoder failed on {len(features)} recording(s) of up to {seconds:.1f} s; if that is longer than "
+                f"it was made for, cut the recordings: {error}"
+            ) from error
         frames, counts = binding.get_outputs()
         return frames, counts.numpy().astype(np.int64)
 
