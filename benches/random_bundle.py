@@ -21,7 +21,7 @@ import onnx
 from . import nemo_graphs
 from .random_weights import Weights, random_encoder_out, random_weights
 
-__all__ = ["LAYOUTS", "PRECISIONS", "make_bundle", "random_encoder_out", "random_weights"]
+__all__ = ["LAYOUTS", "PRECISIONS", "make_bundle", "random_encoder_out", "random_weights", "write_bundle"]
 
 LAYOUTS = ("split", "combined", "genai")
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -75,14 +75,36 @@ def make_bundle(
     tokens_per_second:
         Rate to tune for on `random_encoder_out` of the same seed; None leaves it to chance.
     """
-    if layout not in LAYOUTS or precision not in PRECISIONS or blank not in ("first", "last"):
-        raise ValueError(f"unknown layout {layout!r}, precision {precision!r} or blank {blank!r}")
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     weights = random_weights(
         vocab_size, durations, encoder_size, predictor_size, predictor_layers, joint_size,
         blank=blank, activation=activation, biases=biases, tokens_per_second=tokens_per_second, seed=seed,
     )
+    encoder = None
+    if mel_bins is not None:
+        dtype = np.dtype(np.float16 if precision == "fp16" else np.float32)
+        encoder = nemo_graphs.encoder_graph(mel_bins, encoder_size, dtype, seed, position_frames)
+    return write_bundle(
+        directory, layout, weights, random_pieces(weights), encoder,
+        precision=precision, external_weights=external_weights, static_batch=static_batch,
+    )
+
+
+def write_bundle(
+    directory: str | os.PathLike[str],
+    layout: str,
+    weights: Weights,
+    pieces: Sequence[str],
+    encoder: onnx.ModelProto | None = None,
+    *,
+    precision: str = "fp32",
+    external_weights: bool = False,
+    static_batch: bool | None = None,
+) -> Path:
+    """Write given weights, V + 1 pieces (blank among them) and an encoder graph as a bundle; options as above."""
+    if layout not in LAYOUTS or precision not in PRECISIONS:
+        raise ValueError(f"unknown layout {layout!r} or precision {precision!r}")
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
     dtype = np.dtype(np.float16 if precision == "fp16" else np.float32)
     static = layout != "combined" if static_batch is None else static_batch
     if layout == "split":
@@ -93,8 +115,9 @@ def make_bundle(
     else:
         decoder, joint = nemo_graphs.genai_graphs(weights, dtype, static)
         graphs = {"decoder": decoder, "joint": joint}
-    if mel_bins is not None:
-        encoder = nemo_graphs.encoder_graph(mel_bins, encoder_size, dtype, seed, position_frames)
+    mel_bins = None
+    if encoder is not None:
+        mel_bins = encoder.graph.input[0].type.tensor_type.shape.dim[1].dim_value
         if layout == "split":
             _add_metadata(encoder, weights, mel_bins)
         graphs["encoder-model" if layout == "combined" else "encoder"] = encoder
@@ -103,11 +126,11 @@ def make_bundle(
         if precision == "int8":
             model = _quantized(model)
         _save(model, directory / f"{stem}{suffix}.onnx", external_weights)
-    _DESCRIPTIONS[layout](directory, weights, mel_bins)
+    _DESCRIPTIONS[layout](directory, weights, pieces, mel_bins)
     return directory
 
 
-def pieces(weights: Weights) -> list[str]:
+def random_pieces(weights: Weights) -> list[str]:
     """V + 1 pieces by id: every second one begins a word."""
     names = []
     letters = string.ascii_lowercase
@@ -123,12 +146,12 @@ def pieces(weights: Weights) -> list[str]:
     return names
 
 
-def _describe_split(directory: Path, weights: Weights, mel_bins: int | None) -> None:
-    _write_symbols(directory / "tokens.txt", weights)
+def _describe_split(directory: Path, weights: Weights, pieces: Sequence[str], mel_bins: int | None) -> None:
+    _write_symbols(directory / "tokens.txt", pieces)
 
 
-def _describe_combined(directory: Path, weights: Weights, mel_bins: int | None) -> None:
-    _write_symbols(directory / "vocab.txt", weights)
+def _describe_combined(directory: Path, weights: Weights, pieces: Sequence[str], mel_bins: int | None) -> None:
+    _write_symbols(directory / "vocab.txt", pieces)
     model_type = "nemo-conformer-tdt" if weights.durations else "nemo-conformer-rnnt"
     configuration = {"model_type": model_type, "subsampling_factor": nemo_graphs.SUBSAMPLING}
     if mel_bins is not None:
@@ -136,8 +159,8 @@ def _describe_combined(directory: Path, weights: Weights, mel_bins: int | None) 
     _write_json(directory / "config.json", configuration)
 
 
-def _describe_genai(directory: Path, weights: Weights, mel_bins: int | None) -> None:
-    names = ["<blank>" if name == "<blk>" else name for name in pieces(weights)]
+def _describe_genai(directory: Path, weights: Weights, pieces: Sequence[str], mel_bins: int | None) -> None:
+    names = ["<blank>" if name == "<blk>" else name for name in pieces]
     (directory / "vocab.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     tokenizer = {"version": "1.0", "added_tokens": [], "model": {"type": "Unigram", "vocab": [[n, 0.0] for n in names]}}
     _write_json(directory / "tokenizer.json", tokenizer)
@@ -164,8 +187,8 @@ def _describe_genai(directory: Path, weights: Weights, mel_bins: int | None) -> 
 _DESCRIPTIONS = {"split": _describe_split, "combined": _describe_combined, "genai": _describe_genai}
 
 
-def _write_symbols(file: Path, weights: Weights) -> None:
-    lines = [f"{piece} {i}\n" for i, piece in enumerate(pieces(weights))]
+def _write_symbols(file: Path, pieces: Sequence[str]) -> None:
+    lines = [f"{piece} {i}\n" for i, piece in enumerate(pieces)]
     file.write_text("".join(lines), encoding="utf-8")
 
 

@@ -1,5 +1,7 @@
 """Compiled, batched, exact Token-and-Duration Transducer (TDT) decoding for ONNX Runtime speech recognition."""
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from . import kernels
 from .decoder import Decoder, DecoderState
 from .errors import BundleError, DeviceError, InputError, MissingDependencyError, TdtDecodeError
@@ -7,6 +9,9 @@ from .hypothesis import Hypothesis, Transcript, Word
 from .networks.callable import CallableNetwork
 from .search import Greedy
 from .transducer import TransducerSpec
+
+if _TYPE_CHECKING:
+    from .recognizer import Recognizer, load_model
 
 __version__ = "0.1.0"
 
@@ -20,9 +25,20 @@ __all__ = [
     "Hypothesis",
     "InputError",
     "MissingDependencyError",
+    "Recognizer",
     "TdtDecodeError",
     "Transcript",
     "TransducerSpec",
     "Word",
     "kernels",
+    "load_model",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # Audio and model directories are loaded on first use: those who only decode need not wait for them.
+    if name in ("Recognizer", "load_model"):
+        from . import recognizer
+
+        return getattr(recognizer, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
