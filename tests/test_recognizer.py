@@ -275,12 +275,12 @@ def test_options_reach_the_sessions(bundles):
     import onnxruntime
 
     model = load_model(bundles(), threads=1)
-    assert model.encoder._session.get_session_options().intra_op_num_threads == 1
+    assert model.encoder._session.current.get_session_options().intra_op_num_threads == 1
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     model = load_model(bundles(), session_options=options, providers=["CPUExecutionProvider"])
-    assert model.encoder._session.get_session_options().log_severity_level == 3
+    assert model.encoder._session.current.get_session_options().log_severity_level == 3
     with pytest.raises(InputError, match="threads"):
         load_model(bundles(), threads=0)
 

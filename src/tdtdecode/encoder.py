@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from .audio.features import HOP, SAMPLE_RATE
 from .bundle import Bundle, Port, load_graph
 from .bundle.graph import import_onnxruntime
 from .errors import BundleError, InputError
+from .sessions import CPU_PROVIDERS, ForkSafeSession, default_options
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -61,10 +61,9 @@ class Encoder:
         self._file = file
         # Where the weights lie in the file itself, it is opened again instead: the graph is a second copy of them all.
         self._graph = graph if graph.weights_folder is not None else None
-        self._options = session_options or _default_options(threads)
-        self._providers = list(providers or ["CPUExecutionProvider"])
-        self._session = self._open()
-        self._process = os.getpid()
+        self._options = session_options or default_options(threads)
+        self._providers = list(providers or CPU_PROVIDERS)
+        self._session = ForkSafeSession(self._open)
 
     def __call__(self, features: np.ndarray, lengths: np.ndarray) -> tuple[ort.OrtValue, np.ndarray]:
         """Encode a batch.
@@ -88,17 +87,14 @@ class Encoder:
         InputError
             If the encoder fails, most likely because its tables end before the longest recording does.
         """
-        if self._process != os.getpid():
-            # A session's threads do not survive a fork. Nor can it be closed: that would wait for them for ever.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
-            self._session, self._process = self._open(), os.getpid()
-        binding = self._session.io_binding()
+        session = self._session.current
+        binding = session.io_binding()
         binding.bind_cpu_input(self._audio.name, np.ascontiguousarray(features, self._audio.dtype))
         binding.bind_cpu_input(self._length.name, np.ascontiguousarray(lengths, self._length.dtype))
         binding.bind_output(self._frames.name)
         binding.bind_output(self._counts.name)
         try:
-            self._session.run_with_iobinding(binding)
+            session.run_with_iobinding(binding)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             seconds = features.shape[2] * HOP / SAMPLE_RATE
             raise InputError(
@@ -122,12 +118,3 @@ def _pair(ports: Sequence[Port], kind: str, file: os.PathLike[str]) -> tuple[Por
         listed = "; ".join(map(str, ports))
         raise BundleError(f"expected {kind} of data [batch, width, time] and lengths [batch], got {listed}", file=file)
     return data[0], lengths[0]
-
-
-def _default_options(threads: int | None) -> ort.SessionOptions:
-    options = import_onnxruntime().SessionOptions()
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    # Waiting threads sleep: on busy cores spinning costs several times the work itself.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options

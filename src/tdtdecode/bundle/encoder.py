@@ -118,6 +118,8 @@ def _positions(graph: Graph) -> int | None:
     """
     tables = {tensor.name: tuple(tensor.dims) for tensor in graph.model.graph.initializer}
     tables.update(_constants(graph.model.graph.node))
+    casts = (node for node in graph.model.graph.node if node.op_type == "Cast")  # weights stored in float16
+    tables.update({node.output[0]: tables[node.input[0]] for node in casts if node.input[0] in tables})
     lengths = [
         tables[node.input[0]][1]
         for node in graph.model.graph.node

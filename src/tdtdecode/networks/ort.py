@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..bundle.graph import Graph, Port, import_onnxruntime
+from ..bundle.graph import Graph, Port
 from ..bundle.transducers import CombinedTransducer, PredictorGraph, Shape, SplitTransducer, width
 from ..errors import InputError
+from ..sessions import CPU_PROVIDERS, ForkSafeSession, default_options
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -50,8 +49,8 @@ class OrtNetwork:
         if session_options is not None and threads != 1:
             raise InputError("threads and session_options cannot both be given: set intra_op_num_threads in the options")
         self._transducer = transducer
-        options = session_options or _default_options(threads)
-        providers = list(providers or ["CPUExecutionProvider"])
+        options = session_options or default_options(threads)
+        providers = list(providers or CPU_PROVIDERS)
         if isinstance(transducer, SplitTransducer):
             self._predictor = _Model(transducer.predictor.graph, options, providers)
             self._joint = _Model(transducer.joint.graph, options, providers)
@@ -107,23 +106,12 @@ class ArrayState:
 
 
 class _Model:
-    """A graph and its session. A session's threads do not survive a fork, so a child process opens its own."""
+    """A graph and its session."""
 
     def __init__(self, graph: Graph, options: ort.SessionOptions, providers: list[Any]):
         self.rows_at_once = 1 if graph.quantized else MAX_ROWS
         """Dynamically quantised graphs scale a whole batch at once: rows would depend on their neighbours."""
-        self._graph, self._options, self._providers = graph, options, providers
-        self._session = graph.session(options, providers)
-        self._process = os.getpid()
-
-    @property
-    def session(self) -> ort.InferenceSession:
-        if self._process != os.getpid():
-            # Closing the inherited session would wait for threads that are not in this process: it is never closed.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
-            self._session = self._graph.session(self._options, self._providers)
-            self._process = os.getpid()
-        return self._session
+        self.session = ForkSafeSession(lambda: graph.session(options, providers))
 
 
 class _Runs:
@@ -131,7 +119,7 @@ class _Runs:
 
     def __init__(self, model: _Model, inputs: list[tuple[Port, Shape]], outputs: list[tuple[Port, Shape]], rows: int):
         self.rows_at_once = max(1, min(rows, model.rows_at_once))
-        self._session = model.session
+        self._session = model.session.current
         self._inputs, self._outputs = inputs, outputs
         self._buffers = {
             port.name: np.ones(width(shape) * self.rows_at_once, port.dtype) for port, shape in inputs + outputs
@@ -288,12 +276,3 @@ class _WholeWorkspace:
 
     def state(self) -> ArrayState:
         return ArrayState((self._tokens, *self._states), self._axes)
-
-
-def _default_options(threads: int) -> ort.SessionOptions:
-    options = import_onnxruntime().SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Waiting threads sleep: on busy cores spinning costs several times the work itself.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
