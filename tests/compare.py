@@ -1,8 +1,8 @@
 """Compares two decodes decision by decision, under the one excuse there is: a tie within rounding.
 
 Two networks may order their sums differently. So where two decodes part, the reference's own scores of the two
-choices must lie within `TIE` of the largest magnitude in its joint row; that is counted, and the rest of that row is not
-compared, for it is another path. Every other difference is an error.
+choices must lie within `TIE` of the largest magnitude in its joint row; that is counted, and the rest of that row is
+not compared, for it is another path. Every other difference is an error.
 """
 
 from __future__ import annotations

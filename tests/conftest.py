@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,3 +128,17 @@ def random_frames(batch: int, encoder_size: int, frames: int, seed: int) -> tupl
     lengths = rng.integers(0, frames + 1, batch)
     lengths[rng.permutation(batch)[:2]] = [frames, 0][: min(batch, 2)]
     return rng.normal(size=(batch, encoder_size, frames)).astype(np.float32), lengths
+
+
+def in_fork(function):
+    """What a function returns in a forked process; AssertionError if it does not answer within a minute."""
+    context = multiprocessing.get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: send.send(function()))
+    process.start()
+    try:
+        assert receive.poll(60), "the forked process did not answer"
+        return receive.recv()
+    finally:
+        process.kill()
+        process.join()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 
 import ml_dtypes
@@ -12,7 +11,7 @@ import pytest
 
 import tdtdecode as tdt
 from tests.compare import same_hypotheses
-from tests.conftest import RandomTransducer, random_frames
+from tests.conftest import RandomTransducer, in_fork, random_frames
 
 SPEC = tdt.TransducerSpec(30, encoder_size=6)
 
@@ -196,17 +195,9 @@ class TestIndependence:
     def test_after_a_fork(self, golden_tdt, tmp_path, threads):
         decoder = tdt.Decoder.from_bundle(golden_tdt.directory("combined", tmp_path), threads=threads)
         expected = decoder.decode(golden_tdt.encoder_out, golden_tdt.lengths)
-        receive, send = multiprocessing.Pipe(duplex=False)
-
-        def child():
-            send.send([h.tokens for h in decoder.decode(golden_tdt.encoder_out, golden_tdt.lengths)])
-
-        process = multiprocessing.get_context("fork").Process(target=child)
-        process.start()
-        assert receive.poll(60), "the forked process did not answer"
-        for tokens, hypothesis in zip(receive.recv(), expected, strict=True):
+        found = in_fork(lambda: [h.tokens for h in decoder.decode(golden_tdt.encoder_out, golden_tdt.lengths)])
+        for tokens, hypothesis in zip(found, expected, strict=True):
             np.testing.assert_array_equal(tokens, hypothesis.tokens)
-        process.join()
 
 
 class TestChunks:

@@ -124,8 +124,8 @@ class Decoder:
             The directory, or what `tdtdecode.bundle.read_bundle` read from it (then ``layout``, ``variant`` and
             ``durations`` have been settled and are not looked at).
         layout:
-            ``"split"``, ``"combined"``, ``"genai"``, or ``"auto"``: GenAI if ``genai_config.json`` is there, else split,
-            else combined.
+            ``"split"``, ``"combined"``, ``"genai"``, or ``"auto"``: GenAI if there is a ``genai_config.json``, else
+            split, else combined.
         variant:
             Which files: None for those without a suffix, ``"int8"``, ``"fp16"``.
         durations:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -36,15 +37,29 @@ class ForkSafeSession:
     """
 
     def __init__(self, open_session: Callable[[], ort.InferenceSession]):
-        self._open = open_session
-        self._session = open_session()
-        self._process = os.getpid()
+        self._open_session = open_session
+        self._open()
 
     @property
     def current(self) -> ort.InferenceSession:
         """This process's session."""
         if self._process != os.getpid():
-            # Closing the inherited session would wait for threads that are not in this process: it is never closed.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
-            self._session, self._process = self._open(), os.getpid()
+            self._open()
         return self._session
+
+    def _open(self) -> None:
+        self._session, self._process = self._open_session(), os.getpid()
+        _sessions.add(self._session)
+
+
+_sessions: weakref.WeakSet[ort.InferenceSession] = weakref.WeakSet()
+
+
+def _keep_inherited_sessions() -> None:
+    """Closing an inherited session would wait for threads that are not in this process: it is never closed."""
+    for session in _sessions:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_inherited_sessions)

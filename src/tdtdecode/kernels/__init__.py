@@ -80,7 +80,8 @@ def get(name: str = "auto") -> KernelSet:
         if name not in _cpu_names():
             raise InputError(f"{ISA_VARIABLE}={forced} names no instruction set of this machine: {_isas()}")
     if name not in ("reference", "jit", *_cpu_names()):
-        raise InputError(f"no kernel set {name!r} on this machine: auto, reference, jit, cpu, {', '.join(_cpu_names())}")
+        names = ", ".join(("auto", "reference", "jit", "cpu", *_cpu_names()))
+        raise InputError(f"no kernel set {name!r} on this machine: {names}")
     return _load(name)
 
 

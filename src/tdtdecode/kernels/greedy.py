@@ -142,7 +142,7 @@ class GreedySearch:
         self.pending += len(waiting)
 
     def hypotheses(self, first_frame: np.ndarray | int = 0) -> list[Hypothesis]:
-        """What each of the B rows emitted since the start of this search; ``first_frame`` [B] is added to its frames."""
+        """What each of the B rows emitted since this search began; ``first_frame`` [B] is added to its frames."""
         slot = self._log[0, : self._logged]
         order = np.argsort(slot, kind="stable")
         slot, token, frame, duration = self._log[:, order]

@@ -117,7 +117,7 @@ def advance(
 
 def _sanitized(logits: np.ndarray) -> np.ndarray:
     """NaN counts as -inf, +inf as the largest finite float32."""
-    return np.nan_to_num(logits, nan=-np.inf, posinf=LARGEST, neginf=-np.inf)
+    return np.minimum(np.where(np.isnan(logits), -np.inf, logits), LARGEST, dtype=np.float32)
 
 
 def _log_softmax_at(part: np.ndarray, index: np.ndarray) -> np.ndarray:

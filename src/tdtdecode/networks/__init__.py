@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -49,5 +49,5 @@ class Network(Protocol):
     def start(self, blank: int) -> NetworkState:
         """The state of one row before its first frame: the predictor run on blank from nothing."""
 
-    def workspace(self, frames: np.ndarray, state: NetworkState) -> Workspace:
-        """A workspace for ``frames`` [B, T, E] of ``frame_dtype``, contiguous, going on from ``state`` of B rows."""
+    def workspace(self, frames: np.ndarray, state: Any) -> Workspace:
+        """A workspace for ``frames`` [B, T, E] of ``frame_dtype``, contiguous, going on from B rows of its state."""

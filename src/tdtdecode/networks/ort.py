@@ -47,7 +47,7 @@ class OrtNetwork:
         providers: Sequence[Any] | None = None,
     ):
         if session_options is not None and threads != 1:
-            raise InputError("threads and session_options cannot both be given: set intra_op_num_threads in the options")
+            raise InputError("threads and session_options cannot both be given: set the threads in the options")
         self._transducer = transducer
         options = session_options or default_options(threads)
         providers = list(providers or CPU_PROVIDERS)
