@@ -86,7 +86,9 @@ def test_nemos_greedy_says_the_same(nemo_modules, max_symbols):
         max_symbols_per_step=max_symbols, preserve_alignments=False,
     )  # fmt: skip
     with torch.inference_mode():
-        (theirs,) = greedy(torch.from_numpy(encoder_out), torch.from_numpy(counts))
+        (theirs,) = greedy(
+            encoder_output=torch.from_numpy(encoder_out), encoded_lengths=torch.from_numpy(counts)
+        )
     for hypothesis, other in zip(ours, theirs, strict=True):
         assert hypothesis.tokens.tolist() == torch.as_tensor(other.y_sequence).tolist()
         assert hypothesis.frames.tolist() == torch.as_tensor(other.timestamp).tolist()

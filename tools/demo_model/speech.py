@@ -1,19 +1,23 @@
 """Synthetic speech from Debian's espeak-ng, and what happens to it on the way to a microphone.
 
-    python speech.py OUT --split train --count 40000      corpus of single sentences, edges cut tight
+    python speech.py OUT --split train --count 96000      corpus of single sentences, edges cut tight
     python speech.py OUT --split known --count 400 --wav  held-out sentences, also as one file each
 
 A corpus is a folder: ``audio.i16`` (all samples after one another, 16 kHz mono), ``index.jsonl`` (one line
 per sentence: start and length in samples, text, voice, accent).
 
-Splits: `train`; `known` (held-out sentences, voices of the training set); `unseen` (held-out sentences and
-held-out voices). Whether a sentence is held out depends on its text alone, so none is on both sides.
+Splits: `train`; `known` (held-out sentences, espeak-ng's voices of the training set); `unseen` (held-out sentences and
+held-out voices). Training also uses invented voices, espeak-ng variants with random settings (`invent_voice`).
+Whether a sentence is held out depends on its text alone, so none is on both sides.
 """
 
 import argparse
+import functools
 import io
 import json
 import random
+import re
+import shutil
 import subprocess
 import wave
 from concurrent.futures import ProcessPoolExecutor
@@ -36,16 +40,70 @@ KNOWN_VOICES = (
     "klatt2 klatt3 klatt4 klatt6 Lee marcelo Marco Mario max Michael michel miguel Mike Nguyen pablo paul pedro "
     "quincy RicishayMax RicishayMax2 RicishayMax3 rob robert sandro shelby Storm travis zac anika"
 ).split()
+INVENTED_VOICES = [f"invented{k}" for k in range(200)]
 
 
-def espeak(text: str, voice: str, *, speed: int = 160, pitch: int = 50, gap: int = 0, warp: float = 1.0) -> np.ndarray:
+def invent_voice(rng: random.Random) -> str:
+    """An espeak-ng variant file with random settings, within about the range of the variants that come with it."""
+
+    def some(count: int, low: float, high: float) -> str:
+        return " ".join(str(round(rng.uniform(low, high))) for _ in range(count))
+
+    lines = ["language variant", f"name invented{rng.randrange(10**6)}"]
+    size = rng.uniform(88, 130)
+    for formant in range(9):
+        place = 100 if formant == 0 else size * rng.uniform(0.92, 1.09)
+        lines.append(f"formant {formant} {place:.0f} {some(1, 60, 140)} {some(1, 90, 165)}")
+    base = rng.uniform(70, 220)
+    lines.append(f"pitch {base:.0f} {base * rng.uniform(1.05, 1.6):.0f}")
+    optional = {
+        "voicing": (0.5, some(1, 40, 200)),
+        "consonants": (0.6, some(2, 20, 140)),
+        "flutter": (0.5, some(1, 0, 8)),
+        "roughness": (0.4, some(1, 0, 3)),
+        "breath": (0.3, "0 " + some(7, 0, 10)),
+        "echo": (0.25, f"{some(1, 10, 150)} {some(1, 5, 50)}"),
+        "intonation": (0.5, some(1, 1, 4)),
+        "stressAmp": (0.4, some(8, 12, 26)),
+        "stressAdd": (0.3, some(8, -30, 60)),
+        "tone": (0.3, f"{some(1, 100, 600)} 255 1000 {some(1, 60, 255)} {some(1, 2000, 5000)} {some(1, 30, 255)}"),
+    }
+    lines += [f"{setting} {values}" for setting, (chance, values) in optional.items() if rng.random() < chance]
+    return "\n".join(lines) + "\n"
+
+
+def data_with_invented_voices(folder: Path) -> Path:
+    """A copy of espeak-ng's data that has the INVENTED_VOICES too: `folder`, for ``espeak-ng --path``."""
+    about = subprocess.run(["espeak-ng", "--version"], check=True, capture_output=True, text=True).stdout
+    copy = folder / "espeak-ng-data"
+
+    def others(directory: str, names: list[str]) -> list[str]:
+        """What is not English: espeak-ng reads 350 voices at most, and says a default one for those after them."""
+        if Path(directory).name == "lang":
+            return [name for name in names if name != "gmw"]
+        return [name for name in names if name == "mb" or name.endswith("_dict") and name != "en_dict"]
+
+    shutil.copytree(re.search(r"Data at: (.*)", about)[1].strip(), copy, ignore=others, dirs_exist_ok=True)
+    for name in INVENTED_VOICES:
+        (copy / "voices" / "!v" / name).write_text(invent_voice(random.Random(name)))
+    return folder
+
+
+def espeak(
+    text: str, voice: str, *, speed: int = 160, pitch: int = 50, gap: int = 0, warp: float = 1.0,
+    data: Path | None = None,
+) -> np.ndarray:
     """Speech as float32 [N] at 16 kHz, without the silence around it.
 
     speed: words a minute; pitch: 0 to 99; gap: pause between words in 10 ms; warp: playback rate, which moves
-    formants, pitch and speed together, as a shorter vocal tract (> 1) would.
+    formants, pitch and speed together, as a shorter vocal tract (> 1) would; data: see data_with_invented_voices.
     """
-    command = ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "-g", str(gap), "--stdout", text]
-    raw = subprocess.run(command, check=True, capture_output=True).stdout
+    command = ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "-g", str(gap), "--stdout"]
+    command += [f"--path={data}", text] if data else [text]
+    done = subprocess.run(command, check=True, capture_output=True)
+    if done.stderr:
+        raise RuntimeError(f"espeak-ng, voice {voice}: {done.stderr.decode().strip()}")
+    raw = done.stdout
     with wave.open(io.BytesIO(raw)) as stream:
         rate = stream.getframerate()
         samples = np.frombuffer(raw[44:], np.int16).astype(np.float32) / 32768
@@ -91,13 +149,18 @@ def at_level(samples: np.ndarray, level_db: float) -> np.ndarray:
     return samples * np.float32(min(gain, 0.99 / max(float(np.abs(samples).max()), 1e-9)))
 
 
-def utterance(split: str, seed: int) -> tuple[dict, np.ndarray]:
-    """One sentence of a split: (index entry, int16 samples). Training speech is also warped and coloured."""
+def utterance(split: str, invented: float, data: Path | None, seed: int) -> tuple[dict, np.ndarray]:
+    """One sentence of a split: (index entry, int16 samples). Training speech is also warped and coloured.
+
+    invented: the share of training sentences that an invented voice speaks.
+    """
     rng = random.Random(f"{split}/{seed}")
     while grammar.is_held_out(text := grammar.sentence(rng)) != (split != "train"):
         pass
     voice, accent = rng.choice(UNSEEN_VOICES if split == "unseen" else KNOWN_VOICES), rng.choice(ACCENTS)
     train = split == "train"
+    if train and rng.random() < invented:
+        voice = rng.choice(INVENTED_VOICES)
     samples = espeak(
         text,
         f"{accent}+{voice}",
@@ -105,6 +168,7 @@ def utterance(split: str, seed: int) -> tuple[dict, np.ndarray]:
         pitch=rng.randrange(10, 91) if train else rng.randrange(25, 76),
         gap=rng.choice((0, 0, 0, 0, 2, 5, 10)),
         warp=rng.uniform(0.88, 1.12) if train and rng.random() < 0.7 else 1.0,
+        data=data,
     )
     if train:
         samples = room_and_microphone(samples, np.random.default_rng(seed))
@@ -113,9 +177,11 @@ def utterance(split: str, seed: int) -> tuple[dict, np.ndarray]:
     return entry, (samples * 32767).astype(np.int16)
 
 
-def make_corpus(folder: Path, split: str, count: int, workers: int = 2, first_seed: int = 0) -> None:
+def make_corpus(folder: Path, split: str, count: int, workers: int, first_seed: int, invented: float) -> None:
     """Writes a corpus of `count` sentences (see the top of the file)."""
     folder.mkdir(parents=True, exist_ok=True)
+    data = data_with_invented_voices(folder.absolute()) if split == "train" and invented else None
+    make = functools.partial(utterance, split, invented, data)
     start = 0
     with (
         ProcessPoolExecutor(workers) as pool,
@@ -123,7 +189,7 @@ def make_corpus(folder: Path, split: str, count: int, workers: int = 2, first_se
         open(folder / "index.jsonl", "w") as index,
     ):
         seeds = range(first_seed, first_seed + count)
-        for entry, samples in pool.map(utterance, [split] * count, seeds, chunksize=64):
+        for entry, samples in pool.map(make, seeds, chunksize=64):
             index.write(json.dumps({"start": start, **entry}) + "\n")
             audio.write(samples.tobytes())
             start += len(samples)
@@ -161,11 +227,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--split", choices=("train", "known", "unseen"), default="train")
-    parser.add_argument("--count", type=int, default=40_000)
+    parser.add_argument("--count", type=int, default=96_000)
     parser.add_argument("--first-seed", type=int, default=0, help="corpora of other seeds have other sentences")
+    parser.add_argument("--invented", type=float, default=0.25, help="share of the training set for invented voices")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--wav", action="store_true", help="also write one .wav a sentence")
     options = parser.parse_args()
-    make_corpus(options.out, options.split, options.count, options.workers, options.first_seed)
+    make_corpus(options.out, options.split, options.count, options.workers, options.first_seed, options.invented)
     if options.wav:
         write_wavs(options.out)
