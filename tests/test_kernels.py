@@ -269,3 +269,23 @@ class TestChoice:
         for rows in (np.zeros((1, 14), np.float32), np.zeros((2, 15), np.float32), np.zeros((1, 15))):
             with pytest.raises(tdt.InputError, match=r"float32 \[1, 15\]"):
                 search.step(rows)
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"vocab_size": 10}, {"blank": 10}, {"blank": -1}, {"decisions": np.zeros((2, 1), np.int32)},
+         {"logprobs": np.zeros((1, 2), np.float32)}, {"durations": np.arange(4, dtype=np.int32)}],
+    )  # fmt: skip
+    def test_compiled_kernels_check_their_bounds(self, change):
+        arguments = {
+            "rows": np.zeros((2, 15), np.float32),
+            "vocab_size": 9,
+            "blank": 9,
+            "durations": np.arange(5, dtype=np.int32),
+            "blank_penalty": 0.0,
+            "decisions": np.zeros((2, 2), np.int32),
+            "logprobs": np.zeros((2, 2), np.float32),
+        }
+        decide = tdt.kernels.get("cpu").decide
+        decide(*arguments.values())
+        with pytest.raises(ValueError, match="must be"):
+            decide(*(arguments | change).values())

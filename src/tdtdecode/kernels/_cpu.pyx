@@ -69,7 +69,11 @@ cdef class RowDecider:
     def __call__(self, const float[:, ::1] rows, int vocab_size, int blank, const int32_t[::1] durations,
                  float blank_penalty, int32_t[:, ::1] decisions, float[:, ::1] logprobs):
         cdef RowLayout layout
-        cdef size_t count = rows.shape[0]
+        cdef Py_ssize_t count = rows.shape[0]
+        if rows.shape[1] != vocab_size + 1 + durations.shape[0] or not 0 <= blank <= vocab_size:
+            raise ValueError("rows must be [N, V + 1 + D] and blank from 0 to V")
+        if decisions.shape[0] != 2 or logprobs.shape[0] != 2 or min(decisions.shape[1], logprobs.shape[1]) < count:
+            raise ValueError("decisions and logprobs must be [2, N] or longer")
         if count == 0:
             return
         layout.vocab_size = vocab_size
@@ -88,6 +92,13 @@ def advance(int32_t[:, ::1] queue, Py_ssize_t count, const int32_t[:, ::1] decis
     cdef Rows rows
     cdef TokenLog out
     cdef StepCounts counts
+    if queue.shape[0] != 2 or decisions.shape[0] != 2 or logprobs.shape[0] != 2 or positions.shape[0] != 3 \
+            or log.shape[0] != 4 or log_logprobs.shape[0] != 2:
+        raise ValueError("arrays must have as many rows as they have fields")
+    if not 0 <= count <= min(queue.shape[1], decisions.shape[1], logprobs.shape[1]):
+        raise ValueError("count must be from 0 to the length of the queue and of the decisions")
+    if not 0 <= cursor <= min(log.shape[1], log_logprobs.shape[1]) - count:
+        raise ValueError("the log has no room for so many entries")
     if count == 0:
         return 0, 0
     decided.tokens = &decisions[0, 0]
