@@ -93,7 +93,7 @@ def _tied(a: Step, b: Step, spec: TransducerSpec) -> bool:
     return gap <= allowed
 
 
-def same_hypotheses(a, b) -> None:
+def check_same_hypotheses(a, b) -> None:
     """Identical tokens, frames and durations, log-probs within the tolerance."""
     assert len(a) == len(b)
     for x, y in zip(a, b):

@@ -17,7 +17,7 @@ from tdtdecode.bundle import read_bundle
 from .bundle_helpers import edit, small_bundle
 
 
-def refused(directory, *parts, error=tdt.BundleError, **arguments):
+def check_refused(directory, *parts, error=tdt.BundleError, **arguments):
     """Read a bundle that must be refused; every part must be in the message."""
     with pytest.raises(error) as caught:
         read_bundle(directory, **arguments)
@@ -27,12 +27,12 @@ def refused(directory, *parts, error=tdt.BundleError, **arguments):
 
 
 def test_missing_directory(tmp_path):
-    refused(tmp_path / "nowhere", "no such model directory", tmp_path / "nowhere")
+    check_refused(tmp_path / "nowhere", "no such model directory", tmp_path / "nowhere")
 
 
 def test_a_file_in_place_of_a_directory(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"x")
-    refused(tmp_path / "model.onnx", "this is a file")
+    check_refused(tmp_path / "model.onnx", "this is a file")
 
 
 @pytest.mark.parametrize("directory", [None, 5, "a\0b"])
@@ -42,7 +42,7 @@ def test_no_path(directory):
 
 
 def test_an_empty_directory(tmp_path):
-    refused(tmp_path, "no model in it", "decoder_joint-model.onnx", "joiner.onnx", "genai_config.json")
+    check_refused(tmp_path, "no model in it", "decoder_joint-model.onnx", "joiner.onnx", "genai_config.json")
 
 
 @pytest.mark.parametrize(
@@ -50,29 +50,29 @@ def test_an_empty_directory(tmp_path):
     [("combined", "split", "decoder.onnx"), ("split", "combined", "decoder_joint-model.onnx")],
 )
 def test_another_layout_than_the_one_asked_for(tmp_path, there, asked, missing):
-    refused(small_bundle(tmp_path, there), repr(missing), f"look like layout {there!r}", layout=asked)
+    check_refused(small_bundle(tmp_path, there), repr(missing), f"look like layout {there!r}", layout=asked)
 
 
 def test_genai_without_its_configuration(tmp_path):
-    refused(small_bundle(tmp_path, "split"), "genai_config.json", layout="genai")
+    check_refused(small_bundle(tmp_path, "split"), "genai_config.json", layout="genai")
 
 
 def test_one_of_two_graphs_missing(tmp_path):
     directory = small_bundle(tmp_path, "split")
     (directory / "joiner.onnx").unlink()
-    refused(directory, "no 'joiner.onnx'", "decoder.onnx", layout="split")
-    assert "no model in it" in str(refused(directory))
+    check_refused(directory, "no 'joiner.onnx'", "decoder.onnx", layout="split")
+    assert "no model in it" in str(check_refused(directory))
 
 
 def test_missing_variant_names_those_that_exist(tmp_path):
     directory = small_bundle(tmp_path, precision="int8")
-    refused(directory, "decoder_joint-model.onnx", "decoder_joint-model.int8.onnx (variant 'int8')")
-    refused(directory, "decoder_joint-model.fp16.onnx", "variant 'int8'", variant="fp16")
+    check_refused(directory, "decoder_joint-model.onnx", "decoder_joint-model.int8.onnx (variant 'int8')")
+    check_refused(directory, "decoder_joint-model.fp16.onnx", "variant 'int8'", variant="fp16")
 
 
 @pytest.mark.parametrize(("name", "value"), [("layout", "sherpa"), ("variant", "../int8"), ("variant", 8)])
 def test_arguments_out_of_range(tmp_path, name, value):
-    refused(small_bundle(tmp_path), name, error=tdt.InputError, **{name: value})
+    check_refused(small_bundle(tmp_path), name, error=tdt.InputError, **{name: value})
 
 
 def truncate(data):
@@ -94,7 +94,7 @@ def test_files_that_are_no_graphs(tmp_path, name, change, problem):
     directory = small_bundle(tmp_path, "split", mel_bins=8)
     file = directory / name
     file.write_bytes(change(file.read_bytes()))
-    refused(directory, name, problem)
+    check_refused(directory, name, problem)
 
 
 def test_a_graph_cut_at_every_length(tmp_path):
@@ -104,14 +104,14 @@ def test_a_graph_cut_at_every_length(tmp_path):
     data = file.read_bytes()
     for length in np.linspace(1, len(data) - 1, 60).astype(int):
         file.write_bytes(data[:length])
-        refused(directory, file.name)
+        check_refused(directory, file.name)
 
 
 def test_a_folder_with_the_name_of_a_file(tmp_path):
     directory = small_bundle(tmp_path)
     (directory / "vocab.txt").unlink()
     (directory / "vocab.txt").mkdir()
-    refused(directory, "vocab.txt", "regular file")
+    check_refused(directory, "vocab.txt", "regular file")
 
 
 def lines(directory, name, change):
@@ -141,7 +141,7 @@ def test_token_files(tmp_path, change, problem):
     directory = lines(small_bundle(tmp_path), "vocab.txt", change)
     if problem.startswith("fewer"):
         edit(directory / "decoder_joint-model.onnx", widen_embedding)
-    refused(directory, "vocab.txt", problem)
+    check_refused(directory, "vocab.txt", problem)
 
 
 def widen_embedding(model):
@@ -153,13 +153,13 @@ def widen_embedding(model):
 def test_a_token_file_that_is_not_text(tmp_path):
     directory = small_bundle(tmp_path)
     (directory / "vocab.txt").write_bytes(b"\xff\xfe0 0\n<blk> 1\n")
-    refused(directory, "vocab.txt", "not UTF-8")
+    check_refused(directory, "vocab.txt", "not UTF-8")
 
 
 def test_no_token_file(tmp_path):
     directory = small_bundle(tmp_path, "split")
     (directory / "tokens.txt").unlink()
-    refused(directory, "no token file", "tokens.txt", "decoder.onnx")
+    check_refused(directory, "no token file", "tokens.txt", "decoder.onnx")
 
 
 def test_unusual_token_files_that_are_right(tmp_path):
@@ -172,13 +172,13 @@ def test_unusual_token_files_that_are_right(tmp_path):
 
 def test_durations_of_the_wrong_number(tmp_path):
     directory = small_bundle(tmp_path)
-    refused(directory, "durations has 4 entries", "5 duration outputs", error=tdt.InputError, durations=range(4))
-    refused(directory, "durations", error=tdt.InputError, durations=5)
-    refused(directory, "durations", error=tdt.InputError, durations=[0, 1, 2, 3, -4])
+    check_refused(directory, "durations has 4 entries", "5 duration outputs", error=tdt.InputError, durations=range(4))
+    check_refused(directory, "durations", error=tdt.InputError, durations=5)
+    check_refused(directory, "durations", error=tdt.InputError, durations=[0, 1, 2, 3, -4])
 
 
 def test_durations_for_a_model_without_any(tmp_path):
-    refused(small_bundle(tmp_path, durations=()), "0 duration outputs", error=tdt.InputError, durations=range(5))
+    check_refused(small_bundle(tmp_path, durations=()), "0 duration outputs", error=tdt.InputError, durations=range(5))
 
 
 def change_json(directory, name, *path, value):
@@ -214,21 +214,21 @@ def change_json(directory, name, *path, value):
     ids=str,
 )
 def test_genai_configurations(tmp_path, path, value, problem):
-    refused(change_json(small_bundle(tmp_path, "genai"), "genai_config.json", *path, value=value), problem)
+    check_refused(change_json(small_bundle(tmp_path, "genai"), "genai_config.json", *path, value=value), problem)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000, '{"model": 1' + "0" * 10_000 + "}", "\xff"])
 def test_broken_json(tmp_path, text):
     directory = small_bundle(tmp_path, "genai")
     (directory / "genai_config.json").write_text(text, encoding="latin-1")
-    refused(directory, "genai_config.json")
+    check_refused(directory, "genai_config.json")
 
 
 def test_genai_without_a_token_file(tmp_path):
     directory = small_bundle(tmp_path, "genai")
     (directory / "vocab.txt").unlink()
     (directory / "tokenizer.json").unlink()
-    refused(directory, "vocab.txt", "tokenizer.json")
+    check_refused(directory, "vocab.txt", "tokenizer.json")
 
 
 @pytest.mark.parametrize(
@@ -239,14 +239,14 @@ def test_genai_tokenizers(tmp_path, vocab, problem):
     directory = small_bundle(tmp_path, "genai")
     (directory / "vocab.txt").unlink()
     (directory / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocab}}))
-    refused(directory, "tokenizer.json", problem)
+    check_refused(directory, "tokenizer.json", problem)
 
 
 def test_files_of_different_models(tmp_path):
     small_bundle(tmp_path / "a", "split")
     small_bundle(tmp_path / "b", "split", predictor_size=24)
     (tmp_path / "b" / "joiner.onnx").rename(tmp_path / "a" / "joiner.onnx")
-    refused(tmp_path / "a", "joiner.onnx", "decoder.onnx gives 8 numbers", "different models")
+    check_refused(tmp_path / "a", "joiner.onnx", "decoder.onnx gives 8 numbers", "different models")
 
 
 @pytest.mark.parametrize("layout", ["split", "combined", "genai"])
@@ -254,7 +254,7 @@ def test_encoder_of_another_width(tmp_path, layout):
     small_bundle(tmp_path, layout, mel_bins=8)
     encoder = next(tmp_path.glob("encoder*.onnx"))
     onnx.save(nemo_graphs.encoder_graph(8, 24, np.dtype(np.float32), 0), encoder)
-    refused(tmp_path, "the encoder's are 24 wide")
+    check_refused(tmp_path, "the encoder's are 24 wide")
 
 
 def test_an_encoder_with_time_before_width(tmp_path):
@@ -265,7 +265,7 @@ def test_an_encoder_with_time_before_width(tmp_path):
         model.graph.output[0].CopyFrom(helper.make_tensor_value_info("turned", TensorProto.FLOAT, ["B", "T", 16]))
 
     edit(directory / "encoder.onnx", change)
-    refused(directory, "encoder.onnx", "expected [batch, width, time]")
+    check_refused(directory, "encoder.onnx", "expected [batch, width, time]")
 
 
 def ctc_head(width=13):
@@ -279,13 +279,13 @@ def ctc_head(width=13):
 def test_a_ctc_head(tmp_path, layout, name):
     directory = small_bundle(tmp_path, layout)
     onnx.save(ctc_head(), directory / name)
-    refused(directory, name, "CTC head", "transducer head")
+    check_refused(directory, name, "CTC head", "transducer head")
 
 
 def test_a_joint_in_place_of_a_predictor(tmp_path):
     directory = small_bundle(tmp_path, "split")
     (directory / "decoder.onnx").write_bytes((directory / "joiner.onnx").read_bytes())
-    refused(directory, "decoder.onnx", "no input for tokens")
+    check_refused(directory, "decoder.onnx", "no input for tokens")
 
 
 def test_a_predictor_of_two_tokens(tmp_path):
@@ -295,7 +295,7 @@ def test_a_predictor_of_two_tokens(tmp_path):
         model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 2
 
     edit(directory / "decoder.onnx", change)
-    refused(directory, "decoder.onnx: targets", "2 tokens at once")
+    check_refused(directory, "decoder.onnx: targets", "2 tokens at once")
 
 
 @pytest.mark.parametrize(("layout", "name"), [("split", "joiner.onnx"), ("combined", "decoder_joint-model.onnx")])
@@ -306,7 +306,7 @@ def test_static_time_axis_of_a_joint(tmp_path, layout, name):
         model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 188
 
     edit(directory / name, change)
-    refused(directory, name, "static time axis", "dynamic")
+    check_refused(directory, name, "static time axis", "dynamic")
 
 
 def test_a_static_time_axis_of_one_will_do(tmp_path):
@@ -327,7 +327,7 @@ def test_a_joint_of_unknown_widths(tmp_path):
         model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "width"
 
     edit(directory / "joiner.onnx", change)
-    refused(directory, "joiner.onnx: encoder_outputs", "cannot tell the width")
+    check_refused(directory, "joiner.onnx: encoder_outputs", "cannot tell the width")
 
 
 def bake_batch_of_one(model):
@@ -353,7 +353,7 @@ def mix_rows(model):
 def test_graphs_for_a_batch_of_one(tmp_path, change, problem):
     directory = small_bundle(tmp_path, "split")
     edit(directory / "decoder.onnx", change)
-    refused(directory, "decoder.onnx", problem)
+    check_refused(directory, "decoder.onnx", problem)
 
 
 def test_a_state_too_large_to_try(tmp_path):
@@ -363,7 +363,7 @@ def test_a_state_too_large_to_try(tmp_path):
         model.graph.input[2].type.tensor_type.shape.dim[2].dim_value = 1 << 40
 
     edit(directory / "decoder.onnx", change)
-    refused(directory, "decoder.onnx: states.1", "expected a state")
+    check_refused(directory, "decoder.onnx: states.1", "expected a state")
 
 
 def set_metadata(file, **values):
@@ -388,7 +388,7 @@ def set_metadata(file, **values):
 def test_encoder_metadata(tmp_path, field, value, problem):
     directory = small_bundle(tmp_path, "split", mel_bins=8)
     set_metadata(directory / "encoder.onnx", **{field: value})
-    error = refused(directory, "encoder.onnx", problem)
+    error = check_refused(directory, "encoder.onnx", problem)
     assert error.field == field
 
 
@@ -402,7 +402,7 @@ def test_encoder_metadata(tmp_path, field, value, problem):
 )
 def test_mel_bins_that_contradict_the_encoder(tmp_path, layout, path):
     directory = small_bundle(tmp_path, layout, mel_bins=8)
-    message = str(refused(change_json(directory, *path, value=128), path[0], "128 mel bins contradict 8"))
+    message = str(check_refused(change_json(directory, *path, value=128), path[0], "128 mel bins contradict 8"))
     assert re.search(r"encoder(-model)?\.onnx", message)
 
 
@@ -411,7 +411,7 @@ def test_an_encoder_that_is_none(tmp_path):
     (directory / "encoder.onnx").write_bytes((directory / "decoder.onnx").read_bytes())
     edit(directory / "encoder.onnx", lambda model: model.graph.input.pop())
     edit(directory / "encoder.onnx", lambda model: model.graph.input.pop())
-    refused(directory, "encoder.onnx", "expected an encoder")
+    check_refused(directory, "encoder.onnx", "expected an encoder")
 
 
 def test_precompiled_code(tmp_path):
@@ -421,7 +421,7 @@ def test_precompiled_code(tmp_path):
         model.graph.node.append(helper.make_node("EPContext", [], ["x"], domain="com.microsoft"))
 
     edit(directory / "decoder.onnx", change)
-    refused(directory, "decoder.onnx", "precompiled")
+    check_refused(directory, "decoder.onnx", "precompiled")
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
@@ -430,7 +430,7 @@ def test_missing_packages_are_named(tmp_path, monkeypatch, package):
 
     directory = small_bundle(tmp_path)
     monkeypatch.setitem(sys.modules, package, None)
-    error = refused(directory, package, "tdtdecode[cpu]", error=tdt.MissingDependencyError)
+    error = check_refused(directory, package, "tdtdecode[cpu]", error=tdt.MissingDependencyError)
     assert error.name == package
 
 

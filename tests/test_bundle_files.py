@@ -48,7 +48,7 @@ def set_external(file, name=None, **entries):
     edit(file, change)
 
 
-def refused(directory, *parts, **arguments):
+def check_refused(directory, *parts, **arguments):
     with pytest.raises(tdt.BundleError) as caught:
         read_bundle(directory, **arguments)
     for part in parts:
@@ -94,7 +94,7 @@ def test_links_that_lead_out(tmp_path, name):
     directory = small_bundle(tmp_path / "model", external_weights=True, mel_bins=8)
     (directory / name).rename(tmp_path / "outside")
     (directory / name).symlink_to(tmp_path / "outside")
-    refused(directory, "outside the model directory", name)
+    check_refused(directory, "outside the model directory", name)
 
 
 def test_links_from_a_snapshot_to_another_repository(tmp_path):
@@ -104,7 +104,7 @@ def test_links_from_a_snapshot_to_another_repository(tmp_path):
     (snapshot / DATA).resolve().rename(other / "x")
     (snapshot / DATA).unlink()
     (snapshot / DATA).symlink_to(other / "x")
-    refused(snapshot, DATA, "outside the model directory")
+    check_refused(snapshot, DATA, "outside the model directory")
 
 
 def test_blobs_that_are_a_link_themselves(tmp_path):
@@ -112,7 +112,7 @@ def test_blobs_that_are_a_link_themselves(tmp_path):
     blobs = snapshot.parent.parent / "blobs"
     blobs.rename(tmp_path / "elsewhere")
     blobs.symlink_to(tmp_path / "elsewhere")
-    refused(snapshot, "outside the model directory")
+    check_refused(snapshot, "outside the model directory")
 
 
 def test_links_within_the_directory_are_fine(tmp_path):
@@ -128,10 +128,10 @@ def test_broken_and_circular_links(tmp_path):
     directory = small_bundle(tmp_path)
     (directory / "vocab.txt").unlink()
     (directory / "vocab.txt").symlink_to("nowhere.txt")
-    refused(directory, "vocab.txt", "broken link")
+    check_refused(directory, "vocab.txt", "broken link")
     (directory / "vocab.txt").unlink()
     (directory / "vocab.txt").symlink_to("vocab.txt")
-    refused(directory, "vocab.txt")
+    check_refused(directory, "vocab.txt")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_locations_outside(tmp_path, location):
     directory = small_bundle(tmp_path / "model", external_weights=True)
     (tmp_path / "outside.data").write_bytes((directory / DATA).read_bytes())
     set_external(directory / GRAPH, location=location)
-    refused(directory, GRAPH, "location", "inside the model directory")
+    check_refused(directory, GRAPH, "location", "inside the model directory")
 
 
 def test_a_location_in_memory_is_refused_even_if_such_a_file_exists(tmp_path):
@@ -151,20 +151,20 @@ def test_a_location_in_memory_is_refused_even_if_such_a_file_exists(tmp_path):
     (directory / "*" / "_ORT_MEM_ADDR_").mkdir(parents=True)
     (directory / "*" / "_ORT_MEM_ADDR_" / "*").write_bytes(bytes(100_000))
     set_external(directory / GRAPH, location="*/_ORT_MEM_ADDR_/*")
-    refused(directory, "location")
+    check_refused(directory, "location")
 
 
 def test_missing_weights(tmp_path):
     directory = small_bundle(tmp_path, external_weights=True)
     (directory / DATA).unlink()
-    refused(directory, GRAPH, DATA, "is missing")
+    check_refused(directory, GRAPH, DATA, "is missing")
 
 
 def test_truncated_weights(tmp_path):
     directory = small_bundle(tmp_path, external_weights=True)
     with open(directory / DATA, "r+b") as file:
         file.truncate(os.path.getsize(directory / DATA) - 1)
-    refused(directory, GRAPH, DATA, "truncated")
+    check_refused(directory, GRAPH, DATA, "truncated")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_truncated_weights(tmp_path):
 def test_extents_that_do_not_fit(tmp_path, entries):
     directory = small_bundle(tmp_path, external_weights=True)
     set_external(directory / GRAPH, **entries)
-    refused(directory, GRAPH, "external data of")
+    check_refused(directory, GRAPH, "external data of")
 
 
 def test_tensors_of_unknown_type(tmp_path):
@@ -185,7 +185,7 @@ def test_tensors_of_unknown_type(tmp_path):
         model.graph.initializer[0].data_type = 99
 
     edit(directory / GRAPH, change)
-    refused(directory, GRAPH)
+    check_refused(directory, GRAPH)
 
 
 def test_external_data_is_found_wherever_a_graph_hides_it(tmp_path):
@@ -201,7 +201,7 @@ def test_external_data_is_found_wherever_a_graph_hides_it(tmp_path):
         model.graph.node.append(node)
 
     edit(directory / GRAPH, change)
-    refused(directory, GRAPH, "../secret")
+    check_refused(directory, GRAPH, "../secret")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
@@ -209,16 +209,16 @@ def test_pipes_are_not_read(tmp_path):
     directory = small_bundle(tmp_path)
     (directory / "vocab.txt").unlink()
     os.mkfifo(directory / "vocab.txt")
-    refused(directory, "vocab.txt", "regular file")
+    check_refused(directory, "vocab.txt", "regular file")
 
 
 def test_sizes_are_bounded_before_reading(tmp_path, monkeypatch):
     directory = small_bundle(tmp_path)
     with open(directory / "vocab.txt", "r+b") as file:
         file.truncate(files.TEXT_LIMIT + 1)
-    refused(directory, "vocab.txt", "more than")
+    check_refused(directory, "vocab.txt", "more than")
     monkeypatch.setattr(graph_module, "GRAPH_LIMIT", 100)
-    refused(small_bundle(tmp_path / "b"), GRAPH, "more than")
+    check_refused(small_bundle(tmp_path / "b"), GRAPH, "more than")
 
 
 def test_sessions_with_options_of_the_caller(tmp_path):
@@ -254,4 +254,4 @@ def test_configuration_names_stay_inside(tmp_path):
     configuration = json.loads((directory / "genai_config.json").read_text())
     configuration["model"]["decoder"]["filename"] = str(tmp_path / "decoder.onnx")
     (directory / "genai_config.json").write_text(json.dumps(configuration))
-    refused(directory, "in the directory")
+    check_refused(directory, "in the directory")

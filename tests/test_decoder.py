@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 
 import tdtdecode as tdt
-from tests.compare import same_hypotheses
+from tests.compare import check_same_hypotheses
 from tests.conftest import RandomTransducer, in_fork, random_frames
 
 SPEC = tdt.TransducerSpec(30, encoder_size=6)
@@ -64,39 +64,39 @@ class TestInputs:
         expected = decoder.decode(frames, lengths)
         assert sum(map(len, expected)) > 20
         for name, variant in self.variants(frames):
-            same_hypotheses(decoder.decode(variant, lengths), expected), name
+            check_same_hypotheses(decoder.decode(variant, lengths), expected), name
 
     def test_list_without_padding(self, decoder):
         frames, lengths = frames_for(decoder)
         rows = [row[:, :length] for row, length in zip(frames, lengths)]
-        same_hypotheses(decoder.decode(rows), decoder.decode(frames, lengths))
+        check_same_hypotheses(decoder.decode(rows), decoder.decode(frames, lengths))
 
     def test_half_precision(self, decoder):
         frames, lengths = frames_for(decoder)
         half = frames.astype(np.float16)
-        same_hypotheses(decoder.decode(half, lengths), decoder.decode(half.astype(np.float32), lengths))
+        check_same_hypotheses(decoder.decode(half, lengths), decoder.decode(half.astype(np.float32), lengths))
         brain = frames.astype(ml_dtypes.bfloat16)
         expected = decoder.decode(brain.astype(np.float32), lengths)
-        same_hypotheses(decoder.decode(brain, lengths), expected)
+        check_same_hypotheses(decoder.decode(brain, lengths), expected)
         value = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(brain.view(np.uint16), 16)
-        same_hypotheses(decoder.decode(value, lengths), expected)
+        check_same_hypotheses(decoder.decode(value, lengths), expected)
 
     def test_bfloat16_by_dlpack(self, decoder):
         torch = pytest.importorskip("torch", reason="torch is not installed: no other producer of bfloat16 DLPack")
         frames, lengths = frames_for(decoder)
         tensor = torch.from_numpy(frames).to(torch.bfloat16)
         expected = decoder.decode(tensor.float().numpy(), lengths)
-        same_hypotheses(decoder.decode(tensor, torch.from_numpy(lengths)), expected)
+        check_same_hypotheses(decoder.decode(tensor, torch.from_numpy(lengths)), expected)
         turned = tensor.transpose(1, 2).contiguous().transpose(1, 2)
-        same_hypotheses(decoder.decode(turned, lengths), expected)
+        check_same_hypotheses(decoder.decode(turned, lengths), expected)
 
     def test_lengths_of_every_kind(self, decoder):
         frames, lengths = frames_for(decoder)
         expected = decoder.decode(frames, lengths)
         for variant in (lengths.tolist(), lengths.astype(np.int32), lengths.astype(np.uint8),
                         ort.OrtValue.ortvalue_from_numpy(lengths)):  # fmt: skip
-            same_hypotheses(decoder.decode(frames, variant), expected)
-        same_hypotheses(decoder.decode(frames), decoder.decode(frames, [frames.shape[2]] * len(frames)))
+            check_same_hypotheses(decoder.decode(frames, variant), expected)
+        check_same_hypotheses(decoder.decode(frames), decoder.decode(frames, [frames.shape[2]] * len(frames)))
 
     def test_empty(self, decoder):
         width = decoder.spec.encoder_size
@@ -111,7 +111,7 @@ class TestInputs:
         expected = decoder.decode(frames, lengths)
         for row, length in zip(frames, lengths):
             row[:, length:] = np.nan
-        same_hypotheses(decoder.decode(frames, lengths), expected)
+        check_same_hypotheses(decoder.decode(frames, lengths), expected)
 
     def test_input_is_left_alone(self, decoder):
         frames, lengths = frames_for(decoder)
@@ -160,9 +160,9 @@ class TestIndependence:
     def test_batch_order_and_size(self, decoder):
         frames, lengths = frames_for(decoder, batch=12)
         together = decoder.decode(frames, lengths)
-        same_hypotheses([decoder.decode(frames[i : i + 1], lengths[i : i + 1])[0] for i in range(12)], together)
+        check_same_hypotheses([decoder.decode(frames[i : i + 1], lengths[i : i + 1])[0] for i in range(12)], together)
         order = np.random.default_rng(1).permutation(12)
-        same_hypotheses(decoder.decode(frames[order], lengths[order]), [together[i] for i in order])
+        check_same_hypotheses(decoder.decode(frames[order], lengths[order]), [together[i] for i in order])
 
     def test_a_bad_neighbour(self, decoder):
         frames, lengths = frames_for(decoder)
@@ -170,13 +170,13 @@ class TestIndependence:
         expected = decoder.decode(frames, lengths)
         frames[2] = np.nan
         found = decoder.decode(frames, lengths)
-        same_hypotheses(found[:2] + found[3:], expected[:2] + expected[3:])
+        check_same_hypotheses(found[:2] + found[3:], expected[:2] + expected[3:])
 
     def test_many_rows(self, ort_decoder):
         """More rows than one run takes."""
         frames, lengths = frames_for(ort_decoder, batch=600, frames=8)
         together = ort_decoder.decode(frames, lengths)
-        same_hypotheses(ort_decoder.decode(frames[300:310], lengths[300:310]), together[300:310])
+        check_same_hypotheses(ort_decoder.decode(frames[300:310], lengths[300:310]), together[300:310])
 
     def test_long_rows_grow_the_log(self, callable_decoder):
         frames, lengths = frames_for(callable_decoder, batch=3, frames=2000)
@@ -189,7 +189,7 @@ class TestIndependence:
         expected = decoder.decode(frames, lengths)
         with ThreadPoolExecutor(8) as pool:
             for found in pool.map(lambda _: decoder.decode(frames, lengths), range(32)):
-                same_hypotheses(found, expected)
+                check_same_hypotheses(found, expected)
 
     @pytest.mark.parametrize("threads", [1, 2])
     def test_after_a_fork(self, golden_tdt, tmp_path, threads):
@@ -212,9 +212,9 @@ class TestChunks:
         pieces = [frames[2, :, 5:], frames[0, :, 10:18], frames[1, :, 10:10]]
         third, c = decoder.decode_chunk(pieces, state=joined)
         fourth, d = decoder.decode_chunk([frames[1, :, 10:], frames[0, :, 18:]], state=c.select([2, 1]))
-        same_tokens([second[0], third[0]], whole[2])
-        same_tokens([first[0], third[1], fourth[1]], whole[0])
-        same_tokens([first[1], third[2], fourth[0]], whole[1])
+        check_same_tokens([second[0], third[0]], whole[2])
+        check_same_tokens([first[0], third[1], fourth[1]], whole[0])
+        check_same_tokens([first[1], third[2], fourth[0]], whole[1])
         assert d.consumed.tolist() == [24, 24]
 
     def test_states_are_values(self, decoder):
@@ -222,7 +222,7 @@ class TestChunks:
         _, state = decoder.decode_chunk(frames[:, :, :7])
         once, _ = decoder.decode_chunk(frames[:, :, 7:], state=state)
         again, _ = decoder.decode_chunk(frames[:, :, 7:], state=state)
-        same_hypotheses(once, again)
+        check_same_hypotheses(once, again)
 
     def test_overshoot_longer_than_a_chunk(self):
         spec = tdt.TransducerSpec(1, (9,))
@@ -248,7 +248,7 @@ class TestChunks:
             tdt.DecoderState.join([])
 
 
-def same_tokens(chunks, whole):
+def check_same_tokens(chunks, whole):
     for name in ("tokens", "frames", "durations"):
         np.testing.assert_array_equal(np.concatenate([getattr(c, name) for c in chunks]), getattr(whole, name))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tdtdecode as tdt
-from tests.compare import same_hypotheses
+from tests.compare import check_same_hypotheses
 
 CAPS = [10, 3, 1]
 
@@ -67,7 +67,7 @@ def test_chunks_equal_the_whole(golden, layout, kernels, chunk, decoder_for):
             found, state = decoder.decode_chunk(piece, lengths, state)
             for part, hypothesis in zip(parts, found):
                 part.append(hypothesis)
-        same_hypotheses(whole, [joined(part) for part in parts])
+        check_same_hypotheses(whole, [joined(part) for part in parts])
 
 
 def joined(chunks):
@@ -81,4 +81,4 @@ def test_both_layouts_agree(golden, decoder_for):
     split, combined = (
         decoder_for(golden, name).decode(golden.encoder_out, golden.lengths) for name in ("split", "combined")
     )
-    same_hypotheses(split, combined)
+    check_same_hypotheses(split, combined)

@@ -10,7 +10,7 @@ from benches.random_bundle import make_bundle, random_weights
 from benches.random_weights import ACTIVATIONS, Weights
 from tdtdecode.bundle import CombinedTransducer, read_bundle, reading
 from tdtdecode.bundle.cut import CannotSplit
-from tests.compare import check_traces, same_hypotheses, traced_decode
+from tests.compare import check_traces, check_same_hypotheses, traced_decode
 from tests.conftest import random_frames
 
 SIZES = {"encoder_size": 16, "predictor_size": 12, "joint_size": 10, "tokens_per_second": None}
@@ -97,7 +97,7 @@ def test_reduced_precision_does_not_depend_on_neighbours(tmp_path, monkeypatch, 
     together = decoder.decode(frames, lengths)
     frames[3] *= 50  # one loud neighbour
     alone = [decoder.decode(frames[i : i + 1], lengths[i : i + 1])[0] for i in range(8)]
-    same_hypotheses([h for i, h in enumerate(together) if i != 3], [h for i, h in enumerate(alone) if i != 3])
+    check_same_hypotheses([h for i, h in enumerate(together) if i != 3], [h for i, h in enumerate(alone) if i != 3])
     assert sum(map(len, together)) > 10
 
 
@@ -117,7 +117,7 @@ def test_external_weights(tmp_path, layout):
     make_bundle(outside, layout, vocab_size=60, external_weights=True, **SIZES)
     frames, lengths = random_frames(4, 16, 40, 5)
     a, b = (tdt.Decoder.from_bundle(directory).decode(frames, lengths) for directory in (inside, outside))
-    same_hypotheses(a, b)
+    check_same_hypotheses(a, b)
 
 
 def test_no_buffer_is_allocated_per_step(golden_tdt, tmp_path):

@@ -54,7 +54,7 @@ def model(bundles):
     return load_model(bundles())
 
 
-def same(ours: Transcript, theirs: Transcript) -> None:
+def check_same(ours: Transcript, theirs: Transcript) -> None:
     assert ours.text == theirs.text and ours.duration == theirs.duration
     assert [word.text for word in ours.words] == [word.text for word in theirs.words]
     np.testing.assert_array_equal(ours.hypothesis.tokens, theirs.hypothesis.tokens)
@@ -94,7 +94,7 @@ def test_results_depend_on_neither_batch_nor_order(bundles, precision, batch_siz
     order = np.random.default_rng(0).permutation(len(recordings))
     together = model.recognize([recordings[i] for i in order], batch_size=batch_size)
     for i, transcript in zip(order, together, strict=True):
-        same(transcript, alone[i])
+        check_same(transcript, alone[i])
 
 
 def test_a_quantised_encoder_gets_one_recording_at_a_time(bundles, model):
@@ -158,7 +158,7 @@ def test_files_and_arrays(model, tmp_path):
     path = tmp_path / "a.wav"
     soundfile.write(path, recording[0], 16_000, subtype="FLOAT")
     for transcript in model.recognize([path, str(path), recording]):
-        same(transcript, model.recognize(recording))
+        check_same(transcript, model.recognize(recording))
 
 
 def test_errors_in_their_places(model, tmp_path):
@@ -169,8 +169,8 @@ def test_errors_in_their_places(model, tmp_path):
     notes.write_text("milk, eggs")
     nan = (np.full(16_000, np.nan, dtype=np.float32), 16_000)
     results = model.recognize([bad, good, notes, nan, good, None, good[0]], on_error="return")
-    same(results[1], model.recognize(good))
-    same(results[4], results[1])
+    check_same(results[1], model.recognize(good))
+    check_same(results[4], results[1])
     for i in (0, 2, 3, 5, 6):
         assert isinstance(results[i], InputError)
     assert "nothing.wav" in str(results[0]) and "notes.wav" in str(results[2])
@@ -192,8 +192,8 @@ def test_one_that_breaks_the_model_does_not_take_its_batch_along(model):
     recordings = [noise(n) for n in (39_000, 40_000, 41_000)]
     results = fragile.recognize(recordings, on_error="return")
     assert isinstance(results[1], RuntimeError)
-    same(results[0], model.recognize(recordings[0]))
-    same(results[2], model.recognize(recordings[2]))
+    check_same(results[0], model.recognize(recordings[0]))
+    check_same(results[2], model.recognize(recordings[2]))
     with pytest.raises(RuntimeError, match="out of memory"):
         fragile.recognize(recordings)
 
@@ -235,7 +235,7 @@ def test_an_encoder_of_fixed_length(bundles, tmp_path):
     short, full = noise(30_000), noise(64_000)
     reference = load_model(bundles())
     for ours, recording in zip(model.recognize([short, full]), (short, full), strict=True):
-        same(ours, reference.recognize(recording))
+        check_same(ours, reference.recognize(recording))
     with pytest.raises(InputError, match="at most 4.0 s"):
         model.recognize(noise(65_000))
 
@@ -315,7 +315,8 @@ def test_features_of_another_kind(model, change, field):
 
 def test_external_weights(bundles):
     recording = noise(48_000)
-    same(load_model(bundles(external_weights=True)).recognize(recording), load_model(bundles()).recognize(recording))
+    outside, inside = (load_model(bundles(external_weights=external)) for external in (True, False))
+    check_same(outside.recognize(recording), inside.recognize(recording))
 
 
 def test_the_demo():
