@@ -20,6 +20,10 @@ MAX_ROWS = 256
 """Most rows given to one run: beyond it batching gains nothing and the buffers only grow."""
 
 
+Ports = list[tuple[Port, Shape]]
+"""Inputs or outputs of a graph with their shapes for one step."""
+
+
 class OrtNetwork:
     """A bundle's predictor and joint on ONNX Runtime's CPU provider.
 
@@ -61,21 +65,14 @@ class OrtNetwork:
         self.frame_dtype = encoder.dtype
 
     def start(self, blank: int) -> ArrayState:
-        if isinstance(self._transducer, SplitTransducer):
-            predictor = _PredictorRuns(self._transducer.predictor, self._predictor, 1)
-            states = tuple(
-                np.zeros((layers, 1, size), port.dtype)
-                for port, (layers, size) in zip(predictor.graph.states_in, predictor.graph.state_shapes)
-            )
-            g = np.zeros((1, width(predictor.graph.output_shape)), self._transducer.joint.predictor.dtype)
-            only = np.zeros(1, np.intp)
-            predictor.run(g, states, only, np.array([blank], np.int32), only)
-            return ArrayState((g, *states), (0, *(1 for _ in states)))
-        states = tuple(
-            np.zeros((layers, 1, size), port.dtype)
-            for port, (layers, size) in zip(self._transducer.states_in, self._transducer.state_shapes)
-        )
-        return ArrayState((np.array([blank], np.int32), *states), (0, *(1 for _ in states)))
+        first = np.array([blank], np.int32)
+        if isinstance(self._transducer, CombinedTransducer):
+            return _array_state(first, _zero_states(self._transducer))
+        graph, only = self._transducer.predictor, np.zeros(1, np.intp)
+        states = _zero_states(graph)
+        g = np.zeros((1, width(graph.output_shape)), self._transducer.joint.predictor.dtype)
+        _PredictorRuns(graph, self._predictor, 1).run(g, states, only, first, only)
+        return _array_state(g, states)
 
     def workspace(self, frames: np.ndarray, state: ArrayState) -> _SplitWorkspace | _WholeWorkspace:
         if isinstance(self._transducer, SplitTransducer):
@@ -105,6 +102,17 @@ class ArrayState:
         return ArrayState(tuple(np.concatenate(c, axis) for c, axis in zip(columns, self.axes)), self.axes)
 
 
+def _array_state(first: np.ndarray, states: tuple[np.ndarray, ...]) -> ArrayState:
+    """Rows of [B, ...] and of states [L, B, H]."""
+    return ArrayState((first, *states), (0, *(1 for _ in states)))
+
+
+def _zero_states(graph: PredictorGraph | CombinedTransducer) -> tuple[np.ndarray, ...]:
+    """States of one row that has seen nothing."""
+    shapes = zip(graph.states_in, graph.state_shapes)
+    return tuple(np.zeros((layers, 1, size), port.dtype) for port, (layers, size) in shapes)
+
+
 class _Model:
     """A graph and its session."""
 
@@ -117,7 +125,7 @@ class _Model:
 class _Runs:
     """A graph's inputs and outputs in buffers that are allocated once and bound once per number of rows."""
 
-    def __init__(self, model: _Model, inputs: list[tuple[Port, Shape]], outputs: list[tuple[Port, Shape]], rows: int):
+    def __init__(self, model: _Model, inputs: Ports, outputs: Ports, rows: int):
         self.rows_at_once = max(1, min(rows, model.rows_at_once))
         self._session = model.session.current
         self._inputs, self._outputs = inputs, outputs
@@ -144,19 +152,20 @@ class _Runs:
         self._session.run_with_iobinding(binding)
 
 
+def _token_ports(graph: PredictorGraph | CombinedTransducer) -> tuple[Ports, Ports]:
+    """The inputs of tokens and states, and the outputs of states, with their shapes for one step."""
+    states: list[Shape] = [(layers, None, size) for layers, size in graph.state_shapes]
+    lengths: Ports = [(graph.target_length, (None,))] if graph.target_length else []
+    return [(graph.targets, (None, 1)), *lengths, *zip(graph.states_in, states)], [*zip(graph.states_out, states)]
+
+
 class _PredictorRuns:
     """Predictor steps from states in an arena to states in that arena."""
 
     def __init__(self, graph: PredictorGraph, model: _Model, rows: int):
         self.graph = graph
-        states = [(layers, None, size) for layers, size in graph.state_shapes]
-        lengths = [(graph.target_length, (None,))] if graph.target_length else []
-        self._runs = _Runs(
-            model,
-            [(graph.targets, (None, 1)), *lengths, *zip(graph.states_in, states)],
-            [(graph.output, graph.output_shape), *zip(graph.states_out, states)],
-            rows,
-        )
+        inputs, states_out = _token_ports(graph)
+        self._runs = _Runs(model, inputs, [(graph.output, graph.output_shape), *states_out], rows)
 
     def run(
         self,
@@ -198,7 +207,6 @@ class _SplitWorkspace:
         self, transducer: SplitTransducer, predictor: _Model, joint: _Model, frames: np.ndarray, state: ArrayState
     ):
         batch = len(state)
-        self._axes = state.axes
         self._g, *states = (array.copy() for array in state.arrays)
         self._states = tuple(states)
         self._frames = _Frames(frames)
@@ -226,7 +234,7 @@ class _SplitWorkspace:
         self._predictor.run(self._g, self._states, parents, tokens, slots)
 
     def state(self) -> ArrayState:
-        return ArrayState((self._g, *self._states), self._axes)
+        return _array_state(self._g, self._states)
 
 
 class _WholeWorkspace:
@@ -234,23 +242,16 @@ class _WholeWorkspace:
 
     def __init__(self, graph: CombinedTransducer, model: _Model, frames: np.ndarray, state: ArrayState):
         batch = len(state)
-        self._axes = state.axes
         self._tokens, *states = (array.copy() for array in state.arrays)
         self._states = tuple(states)
         self._next_states = tuple(np.empty_like(array) for array in self._states)
         self._frames = _Frames(frames)
         self._graph = graph
-        shapes = [(layers, None, size) for layers, size in graph.state_shapes]
-        lengths = [(graph.target_length, (None,))] if graph.target_length else []
+        inputs, states_out = _token_ports(graph)
         self._runs = _Runs(
             model,
-            [
-                (graph.encoder, graph.encoder_shape),
-                (graph.targets, (None, 1)),
-                *lengths,
-                *zip(graph.states_in, shapes),
-            ],
-            [(graph.output, graph.output_shape), *zip(graph.states_out, shapes)],
+            [(graph.encoder, graph.encoder_shape), *inputs],
+            [(graph.output, graph.output_shape), *states_out],
             batch,
         )
         self._rows = np.empty((batch, width(graph.output_shape)), np.float32)
@@ -275,4 +276,4 @@ class _WholeWorkspace:
         self._tokens[slots] = tokens
 
     def state(self) -> ArrayState:
-        return ArrayState((self._tokens, *self._states), self._axes)
+        return _array_state(self._tokens, self._states)
