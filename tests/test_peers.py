@@ -32,7 +32,7 @@ def peer():
 def test_the_demo_understands_its_recordings(ours):
     texts = [text for _, text in demo.recordings().values()]
     right = sum(transcript.text == text for transcript, text in zip(ours, texts, strict=True))
-    assert right >= 10, [(transcript.text, text) for transcript, text in zip(ours, texts)]
+    assert right >= 14, [(transcript.text, text) for transcript, text in zip(ours, texts)]
 
 
 def test_onnx_asr_from_recording_to_tokens(peer, speech, ours):
@@ -80,4 +80,4 @@ def test_sherpa_onnx_takes_our_split_layout(tmp_path, speech, ours, capsys):
         equal += stream.result.text.strip() == transcript.text
     with capsys.disabled():
         print(f"\nsherpa-onnx says the same as we do on {equal} of {len(speech)} recordings")
-    assert equal >= len(speech) // 2
+    assert equal >= 12
