@@ -48,6 +48,15 @@ class ForeignArray:
         return self._array.__dlpack_device__()
 
 
+class ReadOnlyArray(ForeignArray):
+    """Exports only by the DLPack versions that can say so."""
+
+    def __dlpack__(self, *, max_version=None, **options):
+        if max_version is None:
+            raise BufferError("read-only")
+        return self._array.__dlpack__(max_version=max_version, **options)
+
+
 class TestInputs:
     def variants(self, frames):
         yield "numpy", frames
@@ -56,6 +65,11 @@ class TestInputs:
         yield "OrtValue", ort.OrtValue.ortvalue_from_numpy(frames)
         yield "DLPack", ForeignArray(frames)
         yield "DLPack, not contiguous", ForeignArray(np.ascontiguousarray(frames.transpose(2, 0, 1)).transpose(1, 2, 0))
+        read_only = frames.copy()
+        read_only.flags.writeable = False
+        yield "read-only", read_only
+        if np.lib.NumpyVersion(np.__version__) >= "2.1.0":
+            yield "DLPack, read-only", ReadOnlyArray(read_only)
         yield "list", list(frames)
         yield "list of DLPack", [ForeignArray(row) for row in frames]
 
@@ -134,6 +148,9 @@ class TestInputs:
             (lambda x, n: (x, n.astype(np.float32)), "lengths must be integers"),
             (lambda x, n: (x, [*n[:-1], -1]), r"lengths\[5\] must be from 0 to 30, the frames given, got -1"),
             (lambda x, n: (x, [31, *n[1:]]), r"lengths\[0\].*got 31"),
+            (lambda x, n: (x, [[1], [2, 3]]), r"lengths must be integers \[B\]"),
+            (lambda x, n: (x.astype(">f4"), n), "got >f4"),
+            (lambda x, n: (ForeignArray(np.broadcast_to(x, (2, *x.shape))[0].astype(complex)), n), "complex128"),
         ],
     )
     def test_bad_input(self, decoder, change, message):
@@ -246,6 +263,22 @@ class TestChunks:
             decoder.decode_chunk(frames, state="state")
         with pytest.raises(tdt.InputError, match="at least one"):
             tdt.DecoderState.join([])
+
+    @pytest.mark.parametrize("index", [[True, False], [0.0], [[0]], [2], [-3]])
+    def test_bad_selection(self, decoder, index):
+        _, state = decoder.decode_chunk(frames_for(decoder, batch=2)[0])
+        with pytest.raises(tdt.InputError, match="index must be"):
+            state.select(index)
+
+    def test_states_of_other_decoders(self, callable_decoder, ort_decoder):
+        decoders = callable_decoder, ort_decoder
+        inputs = [frames_for(decoder, batch=2)[0] for decoder in decoders]
+        states = [decoder.decode_chunk(frames)[1] for decoder, frames in zip(decoders, inputs)]
+        for decoder, frames, state in zip(decoders, inputs, states[::-1]):
+            with pytest.raises(tdt.InputError, match="another network"):
+                decoder.decode_chunk(frames, state=state)
+        with pytest.raises(tdt.InputError, match="different networks"):
+            tdt.DecoderState.join(states)
 
 
 def check_same_tokens(chunks, whole):

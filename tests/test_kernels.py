@@ -265,6 +265,11 @@ class TestChoice:
             tdt.kernels.get("jit")
         tdt.kernels._load.cache_clear()
 
+    @pytest.mark.parametrize("lengths", [[-1], [2**31], [1.5], [[1]]])
+    def test_wrong_lengths_are_refused(self, lengths):
+        with pytest.raises(tdt.InputError, match="lengths must be"):
+            tdt.kernels.GreedySearch(tdt.TransducerSpec(9), tdt.Greedy(), lengths)
+
     def test_wrong_rows_are_refused(self):
         search = tdt.kernels.GreedySearch(tdt.TransducerSpec(9), tdt.Greedy(), [5])
         for rows in (np.zeros((1, 14), np.float32), np.zeros((2, 15), np.float32), np.zeros((1, 15))):

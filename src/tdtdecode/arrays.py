@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from .errors import DeviceError, InputError
+from .transducer import MAX_FRAMES
 
 _DLPACK_CPU, _DLPACK_BFLOAT = 1, 4
 _ONNX_BFLOAT16 = 16
-_MAX_FRAMES = 1 << 30
-"""Frames a row may have: with any duration on top they still fit an int32."""
 
 
 def encoder_frames(
@@ -98,27 +97,25 @@ def _from_exchange(array: Any, name: str) -> np.ndarray:
         raise DeviceError(
             f"{name} is not in main memory (DLPack device {array.__dlpack_device__()}), this decoder runs on the cpu"
         )
-    capsule = array.__dlpack__()
-    tensor = _dlpack_tensor(capsule)
-    if (tensor.type_code, tensor.bits) == (_DLPACK_BFLOAT, 16):
-        return _read_bfloat16(tensor)  # NumPy refuses the type; read while `capsule` keeps the memory alive
     try:
-        return np.from_dlpack(_Capsule(capsule))
-    except (BufferError, RuntimeError, TypeError) as error:
-        raise InputError(f"{name} cannot be read as a NumPy array: {error}") from None
+        return np.from_dlpack(array)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        wide = _from_bfloat16(array)
+        if wide is None:
+            raise InputError(f"{name} cannot be read as a NumPy array: {error}") from error
+        return wide
 
 
-class _Capsule:
-    """Hands an exported capsule on to NumPy."""
-
-    def __init__(self, capsule: Any):
-        self._capsule = capsule
-
-    def __dlpack__(self, **_: Any) -> Any:
-        return self._capsule
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return _DLPACK_CPU, 0
+def _from_bfloat16(array: Any) -> np.ndarray | None:
+    """A DLPack array of bfloat16, which NumPy refuses, as float32; None if it is something else."""
+    try:
+        capsule = array.__dlpack__()  # keeps the memory alive while it is read
+    except (BufferError, RuntimeError, TypeError, ValueError):
+        return None
+    tensor = _dlpack_tensor(capsule)
+    if (tensor.type_code, tensor.bits, tensor.lanes) != (_DLPACK_BFLOAT, 16, 1):
+        return None
+    return _read_bfloat16(tensor)
 
 
 class _DLTensor(ctypes.Structure):
@@ -171,14 +168,20 @@ def _check_frames(name: str, array: np.ndarray, axes: tuple[str, ...], encoder_s
     if encoder_size is not None and array.shape[-2] != encoder_size:
         swapped = ": it looks transposed" if array.shape[-1] == encoder_size else ""
         raise InputError(f"{name} must be [{layout}] with E = {encoder_size}, got {list(array.shape)}{swapped}")
-    if array.shape[-1] > _MAX_FRAMES:
-        raise InputError(f"{name} has {array.shape[-1]} frames, more than {_MAX_FRAMES}")
+    if array.shape[-1] > MAX_FRAMES:
+        raise InputError(f"{name} has {array.shape[-1]} frames, more than {MAX_FRAMES}")
 
 
 def _check_lengths(lengths: Any, available: np.ndarray) -> np.ndarray:
     if lengths is None:
         return available.astype(np.int32)
-    counts = np.asarray(lengths) if isinstance(lengths, (list, tuple, int)) else to_numpy(lengths, "lengths")
+    if isinstance(lengths, (list, tuple, int)):
+        try:
+            counts = np.asarray(lengths)
+        except ValueError as error:
+            raise InputError(f"lengths must be integers [B]: {error}") from None
+    else:
+        counts = to_numpy(lengths, "lengths")
     if counts.shape != available.shape:
         raise InputError(f"lengths must have one entry for each of the {len(available)} rows, got {list(counts.shape)}")
     if counts.size and not np.issubdtype(counts.dtype, np.integer):

@@ -52,7 +52,12 @@ class DecoderState:
 
     def select(self, index: Any) -> DecoderState:
         """The streams at ``index`` (integers [N]), in that order."""
-        index = np.asarray(index, np.intp).reshape(-1)
+        index = np.atleast_1d(index)
+        if index.ndim != 1 or (index.size and not np.issubdtype(index.dtype, np.integer)):
+            raise InputError(f"index must be integers [N], got {index.dtype} {list(index.shape)}")
+        if index.size and not (-len(self) <= index.min() and index.max() < len(self)):
+            raise InputError(f"index must be from 0 to {len(self) - 1}, the streams there are, got {index.tolist()}")
+        index = index.astype(np.intp)
         return DecoderState(self.consumed[index], self.overshoot[index], self.network.select(index))
 
     @staticmethod
@@ -61,6 +66,8 @@ class DecoderState:
         states = list(states)
         if not states:
             raise InputError("join needs at least one state")
+        if not all(states[0].network.like(state.network) for state in states[1:]):
+            raise InputError("states of decoders with different networks cannot be joined")
         return DecoderState(
             np.concatenate([state.consumed for state in states]),
             np.concatenate([state.overshoot for state in states]),
@@ -223,8 +230,10 @@ class Decoder:
         frames, lengths = encoder_frames(encoder_out, lengths, self.spec.encoder_size, self.network.frame_dtype)
         if state is None:
             state = self._fresh(len(lengths))
-        elif not isinstance(state, DecoderState) or type(state.network) is not type(self._start):
-            raise InputError(f"state must be what this decoder's decode_chunk returned, got {type(state).__name__}")
+        elif not isinstance(state, DecoderState):
+            raise InputError(f"state must be what decode_chunk returned, got {type(state).__name__}")
+        elif not self._start.like(state.network):
+            raise InputError("state is that of a decoder with another network")
         elif len(state) != len(lengths):
             raise InputError(f"state has {len(state)} streams, encoder_out has {len(lengths)} rows")
         if not len(lengths):

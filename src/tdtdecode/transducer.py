@@ -11,7 +11,10 @@ import numpy as np
 from .errors import InputError
 
 MAX_DURATION = 1 << 20
-"""Longest duration accepted, in frames: far beyond any model, and safe from int32 overflow."""
+"""Longest duration accepted, in frames: far beyond any model."""
+
+MAX_FRAMES = 1 << 30
+"""Most frames in a row: with any duration on top they still fit an int32."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import InputError
 from ..hypothesis import Hypothesis
 from ..search import Greedy
-from ..transducer import TransducerSpec
+from ..transducer import MAX_FRAMES, TransducerSpec
 
 if TYPE_CHECKING:
     from . import KernelSet
@@ -53,6 +53,8 @@ class GreedySearch:
         lengths = np.asarray(lengths)
         if lengths.ndim != 1 or (lengths.size and not np.issubdtype(lengths.dtype, np.integer)):
             raise InputError(f"lengths must be integers [B], got {lengths.dtype} {list(lengths.shape)}")
+        if lengths.size and not 0 <= lengths.min() <= lengths.max() <= MAX_FRAMES:
+            raise InputError(f"lengths must be from 0 to {MAX_FRAMES}, got {lengths.min()} to {lengths.max()}")
         self.spec = spec
         self.options = options
         self._kernels = kernels

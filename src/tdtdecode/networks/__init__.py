@@ -19,6 +19,9 @@ class NetworkState(Protocol):
     def join(self, others: list[Self]) -> Self:
         """These rows, then those of the others."""
 
+    def like(self, other: Any) -> bool:
+        """Whether the other is of the same form, so that rows of both could be joined."""
+
 
 class Workspace(Protocol):
     """One decode call's buffers: the predictor's state of B rows, by slot, and their encoder frames."""

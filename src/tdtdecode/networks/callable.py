@@ -89,6 +89,10 @@ class CallableState:
             parts += other.parts
         return CallableState(parts, np.concatenate(places, axis=1))
 
+    def like(self, other: Any) -> bool:
+        widths = [g.shape[1] for _, g in self.parts[:1] + getattr(other, "parts", ())[:1]]
+        return isinstance(other, CallableState) and len(set(widths)) <= 1
+
 
 class _Workspace:
     def __init__(self, network: CallableNetwork, frames: np.ndarray, state: CallableState):

@@ -101,6 +101,13 @@ class ArrayState:
         columns = zip(*(state.arrays for state in (self, *others)))
         return ArrayState(tuple(np.concatenate(c, axis) for c, axis in zip(columns, self.axes)), self.axes)
 
+    def like(self, other: Any) -> bool:
+        return isinstance(other, ArrayState) and self._form() == other._form()
+
+    def _form(self) -> list[tuple[np.dtype, tuple[int, ...]]]:
+        """Each array's dtype, and its shape without the row axis."""
+        return [(a.dtype, a.shape[:axis] + a.shape[axis + 1 :]) for a, axis in zip(self.arrays, self.axes)]
+
 
 def _array_state(first: np.ndarray, states: tuple[np.ndarray, ...]) -> ArrayState:
     """Rows of [B, ...] and of states [L, B, H]."""
