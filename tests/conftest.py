@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ LAYOUT_FILES = {
     "split": ("decoder.onnx", "joiner.onnx"),
     "combined": ("decoder_joint-model.onnx",),
 }
+RANDOM_DECODES = int(os.environ.get("TDTDECODE_TEST_DECODES", "100000"))
+"""How many utterances the random comparisons decode: between kernel sets, and again between networks."""
 KERNELS = [kernels.name for kernels in tdt.kernels.available()]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import numpy as np
@@ -13,10 +12,9 @@ from hypothesis.extra import numpy as npst
 
 import tdtdecode as tdt
 from tests.compare import check_traces, check_same_hypotheses, traced_decode
-from tests.conftest import KERNELS, RandomTransducer, random_frames
+from tests.conftest import KERNELS, RANDOM_DECODES, RandomTransducer, random_frames
 
 INF, NAN = np.inf, np.nan
-RANDOM_DECODES = int(os.environ.get("TDTDECODE_TEST_DECODES", "100000"))
 
 
 def decide(kernels, rows, spec, blank_penalty=0.0):

@@ -11,7 +11,7 @@ from benches.random_weights import ACTIVATIONS, Weights
 from tdtdecode.bundle import CombinedTransducer, read_bundle, reading
 from tdtdecode.bundle.cut import CannotSplit
 from tests.compare import check_traces, check_same_hypotheses, traced_decode
-from tests.conftest import random_frames
+from tests.conftest import RANDOM_DECODES, random_frames
 
 SIZES = {"encoder_size": 16, "predictor_size": 12, "joint_size": 10, "tokens_per_second": None}
 
@@ -61,16 +61,20 @@ CONFIGURATIONS = [
 ]
 
 
+LAYOUTS = ["split", "combined", "genai", "whole"]
+
+
 @pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=lambda c: "-".join(map(str, c.values())))
-@pytest.mark.parametrize("layout", ["split", "combined", "genai", "whole"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_random_decodes_equal_numpy(tmp_path, monkeypatch, configuration, layout):
     options = {"durations": (0, 1, 2, 3, 4), **SIZES, **configuration}
     if layout == "genai" and not options["durations"]:
         options["durations"] = (0,)  # the layout speaks of TDT alone
     if layout == "whole":
         whole_graph(monkeypatch)
+    searches = tdt.Greedy(), tdt.Greedy(max_symbols=2, blank_penalty=2.0)
     batch, ties, decodes = 100, 0, 0
-    for seed in range(6):
+    for seed in range(max(1, RANDOM_DECODES // (len(CONFIGURATIONS) * len(LAYOUTS) * len(searches) * batch))):
         directory = tmp_path / str(seed)
         make_bundle(directory, "combined" if layout == "whole" else layout, seed=seed, **options)
         bundle = read_bundle(directory, durations=options["durations"])
@@ -78,14 +82,14 @@ def test_random_decodes_equal_numpy(tmp_path, monkeypatch, configuration, layout
         ours = tdt.Decoder.from_bundle(bundle)
         numpy = tdt.Decoder(numpy_network(random_weights(seed=seed, **options)), bundle.spec, kernels="reference")
         frames, lengths = random_frames(batch, 16, 20, seed)
-        for search in (tdt.Greedy(), tdt.Greedy(max_symbols=2, blank_penalty=2.0)):
+        for search in searches:
             (_, reference), (_, other) = (traced_decode(d, frames, lengths, search) for d in (numpy, ours))
             ties += check_traces(reference, other, bundle.spec)
             decodes += batch
     assert ties <= decodes // 100
 
 
-@pytest.mark.parametrize("layout", ["split", "combined", "genai", "whole"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_reduced_precision_does_not_depend_on_neighbours(tmp_path, monkeypatch, layout, precision):
     if layout == "whole":
