@@ -11,7 +11,7 @@ ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
 
 @lru_cache(maxsize=None)
-def library() -> ctypes.CDLL:
+def load_nvrtc() -> ctypes.CDLL:
     """The library of the nvidia-cuda-nvrtc wheel; ImportError without it."""
     spec = importlib.util.find_spec("nvidia")
     for folder in spec.submodule_search_locations if spec else ():
@@ -22,7 +22,7 @@ def library() -> ctypes.CDLL:
 
 def compile_source(source: str, name: str, architecture: int, include: list[Path]) -> str:
     """PTX of a source for sm_<architecture>; RuntimeError with the compiler's log where it does not compile."""
-    nvrtc, program = library(), ctypes.c_void_p()
+    nvrtc, program = load_nvrtc(), ctypes.c_void_p()
     _check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), name.encode(), 0, None, None))
     options = ["-std=c++17", f"-arch=compute_{architecture}", *(f"-I{folder}" for folder in include)]
     arguments = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
@@ -35,7 +35,7 @@ def compile_source(source: str, name: str, architecture: int, include: list[Path
 
 
 def _text(program: ctypes.c_void_p, what: str) -> str:
-    nvrtc, size = library(), ctypes.c_size_t()
+    nvrtc, size = load_nvrtc(), ctypes.c_size_t()
     _check(getattr(nvrtc, f"nvrtcGet{what}Size")(program, ctypes.byref(size)))
     buffer = ctypes.create_string_buffer(size.value)
     _check(getattr(nvrtc, f"nvrtcGet{what}")(program, buffer))

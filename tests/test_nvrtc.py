@@ -40,7 +40,7 @@ extern "C" __global__ void rules(const float* rows, tdt::RowLayout layout, float
 @pytest.fixture(autouse=True)
 def compiler():
     try:
-        nvrtc.library()
+        nvrtc.load_nvrtc()
     except ImportError as error:
         pytest.skip(str(error))
 
