@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 
 import numpy as np
@@ -124,7 +125,8 @@ class TestRow:
         vocab_size = data.draw(st.integers(1, 40))
         table = data.draw(st.lists(st.integers(0, 9), max_size=6))
         spec = tdt.TransducerSpec(vocab_size, tuple(table), data.draw(st.integers(0, vocab_size)))
-        numbers = st.sampled_from([NAN, INF, -INF, -0.0, 0.0, 3e38, -3e38, 1.0]) | st.floats(-50, 50, width=32)
+        special = np.array([NAN, INF, -INF, -0.0, 0.0, 3e38, -3e38, 1.0], np.float32)
+        numbers = st.sampled_from(special.tolist()) | st.floats(-50, 50, width=32)
         rows = data.draw(npst.arrays(np.float32, (3, spec.joint_width), elements=numbers))
         penalty = data.draw(st.sampled_from([0.0, 1.0, -1.0, 1e38, -3e38]))
         decisions, logprobs = decide("reference", rows, spec, penalty)
@@ -241,7 +243,8 @@ def test_traced_decisions_are_identical_on_every_kernel_set():
 
 class TestChoice:
     def test_all_names(self):
-        assert KERNELS[:2] == ["reference", "jit"] and "cpu-baseline" in KERNELS
+        first = ["reference", "jit"] if importlib.util.find_spec("numba") else ["reference"]
+        assert KERNELS[: len(first) + 1] == [*first, "cpu-baseline"]
         assert tdt.kernels.get("auto") == tdt.kernels.get("cpu") == tdt.kernels.available()[-1]
 
     def test_environment_forces_an_instruction_set(self, monkeypatch):
