@@ -7,6 +7,12 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
 namespace tdt::cpu {
 
 constexpr int kLanes = 16;
@@ -37,6 +43,8 @@ inline Floats load(const float* x) {
   return v;
 }
 
+inline void store(float* x, Floats v) { std::memcpy(x, &v, sizeof v); }
+
 inline Floats all(float x) { return Floats{} + x; }
 
 template <class To, class From>
@@ -45,6 +53,20 @@ inline To bits_of(From from) {
   To to;
   std::memcpy(&to, &from, sizeof to);
   return to;
+}
+
+// a * b + c, rounded once where the instruction set can. Everything else in these sources is compiled without
+// contraction, so this is the one place where the baseline differs from its betters.
+inline Floats multiply_add(Floats a, Floats b, Floats c) {
+#if defined(__AVX512F__)
+  return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+  return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__ARM_NEON) && defined(__aarch64__) && defined(__GNUC__)
+  return (Floats)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  return a * b + c;
+#endif
 }
 
 }  // namespace TDT_ISA

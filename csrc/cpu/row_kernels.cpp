@@ -6,32 +6,11 @@
 
 #include <cmath>
 
+#include "elementwise.h"
 #include "lanes.h"
 
 namespace tdt::cpu::TDT_ISA {
 namespace {
-
-// e^x for x <= 0, to 2 units in the last place; 0 from -87 down.
-// x = n ln 2 + r with |r| <= ln 2 / 2; e^r by its Taylor polynomial of degree 7 (truncation below 6e-9).
-inline Floats exp_nonpositive(Floats x) {
-  constexpr float kLog2e = 1.44269504088896341f, kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
-  const Floats bounded = x > -87.0f ? x : all(-87.0f);
-  const Floats shifted = bounded * kLog2e + kRound;
-  const Floats n = shifted - kRound;
-  const Floats r = (bounded - n * kLn2High) - n * kLn2Low;
-  Floats p = all(1.0f / 5040);
-  p = p * r + 1.0f / 720;
-  p = p * r + 1.0f / 120;
-  p = p * r + 1.0f / 24;
-  p = p * r + 1.0f / 6;
-  p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  // The low bits of `shifted` hold n; moved to the exponent they scale by 2^n.
-  const Words scale = (bits_of<Words>(shifted) << 23) + 0x3f800000u;
-  return x > -87.0f ? p * bits_of<Floats>(scale) : Floats{};
-}
 
 // The last, partial group of lanes, filled up with "no number".
 struct Tail {

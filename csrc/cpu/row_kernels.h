@@ -1,4 +1,4 @@
-// The loops over joint rows, compiled once per instruction set and listed in one table.
+// The loops over joint rows, compiled once per instruction set.
 #pragma once
 
 #include <cstddef>
@@ -12,14 +12,5 @@ namespace tdt::cpu {
 using DecideRows = void (*)(const float* rows, std::size_t count, const RowLayout& layout, float blank_penalty,
                             std::int32_t* tokens, std::int32_t* durations, float* token_logprobs,
                             float* duration_logprobs);
-
-struct RowKernels {
-  const char* isa;    // "baseline", "avx2", "avx512"
-  bool (*supported)();  // by this processor and operating system
-  DecideRows decide;
-};
-
-// Every instruction set compiled into this build, slowest first.
-const RowKernels* row_kernels(std::size_t* count);
 
 }  // namespace tdt::cpu

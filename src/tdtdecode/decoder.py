@@ -105,6 +105,7 @@ class Decoder:
         self.search = _checked_search(search)
         self.kernels = kernel_sets.get(kernels)
         self.vocabulary = vocabulary
+        self._program = network.program(self.kernels)
         self._start = network.start(_blank(spec))
 
     @classmethod
@@ -240,10 +241,14 @@ class Decoder:
             return [], state
 
         greedy = kernel_sets.GreedySearch(self.spec, search, lengths, self.kernels, frame=state.overshoot)
-        workspace = self.network.workspace(frames, state.network)
-        (_lockstep if self.network.lockstep else _label_looping)(greedy, workspace)
-        after = DecoderState(state.consumed + lengths, greedy.frame - lengths, workspace.state())
-        return greedy.hypotheses(first_frame=state.consumed), after
+        if self._program is not None:
+            after = self._program.greedy(greedy, frames, state.network)
+        else:
+            workspace = self.network.workspace(frames, state.network)
+            (_lockstep if self.network.lockstep else _label_looping)(greedy, workspace)
+            after = workspace.state()
+        hypotheses = greedy.hypotheses(first_frame=state.consumed)
+        return hypotheses, DecoderState(state.consumed + lengths, greedy.frame - lengths, after)
 
     def detokenize(self, tokens: Iterable[int]) -> str:
         """The text of token ids."""

@@ -12,14 +12,14 @@ cdef extern from "tdt/row.h" namespace "tdt":
         int num_durations
         const int32_t* durations
 
-cdef extern from "row_kernels.h" namespace "tdt::cpu":
+cdef extern from "instruction_sets.h" namespace "tdt::cpu":
     ctypedef void (*DecideRows)(const float*, size_t, const RowLayout&, float, int32_t*, int32_t*, float*,
                                 float*) noexcept nogil
-    cdef cppclass RowKernels:
-        const char* isa
+    cdef cppclass InstructionSet:
+        const char* name
         bint (*supported)() noexcept nogil
         DecideRows decide
-    const RowKernels* row_kernels(size_t* count) noexcept nogil
+    const InstructionSet* c_instruction_sets "tdt::cpu::instruction_sets"(size_t* count) noexcept nogil
 
 cdef extern from "greedy.h" namespace "tdt::cpu":
     cdef cppclass Decisions:
@@ -49,8 +49,8 @@ cdef extern from "greedy.h" namespace "tdt::cpu":
 def instruction_sets():
     """Every instruction set of this build, slowest first, as (name, whether this machine has it)."""
     cdef size_t count
-    cdef const RowKernels* table = row_kernels(&count)
-    return [((<bytes>table[i].isa).decode(), bool(table[i].supported())) for i in range(<Py_ssize_t>count)]
+    cdef const InstructionSet* table = c_instruction_sets(&count)
+    return [((<bytes>table[i].name).decode(), bool(table[i].supported())) for i in range(<Py_ssize_t>count)]
 
 
 cdef class RowDecider:
@@ -59,9 +59,9 @@ cdef class RowDecider:
 
     def __cinit__(self, str isa):
         cdef size_t count
-        cdef const RowKernels* table = row_kernels(&count)
+        cdef const InstructionSet* table = c_instruction_sets(&count)
         for i in range(<Py_ssize_t>count):
-            if (<bytes>table[i].isa).decode() == isa and table[i].supported():
+            if (<bytes>table[i].name).decode() == isa and table[i].supported():
                 self.kernel = table[i].decide
                 return
         raise ValueError(f"instruction set {isa!r} is not available on this machine")

@@ -35,6 +35,8 @@ class GreedySearch:
         Number N of rows that want a joint row; 0 when the search is done.
     slots, frames:
         int32 [N] each: which rows want one, and of which of their frames. Views, rewritten by `step`.
+    positions:
+        int32 [3, B]: each row's next frame, the tokens emitted there, and its length.
     """
 
     def __init__(
@@ -60,10 +62,10 @@ class GreedySearch:
         self._kernels = kernels
         self._durations = spec.duration_table
         batch = len(lengths)
-        self._positions = np.zeros((3, batch), np.int32)
-        self._positions[0] = 0 if frame is None else frame
-        self._positions[1] = 0 if symbols is None else symbols
-        self._positions[2] = lengths
+        self.positions = np.zeros((3, batch), np.int32)
+        self.positions[0] = 0 if frame is None else frame
+        self.positions[1] = 0 if symbols is None else symbols
+        self.positions[2] = lengths
         self._queue = np.empty((2, batch), np.int32)
         self._decisions = np.empty((2, batch), np.int32)
         self._logprobs = np.empty((2, batch), np.float32)
@@ -85,12 +87,12 @@ class GreedySearch:
     @property
     def frame(self) -> np.ndarray:
         """int32 [B]: each row's next frame; at or past its length once it is done."""
-        return self._positions[0]
+        return self.positions[0]
 
     @property
     def symbols(self) -> np.ndarray:
         """int32 [B]: tokens emitted so far at each row's next frame."""
-        return self._positions[1]
+        return self.positions[1]
 
     def step(self, rows: np.ndarray, hold: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Take the joint rows that were asked for, float32 [N, V + 1 + D] in the order of `slots`.
@@ -127,7 +129,7 @@ class GreedySearch:
             self.spec.blank,
             self.options.max_symbols,
             hold,
-            self._positions,
+            self.positions,
             self._log,
             self._log_logprobs,
             self._logged,
@@ -138,10 +140,20 @@ class GreedySearch:
 
     def resume(self, slots: np.ndarray) -> None:
         """Let rows that were held ask again, as far as they are still inside the audio."""
-        waiting = slots[self.frame[slots] < self._positions[2, slots]]
+        waiting = slots[self.frame[slots] < self.positions[2, slots]]
         self._queue[0, self.pending : self.pending + len(waiting)] = waiting
         self._queue[1, self.pending : self.pending + len(waiting)] = self.frame[waiting]
         self.pending += len(waiting)
+
+    def finish(self, log: np.ndarray, logprobs: np.ndarray) -> None:
+        """Take the result of a compiled run, which has moved `positions` on to the end.
+
+        ``log`` is int32 [4, N]: slots, tokens, frames and durations of all that was emitted; ``logprobs`` is
+        float32 [2, N].
+        """
+        self._log, self._log_logprobs = log, logprobs
+        self._logged = log.shape[1]
+        self.pending = 0
 
     def hypotheses(self, first_frame: np.ndarray | int = 0) -> list[Hypothesis]:
         """What each of the B rows emitted since this search began; ``first_frame`` [B] is added to its frames."""
@@ -149,8 +161,8 @@ class GreedySearch:
         order = np.argsort(slot, kind="stable")
         slot, token, frame, duration = self._log[:, order]
         token_logprob, duration_logprob = self._log_logprobs[:, order]
-        frame = (frame + np.broadcast_to(first_frame, self._positions.shape[1:])[slot]).astype(np.int32)
-        ends = np.cumsum(np.bincount(slot, minlength=self._positions.shape[1]))
+        frame = (frame + np.broadcast_to(first_frame, self.positions.shape[1:])[slot]).astype(np.int32)
+        ends = np.cumsum(np.bincount(slot, minlength=self.positions.shape[1]))
         return [
             Hypothesis(
                 token[a:b].copy(),

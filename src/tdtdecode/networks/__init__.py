@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from ..kernels import GreedySearch, KernelSet
 
 
 class NetworkState(Protocol):
@@ -39,6 +42,13 @@ class Workspace(Protocol):
         """The state of all B rows. Ends the workspace."""
 
 
+class Program(Protocol):
+    """A network compiled together with the searches on it: one call runs a whole decode."""
+
+    def greedy(self, search: GreedySearch, frames: np.ndarray, state: Any) -> NetworkState:
+        """Run a search to its end on ``frames`` [B, T, E] from the state of its rows; the state they end in."""
+
+
 class Network(Protocol):
     """Computes joint rows for a search. Shared by calls and threads: what changes lives in the workspace."""
 
@@ -51,6 +61,9 @@ class Network(Protocol):
 
     def start(self, blank: int) -> NetworkState:
         """The state of one row before its first frame: the predictor run on blank from nothing."""
+
+    def program(self, kernels: KernelSet) -> Program | None:
+        """The compiled whole for these kernels; None where they drive the network step by step."""
 
     def workspace(self, frames: np.ndarray, state: Any) -> Workspace:
         """A workspace for ``frames`` [B, T, E] of ``frame_dtype``, contiguous, going on from B rows of its state."""

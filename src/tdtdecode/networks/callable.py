@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..kernels import KernelSet
 
 
 class CallableNetwork:
@@ -47,6 +50,9 @@ class CallableNetwork:
     def start(self, blank: int) -> CallableState:
         g, state = self.predict_checked(np.array([blank], np.int32), None)
         return CallableState(((state, g),), np.zeros((2, 1), np.intp))
+
+    def program(self, kernels: KernelSet) -> None:
+        return None
 
     def workspace(self, frames: np.ndarray, state: CallableState) -> _Workspace:
         return _Workspace(self, frames, state)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +11,12 @@ from ..bundle.graph import Graph, Port
 from ..bundle.transducers import CombinedTransducer, PredictorGraph, Shape, SplitTransducer, width
 from ..errors import InputError
 from ..sessions import CPU_PROVIDERS, ForkSafeSession, default_options
+from .state import ArrayState, array_state
 
 if TYPE_CHECKING:
     import onnxruntime as ort
+
+    from ..kernels import KernelSet
 
 MAX_ROWS = 256
 """Most rows given to one run: beyond it batching gains nothing and the buffers only grow."""
@@ -38,6 +40,9 @@ class OrtNetwork:
         The caller's own options, used as they are in place of ours.
     providers:
         Execution providers, default CPU alone.
+
+    Its states are `ArrayState`: for split graphs the predictor's output [B, H], then its states [L, B, H]; for whole
+    graphs the last token int32 [B], which the predictor has yet to see, then the states before it.
     """
 
     name = "ort"
@@ -67,51 +72,20 @@ class OrtNetwork:
     def start(self, blank: int) -> ArrayState:
         first = np.array([blank], np.int32)
         if isinstance(self._transducer, CombinedTransducer):
-            return _array_state(first, _zero_states(self._transducer))
+            return array_state(first, _zero_states(self._transducer))
         graph, only = self._transducer.predictor, np.zeros(1, np.intp)
         states = _zero_states(graph)
         g = np.zeros((1, width(graph.output_shape)), self._transducer.joint.predictor.dtype)
         _PredictorRuns(graph, self._predictor, 1).run(g, states, only, first, only)
-        return _array_state(g, states)
+        return array_state(g, states)
+
+    def program(self, kernels: KernelSet) -> None:
+        return None
 
     def workspace(self, frames: np.ndarray, state: ArrayState) -> _SplitWorkspace | _WholeWorkspace:
         if isinstance(self._transducer, SplitTransducer):
             return _SplitWorkspace(self._transducer, self._predictor, self._joint, frames, state)
         return _WholeWorkspace(self._transducer, self._joint, frames, state)
-
-
-@dataclass(frozen=True, eq=False)
-class ArrayState:
-    """Rows of a predictor's state as arrays, each with its row axis.
-
-    Split graphs: the predictor's output [B, H], then its states [L, B, H]. Whole graphs: the last token int32 [B],
-    which the predictor has yet to see, then the states before it.
-    """
-
-    arrays: tuple[np.ndarray, ...]
-    axes: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.arrays[0])
-
-    def select(self, index: np.ndarray) -> ArrayState:
-        return ArrayState(tuple(a.take(index, axis) for a, axis in zip(self.arrays, self.axes)), self.axes)
-
-    def join(self, others: list[ArrayState]) -> ArrayState:
-        columns = zip(*(state.arrays for state in (self, *others)))
-        return ArrayState(tuple(np.concatenate(c, axis) for c, axis in zip(columns, self.axes)), self.axes)
-
-    def like(self, other: Any) -> bool:
-        return isinstance(other, ArrayState) and self._form() == other._form()
-
-    def _form(self) -> list[tuple[np.dtype, tuple[int, ...]]]:
-        """Each array's dtype, and its shape without the row axis."""
-        return [(a.dtype, a.shape[:axis] + a.shape[axis + 1 :]) for a, axis in zip(self.arrays, self.axes)]
-
-
-def _array_state(first: np.ndarray, states: tuple[np.ndarray, ...]) -> ArrayState:
-    """Rows of [B, ...] and of states [L, B, H]."""
-    return ArrayState((first, *states), (0, *(1 for _ in states)))
 
 
 def _zero_states(graph: PredictorGraph | CombinedTransducer) -> tuple[np.ndarray, ...]:
@@ -241,7 +215,7 @@ class _SplitWorkspace:
         self._predictor.run(self._g, self._states, parents, tokens, slots)
 
     def state(self) -> ArrayState:
-        return _array_state(self._g, self._states)
+        return array_state(self._g, self._states)
 
 
 class _WholeWorkspace:
@@ -283,4 +257,4 @@ class _WholeWorkspace:
         self._tokens[slots] = tokens
 
     def state(self) -> ArrayState:
-        return _array_state(self._tokens, self._states)
+        return array_state(self._tokens, self._states)

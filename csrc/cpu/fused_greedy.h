@@ -1,0 +1,142 @@
+// Greedy search over many utterances with a packed network: the whole loop in one call.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <vector>
+
+#include "instruction_sets.h"
+#include "network.h"
+#include "screening.h"
+#include "tdt/transition.h"
+#include "team.h"
+
+namespace tdt::cpu {
+
+struct GreedyOptions {
+  int max_symbols;
+  float blank_penalty;
+};
+
+// B utterances and where each stands. States are [L, B, H], predictions [B, J], without padding.
+struct Utterances {
+  int count;                     // B
+  const float* frames;           // [B, max_frames, E]
+  std::ptrdiff_t max_frames;
+  const std::int32_t* lengths;   // [B]
+  const std::int32_t* order;     // [B] permutation: who comes first
+  std::int32_t* frame;           // [B] next frame of each, moved on
+  std::int32_t* symbols;         // [B] tokens emitted there, moved on
+  float *prediction, *hidden, *cell;  // states, moved on
+};
+
+// Emitted tokens of all utterances; those of one stand in the order of their emission.
+struct Emissions {
+  std::vector<std::int32_t> utterance, token, frame, duration;
+  std::vector<float> token_logprob, duration_logprob;
+};
+
+// Rows are places that one utterance after another takes, so that products stay full. In each pass the encoder frames
+// that are new are projected, each waiting row's next few frames are scored together, every row is decided up to its
+// next token, and the predictor runs for the rows that emitted.
+//
+// All threads run the same passes: each computes its share of the outputs of every product, thread 0 does what lies
+// between. An output's sum is one thread's, so results do not depend on their number.
+class FusedGreedy {
+ public:
+  FusedGreedy(const Network& network, const InstructionSet& isa, const GreedyOptions& options, const Utterances& utterances,
+              int threads);
+
+  // Throws std::bad_alloc where the emissions outgrow the memory.
+  void run(Emissions* emissions);
+
+ private:
+  struct Row {
+    int utterance = -1;  // none: free
+    Position at = {0, 0};
+    int parity = 0;      // which of the two buffers of layer inputs is current
+    int window = 0;      // frames from at.frame on that this pass scores ...
+    int scored = 0;      // ... and the place of the first among the pass's scored frames
+    bool emitted = false;
+    int token = 0, token_frame = 0, token_scored = 0, duration = 0;
+    float token_logprob = 0.0f, duration_logprob = 0.0f;
+  };
+
+  // What each thread has for itself.
+  struct Private {
+    std::vector<float> hidden;  // [scored, joint]
+    std::vector<const float*> rows;
+    std::vector<float*> outs;
+    std::vector<StagedRow> staged, screened;
+    std::vector<char> stage, screen_stage;
+    std::vector<float> screen_row, screen_values;
+    std::vector<std::int32_t> screen_outputs, screen_found;
+  };
+
+  // Memory aligned for whole vectors.
+  template <class T>
+  class Buffer {
+   public:
+    void resize(std::size_t size) {
+      memory_.assign(size + kAlignment / sizeof(T), T{});
+      const std::size_t past = reinterpret_cast<std::uintptr_t>(memory_.data()) % kAlignment;
+      first_ = past ? (kAlignment - past) / sizeof(T) : 0;
+    }
+    T* data() { return memory_.data() + first_; }
+
+   private:
+    std::vector<T> memory_;
+    std::size_t first_ = 0;
+  };
+
+  void work(int thread);
+  void plan();
+  void admit(Row& row, int utterance);
+  void release(Row& row);
+  void project(int thread);
+  void score(int thread);
+  void decide_rows(int thread);
+  void collect();
+  void rescore(int thread);
+  void predict(int thread);
+  void multiply(int thread, const Matrix& matrix, const std::vector<StagedRow>& staged, int count);
+
+  bool screens() const { return network_.screen.panels != nullptr; }
+  float* inputs(int layer, int row, int parity);
+  float* own(int layer, int row, int parity) { return inputs(layer, row, parity) + network_.inputs_from_below(layer); }
+  float* cell(int layer, int row) { return cells_.data() + (static_cast<std::size_t>(layer) * rows_.size() + row) * network_.hidden; }
+  float* prediction(int row) { return predictions_.data() + static_cast<std::size_t>(row) * network_.joint; }
+  float* logits(int scored) { return logits_.data() + static_cast<std::size_t>(scored) * network_.output.outputs; }
+  float* projected(int row, int frame);
+
+  const Network& network_;
+  const InstructionSet& isa_;
+  const GreedyOptions options_;
+  const Utterances& utterances_;
+  Emissions* emissions_ = nullptr;
+
+  int threads_, max_window_, scored_at_once_, keep_at_once_;
+  std::vector<Row> rows_;
+  std::vector<std::size_t> input_offsets_;
+  Buffer<float> inputs_, cells_, predictions_, projected_, gates_, logits_, kept_;
+  std::vector<int> projected_frame_;  // [row, max_window]: which frame lies there, -1 for none
+  std::vector<Private> private_;
+
+  // The pass, written by thread 0 and read by all.
+  struct ScoredFrame {
+    int row, frame;
+  };
+  int next_ = 0;                      // of the order
+  std::vector<ScoredFrame> missing_;  // frames to project
+  std::vector<ScoredFrame> scored_;
+  std::vector<int> pending_;          // rows that are scored
+  std::vector<int> emitted_;          // rows that emitted
+  std::vector<std::size_t> kept_for_;  // emissions whose hidden vectors are kept
+  bool done_ = false, rescore_ = false;
+  std::exception_ptr failure_;
+  Team team_;
+};
+
+}  // namespace tdt::cpu

@@ -1,0 +1,90 @@
+// Threads that work on one call together, and go with it: nothing is left to spin, to wait or to survive a fork.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#if defined(__x86_64__) || defined(_M_X64)
+#include <immintrin.h>
+#endif
+
+namespace tdt::cpu {
+
+class Team {
+ public:
+  // Calls work(thread) on `threads` threads, this one among them as number 0, and returns when all are done. Where the
+  // system refuses so many, those it gave do the work. `work` must not throw.
+  template <class Work>
+  void run(int threads, Work work) {
+    std::vector<std::thread> others;
+    others.reserve(threads > 1 ? threads - 1 : 0);
+    try {
+      while (static_cast<int>(others.size()) + 1 < threads) {
+        const int number = static_cast<int>(others.size()) + 1;
+        others.emplace_back([this, work, number] {
+          started_.wait_for(1);
+          work(number);
+        });
+      }
+    } catch (const std::system_error&) {
+    }
+    size_ = static_cast<int>(others.size()) + 1;
+    started_.raise();
+    work(0);
+    for (std::thread& other : others) other.join();
+  }
+
+  int size() const { return size_; }
+
+  // Until every thread is here. What they wrote before is then seen by all.
+  void barrier() {
+    if (size_ == 1) return;
+    const unsigned generation = passed_.value();
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
+      arrived_.store(0, std::memory_order_relaxed);
+      passed_.raise();
+    } else {
+      passed_.wait_for(generation + 1);
+    }
+  }
+
+ private:
+  // A counter to wait on: at first in a short loop, since the others are a few microseconds away, then asleep.
+  class Signal {
+   public:
+    unsigned value() const { return value_.load(std::memory_order_acquire); }
+    void raise() {
+      {
+        std::lock_guard<std::mutex> lock(mutex_);
+        value_.fetch_add(1, std::memory_order_acq_rel);
+      }
+      condition_.notify_all();
+    }
+    void wait_for(unsigned value) {
+      for (int spin = 0; spin < kSpins; ++spin) {
+        if (value_.load(std::memory_order_acquire) == value) return;
+#if defined(__x86_64__) || defined(_M_X64)
+        _mm_pause();
+#endif
+      }
+      std::unique_lock<std::mutex> lock(mutex_);
+      condition_.wait(lock, [&] { return value_.load(std::memory_order_acquire) == value; });
+    }
+
+   private:
+    static constexpr int kSpins = 2000;  // some 20 to 70 microseconds
+    std::atomic<unsigned> value_{0};
+    std::mutex mutex_;
+    std::condition_variable condition_;
+  };
+
+  int size_ = 1;
+  std::atomic<int> arrived_{0};
+  Signal started_, passed_;
+};
+
+}  // namespace tdt::cpu

@@ -1,0 +1,231 @@
+# cython: language_level=3
+"""A packed network and the searches that run on it, in C++."""
+
+import numpy as np
+
+from libc.stddef cimport ptrdiff_t, size_t
+from libc.stdint cimport int32_t, uintptr_t
+from libc.string cimport memcpy
+from libcpp.vector cimport vector
+
+
+cdef extern from "tdt/row.h" namespace "tdt":
+    cdef cppclass RowLayout:
+        int vocab_size
+        int blank
+        int num_durations
+        const int32_t* durations
+
+cdef extern from "instruction_sets.h" namespace "tdt::cpu":
+    cdef cppclass InstructionSet:
+        const char* name
+        bint (*supported)() noexcept nogil
+        bint widens_halves
+        bint multiplies_bytes
+    const InstructionSet* c_instruction_sets "tdt::cpu::instruction_sets"(size_t* count) noexcept nogil
+
+cdef extern from "matrix.h" namespace "tdt::cpu":
+    cdef enum class Format(int):
+        pass
+    cdef cppclass Matrix:
+        Format format
+        int outputs
+        int inputs
+        const void* panels
+        const float* bias
+        const float* scales
+        const int32_t* sums
+
+cdef extern from "network_kernels.h" namespace "tdt::cpu":
+    cdef enum class Activation(int):
+        pass
+
+cdef extern from "network.h" namespace "tdt::cpu":
+    cdef enum class TableKind(int):
+        pass
+    cdef cppclass CNetwork "tdt::cpu::Network":
+        RowLayout layout
+        Activation activation
+        int encoder_size
+        int predictor_size
+        int joint_size
+        int hidden
+        int joint
+        TableKind table_kind
+        int table_width
+        const float* table
+        int num_layers
+        const Matrix* layers
+        Matrix prediction
+        Matrix encoder
+        Matrix output
+        Matrix screen
+        const float* weight_norms
+        const float* weight_errors
+
+cdef extern from "fused_greedy.h" namespace "tdt::cpu":
+    cdef cppclass GreedyOptions:
+        int max_symbols
+        float blank_penalty
+    cdef cppclass Utterances:
+        int count
+        const float* frames
+        ptrdiff_t max_frames
+        const int32_t* lengths
+        const int32_t* order
+        int32_t* frame
+        int32_t* symbols
+        float* prediction
+        float* hidden
+        float* cell
+    cdef cppclass Emissions:
+        vector[int32_t] utterance
+        vector[int32_t] token
+        vector[int32_t] frame
+        vector[int32_t] duration
+        vector[float] token_logprob
+        vector[float] duration_logprob
+    cdef cppclass FusedGreedy:
+        FusedGreedy(const CNetwork&, const InstructionSet&, const GreedyOptions&, const Utterances&, int) except + nogil
+        void run(Emissions*) except + nogil
+
+
+cdef const InstructionSet* _instruction_set(str name) except NULL:
+    cdef size_t count
+    cdef const InstructionSet* table = c_instruction_sets(&count)
+    for i in range(<Py_ssize_t>count):
+        if (<bytes>table[i].name).decode() == name and table[i].supported():
+            return &table[i]
+    raise ValueError(f"instruction set {name!r} is not available on this machine")
+
+
+def widens_halves(str isa):
+    """Whether 16-bit weights are read as fast as memory gives them."""
+    return bool(_instruction_set(isa).widens_halves)
+
+
+def multiplies_bytes(str isa):
+    """Whether 8-bit products are faster than float32 ones."""
+    return bool(_instruction_set(isa).multiplies_bytes)
+
+
+cdef const void* _address(array) except NULL:
+    return <const void*><uintptr_t>array.ctypes.data
+
+
+cdef Matrix _matrix(packed) except *:
+    cdef Matrix matrix
+    matrix.format = <Format><int>packed.format
+    matrix.outputs = packed.outputs
+    matrix.inputs = packed.inputs
+    matrix.panels = _address(packed.panels)
+    matrix.bias = <const float*>_address(packed.bias)
+    matrix.scales = NULL
+    matrix.sums = NULL
+    if packed.scales is not None:
+        matrix.scales = <const float*>_address(packed.scales)
+        matrix.sums = <const int32_t*>_address(packed.sums)
+    return matrix
+
+
+cdef class CompiledNetwork:
+    """A `packing.PackedNetwork` on one instruction set. Its arrays are kept, and trusted to fit together."""
+    cdef CNetwork network
+    cdef const InstructionSet* isa
+    cdef vector[Matrix] layers
+    cdef object packed
+
+    def __cinit__(self, packed, str isa):
+        self.packed = packed
+        self.isa = _instruction_set(isa)
+        for layer in packed.layers:
+            self.layers.push_back(_matrix(layer))
+        self.network.layout.vocab_size = packed.vocab_size
+        self.network.layout.blank = packed.blank
+        self.network.layout.num_durations = len(packed.durations)
+        self.network.layout.durations = NULL
+        if len(packed.durations):
+            self.network.layout.durations = <const int32_t*>_address(packed.durations)
+        self.network.activation = <Activation><int>packed.activation
+        self.network.encoder_size = packed.encoder.inputs
+        self.network.predictor_size = packed.predictor_size
+        self.network.joint_size = packed.joint_size
+        self.network.hidden = packed.hidden
+        self.network.joint = packed.encoder.outputs
+        self.network.table_kind = <TableKind><int>packed.table_kind
+        self.network.table_width = packed.table.shape[1]
+        self.network.table = <const float*>_address(packed.table)
+        self.network.num_layers = <int>self.layers.size()
+        self.network.layers = self.layers.data()
+        self.network.encoder = _matrix(packed.encoder)
+        self.network.output = _matrix(packed.output)
+        if packed.prediction is not None:
+            self.network.prediction = _matrix(packed.prediction)
+        if packed.screen is not None:
+            self.network.screen = _matrix(packed.screen.matrix)
+            self.network.weight_norms = <const float*>_address(packed.screen.norms)
+            self.network.weight_errors = <const float*>_address(packed.screen.errors)
+
+    def greedy(self, const float[:, :, ::1] frames, const int32_t[::1] order, int32_t[:, ::1] positions,
+               float[:, ::1] prediction, float[:, :, ::1] hidden, float[:, :, ::1] cell, int max_symbols,
+               float blank_penalty, int threads):
+        """Greedy search over B > 0 utterances.
+
+        Parameters
+        ----------
+        frames:
+            [B, T, E].
+        order:
+            [B], a permutation: who comes first.
+        positions:
+            int32 [3, B]: next frame, symbols there, length. The first two are moved on.
+        prediction, hidden, cell:
+            [B, J], [L, B, H], [L, B, H]: the predictor's state, moved on.
+
+        Returns
+        -------
+        int32 [4, N] slots, tokens, frames and durations of what was emitted; float32 [2, N] log-probs.
+        """
+        cdef Py_ssize_t batch = frames.shape[0]
+        if frames.shape[2] != self.network.encoder_size or positions.shape[0] != 3 or positions.shape[1] != batch \
+                or order.shape[0] != batch or prediction.shape[0] != batch \
+                or prediction.shape[1] != self.network.joint_size or not batch or threads < 1:
+            raise ValueError("arrays do not fit the network")
+        if hidden.shape[0] != self.network.num_layers or cell.shape[0] != self.network.num_layers or \
+                (self.network.num_layers and (
+                    hidden.shape[1] != batch or hidden.shape[2] != self.network.predictor_size
+                    or cell.shape[1] != batch or cell.shape[2] != self.network.predictor_size)):
+            raise ValueError("states do not fit the network")
+        cdef Utterances utterances
+        utterances.count = <int>batch
+        utterances.frames = &frames[0, 0, 0] if frames.shape[1] else NULL
+        utterances.max_frames = frames.shape[1]
+        utterances.order = &order[0]
+        utterances.frame = &positions[0, 0]
+        utterances.symbols = &positions[1, 0]
+        utterances.lengths = &positions[2, 0]
+        utterances.prediction = &prediction[0, 0]
+        utterances.hidden = &hidden[0, 0, 0] if self.network.num_layers else NULL
+        utterances.cell = &cell[0, 0, 0] if self.network.num_layers else NULL
+        cdef GreedyOptions options
+        options.max_symbols = max_symbols
+        options.blank_penalty = blank_penalty
+        cdef Emissions emissions
+        cdef FusedGreedy* search
+        with nogil:
+            search = new FusedGreedy(self.network, self.isa[0], options, utterances, threads)
+            try:
+                search.run(&emissions)
+            finally:
+                del search
+        cdef Py_ssize_t count = <Py_ssize_t>emissions.token.size()
+        cdef int32_t[:, ::1] log = np.empty((4, count), np.int32)
+        cdef float[:, ::1] logprobs = np.empty((2, count), np.float32)
+        if count:
+            memcpy(&log[0, 0], emissions.utterance.data(), 4 * count)
+            memcpy(&log[1, 0], emissions.token.data(), 4 * count)
+            memcpy(&log[2, 0], emissions.frame.data(), 4 * count)
+            memcpy(&log[3, 0], emissions.duration.data(), 4 * count)
+            memcpy(&logprobs[0, 0], emissions.token_logprob.data(), 4 * count)
+            memcpy(&logprobs[1, 0], emissions.duration_logprob.data(), 4 * count)
+        return np.asarray(log), np.asarray(logprobs)

@@ -1,0 +1,185 @@
+"""Predictor and joint from their weights, with the search compiled around them: no call per step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import InputError
+from ..transducer import TransducerSpec
+from ..weights import Affine, TransducerWeights
+from .packing import MAX_INPUTS, Arithmetic, pack_network
+from .state import ArrayState, array_state
+
+if TYPE_CHECKING:
+    from ..kernels import GreedySearch, KernelSet
+
+PRECISIONS = ("float32", "bfloat16", "int8")
+
+SCREENED_OUTPUTS = 4096
+"""Outputs of the joint from which on screening saves more time than the log-probabilities cost afterwards."""
+
+
+class FusedNetwork:
+    """A transducer's weights, and the decode loops that are compiled around them.
+
+    Parameters
+    ----------
+    weights:
+        Predictor and joint.
+    spec:
+        The joint row's layout, which the weights must fit.
+    precision:
+        ``"float32"``: exact. ``"bfloat16"``: weights and what they are multiplied with rounded to bfloat16, float32
+        sums. ``"int8"``: int8 weights with a scale per output, 8-bit rows with a scale each, exact integer sums. None
+        depends on the batch.
+    threads:
+        Threads of one decode call.
+
+    With kernels ``"reference"`` the network is the NumPy code below, its specification, in float32. Its states are
+    `ArrayState`: the joint's share of the predictor's output [B, J], then the layers' outputs and cells [L, B, H].
+    """
+
+    name = "fused"
+    lockstep = True
+    frame_dtype = np.dtype(np.float32)
+
+    def __init__(
+        self, weights: TransducerWeights, spec: TransducerSpec, precision: str = "float32", threads: int = 1
+    ):
+        if precision not in PRECISIONS:
+            raise InputError(f"network 'fused' has no precision {precision!r} on the cpu: {', '.join(PRECISIONS)}")
+        _check_sizes(weights, spec)
+        self.weights = weights
+        self.spec = spec
+        self.precision = precision
+        self.threads = threads
+
+    def start(self, blank: int) -> ArrayState:
+        layers, size = len(self.weights.layers), self.weights.prediction.weight.shape[1]
+        zeros = np.zeros((layers, 1, size), np.float32)
+        only = np.zeros(1, np.intp)
+        state = array_state(np.zeros((1, len(self.weights.prediction.weight)), np.float32), (zeros, zeros))
+        workspace = _Workspace(self.weights, np.empty((1, 0, 0), np.float32), state)
+        workspace.predict(only, np.array([blank], np.int32), only)
+        return workspace.state()
+
+    def workspace(self, frames: np.ndarray, state: ArrayState) -> _Workspace:
+        if self.precision != "float32":
+            raise InputError(f"kernels 'reference' compute in float32; precision {self.precision!r} needs 'cpu'")
+        return _Workspace(self.weights, frames, state)
+
+    def program(self, kernels: KernelSet, arithmetic: Arithmetic | None = None) -> FusedProgram | None:
+        """The network compiled with the search for the instruction set of the kernels; None for ``"reference"``.
+
+        `arithmetic` forces how weights are packed, in place of what is fastest.
+
+        Raises
+        ------
+        InputError
+            For kernels that the network does not exist for.
+        """
+        if kernels.name == "reference":
+            return None
+        if kernels.isa is None:
+            raise InputError(f"network 'fused' does not exist for kernels {kernels.name!r}: reference, cpu")
+        return FusedProgram(self, kernels.isa, arithmetic)
+
+
+class FusedProgram:
+    """A fused network compiled for one instruction set."""
+
+    def __init__(self, network: FusedNetwork, isa: str, arithmetic: Arithmetic | None = None):
+        from ._fused import CompiledNetwork, multiplies_bytes, widens_halves
+
+        if arithmetic is None:
+            large = network.spec.joint_width >= SCREENED_OUTPUTS
+            arithmetic = Arithmetic(
+                network.precision,
+                halves=widens_halves(isa),
+                screen=network.precision == "float32" and large and multiplies_bytes(isa),
+            )
+        self.packed = pack_network(network.weights, network.spec, arithmetic)
+        self._compiled = CompiledNetwork(self.packed, isa)
+        self._threads = network.threads
+
+    def greedy(self, search: GreedySearch, frames: np.ndarray, state: ArrayState) -> ArrayState:
+        """Run a search to its end on ``frames`` float32 [B, T, E], from the state of its rows to the state returned."""
+        prediction, hidden, cell = (array.copy() for array in state.arrays)
+        # Long utterances first, so that no row is left alone with one at the end.
+        order = np.argsort(search.frame - search.positions[2], kind="stable").astype(np.int32)
+        log, logprobs = self._compiled.greedy(
+            frames, order, search.positions, prediction, hidden, cell,
+            search.options.max_symbols, search.options.blank_penalty, self._threads,
+        )  # fmt: skip
+        search.finish(log, logprobs)
+        return array_state(prediction, (hidden, cell))
+
+
+class _Workspace:
+    """The network's specification in NumPy."""
+
+    def __init__(self, weights: TransducerWeights, frames: np.ndarray, state: ArrayState):
+        self._weights = weights
+        self._frames = frames
+        self._prediction, self._hidden, self._cell = (array.copy() for array in state.arrays)
+
+    def joint(self, slots: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        projected = _applied(self._weights.encoder, self._frames[slots, frames])
+        hidden = _ACTIVATIONS[self._weights.activation](projected + self._prediction[slots])
+        return _applied(self._weights.output, hidden)
+
+    def predict(self, parents: np.ndarray, tokens: np.ndarray, slots: np.ndarray) -> None:
+        x = self._weights.embedding[tokens]
+        hidden, cell = self._hidden[:, parents], self._cell[:, parents]
+        for i, layer in enumerate(self._weights.layers):
+            zero = np.zeros(len(layer.bias), np.float32)
+            gates = _applied(Affine(layer.input, layer.bias), x) + _applied(Affine(layer.recurrent, zero), hidden[i])
+            i_gate, o_gate, f_gate, new = np.split(gates, 4, axis=1)
+            cell[i] = _sigmoid(f_gate) * cell[i] + _sigmoid(i_gate) * np.tanh(new)
+            x = hidden[i] = _sigmoid(o_gate) * np.tanh(cell[i])
+        self._hidden[:, slots], self._cell[:, slots] = hidden, cell
+        self._prediction[slots] = _applied(self._weights.prediction, x)
+
+    def state(self) -> ArrayState:
+        return array_state(self._prediction, (self._hidden, self._cell))
+
+
+def _applied(affine: Affine, x: np.ndarray) -> np.ndarray:
+    """[N, inputs] -> [N, outputs]. Unlike a BLAS product, a row's bits do not depend on the others."""
+    return np.einsum("ni,oi->no", x, affine.weight) + affine.bias
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-x))
+
+
+_ACTIVATIONS = {"relu": lambda x: np.maximum(x, np.float32(0)), "tanh": np.tanh, "sigmoid": _sigmoid}
+
+
+def _check_sizes(weights: TransducerWeights, spec: TransducerSpec) -> None:
+    rows, joint = weights.output.weight.shape
+    size = weights.prediction.weight.shape[1]
+    below = weights.embedding.shape[1]
+    fits = {
+        f"embedding has {len(weights.embedding)} rows, expected V + 1 = {spec.vocab_size + 1}":
+            len(weights.embedding) == spec.vocab_size + 1,
+        f"output has {rows} rows, expected V + 1 + D = {spec.joint_width}": rows == spec.joint_width,
+        f"encoder is {len(weights.encoder.weight)} wide and prediction {len(weights.prediction.weight)}, the output's "
+        f"input {joint}": len(weights.encoder.weight) == len(weights.prediction.weight) == joint,
+        f"encoder takes {weights.encoder.weight.shape[1]} numbers, expected E = {spec.encoder_size}":
+            spec.encoder_size in (None, weights.encoder.weight.shape[1]),
+        f"the joint and the layers may be at most {MAX_INPUTS} wide":
+            max(joint, 2 * size, below + size, weights.encoder.weight.shape[1]) <= MAX_INPUTS,
+    }  # fmt: skip
+    for i, layer in enumerate(weights.layers):
+        fits[f"LSTM layer {i} does not take {below} numbers and give {size}"] = (
+            layer.input.shape == (4 * size, below) and layer.recurrent.shape == (4 * size, size)
+        )
+        below = size
+    fits[f"the predictor gives {below} numbers, its projection takes {size}"] = below == size
+    for problem, good in fits.items():
+        if not good:
+            raise InputError(f"weights do not fit: {problem}")

@@ -1,0 +1,293 @@
+"""Weights laid out for the compiled network; the layout is that of ``csrc/cpu/matrix.h`` and ``network.h``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from ..transducer import TransducerSpec
+from ..weights import ACTIVATIONS, Affine, LstmLayer, TransducerWeights
+
+PANEL = 64
+UNITS = PANEL // 4
+LANES = 16
+ALIGNMENT = 64
+MAX_INPUTS = 65_000
+"""Most inputs of an 8-bit product: its sum of products up to 255 * 127 stays within 32 bits."""
+
+
+class Format(IntEnum):
+    """How a matrix is stored and multiplied; the first three give the same bits for the same weights."""
+
+    FLOAT32 = 0
+    FLOAT16 = 1
+    BFLOAT16 = 2
+    BFLOAT16_PAIRS = 3
+    INT8 = 4
+
+
+class TableKind(IntEnum):
+    """What of a token goes into the predictor's first step."""
+
+    GATES = 0
+    INPUT = 1
+    PREDICTION = 2
+
+
+@dataclass(frozen=True, eq=False)
+class PackedMatrix:
+    """``y = weight x + bias``, packed.
+
+    Attributes
+    ----------
+    outputs, inputs:
+        Outputs padded to whole panels with zeros; inputs as given.
+    panels:
+        [outputs / PANEL, groups, PANEL, group]: float32; float16 or bfloat16 bits as uint16; int8.
+    bias:
+        float32 [outputs].
+    scales, sums:
+        For int8: float32 [outputs], and int32 [outputs], each output's weights added up.
+    """
+
+    format: Format
+    outputs: int
+    inputs: int
+    panels: np.ndarray
+    bias: np.ndarray
+    scales: np.ndarray | None = None
+    sums: np.ndarray | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that a product reads."""
+        return self.panels.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class Screen:
+    """An int8 copy of a matrix, and what bounds its errors (``csrc/cpu/screening.h`` has the proof)."""
+
+    matrix: PackedMatrix
+    norms: np.ndarray
+    errors: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class PackedNetwork:
+    """A transducer ready for the compiled search.
+
+    Attributes
+    ----------
+    table:
+        float32 [V + 1, width]: each token's share of the first layer's gates (its input's product and all biases),
+        or that layer's input, or, without layers, its prediction.
+    layers:
+        Gates from [what comes from below | the layer's own last output].
+    prediction:
+        From the predictor's output; None without layers.
+    hidden:
+        H padded to whole blocks of units.
+    """
+
+    vocab_size: int
+    blank: int
+    durations: np.ndarray
+    activation: int
+    predictor_size: int
+    joint_size: int
+    hidden: int
+    table_kind: TableKind
+    table: np.ndarray
+    layers: tuple[PackedMatrix, ...]
+    prediction: PackedMatrix | None
+    encoder: PackedMatrix
+    output: PackedMatrix
+    screen: Screen | None
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How to pack: each choice but `precision` leaves the results as they are.
+
+    Attributes
+    ----------
+    precision:
+        ``"float32"``, ``"bfloat16"`` or ``"int8"``.
+    halves:
+        Store float32 weights in 16 bits where they fit exactly.
+    screen:
+        Screen the joint's output in int8 (float32 only).
+    table_bytes:
+        Largest table of folded gates; beyond it the first layer computes its input's product.
+    """
+
+    precision: str = "float32"
+    halves: bool = True
+    screen: bool = False
+    table_bytes: int = 1 << 29
+
+
+def pack_network(weights: TransducerWeights, spec: TransducerSpec, arithmetic: Arithmetic) -> PackedNetwork:
+    """Pack a transducer's weights."""
+    size = weights.prediction.weight.shape[1]
+    hidden = _padded(size, UNITS) if weights.layers else size
+    joint_size = len(weights.encoder.weight)
+    prediction = None
+    layers: list[PackedMatrix] = []
+    if not weights.layers:
+        kind, table = TableKind.PREDICTION, _affine(weights.embedding, weights.prediction)
+        table = _widened(table, 1, _padded(joint_size, PANEL))
+    else:
+        first, *upper = weights.layers
+        folds = weights.embedding.shape[0] * 4 * hidden * 4 <= arithmetic.table_bytes
+        if folds:
+            kind = TableKind.GATES
+            share = weights.embedding @ first.input.T + first.bias
+            table = share[:, _interleaved(size, hidden)] * _is_gate(size, hidden)
+            layers.append(_pack(_gates(first, size, hidden, 0, biased=False), arithmetic))
+        else:
+            kind = TableKind.INPUT
+            table = _widened(weights.embedding, 1, _padded(weights.embedding.shape[1], LANES))
+            layers.append(_pack(_gates(first, size, hidden, table.shape[1]), arithmetic))
+        layers += [_pack(_gates(layer, size, hidden, hidden), arithmetic) for layer in upper]
+        prediction = _pack(weights.prediction, arithmetic)
+    return PackedNetwork(
+        vocab_size=spec.vocab_size,
+        blank=spec.blank if spec.blank is not None else spec.vocab_size,
+        durations=aligned(spec.duration_table.astype(np.int32)),
+        activation=ACTIVATIONS.index(weights.activation),
+        predictor_size=size,
+        joint_size=joint_size,
+        hidden=hidden,
+        table_kind=kind,
+        table=aligned(table.astype(np.float32)),
+        layers=tuple(layers),
+        prediction=prediction,
+        encoder=_pack(weights.encoder, arithmetic),
+        output=_pack(weights.output, arithmetic),
+        screen=pack_screen(weights.output) if arithmetic.screen else None,
+    )
+
+
+def pack(affine: Affine, format: Format) -> PackedMatrix:
+    """Pack weights float32 [outputs, inputs], which must be exact in the format unless it rounds by definition."""
+    outputs, inputs = affine.weight.shape
+    padded = _padded(outputs, PANEL)
+    scales = sums = None
+    group = 1
+    if format == Format.INT8:
+        group = 4
+        values, scale = quantized(affine.weight)
+        scales = aligned(_widened(scale, 0, padded))
+        sums = aligned(_widened(values.sum(axis=1, dtype=np.int32), 0, padded))
+    elif format == Format.FLOAT32:
+        values = affine.weight
+    elif format == Format.FLOAT16:
+        values = affine.weight.astype(np.float16).view(np.uint16)
+    else:
+        group = 2 if format == Format.BFLOAT16_PAIRS else 1
+        values = bfloat16_bits(affine.weight)
+    values = _widened(_widened(values, 0, padded), 1, _padded(inputs, group))
+    panels = values.reshape(padded // PANEL, PANEL, -1, group).transpose(0, 2, 1, 3)
+    bias = aligned(_widened(affine.bias, 0, padded))
+    return PackedMatrix(format, padded, inputs, aligned(panels), bias, scales, sums)
+
+
+def quantized(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """int8 [outputs, inputs] from -127 to 127 and float32 [outputs] scales: ``weight ~ values * scale``."""
+    scale = (np.abs(weight).max(axis=1) / 127).astype(np.float32)
+    scale[scale < 1e-30] = 0  # an output so small counts as zero
+    steps = np.divide(weight, scale[:, None], out=np.zeros_like(weight), where=scale[:, None] > 0)
+    return np.rint(steps).clip(-127, 127).astype(np.int8), scale
+
+
+def pack_screen(output: Affine) -> Screen:
+    """An int8 copy of the joint's output matrix with the norms that bound its errors."""
+    values, scale = quantized(output.weight)
+    rounding = (2 * output.weight.shape[1] + 64) * 2.0**-24 * (1 + 1e-3)
+    weight = output.weight.astype(np.float64)
+    stored = values * scale[:, None].astype(np.float64)
+    size = np.sqrt((weight**2).sum(axis=1) + output.bias.astype(np.float64) ** 2)
+    errors = np.sqrt(((weight - stored) ** 2).sum(axis=1)) + rounding * size
+    norms = np.sqrt((stored**2).sum(axis=1))
+    matrix = pack(output, Format.INT8)
+    up = 1 + 1e-6  # more than rounding to float32 takes away
+    return Screen(
+        matrix,
+        aligned(_widened((norms * up).astype(np.float32), 0, matrix.outputs)),
+        aligned(_widened((errors * up).astype(np.float32), 0, matrix.outputs)),
+    )
+
+
+def bfloat16_bits(values: np.ndarray) -> np.ndarray:
+    """float32 rounded to bfloat16, ties to even, as uint16 bits."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """A C-contiguous copy whose memory begins at a multiple of `ALIGNMENT` bytes."""
+    memory = np.empty(array.nbytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def _pack(affine: Affine, arithmetic: Arithmetic) -> PackedMatrix:
+    if arithmetic.precision == "int8":
+        return pack(affine, Format.INT8)
+    if arithmetic.precision == "bfloat16":
+        return pack(affine, Format.BFLOAT16_PAIRS)
+    return pack(affine, _exact_format(affine.weight) if arithmetic.halves else Format.FLOAT32)
+
+
+def _exact_format(weight: np.ndarray) -> Format:
+    """The smallest format that holds every weight exactly."""
+    if not (weight.view(np.uint32) & 0xFFFF).any():
+        return Format.BFLOAT16
+    with np.errstate(over="ignore"):
+        if np.array_equal(weight.astype(np.float16).astype(np.float32), weight):
+            return Format.FLOAT16
+    return Format.FLOAT32
+
+
+def _gates(layer: LstmLayer, size: int, hidden: int, below: int, biased: bool = True) -> Affine:
+    """A layer's gates from [`below` numbers | its own last output], interleaved in blocks of units."""
+    weight = np.zeros((4 * size, below + hidden), np.float32)
+    if below:
+        weight[:, : layer.input.shape[1]] = layer.input
+    weight[:, below : below + size] = layer.recurrent
+    index, real = _interleaved(size, hidden), _is_gate(size, hidden)
+    bias = layer.bias if biased else np.zeros_like(layer.bias)
+    return Affine(weight[index] * real[:, None], bias[index] * real)
+
+
+def _interleaved(size: int, hidden: int) -> np.ndarray:
+    """For each place of the interleaved gates, its gate among the four times ``size`` of the model."""
+    unit = np.minimum(np.arange(hidden).reshape(-1, 1, UNITS), size - 1)
+    return (unit + size * np.arange(4).reshape(1, 4, 1)).reshape(-1)
+
+
+def _is_gate(size: int, hidden: int) -> np.ndarray:
+    """float32: 1 for the places of gates, 0 for padding."""
+    unit = np.broadcast_to(np.arange(hidden).reshape(-1, 1, UNITS), (hidden // UNITS, 4, UNITS))
+    return (unit.reshape(-1) < size).astype(np.float32)
+
+
+def _affine(x: np.ndarray, affine: Affine) -> np.ndarray:
+    return x @ affine.weight.T + affine.bias
+
+
+def _padded(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
+
+
+def _widened(array: np.ndarray, axis: int, size: int) -> np.ndarray:
+    """Zeros added at the end of an axis."""
+    widths = [(0, 0)] * array.ndim
+    widths[axis] = (0, size - array.shape[axis])
+    return np.pad(array, widths)
