@@ -10,6 +10,22 @@ constexpr int kRowsInFlight = 64;
 // One pass of memory serves about so many frames before arithmetic takes longer.
 constexpr int kFramesAtOnce = 4;
 constexpr int kKeptAtOnce = 64;
+// Encoder frames are brought from [E, T] to [T, E] in blocks of a cache line's width.
+constexpr int kBlock = kAlignment / sizeof(float);
+
+// Frames [first, first + kBlock) of a source, as far as they are before `end`, to block [kBlock, encoder_size].
+void transpose(const FrameSource& source, int first, int end, int encoder_size, float* block) {
+  const int count = std::min(kBlock, end - first);
+  const float* from = source.data + first * source.frame;
+  for (int element = 0; element < encoder_size; element += kBlock) {
+    float tile[kBlock][kBlock];
+    const int rows = std::min(kBlock, encoder_size - element);
+    for (int i = 0; i < rows; ++i)
+      for (int j = 0; j < count; ++j) tile[i][j] = from[(element + i) * source.element + j * source.frame];
+    for (int j = 0; j < count; ++j)
+      for (int i = 0; i < rows; ++i) block[j * encoder_size + element + i] = tile[i][j];
+  }
+}
 
 }  // namespace
 
@@ -29,6 +45,8 @@ FusedGreedy::FusedGreedy(const Network& network, const InstructionSet& isa, cons
   inputs_.resize(size);
   cells_.resize(static_cast<std::size_t>(network.num_layers) * count * network.hidden);
   predictions_.resize(static_cast<std::size_t>(count) * network.joint);
+  blocks_.resize(static_cast<std::size_t>(count) * kBlock * network.encoder_size);
+  frames_.resize(static_cast<std::size_t>(scored_at_once_) * network.encoder_size);
   projected_.resize(static_cast<std::size_t>(count) * max_window_ * network.joint);
   projected_frame_.assign(static_cast<std::size_t>(count) * max_window_, -1);
   gates_.resize(static_cast<std::size_t>(count) * 4 * network.hidden);
@@ -82,7 +100,10 @@ void FusedGreedy::work(int thread) {
     if (thread == 0) plan();
     team_.barrier();
     if (done_) return;
-    if (!missing_.empty()) project(thread);
+    if (!missing_.empty()) {
+      fetch(thread);
+      project(thread);
+    }
     score(thread);
     decide_rows(thread);
     if (thread == 0) collect();
@@ -130,6 +151,7 @@ void FusedGreedy::admit(Row& row, int utterance) {
   row.utterance = utterance;
   row.at = {utterances_.frame[utterance], utterances_.symbols[utterance]};
   row.parity = 0;
+  row.block = -1;
   for (int i = 0; i < max_window_; ++i) projected_frame_[index * max_window_ + i] = -1;
   std::memcpy(prediction(index), utterances_.prediction + utterance * joint, joint * sizeof(float));
   for (int layer = 0; layer < network_.num_layers; ++layer) {
@@ -159,14 +181,35 @@ void FusedGreedy::multiply(int thread, const Matrix& matrix, const std::vector<S
   isa_.network->multiply(matrix, staged.data(), count, first, last, private_[thread].outs.data());
 }
 
+// Lays the frames that are new out as rows.
+void FusedGreedy::fetch(int thread) {
+  const std::size_t size = network_.encoder_size;
+  for (std::size_t i = 0; i < missing_.size(); ++i) {
+    const auto [index, frame] = missing_[i];
+    if (index % team_.size() != thread) continue;
+    Row& row = rows_[index];
+    const FrameSource& source = utterances_.sources[row.utterance];
+    if (source.element == 1) {
+      std::memcpy(frames_.data() + i * size, source.data + frame * source.frame, size * sizeof(float));
+      continue;
+    }
+    float* block = blocks_.data() + index * kBlock * size;
+    const int first = frame / kBlock * kBlock;
+    if (row.block != first) {
+      transpose(source, first, utterances_.lengths[row.utterance], network_.encoder_size, block);
+      row.block = first;
+    }
+    std::memcpy(frames_.data() + i * size, block + (frame - first) * size, size * sizeof(float));
+  }
+  team_.barrier();
+}
+
 void FusedGreedy::project(int thread) {
   Private& mine = private_[thread];
   const int count = static_cast<int>(missing_.size());
   for (int i = 0; i < count; ++i) {
-    const auto [row, frame] = missing_[i];
-    const std::size_t at = static_cast<std::size_t>(rows_[row].utterance) * utterances_.max_frames + frame;
-    mine.rows[i] = utterances_.frames + at * network_.encoder_size;
-    mine.outs[i] = projected(row, frame);
+    mine.rows[i] = frames_.data() + static_cast<std::size_t>(i) * network_.encoder_size;
+    mine.outs[i] = projected(missing_[i].row, missing_[i].frame);
   }
   isa_.network->stage(network_.encoder, mine.rows.data(), count, mine.stage.data(), mine.staged.data());
   multiply(thread, network_.encoder, mine.staged, count);

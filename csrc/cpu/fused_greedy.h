@@ -20,11 +20,16 @@ struct GreedyOptions {
   float blank_penalty;
 };
 
+// Encoder output [E, T] wherever it lies; strides in floats.
+struct FrameSource {
+  const float* data;
+  std::ptrdiff_t element, frame;
+};
+
 // B utterances and where each stands. States are [L, B, H], predictions [B, J], without padding.
 struct Utterances {
   int count;                     // B
-  const float* frames;           // [B, max_frames, E]
-  std::ptrdiff_t max_frames;
+  const FrameSource* sources;    // [B]
   const std::int32_t* lengths;   // [B]
   const std::int32_t* order;     // [B] permutation: who comes first
   std::int32_t* frame;           // [B] next frame of each, moved on
@@ -62,6 +67,7 @@ class FusedGreedy {
     bool emitted = false;
     int token = 0, token_frame = 0, token_scored = 0, duration = 0;
     float token_logprob = 0.0f, duration_logprob = 0.0f;
+    int block = -1;      // encoder frames from here on lie frame by frame in `blocks_`
   };
 
   // What each thread has for itself.
@@ -95,6 +101,7 @@ class FusedGreedy {
   void plan();
   void admit(Row& row, int utterance);
   void release(Row& row);
+  void fetch(int thread);
   void project(int thread);
   void score(int thread);
   void decide_rows(int thread);
@@ -120,7 +127,7 @@ class FusedGreedy {
   int threads_, max_window_, scored_at_once_, keep_at_once_;
   std::vector<Row> rows_;
   std::vector<std::size_t> input_offsets_;
-  Buffer<float> inputs_, cells_, predictions_, projected_, gates_, logits_, kept_;
+  Buffer<float> inputs_, cells_, predictions_, blocks_, frames_, projected_, gates_, logits_, kept_;
   std::vector<int> projected_frame_;  // [row, max_window]: which frame lies there, -1 for none
   std::vector<Private> private_;
 
@@ -129,7 +136,7 @@ class FusedGreedy {
     int row, frame;
   };
   int next_ = 0;                      // of the order
-  std::vector<ScoredFrame> missing_;  // frames to project
+  std::vector<ScoredFrame> missing_;  // frames to project, those of a row next to each other
   std::vector<ScoredFrame> scored_;
   std::vector<int> pending_;          // rows that are scored
   std::vector<int> emitted_;          // rows that emitted

@@ -14,10 +14,10 @@ _DLPACK_CPU, _DLPACK_BFLOAT = 1, 4
 _ONNX_BFLOAT16 = 16
 
 
-def encoder_frames(
-    encoder_out: Any, lengths: Any, encoder_size: int | None, dtype: np.dtype
-) -> tuple[np.ndarray, np.ndarray]:
-    """Encoder output laid out by frame, so that a frame is gathered as one run of memory.
+def encoder_rows(
+    encoder_out: Any, lengths: Any, encoder_size: int | None
+) -> tuple[list[np.ndarray] | np.ndarray, np.ndarray]:
+    """Encoder output, checked.
 
     Parameters
     ----------
@@ -28,12 +28,10 @@ def encoder_frames(
         Integers [B], valid frames of each row; None: all of them.
     encoder_size:
         E, where known.
-    dtype:
-        Of the result.
 
     Returns
     -------
-    frames ``dtype`` [B, T, E], contiguous (what lies past a row's length is arbitrary), and lengths int32 [B].
+    The rows [E, T], without a copy where there need be none: one array [B, E, T], or a list. And lengths int32 [B].
 
     Raises
     ------
@@ -48,19 +46,24 @@ def encoder_frames(
             _check_frames(f"encoder_out[{i}]", row, ("E", "T"), encoder_size)
             if row.shape[0] != rows[0].shape[0]:
                 raise InputError(f"encoder_out[{i}] has E = {row.shape[0]}, encoder_out[0] has {rows[0].shape[0]}")
-        available = np.array([row.shape[1] for row in rows], np.int64)
-        counts = _check_lengths(lengths, available)
-        width = rows[0].shape[0] if rows else encoder_size or 0
-        frames = np.empty((len(rows), int(counts.max(initial=0)), width), dtype)
-        for out, row, count in zip(frames, rows, counts):
-            out[:count] = row[:, :count].T
-    else:
-        batch = to_numpy(encoder_out, "encoder_out")
-        _check_frames("encoder_out", batch, ("B", "E", "T"), encoder_size)
-        counts = _check_lengths(lengths, np.full(len(batch), batch.shape[2], np.int64))
-        # Padding beyond the longest row need not move.
-        frames = np.ascontiguousarray(batch[:, :, : counts.max(initial=0)].transpose(0, 2, 1), dtype)
-    return frames, counts
+        return rows, _check_lengths(lengths, np.array([row.shape[1] for row in rows], np.int64))
+    batch = to_numpy(encoder_out, "encoder_out")
+    _check_frames("encoder_out", batch, ("B", "E", "T"), encoder_size)
+    return batch, _check_lengths(lengths, np.full(len(batch), batch.shape[2], np.int64))
+
+
+def frames_first(rows: list[np.ndarray] | np.ndarray, lengths: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Rows [E, T] as one array ``dtype`` [B, T, E], contiguous, so that a frame is gathered as one run of memory.
+
+    What lies past a row's length is arbitrary; padding beyond the longest does not move.
+    """
+    longest = int(lengths.max(initial=0))
+    if isinstance(rows, np.ndarray):
+        return np.ascontiguousarray(rows[:, :, :longest].transpose(0, 2, 1), dtype)
+    frames = np.empty((len(rows), longest, rows[0].shape[0] if rows else 0), dtype)
+    for out, row, length in zip(frames, rows, lengths):
+        out[:length] = row[:, :length].T
+    return frames
 
 
 def to_numpy(array: Any, name: str) -> np.ndarray:

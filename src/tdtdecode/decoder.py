@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import kernels as kernel_sets
-from .arrays import encoder_frames
+from .arrays import encoder_rows, frames_first
 from .errors import DeviceError, InputError
 from .hypothesis import Hypothesis
 from .networks import Network, NetworkState, Workspace
@@ -228,7 +228,7 @@ class Decoder:
         The new tokens of each stream, frames counted from its start, and the state for the next chunk.
         """
         search = self.search if search is None else _checked_search(search)
-        frames, lengths = encoder_frames(encoder_out, lengths, self.spec.encoder_size, self.network.frame_dtype)
+        rows, lengths = encoder_rows(encoder_out, lengths, self.spec.encoder_size)
         if state is None:
             state = self._fresh(len(lengths))
         elif not isinstance(state, DecoderState):
@@ -242,8 +242,9 @@ class Decoder:
 
         greedy = kernel_sets.GreedySearch(self.spec, search, lengths, self.kernels, frame=state.overshoot)
         if self._program is not None:
-            after = self._program.greedy(greedy, frames, state.network)
+            after = self._program.greedy(greedy, [np.asarray(row, np.float32) for row in rows], state.network)
         else:
+            frames = frames_first(rows, lengths, self.network.frame_dtype)
             workspace = self.network.workspace(frames, state.network)
             (_lockstep if self.network.lockstep else _label_looping)(greedy, workspace)
             after = workspace.state()

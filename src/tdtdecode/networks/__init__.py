@@ -45,8 +45,8 @@ class Workspace(Protocol):
 class Program(Protocol):
     """A network compiled together with the searches on it: one call runs a whole decode."""
 
-    def greedy(self, search: GreedySearch, frames: np.ndarray, state: Any) -> NetworkState:
-        """Run a search to its end on ``frames`` [B, T, E] from the state of its rows; the state they end in."""
+    def greedy(self, search: GreedySearch, rows: list[np.ndarray], state: Any) -> NetworkState:
+        """Run a search to its end on B ``rows`` float32 [E, T] from their state; the state they end in."""
 
 
 class Network(Protocol):

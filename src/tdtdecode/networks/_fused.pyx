@@ -67,10 +67,13 @@ cdef extern from "fused_greedy.h" namespace "tdt::cpu":
     cdef cppclass GreedyOptions:
         int max_symbols
         float blank_penalty
+    cdef cppclass FrameSource:
+        const float* data
+        ptrdiff_t element
+        ptrdiff_t frame
     cdef cppclass Utterances:
         int count
-        const float* frames
-        ptrdiff_t max_frames
+        const FrameSource* sources
         const int32_t* lengths
         const int32_t* order
         int32_t* frame
@@ -166,15 +169,15 @@ cdef class CompiledNetwork:
             self.network.weight_norms = <const float*>_address(packed.screen.norms)
             self.network.weight_errors = <const float*>_address(packed.screen.errors)
 
-    def greedy(self, const float[:, :, ::1] frames, const int32_t[::1] order, int32_t[:, ::1] positions,
+    def greedy(self, list rows, const int32_t[::1] order, int32_t[:, ::1] positions,
                float[:, ::1] prediction, float[:, :, ::1] hidden, float[:, :, ::1] cell, int max_symbols,
                float blank_penalty, int threads):
         """Greedy search over B > 0 utterances.
 
         Parameters
         ----------
-        frames:
-            [B, T, E].
+        rows:
+            B arrays float32 [E, T], laid out in any way, each at least as long as its row.
         order:
             [B], a permutation: who comes first.
         positions:
@@ -186,8 +189,8 @@ cdef class CompiledNetwork:
         -------
         int32 [4, N] slots, tokens, frames and durations of what was emitted; float32 [2, N] log-probs.
         """
-        cdef Py_ssize_t batch = frames.shape[0]
-        if frames.shape[2] != self.network.encoder_size or positions.shape[0] != 3 or positions.shape[1] != batch \
+        cdef Py_ssize_t batch = len(rows)
+        if positions.shape[0] != 3 or positions.shape[1] != batch \
                 or order.shape[0] != batch or prediction.shape[0] != batch \
                 or prediction.shape[1] != self.network.joint_size or not batch or threads < 1:
             raise ValueError("arrays do not fit the network")
@@ -196,10 +199,20 @@ cdef class CompiledNetwork:
                     hidden.shape[1] != batch or hidden.shape[2] != self.network.predictor_size
                     or cell.shape[1] != batch or cell.shape[2] != self.network.predictor_size)):
             raise ValueError("states do not fit the network")
+        cdef vector[FrameSource] sources
+        cdef FrameSource source
+        cdef const float[:, :] row
+        for i in range(batch):
+            row = rows[i]
+            if row.shape[0] != self.network.encoder_size or row.shape[1] < positions[2, i]:
+                raise ValueError("frames do not fit the network, or are too few")
+            source.data = &row[0, 0] if row.shape[1] else NULL
+            source.element = row.strides[0] // <Py_ssize_t>sizeof(float)
+            source.frame = row.strides[1] // <Py_ssize_t>sizeof(float)
+            sources.push_back(source)
         cdef Utterances utterances
         utterances.count = <int>batch
-        utterances.frames = &frames[0, 0, 0] if frames.shape[1] else NULL
-        utterances.max_frames = frames.shape[1]
+        utterances.sources = sources.data()
         utterances.order = &order[0]
         utterances.frame = &positions[0, 0]
         utterances.symbols = &positions[1, 0]

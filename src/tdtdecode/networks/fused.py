@@ -104,13 +104,13 @@ class FusedProgram:
         self._compiled = CompiledNetwork(self.packed, isa)
         self._threads = network.threads
 
-    def greedy(self, search: GreedySearch, frames: np.ndarray, state: ArrayState) -> ArrayState:
-        """Run a search to its end on ``frames`` float32 [B, T, E], from the state of its rows to the state returned."""
+    def greedy(self, search: GreedySearch, rows: list[np.ndarray], state: ArrayState) -> ArrayState:
+        """Run a search to its end on B ``rows`` float32 [E, T], from their state to the state returned."""
         prediction, hidden, cell = (array.copy() for array in state.arrays)
         # Long utterances first, so that no row is left alone with one at the end.
         order = np.argsort(search.frame - search.positions[2], kind="stable").astype(np.int32)
         log, logprobs = self._compiled.greedy(
-            frames, order, search.positions, prediction, hidden, cell,
+            rows, order, search.positions, prediction, hidden, cell,
             search.options.max_symbols, search.options.blank_penalty, self._threads,
         )  # fmt: skip
         search.finish(log, logprobs)
