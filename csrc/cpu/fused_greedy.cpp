@@ -12,18 +12,26 @@ constexpr int kFramesAtOnce = 4;
 constexpr int kKeptAtOnce = 64;
 // Encoder frames are brought from [E, T] to [T, E] in blocks of a cache line's width.
 constexpr int kBlock = kAlignment / sizeof(float);
+constexpr int kAhead = 64;
+// Rows of a block a power of two apart would crowd into one set of the cache.
+constexpr int kBlockPadding = kBlock;
 
-// Frames [first, first + kBlock) of a source, as far as they are before `end`, to block [kBlock, encoder_size].
+// Frames [first, first + kBlock) of a source, as far as they are before `end`, to block [kBlock, encoder_size + kBlockPadding].
 void transpose(const FrameSource& source, int first, int end, int encoder_size, float* block) {
+  const int stride = encoder_size + kBlockPadding;
   const int count = std::min(kBlock, end - first);
   const float* from = source.data + first * source.frame;
   for (int element = 0; element < encoder_size; element += kBlock) {
     float tile[kBlock][kBlock];
     const int rows = std::min(kBlock, encoder_size - element);
-    for (int i = 0; i < rows; ++i)
+    for (int i = 0; i < rows; ++i) {
+#if defined(__GNUC__)  // the stride is beyond what processors foresee
+      if (element + i + kAhead < encoder_size) __builtin_prefetch(from + (element + i + kAhead) * source.element);
+#endif
       for (int j = 0; j < count; ++j) tile[i][j] = from[(element + i) * source.element + j * source.frame];
+    }
     for (int j = 0; j < count; ++j)
-      for (int i = 0; i < rows; ++i) block[j * encoder_size + element + i] = tile[i][j];
+      for (int i = 0; i < rows; ++i) block[j * stride + element + i] = tile[i][j];
   }
 }
 
@@ -45,7 +53,7 @@ FusedGreedy::FusedGreedy(const Network& network, const InstructionSet& isa, cons
   inputs_.resize(size);
   cells_.resize(static_cast<std::size_t>(network.num_layers) * count * network.hidden);
   predictions_.resize(static_cast<std::size_t>(count) * network.joint);
-  blocks_.resize(static_cast<std::size_t>(count) * kBlock * network.encoder_size);
+  blocks_.resize(static_cast<std::size_t>(count) * kBlock * (network.encoder_size + kBlockPadding));
   frames_.resize(static_cast<std::size_t>(scored_at_once_) * network.encoder_size);
   projected_.resize(static_cast<std::size_t>(count) * max_window_ * network.joint);
   projected_frame_.assign(static_cast<std::size_t>(count) * max_window_, -1);
@@ -193,13 +201,13 @@ void FusedGreedy::fetch(int thread) {
       std::memcpy(frames_.data() + i * size, source.data + frame * source.frame, size * sizeof(float));
       continue;
     }
-    float* block = blocks_.data() + index * kBlock * size;
+    float* block = blocks_.data() + index * kBlock * (size + kBlockPadding);
     const int first = frame / kBlock * kBlock;
     if (row.block != first) {
       transpose(source, first, utterances_.lengths[row.utterance], network_.encoder_size, block);
       row.block = first;
     }
-    std::memcpy(frames_.data() + i * size, block + (frame - first) * size, size * sizeof(float));
+    std::memcpy(frames_.data() + i * size, block + (frame - first) * (size + kBlockPadding), size * sizeof(float));
   }
   team_.barrier();
 }

@@ -106,6 +106,10 @@ class FusedProgram:
 
     def greedy(self, search: GreedySearch, rows: list[np.ndarray], state: ArrayState) -> ArrayState:
         """Run a search to its end on B ``rows`` float32 [E, T], from their state to the state returned."""
+        size = self.packed.encoder.inputs
+        for i, row in enumerate(rows):
+            if row.shape[0] != size:
+                raise InputError(f"encoder_out[{i}] must be [E, T] with E = {size}, got {list(row.shape)}")
         prediction, hidden, cell = (array.copy() for array in state.arrays)
         # Long utterances first, so that no row is left alone with one at the end.
         order = np.argsort(search.frame - search.positions[2], kind="stable").astype(np.int32)
