@@ -23,11 +23,14 @@ constexpr int group_of(Format format) {
   return format == Format::int8 ? 4 : format == Format::bfloat16_pairs ? 2 : 1;
 }
 
+// Groups are padded to a multiple of this: with more than one input, to the height of a tile register.
+constexpr int groups_unit(Format format) { return group_of(format) == 1 ? 1 : 16; }
+
 constexpr std::size_t weight_bytes(Format format) {
   return format == Format::float32 ? 4 : format == Format::int8 ? 1 : 2;
 }
 
-// [outputs, inputs], both padded with zeros: outputs to whole panels, inputs to whole groups. Outputs are cut into
+// [outputs, inputs], both padded with zeros: outputs to whole panels, inputs to whole units of groups. Outputs are cut into
 // panels of kPanel, inputs into groups, and memory holds
 //   weights[panel][group][output in the panel][input in the group],
 // so that a product reads it once, from front to back, with outputs in lanes.
@@ -40,7 +43,10 @@ struct Matrix {
   const float* scales = nullptr;         // int8: [outputs]
   const std::int32_t* sums = nullptr;    // int8: [outputs], each output's weights added up
 
-  int groups() const { return (inputs + group_of(format) - 1) / group_of(format); }
+  int groups() const {
+    const int unit = group_of(format) * groups_unit(format);
+    return (inputs + unit - 1) / unit * groups_unit(format);
+  }
   int panel_count() const { return outputs / kPanel; }
   std::size_t panel_bytes() const {
     return weight_bytes(format) * group_of(format) * kPanel * static_cast<std::size_t>(groups());
@@ -50,7 +56,7 @@ struct Matrix {
 
 // A row as a product takes it.
 struct StagedRow {
-  const void* values;  // float32 [inputs]; or bfloat16 or 8-bit, [inputs] padded to whole groups
+  const void* values;  // float32 [inputs]; or bfloat16 or 8-bit, padded as the weights
   float scale;         // 8-bit: value = scale * (byte - zero)
   std::int32_t zero;
   float norm;          // 8-bit: upper bound of the row's Euclidean norm ...
@@ -58,12 +64,9 @@ struct StagedRow {
 };
 
 // Bytes of scratch memory that staging one row takes; 0 where rows are used as they are.
-constexpr std::size_t staged_bytes(const Matrix& matrix) {
-  if (matrix.format != Format::bfloat16_pairs && matrix.format != Format::int8) return 0;
-  const std::size_t bytes = weight_bytes(matrix.format) * group_of(matrix.format) *
-                            static_cast<std::size_t>((matrix.inputs + group_of(matrix.format) - 1) /
-                                                     group_of(matrix.format));
-  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+inline std::size_t staged_bytes(const Matrix& matrix) {
+  if (group_of(matrix.format) == 1) return 0;
+  return weight_bytes(matrix.format) * group_of(matrix.format) * static_cast<std::size_t>(matrix.groups());
 }
 
 }  // namespace tdt::cpu

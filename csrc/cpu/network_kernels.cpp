@@ -6,15 +6,20 @@
 
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 #include "elementwise.h"
 #include "lanes.h"
+#if defined(__AMX_TILE__) || defined(TDT_EMULATE_TILES)
+#define TDT_TILES
+#include "tiles.h"
+#endif
 
 namespace tdt::cpu::TDT_ISA {
 namespace {
 
 constexpr int kPanelVectors = kPanel / kWidth;
-constexpr int kTileRows = 6;
+constexpr int kRowsAtOnce = 6;
 
 // Vectors of a panel that are accumulated at once for so many rows, when the sums of one take `registers`.
 constexpr int tile_vectors(int rows, int registers) {
@@ -137,6 +142,12 @@ inline void pair_tile(const Matrix& matrix, int panel, int vector, const StagedR
 
 // --- int32 sums ------------------------------------------------------------------------------------------------------
 
+// The value of an output whose integer sum is `dot`.
+inline float scaled(const Matrix& matrix, const StagedRow& row, int output, std::int32_t dot) {
+  return static_cast<float>(dot - row.zero * matrix.sums[output]) * matrix.scales[output] * row.scale +
+         matrix.bias[output];
+}
+
 // kWidth outputs, each a sum of signed weights times unsigned values in groups of four, in kSums vectors.
 #if defined(__AVX512VNNI__)
 constexpr int kSums = 1;
@@ -220,22 +231,16 @@ inline void integer_tile(const Matrix& matrix, int panel, int vector, const Stag
   for (int r = 0; r < ROWS; ++r)
     for (int v = 0; v < VECTORS; ++v) {
       const int first = panel * kPanel + (vector + v) * kWidth;
-      const std::int32_t* weight_sums = matrix.sums + first;
-      const float *scales = matrix.scales + first, *bias = matrix.bias + first;
-      const std::int32_t zero = rows[r].zero;
-      const float scale = rows[r].scale;
-      float* out = outs[r] + first;
       std::int32_t parts[kSums * kWidth];
       std::memcpy(parts, sums[r][v], sizeof parts);
-      for (int j = 0; j < kWidth; ++j) {
-        std::int32_t dot = -zero * weight_sums[j];
+      std::int32_t dots[kWidth] = {};
+      for (int j = 0; j < kWidth; ++j)
 #if defined(__AVX2__)
-        for (int s = 0; s < kSums; ++s) dot += parts[kSums * j + s];  // neighbours: each holds a part of a group
+        for (int s = 0; s < kSums; ++s) dots[j] += parts[kSums * j + s];  // neighbours: each holds a part of a group
 #else
-        for (int s = 0; s < kSums; ++s) dot += parts[s * kWidth + j];
+        for (int s = 0; s < kSums; ++s) dots[j] += parts[s * kWidth + j];
 #endif
-        out[j] = static_cast<float>(dot) * scales[j] * scale + bias[j];
-      }
+      for (int j = 0; j < kWidth; ++j) outs[r][first + j] = scaled(matrix, rows[r], first + j, dots[j]);
     }
 }
 
@@ -258,9 +263,9 @@ void panel_rows(const Matrix& matrix, int panel, const StagedRow* rows, float* c
 template <Format F>
 void multiply_as(const Matrix& matrix, const StagedRow* rows, int count, int first, int last, float* const* outs) {
   using Tile = void (*)(const Matrix&, int, const StagedRow*, float* const*);
-  static constexpr Tile kTiles[kTileRows] = {panel_rows<F, 1>, panel_rows<F, 2>, panel_rows<F, 3>,
+  static constexpr Tile kTiles[kRowsAtOnce] = {panel_rows<F, 1>, panel_rows<F, 2>, panel_rows<F, 3>,
                                              panel_rows<F, 4>, panel_rows<F, 5>, panel_rows<F, 6>};
-  const int tiles = (count + kTileRows - 1) / kTileRows;
+  const int tiles = (count + kRowsAtOnce - 1) / kRowsAtOnce;
   for (int panel = first; panel < last; ++panel)
     for (int tile = 0; tile < tiles; ++tile) {  // of even sizes: a tile of one row wastes its reads
       const int from = count * tile / tiles, to = count * (tile + 1) / tiles;
@@ -268,7 +273,69 @@ void multiply_as(const Matrix& matrix, const StagedRow* rows, int count, int fir
     }
 }
 
+#if defined(TDT_TILES)
+// Up to 16 rows at once in tile registers, the kPanel outputs of a panel in four of them. Rows must have been staged
+// together: they lie one after the other.
+template <Format F>
+void multiply_in_tiles(const Matrix& matrix, const StagedRow* rows, int count, int first, int last,
+                       float* const* outs) {
+  const std::size_t row_stride = staged_bytes(matrix), weight_stride = 4 * kPanel;
+  const int steps = matrix.groups() / kTileRows;
+  for (int from = 0; from < count; from += kTileRows) {
+    const int n = count - from < kTileRows ? count - from : kTileRows;
+    configure(tile_config(n));
+    for (int panel = first; panel < last; ++panel) {
+      zero_tile<0>();
+      zero_tile<1>();
+      zero_tile<2>();
+      zero_tile<3>();
+      const char* x = static_cast<const char*>(rows[from].values);
+      const char* weights = matrix.panel(panel);
+      const auto add = [&](auto tile) {
+        load_tile<kWeightTile>(weights + kTileBytes * tile.value, weight_stride);
+        if constexpr (F == Format::int8) {
+          add_byte_products<tile.value>();
+        } else {
+          add_pair_products<tile.value>();
+        }
+      };
+      for (int step = 0; step < steps; ++step, x += kTileBytes, weights += kTileRows * weight_stride) {
+        load_tile<kRowTile>(x, row_stride);
+        add(std::integral_constant<int, 0>());
+        add(std::integral_constant<int, 1>());
+        add(std::integral_constant<int, 2>());
+        add(std::integral_constant<int, 3>());
+      }
+      using Sum = std::conditional_t<F == Format::int8, std::int32_t, float>;
+      alignas(kTileBytes) Sum sums[kTileRows][kPanel];
+      store_tile<0>(sums[0], sizeof sums[0]);
+      store_tile<1>(sums[0] + 16, sizeof sums[0]);
+      store_tile<2>(sums[0] + 32, sizeof sums[0]);
+      store_tile<3>(sums[0] + 48, sizeof sums[0]);
+      for (int r = 0; r < n; ++r) {
+        const StagedRow& row = rows[from + r];
+        for (int j = 0; j < kPanel; ++j) {
+          const int output = panel * kPanel + j;
+          if constexpr (F == Format::int8) {
+            outs[from + r][output] = scaled(matrix, row, output, sums[r][j]);
+          } else {
+            outs[from + r][output] = sums[r][j] + matrix.bias[output];
+          }
+        }
+      }
+    }
+  }
+  release_tiles();
+}
+#endif
+
 void multiply(const Matrix& matrix, const StagedRow* rows, int count, int first, int last, float* const* outs) {
+#if defined(TDT_TILES)
+  if (matrix.format == Format::int8)
+    return multiply_in_tiles<Format::int8>(matrix, rows, count, first, last, outs);
+  if (matrix.format == Format::bfloat16_pairs)
+    return multiply_in_tiles<Format::bfloat16_pairs>(matrix, rows, count, first, last, outs);
+#endif
   switch (matrix.format) {
     case Format::float32: return multiply_as<Format::float32>(matrix, rows, count, first, last, outs);
     case Format::float16: return multiply_as<Format::float16>(matrix, rows, count, first, last, outs);
@@ -335,14 +402,14 @@ inline std::uint16_t as_bfloat16(float x) {
   return static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-void stage_pairs(const float* __restrict row, int inputs, std::uint16_t* __restrict out) {
+void stage_pairs(const float* __restrict row, int inputs, int padded, std::uint16_t* __restrict out) {
   for (int k = 0; k < inputs; ++k) out[k] = as_bfloat16(row[k]);
-  if (inputs % 2) out[inputs] = 0;
+  for (int k = inputs; k < padded; ++k) out[k] = 0;
 }
 
 // Rows without negative numbers use all 255 steps; the others lie around 128. The two norms are rounded up: their sums
 // in float32 are off by less than inputs * 2^-24, and `scale * step` by 2^-24 of itself.
-StagedRow stage_bytes(const float* row, int inputs, std::uint8_t* out) {
+StagedRow stage_bytes(const float* row, int inputs, int padded, std::uint8_t* out) {
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
   const int whole = inputs / kWidth * kWidth;
   const auto lanes_at = [&](int k) {  // the last, partial vector filled up with zeros
@@ -369,7 +436,6 @@ StagedRow stage_bytes(const float* row, int inputs, std::uint8_t* out) {
     not_finite += odd_lanes[j];
   }
   StagedRow staged = {out, 0.0f, low < 0.0f ? 128 : 0, 0.0f, 0.0f};
-  const int padded = (inputs + 3) / 4 * 4;
   if (!(not_finite == 0.0f)) {  // every output becomes NaN, whatever the bytes are; the norms say that no bound holds
     std::memset(out, 0, padded);
     staged.scale = staged.norm = staged.error_norm = std::numeric_limits<float>::quiet_NaN();
@@ -411,9 +477,9 @@ void stage(const Matrix& matrix, const float* const* rows, int count, char* scra
   const std::size_t bytes = staged_bytes(matrix);
   for (int i = 0; i < count; ++i, scratch += bytes) {
     if (matrix.format == Format::int8) {
-      staged[i] = stage_bytes(rows[i], matrix.inputs, reinterpret_cast<std::uint8_t*>(scratch));
+      staged[i] = stage_bytes(rows[i], matrix.inputs, matrix.groups() * group_of(matrix.format), reinterpret_cast<std::uint8_t*>(scratch));
     } else if (matrix.format == Format::bfloat16_pairs) {
-      stage_pairs(rows[i], matrix.inputs, reinterpret_cast<std::uint16_t*>(scratch));
+      stage_pairs(rows[i], matrix.inputs, matrix.groups() * group_of(matrix.format), reinterpret_cast<std::uint16_t*>(scratch));
       staged[i].values = scratch;
     } else {
       staged[i].values = rows[i];

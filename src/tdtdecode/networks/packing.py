@@ -13,6 +13,7 @@ from ..weights import ACTIVATIONS, Affine, LstmLayer, TransducerWeights
 PANEL = 64
 UNITS = PANEL // 4
 LANES = 16
+GROUPS = 16
 ALIGNMENT = 64
 MAX_INPUTS = 65_000
 """Most inputs of an 8-bit product: its sum of products up to 255 * 127 stays within 32 bits."""
@@ -190,7 +191,7 @@ def pack(affine: Affine, format: Format) -> PackedMatrix:
     else:
         group = 2 if format == Format.BFLOAT16_PAIRS else 1
         values = bfloat16_bits(affine.weight)
-    values = _widened(_widened(values, 0, padded), 1, _padded(inputs, group))
+    values = _widened(_widened(values, 0, padded), 1, _padded(inputs, group * (GROUPS if group > 1 else 1)))
     panels = values.reshape(padded // PANEL, PANEL, -1, group).transpose(0, 2, 1, 3)
     bias = aligned(_widened(affine.bias, 0, padded))
     return PackedMatrix(format, padded, inputs, aligned(panels), bias, scales, sums)
