@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from .bundle import Bundle
     from .bundle.vocabulary import Vocabulary
 
-PRECISIONS = ("float32", "float16", "bfloat16", "int8")
-
 
 @dataclass(frozen=True, eq=False)
 class DecoderState:
@@ -141,18 +139,20 @@ class Decoder:
         device:
             ``"cpu"``.
         network:
-            ``"ort"`` (ONNX Runtime), or ``"auto"``, the fastest there is for this bundle.
+            ``"fused"``: the weights lifted out of the graphs, and the whole loop compiled. ``"ort"``: the graphs run by
+            ONNX Runtime. ``"auto"``: fused where the weights can be lifted (``tdtdecode info MODEL`` tells) and the
+            kernels are compiled, else ort.
         kernels:
             Name of a kernel set (`tdtdecode.kernels.available`).
         precision:
-            Of the arithmetic. ``"ort"`` computes as the graphs are stored, whatever that is: only ``"float32"``, the
-            default, is taken.
+            Of the fused network's arithmetic: ``"float32"``, exact; ``"bfloat16"`` or ``"int8"``, faster and close.
+            ``"ort"`` computes as the graphs are stored, whatever that is: it takes ``"float32"`` alone.
         threads:
-            The decoder's own threads.
+            The decoder's own threads. Results do not depend on them.
         search:
             The default search.
         session_options, providers:
-            For the ONNX Runtime sessions, in place of our own options and the CPU provider.
+            For the sessions of ``"ort"``, in place of our own options and the CPU provider.
 
         Raises
         ------
@@ -163,22 +163,14 @@ class Decoder:
         """
         if device != "cpu":
             raise DeviceError(f"device {device!r} is not available in this version: use device='cpu'")
-        if network not in ("auto", "ort"):
-            raise InputError(f"no network {network!r} for a bundle on the cpu: auto, ort")
-        if precision not in PRECISIONS:
-            raise InputError(f"no precision {precision!r}: {', '.join(PRECISIONS)}")
-        if precision != "float32":
-            raise InputError(
-                f"network 'ort' computes as the graphs are stored, so precision={precision!r} cannot be asked of it: "
-                "choose files by variant instead"
-            )
         threads = as_integer("threads", threads, low=1)
+        kernel_set = kernel_sets.get(kernels)
         from .bundle import Bundle, read_bundle
-        from .networks.ort import OrtNetwork
+        from .networks.choice import bundle_network
 
         bundle = directory if isinstance(directory, Bundle) else read_bundle(directory, layout, variant, durations)
-        ort_network = OrtNetwork(bundle.transducer, threads, session_options, providers)
-        return cls(ort_network, bundle.spec, search, kernels, bundle.vocabulary)
+        chosen = bundle_network(bundle, kernel_set, network, precision, threads, session_options, providers)
+        return cls(chosen, bundle.spec, search, kernels, bundle.vocabulary)
 
     def decode(self, encoder_out: Any, lengths: Any = None, search: Greedy | None = None) -> list[Hypothesis]:
         """Decode whole utterances.

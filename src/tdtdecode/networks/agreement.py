@@ -1,0 +1,56 @@
+"""How far apart two networks are that should be the same."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..transducer import TransducerSpec
+from . import Network
+
+_ROWS = 3
+
+
+def deviation(
+    reference: Network, other: Network, spec: TransducerSpec, encoder_size: int, steps: int = 6, seed: int = 0
+) -> float:
+    """The largest difference between joint rows of two networks over random frames and the same random tokens.
+
+    Rows are compared after a log-softmax of their token part and of their duration part, so that a shift of either does
+    not count: ``max |a - b| / max(1, max |a|)``, a being the reference's, over `steps` tokens of a few rows. Unit
+    normal frames, every third ten times as large. NaN where either is.
+
+    Parameters
+    ----------
+    reference, other:
+        Networks for the same `spec` and frames of `encoder_size` numbers.
+    """
+    rng = np.random.default_rng(seed)
+    frames = rng.standard_normal((_ROWS, steps + 1, encoder_size)).astype(np.float32)
+    frames[:, ::3] *= 10
+    tokens = rng.integers(0, spec.vocab_size + 1, (steps, _ROWS)).astype(np.int32)
+    blank = spec.vocab_size if spec.blank is None else spec.blank
+    slots = np.arange(_ROWS, dtype=np.int32)
+    workspaces = []
+    for network in (reference, other):
+        start = network.start(blank).select(np.zeros(_ROWS, np.intp))
+        workspaces.append(network.workspace(np.ascontiguousarray(frames, network.frame_dtype), start))
+    largest = 0.0
+    for step in range(steps + 1):
+        at = np.full(_ROWS, step, np.int32)
+        a, b = (_normalised(workspace.joint(slots, at), spec) for workspace in workspaces)
+        scale = np.maximum(1.0, np.abs(a).max(axis=1, keepdims=True))
+        largest = float(np.maximum(largest, (np.abs(a - b) / scale).max()))  # NaN stays
+        if step < steps:
+            for workspace in workspaces:
+                workspace.predict(slots, tokens[step], slots)
+    return largest
+
+
+def _normalised(rows: np.ndarray, spec: TransducerSpec) -> np.ndarray:
+    parts = np.split(rows.astype(np.float64), [spec.vocab_size + 1], axis=1)
+    return np.concatenate([_log_softmax(part) for part in parts if part.shape[1]], axis=1)
+
+
+def _log_softmax(part: np.ndarray) -> np.ndarray:
+    shifted = part - part.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

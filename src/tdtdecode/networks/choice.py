@@ -1,0 +1,109 @@
+"""Which network decodes a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..bundle.dequantize import dequantized
+from ..bundle.description import Bundle
+from ..bundle.lifting import CannotLift, lift
+from ..bundle.transducers import CombinedTransducer, SplitTransducer
+from ..errors import BundleError, InputError
+from . import Network
+from .agreement import deviation
+from .fused import PRECISIONS, FusedNetwork
+from .ort import OrtNetwork
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+    from ..kernels import KernelSet
+
+NETWORKS = ("auto", "ort", "fused")
+
+TOLERANCE = {"float32": 1e-4, "float16": 3e-2, "bfloat16": 2e-1}
+"""Largest deviation (`networks.agreement.deviation`) of lifted weights from their graph, by the graph's arithmetic."""
+
+
+def bundle_network(
+    bundle: Bundle,
+    kernels: KernelSet,
+    network: str = "auto",
+    precision: str = "float32",
+    threads: int = 1,
+    session_options: ort.SessionOptions | None = None,
+    providers: Sequence[Any] | None = None,
+) -> Network:
+    """The network of that name for a bundle; ``"auto"`` is ``"fused"`` where it can be had, else ``"ort"``.
+
+    Raises
+    ------
+    InputError
+        If there is no such network or precision, or they do not go together.
+    BundleError
+        If the weights cannot be lifted and ``"fused"``, or a precision that only it has, is asked for.
+    """
+    if network not in NETWORKS:
+        raise InputError(f"no network {network!r} for a bundle on the cpu: {', '.join(NETWORKS)}")
+    if precision not in PRECISIONS:
+        raise InputError(f"no precision {precision!r} on the cpu: {', '.join(PRECISIONS)}")
+    if precision != "float32" and network == "ort":
+        raise InputError(
+            f"network 'ort' computes as the graphs are stored, so precision={precision!r} cannot be asked of it: "
+            "choose files by variant, or network='fused'"
+        )
+    if network == "fused" or precision != "float32":
+        try:
+            return fused_network(bundle, precision, threads)
+        except CannotLift as error:
+            wanted = "network='fused'" if network == "fused" else f"precision={precision!r}"
+            raise BundleError(f"{wanted} cannot be had: {error}; use network='ort'", file=bundle.directory) from None
+    if network == "auto" and kernels.isa is not None:
+        try:
+            return fused_network(bundle, precision, threads)
+        except CannotLift:
+            pass  # `tdtdecode info` tells why
+    return OrtNetwork(bundle.transducer, threads, session_options, providers)
+
+
+def fused_network(bundle: Bundle, precision: str = "float32", threads: int = 1) -> FusedNetwork:
+    """The fused network of a bundle, checked on random input against the graphs that its weights come from.
+
+    Quantised graphs are compared with their dequantised copy in float32.
+
+    Raises
+    ------
+    CannotLift
+        If the graphs' structure is not that of a known transducer, or the weights give other rows; it says why.
+    """
+    weights = lift(bundle.transducer)
+    network = FusedNetwork(weights, bundle.spec, precision, threads)
+    plain = FusedNetwork(weights, bundle.spec)
+    found = deviation(OrtNetwork(_plain(bundle.transducer)), plain, bundle.spec, weights.encoder.weight.shape[1])
+    allowed = TOLERANCE[_arithmetic(bundle.transducer)]
+    if not found <= allowed:
+        raise CannotLift(
+            f"the weights found in the graphs give other rows than the graphs (deviation {found:.2g}, at most "
+            f"{allowed:g} is rounding): please report this model"
+        )
+    return network
+
+
+def _plain(transducer: SplitTransducer | CombinedTransducer) -> SplitTransducer:
+    """The transducer in floating point."""
+    assert isinstance(transducer, SplitTransducer)  # the others are not lifted
+    return SplitTransducer(
+        replace(transducer.predictor, graph=dequantized(transducer.predictor.graph)),
+        replace(transducer.joint, graph=dequantized(transducer.joint.graph)),
+    )
+
+
+def _arithmetic(transducer: SplitTransducer | CombinedTransducer) -> str:
+    """The coarsest type that passes between the graphs, which stands for that inside them."""
+    assert isinstance(transducer, SplitTransducer)
+    ports = (transducer.predictor.output, transducer.joint.predictor, transducer.joint.output)
+    return max((np.dtype(port.dtype).name for port in ports), key=list(TOLERANCE).index)
