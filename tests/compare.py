@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tdtdecode import Decoder, TransducerSpec
+from tdtdecode import Decoder, Greedy, TransducerSpec
 from tdtdecode.kernels import KernelSet
 
 TIE = 1e-5
@@ -81,6 +81,51 @@ def check_traces(reference: Trace, other: Trace, spec: TransducerSpec, exact: bo
             np.testing.assert_allclose(b.logprobs, a.logprobs, atol=LOGPROB_TOLERANCE, rtol=1e-6, err_msg=where)
         assert parted or len(steps) == len(others)
     return ties
+
+
+def check_hypotheses(expected, reference: Trace, found, spec: TransducerSpec, search: Greedy) -> int:
+    """Number of rows that part at a tie, of results whose own trace is not known; AssertionError for other differences.
+
+    `expected` are the reference's hypotheses. Where another result first differs, the reference must have a tie
+    between the last emission they share and its own next one.
+    """
+    assert len(expected) == len(found)
+    ties = 0
+    for slot, (a, b) in enumerate(zip(expected, found)):
+        same = 0
+        emissions = [list(zip(h.tokens.tolist(), h.frames.tolist(), h.durations.tolist())) for h in (a, b)]
+        for x, y in zip(*emissions):
+            if x != y:
+                break
+            same += 1
+        for name in ("token_logprobs", "duration_logprobs"):
+            np.testing.assert_allclose(
+                getattr(b, name)[:same], getattr(a, name)[:same], atol=LOGPROB_TOLERANCE, rtol=1e-6, err_msg=name
+            )
+        if len(a) == len(b) == same:
+            continue
+        emitted = 0
+        tied = False
+        for step in reference.steps[slot]:
+            tied = tied or (emitted == same and _has_tie(step.row, spec, search))
+            emitted += step.token != spec.blank
+        where = f"{emissions[0][same:][:1]} against {emissions[1][same:][:1]}"
+        assert tied, f"slot {slot} differs after {same} tokens: {where}"
+        ties += 1
+    return ties
+
+
+def _has_tie(row: np.ndarray, spec: TransducerSpec, search: Greedy) -> bool:
+    """Whether the two best tokens, or the two best durations, lie within rounding of each other."""
+    allowed = TIE * np.abs(row[np.isfinite(row)]).max(initial=0)
+    row = row.copy()
+    row[spec.blank] -= search.blank_penalty
+    for part in (row[: spec.vocab_size + 1], row[spec.vocab_size + 1 :]):
+        if len(part) > 1:
+            first, second = np.sort(np.nan_to_num(part, nan=-np.inf))[:-3:-1]
+            if first - second <= allowed:
+                return True
+    return False
 
 
 def _tied(a: Step, b: Step, spec: TransducerSpec) -> bool:

@@ -22,6 +22,9 @@ LAYOUT_FILES = {
 RANDOM_DECODES = int(os.environ.get("TDTDECODE_TEST_DECODES", "100000"))
 """How many utterances the random comparisons decode: between kernel sets, and again between networks."""
 KERNELS = [kernels.name for kernels in tdt.kernels.available()]
+COMPILED = [kernels.name for kernels in tdt.kernels.available() if kernels.isa is not None]
+CELLS = [*(("ort", name) for name in KERNELS), *(("fused", name) for name in ("reference", *COMPILED))]
+"""Networks of a bundle with the kernels that they exist for."""
 
 
 def pytest_report_header() -> str:
@@ -80,6 +83,12 @@ def layout(request) -> str:
 
 @pytest.fixture(params=KERNELS)
 def kernels(request) -> str:
+    return request.param
+
+
+@pytest.fixture(params=CELLS, ids="-".join)
+def cell(request) -> tuple[str, str]:
+    """A network and kernels for it."""
     return request.param
 
 

@@ -26,11 +26,9 @@ def libraries(tmp_path_factory):
     built = {}
     for name, options in {"tiles": ["-DTDT_EMULATE_TILES"], "portable": []}.items():
         file = folder / f"{name}.so"
-        command = [COMPILER, "-std=c++17", "-O2", "-ffp-contract=off", "-shared", "-fPIC", f"-DTDT_ISA={name}", *options]
-        subprocess.run(
-            [*command, "-I", ROOT / "csrc", "-I", ROOT / "csrc/cpu", ROOT / "tests/host_amx/kernels.cpp", "-o", file],
-            check=True, capture_output=True,
-        )  # fmt: skip
+        command = [COMPILER, "-std=c++17", "-O2", "-ffp-contract=off", "-shared", "-fPIC", f"-DTDT_ISA={name}"]
+        sources = ["-I", ROOT / "csrc", "-I", ROOT / "csrc/cpu", ROOT / "tests/host_amx/kernels.cpp", "-o", file]
+        subprocess.run([*command, *options, *sources], check=True, capture_output=True)
         built[name] = ctypes.CDLL(str(file))
     return built
 
@@ -63,7 +61,8 @@ def test_8_bit_products_are_those_of_the_portable_kernels(libraries, outputs, in
         packed = pack(affine, Format.INT8)
         results = [product(library, packed, signed) for library in libraries.values()]
         np.testing.assert_array_equal(*results)
-        np.testing.assert_allclose(results[0][:, :outputs], signed @ affine.weight.T + affine.bias, atol=0.1 * inputs**0.5)
+        exact = signed @ affine.weight.T + affine.bias
+        np.testing.assert_allclose(results[0][:, :outputs], exact, atol=0.1 * inputs**0.5)
 
 
 @pytest.mark.parametrize("count", [1, 5, 16, 17, 40])

@@ -325,12 +325,13 @@ class TestOptions:
         "options, error, message",
         [
             ({"device": "cuda"}, tdt.DeviceError, "device 'cuda' is not available"),
-            ({"network": "fused"}, tdt.InputError, "no network 'fused'.*auto, ort"),
-            ({"precision": "int8"}, tdt.InputError, "precision='int8'.*variant"),
-            ({"precision": "fp8"}, tdt.InputError, "no precision 'fp8'"),
+            ({"network": "tensorrt"}, tdt.InputError, "no network 'tensorrt'.*auto, ort, fused"),
+            ({"network": "fused", "kernels": "jit"}, tdt.InputError, "not exist for kernels 'jit': reference, cpu"),
+            ({"network": "ort", "precision": "int8"}, tdt.InputError, "precision='int8'.*variant"),
+            ({"precision": "float16"}, tdt.InputError, "no precision 'float16' on the cpu: float32, bfloat16, int8"),
             ({"kernels": "cuda"}, tdt.InputError, "no kernel set 'cuda'"),
             ({"threads": 0}, tdt.InputError, "threads must be at least 1"),
-            ({"threads": 2, "session_options": ort.SessionOptions()}, tdt.InputError, "cannot both be given"),
+            ({"network": "ort", "threads": 2, "session_options": ort.SessionOptions()}, tdt.InputError, "cannot both be given"),
             ({"durations": [0, 1]}, tdt.TdtDecodeError, "durations"),
         ],
     )

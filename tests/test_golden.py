@@ -1,4 +1,4 @@
-"""Parity with NeMo 3.0.0 on its own exported models, whatever network layout, kernels or chunking."""
+"""Parity with NeMo 3.0.0 on its own exported models, whatever layout, network, kernels or chunking."""
 
 from __future__ import annotations
 
@@ -13,23 +13,26 @@ CAPS = [10, 3, 1]
 
 @pytest.fixture(scope="session")
 def decoder_for(tmp_path_factory):
-    """decoder_for(golden, layout, kernels), each bundle opened once."""
+    """decoder_for(golden, layout, (network, kernels)), each bundle opened once."""
     parent, networks = tmp_path_factory.mktemp("golden"), {}
 
-    def make(golden, layout, kernels="auto"):
-        if (golden.name, layout) not in networks:
-            networks[golden.name, layout] = tdt.Decoder.from_bundle(
-                golden.directory(layout, parent), layout=layout, durations=golden.durations
+    def make(golden, layout, cell=("auto", "auto")):
+        network, kernels = cell
+        key = golden.name, layout, network
+        if key not in networks:
+            directory = golden.directory(layout, parent)
+            networks[key] = tdt.Decoder.from_bundle(
+                directory, layout=layout, durations=golden.durations, network=network
             )
-        opened = networks[golden.name, layout]
+        opened = networks[key]
         return tdt.Decoder(opened.network, opened.spec, kernels=kernels, vocabulary=opened.vocabulary)
 
     return make
 
 
 @pytest.mark.parametrize("cap", CAPS)
-def test_tokens_and_frames_are_nemos(golden, layout, kernels, cap, decoder_for):
-    decoder = decoder_for(golden, layout, kernels)
+def test_tokens_and_frames_are_nemos(golden, layout, cell, cap, decoder_for):
+    decoder = decoder_for(golden, layout, cell)
     found = decoder.decode(golden.encoder_out, golden.lengths, search=tdt.Greedy(max_symbols=cap))
     assert [len(h) for row, h in enumerate(found) if row not in golden.rows] == [0] * (len(found) - len(golden.rows))
     for row, expected in zip(golden.rows, golden.nemo["greedy"][f"max_symbols={cap}"], strict=True):
@@ -37,12 +40,12 @@ def test_tokens_and_frames_are_nemos(golden, layout, kernels, cap, decoder_for):
         assert found[row].frames.tolist() == expected["frames"]
 
 
-def test_durations_are_nemos_beam_ones_where_the_paths_agree(golden, layout, kernels, decoder_for):
+def test_durations_are_nemos_beam_ones_where_the_paths_agree(golden, layout, cell, decoder_for):
     best = golden.nemo["malsd"].get("beam=1")
     if best is None:
         assert golden.durations != list(range(len(golden.durations))), "NeMo's beam is right for this table"
         return
-    found = decoder_for(golden, layout, kernels).decode(golden.encoder_out, golden.lengths)
+    found = decoder_for(golden, layout, cell).decode(golden.encoder_out, golden.lengths)
     agreeing = 0
     for row, (expected, *_) in zip(golden.rows, best, strict=True):
         if (found[row].tokens.tolist(), found[row].frames.tolist()) == (expected["tokens"], expected["frames"]):
@@ -55,8 +58,8 @@ def test_durations_are_nemos_beam_ones_where_the_paths_agree(golden, layout, ker
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7])
-def test_chunks_equal_the_whole(golden, layout, kernels, chunk, decoder_for):
-    decoder = decoder_for(golden, layout, kernels)
+def test_chunks_equal_the_whole(golden, layout, cell, chunk, decoder_for):
+    decoder = decoder_for(golden, layout, cell)
     for cap in CAPS:
         decoder.search = tdt.Greedy(max_symbols=cap)
         whole = decoder.decode(golden.encoder_out, golden.lengths)

@@ -1,4 +1,4 @@
-"""The ONNX Runtime network against the same weights in NumPy, in every layout, and its independence of neighbours."""
+"""A bundle's networks against the same weights in NumPy, in every layout, and their independence of neighbours."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benches.random_bundle import make_bundle, random_weights
 from benches.random_weights import ACTIVATIONS, Weights
 from tdtdecode.bundle import CombinedTransducer, read_bundle, reading
 from tdtdecode.bundle.cut import CannotSplit
-from tests.compare import check_traces, check_same_hypotheses, traced_decode
+from tests.compare import check_hypotheses, check_same_hypotheses, check_traces, traced_decode
 from tests.conftest import RANDOM_DECODES, random_frames
 
 SIZES = {"encoder_size": 16, "predictor_size": 12, "joint_size": 10, "tokens_per_second": None}
@@ -79,12 +79,16 @@ def test_random_decodes_equal_numpy(tmp_path, monkeypatch, configuration, layout
         make_bundle(directory, "combined" if layout == "whole" else layout, seed=seed, **options)
         bundle = read_bundle(directory, durations=options["durations"])
         assert isinstance(bundle.transducer, CombinedTransducer) == (layout == "whole")
-        ours = tdt.Decoder.from_bundle(bundle)
+        ours = tdt.Decoder.from_bundle(bundle, network="ort")
+        fused = None if layout == "whole" else tdt.Decoder.from_bundle(bundle, network="fused")
         numpy = tdt.Decoder(numpy_network(random_weights(seed=seed, **options)), bundle.spec, kernels="reference")
         frames, lengths = random_frames(batch, 16, 20, seed)
         for search in searches:
-            (_, reference), (_, other) = (traced_decode(d, frames, lengths, search) for d in (numpy, ours))
+            (expected, reference), (_, other) = (traced_decode(d, frames, lengths, search) for d in (numpy, ours))
             ties += check_traces(reference, other, bundle.spec)
+            if fused is not None:
+                found = fused.decode(frames, lengths, search)
+                ties += check_hypotheses(expected, reference, found, bundle.spec, search)
             decodes += batch
     assert ties <= decodes // 100
 
@@ -96,7 +100,7 @@ def test_reduced_precision_does_not_depend_on_neighbours(tmp_path, monkeypatch, 
         whole_graph(monkeypatch)
     make_bundle(tmp_path, "combined" if layout == "whole" else layout, vocab_size=60, precision=precision,
                 durations=(0, 1, 2, 3, 4), **SIZES)  # fmt: skip
-    decoder = tdt.Decoder.from_bundle(tmp_path, variant=precision)
+    decoder = tdt.Decoder.from_bundle(tmp_path, variant=precision, network="ort")
     frames, lengths = random_frames(8, 16, 40, 5)
     together = decoder.decode(frames, lengths)
     frames[3] *= 50  # one loud neighbour
@@ -128,7 +132,7 @@ def test_no_buffer_is_allocated_per_step(golden_tdt, tmp_path):
     """Once every batch size was seen, a longer decode makes no more arrays of the network's size."""
     import tracemalloc
 
-    decoder = tdt.Decoder.from_bundle(golden_tdt.directory("split", tmp_path))
+    decoder = tdt.Decoder.from_bundle(golden_tdt.directory("split", tmp_path), network="ort")
     long = np.tile(golden_tdt.encoder_out, (1, 1, 20))
     peaks = []
     for frames in (golden_tdt.encoder_out, long):

@@ -37,7 +37,6 @@ class _Rewriting:
         self._weights: list[onnx.TensorProto] = []
 
     def result(self) -> Graph:
-        onnx = import_onnx()
         nodes: list[onnx.NodeProto] = []
         rewritten: dict[str, onnx.NodeProto] = {}
         for node in self._graph.model.graph.node:
@@ -106,7 +105,7 @@ class _Rewriting:
         inputs = [*node.input, *[""] * (12 - len(node.input))]
         names = []
         for stored, scale, zero in ((inputs[1], inputs[8], inputs[9]), (inputs[2], inputs[10], inputs[11])):
-            values = self._values(stored, scale, zero, axis=0)  # [directions, inputs, 4H], one scale a direction or gate
+            values = self._values(stored, scale, zero, axis=0)  # [directions, inputs, 4H]
             names.append(self._add(f"{stored}_float", values.transpose(0, 2, 1)))
         plain = onnx.helper.make_node("LSTM", [inputs[0], *names, *inputs[3:8]], list(node.output))
         plain.attribute.extend(node.attribute)
@@ -133,7 +132,6 @@ class _Rewriting:
 
     def _assembled(self, nodes: list[onnx.NodeProto]) -> Graph:
         """The graph of the nodes that its outputs still need."""
-        onnx = import_onnx()
         whole = self._graph.model
         needed = {value.name for value in whole.graph.output}
         kept: list[onnx.NodeProto] = []
@@ -142,10 +140,11 @@ class _Rewriting:
                 kept.insert(0, node)
                 needed.update(node.input)
         weights = [tensor for tensor in (*whole.graph.initializer, *self._weights) if tensor.name in needed]
-        graph = onnx.helper.make_graph(
+        helper = import_onnx().helper
+        graph = helper.make_graph(
             kept, whole.graph.name or "float", list(whole.graph.input), list(whole.graph.output), weights
         )
-        model = onnx.helper.make_model(graph, opset_imports=whole.opset_import, ir_version=whole.ir_version)
+        model = helper.make_model(graph, opset_imports=whole.opset_import, ir_version=whole.ir_version)
         return Graph(model, self._graph.file, self._graph.weights_folder)
 
 

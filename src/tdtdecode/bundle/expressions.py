@@ -96,9 +96,10 @@ class Expressions:
             ir_version=self.graph.model.ir_version,
         )
         try:
-            return ReferenceEvaluator(model).run(None, inputs)
+            values = ReferenceEvaluator(model).run(None, inputs)
         except Exception as error:  # whatever a malformed constant makes the evaluator raise
             raise CannotLift(f"the constant {node.output[0]} cannot be computed: {error}") from None
+        return [np.asarray(value) for value in values]
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:

@@ -11,6 +11,7 @@ cut, the prediction product is the predictor's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["CannotLift", "lift"]
 
 _ACTIVATIONS = {"Relu": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid"}
-_ELEMENTWISE = {
+_ELEMENTWISE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "Relu": lambda x: np.maximum(x, 0),
     "Tanh": np.tanh,
     "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
@@ -141,7 +142,7 @@ def _affine(graph: Expressions, name: str, what: str) -> tuple[str, Affine]:
     while node is not None and node.op_type == "Add":
         constants = [graph.constant(value) for value in node.input]
         if sum(constant is not None for constant in constants) != 1:
-            raise CannotLift(f"expected {what} to be a product with weights, and a bias, found {_described(node, name)}")
+            raise CannotLift(f"expected {what} to be one product and a bias, found {_described(node, name)}")
         added = next(constant for constant in constants if constant is not None)
         bias = bias + added.astype(np.float32).reshape(-1)
         name, node, _ = graph.source(next(v for v, constant in zip(node.input, constants) if constant is None))
@@ -237,16 +238,17 @@ class _Predictor:
             for name, what in zip(initial, ("hidden state", "cell")):
                 port, at = self._slice(name) if name else ("nothing", 0)
                 if port not in self._inputs or at != i:
-                    raise CannotLift(f"{where}: expected its initial {what} to be slice {i} of a state, found {port}[{at}]")
+                    raise CannotLift(
+                        f"{where}: expected its initial {what} to be slice {i} of a state, found {port}[{at}]"
+                    )
                 ports.append(self._inputs.index(port))
             if ports[0] == ports[1]:
                 raise CannotLift(f"{where}: hidden state and cell come from the same state")
-            for port, results in zip(ports, ((0, 1), (2,))):
-                found = parts[port][i] if i < len(parts[port]) else (None, -1)
-                if found[0] is not node or found[1] not in results:
+            for state, what, results in zip(ports, ("hidden state", "cell"), ((0, 1), (2,))):
+                maker, output = parts[state][i] if i < len(parts[state]) else (None, -1)
+                if maker is not node or output not in results:
                     raise CannotLift(
-                        f"{where}: expected slice {i} of {self._outputs[port]} to be the layer's new "
-                        f"{'hidden state' if results[0] == 0 else 'cell'}"
+                        f"{where}: expected slice {i} of {self._outputs[state]} to be the layer's new {what}"
                     )
 
     def _slice(self, name: str) -> tuple[str, int]:
@@ -285,11 +287,10 @@ class _Predictor:
             offset = np.float32(0) if zero is None else zero.astype(np.float32).reshape(())
             return (table - offset) * scale.astype(np.float32).reshape(())
         if node.op_type == "Gather":
-            table = self._graph.constant(node.input[0])
-            axis = attributes(node).get("axis", 0)
-            if table is None or table.ndim != 2 or axis != 0:
+            rows = self._graph.constant(node.input[0])
+            if rows is None or rows.ndim != 2 or attributes(node).get("axis", 0) != 0:
                 raise CannotLift(f"expected the embedding to be rows [V + 1, width] of constants, found {name}")
-            return table.astype(np.float32)
+            return rows.astype(np.float32)
         if node.op_type in _ELEMENTWISE:
             return _ELEMENTWISE[node.op_type](self._table(node.input[0])).astype(np.float32)
         if node.op_type in ("MatMul", "Gemm", "Add"):
@@ -310,7 +311,7 @@ def _identity(size: int) -> Affine:
 
 
 def _check_finite(weights: TransducerWeights) -> None:
-    parts = {"the embedding": (weights.embedding,)}
+    parts: dict[str, tuple[np.ndarray, ...]] = {"the embedding": (weights.embedding,)}
     for i, layer in enumerate(weights.layers):
         parts[f"LSTM layer {i}"] = (layer.input, layer.recurrent, layer.bias)
     for name in ("prediction", "encoder", "output"):

@@ -84,7 +84,7 @@ def _difference(bundle: Bundle, encoder_size: int) -> tuple[int, int]:
     decoders = [Decoder.from_bundle(bundle, network=network) for network in ("ort", "fused")]
     noise = np.random.default_rng(0).standard_normal((1, encoder_size, _TRIAL_FRAMES)).astype(np.float32)
     graph, fused = (decoder.decode(noise)[0].tokens for decoder in decoders)
-    return edit_distance(graph, fused), len(graph)
+    return edit_distance(graph.tolist(), fused.tolist()), len(graph)
 
 
 def _version(package: str) -> str | None:

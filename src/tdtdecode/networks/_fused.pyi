@@ -1,0 +1,21 @@
+import numpy as np
+
+from .packing import PackedNetwork
+
+def widens_halves(isa: str) -> bool: ...
+def multiplies_bytes(isa: str) -> bool: ...
+
+class CompiledNetwork:
+    def __init__(self, packed: PackedNetwork, isa: str) -> None: ...
+    def greedy(
+        self,
+        rows: list[np.ndarray],
+        order: np.ndarray,
+        positions: np.ndarray,
+        prediction: np.ndarray,
+        hidden: np.ndarray,
+        cell: np.ndarray,
+        max_symbols: int,
+        blank_penalty: float,
+        threads: int,
+    ) -> tuple[np.ndarray, np.ndarray]: ...
