@@ -116,7 +116,7 @@ void FusedGreedy::work(int thread) {
     decide_rows(thread);
     if (thread == 0) collect();
     team_.barrier();
-    if (done_) return;
+    if (failed_) return;  // not done_: thread 0 may already be planning the next pass
     if (rescore_) rescore(thread);
     if (!emitted_.empty()) predict(thread);
   }
@@ -301,7 +301,7 @@ void FusedGreedy::collect() {
     }
   } catch (...) {  // the other threads must not wait for ever
     failure_ = std::current_exception();
-    done_ = true;
+    failed_ = true;
     return;
   }
   for (int index : emitted_) {

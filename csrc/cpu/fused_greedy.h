@@ -141,7 +141,7 @@ class FusedGreedy {
   std::vector<int> pending_;          // rows that are scored
   std::vector<int> emitted_;          // rows that emitted
   std::vector<std::size_t> kept_for_;  // emissions whose hidden vectors are kept
-  bool done_ = false, rescore_ = false;
+  bool done_ = false, failed_ = false, rescore_ = false;
   std::exception_ptr failure_;
   Team team_;
 };
