@@ -14,7 +14,12 @@ from tdtdecode.weights import Affine, LstmLayer, TransducerWeights
 
 
 def random_weights(
-    spec: tdt.TransducerSpec, hidden: int = 20, joint: int = 24, layers: int = 2, activation: str = "relu", seed: int = 0
+    spec: tdt.TransducerSpec,
+    hidden: int = 20,
+    joint: int = 24,
+    layers: int = 2,
+    activation: str = "relu",
+    seed: int = 0,
 ) -> TransducerWeights:
     """Weights for a spec with an encoder size; blank is lifted so that tokens and blanks take turns."""
     rng = np.random.default_rng(seed)

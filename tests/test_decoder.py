@@ -331,7 +331,10 @@ class TestOptions:
             ({"precision": "float16"}, tdt.InputError, "no precision 'float16' on the cpu: float32, bfloat16, int8"),
             ({"kernels": "cuda"}, tdt.InputError, "no kernel set 'cuda'"),
             ({"threads": 0}, tdt.InputError, "threads must be at least 1"),
-            ({"network": "ort", "threads": 2, "session_options": ort.SessionOptions()}, tdt.InputError, "cannot both be given"),
+            (
+                {"network": "ort", "threads": 2, "session_options": ort.SessionOptions()},
+                tdt.InputError, "cannot both be given",
+            ),
             ({"durations": [0, 1]}, tdt.TdtDecodeError, "durations"),
         ],
     )
