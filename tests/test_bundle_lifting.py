@@ -119,7 +119,7 @@ class TestDeviation:
     @pytest.mark.parametrize("name", ["embedding", "0.input", "1.recurrent", "1.bias", "encoder.weight", "output.bias"])
     def test_shows_a_single_weight(self, bundle, name):
         weights = copy.deepcopy(lift(bundle.transducer))  # arrays that may be written to
-        arrays(weights)[name].reshape(-1)[:40] += 0.3
+        arrays(weights)[name].reshape(-1)[:10] += 0.3
         other = FusedNetwork(weights, bundle.spec)
         assert deviation(OrtNetwork(bundle.transducer), other, bundle.spec, 14) > 1e-3
 
@@ -136,7 +136,7 @@ class TestDeviation:
             tdt.Decoder.from_bundle(bundle, precision="int8")
 
 
-# --- graphs rewritten by hand ------------------------------------------------------------------------------------------
+# --- graphs rewritten by hand ----------------------------------------------------------------------------------------
 
 
 def edited(tmp_path, edit, layout="split", file="joiner.onnx", **options):
@@ -305,7 +305,7 @@ def around_the_activation(model):
         ("decoder.onnx", crossed_results, "expected slice 0 of .* to be the layer's new"),
         ("joiner.onnx", a_weight_that_is_no_number, "the (output|encoder|prediction) product has weights that are inf"),
         ("joiner.onnx", gelu, "expected Relu, Tanh, Sigmoid before the joint's last product, found Softplus"),
-        ("joiner.onnx", around_the_activation, "expected Relu, Tanh, Sigmoid before the joint's last product, found Add"),
+        ("joiner.onnx", around_the_activation, "expected Relu, Tanh, Sigmoid before .* last product, found Add"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )

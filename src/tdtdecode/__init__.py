@@ -4,7 +4,14 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from . import kernels
 from .decoder import Decoder, DecoderState
-from .errors import BundleError, DeviceError, InputError, MissingDependencyError, TdtDecodeError
+from .errors import (
+    BundleError,
+    DeviceError,
+    InputError,
+    MissingDependencyError,
+    TdtDecodeError,
+    UnsupportedVersionError,
+)
 from .hypothesis import Hypothesis, Transcript, Word
 from .networks.callable import CallableNetwork
 from .search import Greedy
@@ -29,6 +36,7 @@ __all__ = [
     "TdtDecodeError",
     "Transcript",
     "TransducerSpec",
+    "UnsupportedVersionError",
     "Word",
     "kernels",
     "load_model",

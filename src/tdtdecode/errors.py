@@ -40,5 +40,15 @@ class MissingDependencyError(TdtDecodeError, ImportError):
         super().__init__(f"{purpose} needs the package {package!r}: pip install 'tdtdecode[{extra}]'", name=package)
 
 
+class UnsupportedVersionError(TdtDecodeError, ImportError):
+    """A package is installed in a release that is not supported; the message names both."""
+
+    def __init__(self, package: str, found: str, supported: str):
+        super().__init__(
+            f"{package} {found} is installed; supported are {package} {supported}: pip install '{package}=={supported}'",
+            name=package,
+        )
+
+
 def _rebuild_bundle_error(problem: str, file: str, field: str | None) -> BundleError:
     return BundleError(problem, file=file, field=field)

@@ -1,0 +1,1 @@
+"""Our decoder behind other people's models; one module per package."""

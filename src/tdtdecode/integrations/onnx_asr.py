@@ -1,0 +1,148 @@
+"""onnx-asr models with our decoder behind them.
+
+>>> import onnx_asr
+>>> from tdtdecode.integrations.onnx_asr import accelerate
+>>> model = accelerate(onnx_asr.load_model("nemo-parakeet-tdt-0.6b-v3"))       # doctest: +SKIP
+>>> model.with_timestamps().recognize(["a.wav", "b.wav"])                      # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ..bundle import Bundle, CombinedTransducer, read_bundle
+from ..decoder import Decoder
+from ..errors import InputError, MissingDependencyError, UnsupportedVersionError
+from ..search import Greedy
+
+SUPPORTED = "0.12"
+"""The releases whose inside this module was written for and tested with."""
+
+Adapter = TypeVar("Adapter")
+
+_GRAPH = re.compile(r"decoder_joint-model(?:[._-](?P<variant>\w+))?\.onnx")
+
+
+def accelerate(
+    model: Adapter,
+    directory: str | PathLike[str] | None = None,
+    network: str = "auto",
+    kernels: str = "auto",
+    precision: str = "float32",
+    threads: int = 1,
+    search: Greedy | None = None,
+) -> Adapter:
+    """A model of onnx-asr that decodes with our decoder; everything else of it stays as it is.
+
+    Its options, timestamps, batches and VAD work as before, and with the defaults its results are the same. The model
+    given is left as it was; both share the encoder.
+
+    Parameters
+    ----------
+    model:
+        What ``onnx_asr.load_model`` returned for a NeMo TDT or RNN-T model, with timestamps or VAD added or not.
+    directory:
+        The model's files; None: where onnx-asr loaded them from.
+    network, kernels, precision, threads:
+        As for `Decoder.from_bundle`; but quantised graphs are run as they are (``"ort"``) unless the network is named,
+        so that results stay the same.
+    search:
+        Default: greedy, with onnx-asr's cap on the tokens of a frame (``max_tokens_per_step`` in the model's
+        ``config.json``, else 10).
+
+    Like onnx-asr, this takes a duration's index as its frames.
+
+    Raises
+    ------
+    MissingDependencyError, UnsupportedVersionError
+        Without onnx-asr, or with a release that is not supported.
+    InputError
+        If the model is something else, or its files cannot be found.
+    BundleError
+        If the files cannot be used.
+    """
+    _check_version()
+    from onnx_asr.adapters import AsrAdapter
+    from onnx_asr.models.nemo import NemoConformerRnnt, NemoConformerTdt
+
+    if not isinstance(model, AsrAdapter):
+        raise InputError(f"model must be what onnx_asr.load_model returned, got {type(model).__name__}")
+    asr = model.asr
+    if not isinstance(asr, NemoConformerRnnt):
+        raise InputError(
+            f"model is a {type(asr).__name__}, which has no NeMo transducer to decode: expected nemo-conformer-tdt or "
+            "nemo-conformer-rnnt"
+        )
+    graph = _graph_file(asr, directory)
+    bundle = _bundle(graph, tdt=isinstance(asr, NemoConformerTdt))
+    if network == "auto" and precision == "float32" and _quantized(bundle):
+        network = "ort"
+    decoder = Decoder.from_bundle(
+        bundle, network=network, kernels=kernels, precision=precision, threads=threads,
+        search=search or Greedy(max_symbols=asr._max_tokens_per_step),
+    )  # fmt: skip
+    fast_asr, fast_model = copy.copy(asr), copy.copy(model)
+    # The one seam: encoder output in, tokens, frames and log-probs out.
+    fast_asr._decoding = _Decoding(decoder, asr.use_low_precision)
+    fast_model.asr = fast_asr
+    return fast_model
+
+
+class _Decoding:
+    """Takes the place of the loop over steps."""
+
+    def __init__(self, decoder: Decoder, lengths_may_overrun: bool):
+        self._decoder = decoder
+        self._lengths_may_overrun = lengths_may_overrun
+
+    def __call__(
+        self, encoder_out: np.ndarray, encoder_out_lens: np.ndarray, /, **options: Any
+    ) -> Iterator[tuple[list[int], list[int], Sequence[float] | None]]:
+        """Tokens, frames and, if asked for, log-probs of each row of ``encoder_out`` [B, T, E]."""
+        if self._lengths_may_overrun:  # TensorRT in low precision
+            encoder_out_lens = np.minimum(encoder_out_lens, encoder_out.shape[1])
+        for hypothesis in self._decoder.decode(encoder_out.transpose(0, 2, 1), encoder_out_lens):
+            logprobs = hypothesis.token_logprobs.tolist() if options.get("need_logprobs") else None
+            yield hypothesis.tokens.tolist(), hypothesis.frames.tolist(), logprobs
+
+
+def _check_version() -> None:
+    try:
+        found = version("onnx-asr")
+    except PackageNotFoundError:
+        raise MissingDependencyError("onnx-asr", "onnx-asr", "tdtdecode.integrations.onnx_asr") from None
+    if found.split(".")[:2] != SUPPORTED.split("."):
+        raise UnsupportedVersionError("onnx-asr", found, f"{SUPPORTED}.*")
+
+
+def _graph_file(asr: Any, directory: str | PathLike[str] | None) -> Path:
+    """The combined graph that a model was loaded from."""
+    loaded = getattr(asr._decoder_joint, "_model_path", None)
+    if not loaded:
+        raise InputError(
+            "the model's decoder session does not tell which file it was loaded from: load the model with "
+            "onnx_asr.load_model"
+        )
+    return Path(loaded) if directory is None else Path(directory, Path(loaded).name)
+
+
+def _bundle(graph: Path, tdt: bool) -> Bundle:
+    match = _GRAPH.fullmatch(graph.name)
+    if match is None:
+        raise InputError(f"expected a file decoder_joint-model.onnx or a variant of it, got {graph}")
+    return read_bundle(graph.parent, "combined", match["variant"], None if tdt else ())
+
+
+def _quantized(bundle: Bundle) -> bool:
+    transducer = bundle.transducer
+    if isinstance(transducer, CombinedTransducer):
+        return transducer.graph.quantized
+    return transducer.predictor.graph.quantized or transducer.joint.graph.quantized
