@@ -11,7 +11,9 @@ import numpy as np
 
 import tdtdecode as tdt
 
-from .report import alternate, environment, save, summary
+from tdtdecode.benchmark import alternate, summary
+
+from .report import environment, save
 
 ROWS, REPEATS = 16, 50
 
@@ -26,7 +28,7 @@ def measure(vocab_size: int, tokens: bool) -> dict:
     def repeat(decide):
         return lambda: [decide(*arguments) for _ in range(REPEATS)]
 
-    seconds = alternate(9, **{kernels.name: repeat(kernels.decide) for kernels in tdt.kernels.available()})
+    seconds = alternate(9, {kernels.name: repeat(kernels.decide) for kernels in tdt.kernels.available()})
     result = {name: summary(values)["median"] / ROWS / REPEATS * 1e6 for name, values in seconds.items()}
     what = "tokens" if tokens else "blanks"
     figures = ", ".join(f"{name} {us:.2f}" for name, us in result.items())

@@ -6,9 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
-import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import tdtdecode as tdt
@@ -26,23 +24,6 @@ def environment(*packages: str) -> dict:
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in ("tdtdecode", "numpy", *packages)},
     }
-
-
-def alternate(runs: int, **functions: Callable[[], object]) -> dict[str, list[float]]:
-    """Seconds of each function's runs, taken in turn after one warm-up each, so that drift hits all alike."""
-    for function in functions.values():
-        function()
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(runs):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def summary(seconds: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)}
 
 
 def save(name: str, result: dict) -> None:

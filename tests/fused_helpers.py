@@ -86,7 +86,7 @@ def fused(
     network = FusedNetwork(weights, spec, precision, threads)
     decoder = tdt.Decoder(network, spec, kernels=kernels)
     if arithmetic is not None:
-        decoder._program = network.program(decoder.kernels, arithmetic)
+        decoder.program = network.program(decoder.kernels, arithmetic)
     return decoder
 
 

@@ -118,8 +118,8 @@ def test_weights_that_fit_in_16_bits_are_stored_so_without_changing_a_bit(compil
             fused(weights, spec, compiled, Arithmetic(halves=halves, screen=screen)) for halves in (True, False)
         )
         for part in ("encoder", "prediction", "output"):
-            assert getattr(small._program.packed, part).format == format
-            assert getattr(large._program.packed, part).format == Format.FLOAT32
+            assert getattr(small.program.packed, part).format == format
+            assert getattr(large.program.packed, part).format == Format.FLOAT32
         check_same_bits(small.decode(frames, lengths), large.decode(frames, lengths))
 
 

@@ -134,7 +134,7 @@ def test_a_large_vocabulary_is_screened_by_default():
     spec = tdt.TransducerSpec(SCREENED_OUTPUTS, encoder_size=12)
     weights = random_weights(spec, joint=64, seed=1)
     decoder = tdt.Decoder(FusedNetwork(weights, spec), spec)
-    assert decoder._program.packed.screen is not None
+    assert decoder.program.packed.screen is not None
     frames, lengths = random_frames(80, 12, 30, 4)
     whole = fused(weights, spec, arithmetic=Arithmetic(screen=False)).decode(frames, lengths)
     check_same_bits(whole, decoder.decode(frames, lengths))

@@ -148,7 +148,7 @@ def test_options_reach_the_decoder(plain, waves):
 class TestErrors:
     def test_another_version(self, plain, monkeypatch):
         monkeypatch.setattr("tdtdecode.integrations.onnx_asr.version", lambda _: "0.13.1")
-        with pytest.raises(tdt.UnsupportedVersionError, match=r"onnx-asr 0\.13\.1 is installed; supported .* 0\.12\.\*"):
+        with pytest.raises(tdt.UnsupportedVersionError, match=r"onnx-asr 0\.13\.1 is installed; .* is 0\.12\.\*"):
             accelerate(plain)
 
     def test_not_installed(self, plain, monkeypatch):

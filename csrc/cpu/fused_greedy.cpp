@@ -9,6 +9,10 @@ namespace {
 constexpr int kRowsInFlight = 64;
 // One pass of memory serves about so many frames before arithmetic takes longer.
 constexpr int kFramesAtOnce = 4;
+// Encoder frames are projected at least so many at a time: reading the weights for a few costs as much.
+constexpr int kProjectedAtOnce = 12;
+// Projected frames that a row keeps: those ahead and those of its window.
+constexpr int kProjectedKept = kProjectedAtOnce + kFramesAtOnce;
 constexpr int kKeptAtOnce = 64;
 // Encoder frames are brought from [E, T] to [T, E] in blocks of a cache line's width.
 constexpr int kBlock = kAlignment / sizeof(float);
@@ -41,8 +45,8 @@ FusedGreedy::FusedGreedy(const Network& network, const InstructionSet& isa, cons
                          const Utterances& utterances, int threads)
     : network_(network), isa_(isa), options_(options), utterances_(utterances), threads_(threads) {
   const int count = std::max(1, std::min(utterances.count, kRowsInFlight));
-  max_window_ = kFramesAtOnce;
   scored_at_once_ = std::max(count, kFramesAtOnce);
+  const int projected_at_once = std::max(count, kProjectedAtOnce);
   keep_at_once_ = screens() ? kKeptAtOnce + count : 0;
   rows_.resize(count);
   std::size_t size = 0;
@@ -54,14 +58,13 @@ FusedGreedy::FusedGreedy(const Network& network, const InstructionSet& isa, cons
   cells_.resize(static_cast<std::size_t>(network.num_layers) * count * network.hidden);
   predictions_.resize(static_cast<std::size_t>(count) * network.joint);
   blocks_.resize(static_cast<std::size_t>(count) * kBlock * (network.encoder_size + kBlockPadding));
-  frames_.resize(static_cast<std::size_t>(scored_at_once_) * network.encoder_size);
-  projected_.resize(static_cast<std::size_t>(count) * max_window_ * network.joint);
-  projected_frame_.assign(static_cast<std::size_t>(count) * max_window_, -1);
+  frames_.resize(static_cast<std::size_t>(projected_at_once) * network.encoder_size);
+  projected_.resize(static_cast<std::size_t>(count) * kProjectedKept * network.joint);
   gates_.resize(static_cast<std::size_t>(count) * 4 * network.hidden);
-  const int products = std::max(scored_at_once_, keep_at_once_);
+  const int products = std::max({scored_at_once_, keep_at_once_, projected_at_once});
   logits_.resize(static_cast<std::size_t>(products) * network.output.outputs);
   kept_.resize(static_cast<std::size_t>(keep_at_once_) * network.joint);
-  missing_.reserve(scored_at_once_);
+  missing_.reserve(projected_at_once);
   scored_.reserve(scored_at_once_);
   pending_.reserve(count);
   emitted_.reserve(count);
@@ -93,7 +96,7 @@ float* FusedGreedy::inputs(int layer, int row, int parity) {
 }
 
 float* FusedGreedy::projected(int row, int frame) {
-  const std::size_t place = static_cast<std::size_t>(row) * max_window_ + frame % max_window_;
+  const std::size_t place = static_cast<std::size_t>(row) * kProjectedKept + frame % kProjectedKept;
   return projected_.data() + place * network_.joint;
 }
 
@@ -139,17 +142,18 @@ void FusedGreedy::plan() {
     done_ = true;
     return;
   }
-  const int window = std::max(1, kFramesAtOnce / static_cast<int>(pending_.size()));
+  const int rows = static_cast<int>(pending_.size());
+  const int window = std::max(1, kFramesAtOnce / rows), ahead = std::max(1, kProjectedAtOnce / rows);
   for (int index : pending_) {
     Row& row = rows_[index];
     row.window = std::min(window, utterances_.lengths[row.utterance] - row.at.frame);
     row.scored = static_cast<int>(scored_.size());
-    for (int frame = row.at.frame; frame < row.at.frame + row.window; ++frame) {
-      int& there = projected_frame_[index * max_window_ + frame % max_window_];
-      if (there != frame) missing_.push_back({index, frame});
-      there = frame;
-      scored_.push_back({index, frame});
-    }
+    const int end = row.at.frame + row.window;
+    for (int frame = row.at.frame; frame < end; ++frame) scored_.push_back({index, frame});
+    if (row.projected >= end) continue;
+    row.projected = std::max(row.projected, row.at.frame);
+    const int until = std::min(std::max(end, row.projected + ahead), utterances_.lengths[row.utterance]);
+    for (; row.projected < until; ++row.projected) missing_.push_back({index, row.projected});
   }
 }
 
@@ -160,7 +164,7 @@ void FusedGreedy::admit(Row& row, int utterance) {
   row.at = {utterances_.frame[utterance], utterances_.symbols[utterance]};
   row.parity = 0;
   row.block = -1;
-  for (int i = 0; i < max_window_; ++i) projected_frame_[index * max_window_ + i] = -1;
+  row.projected = row.at.frame;
   std::memcpy(prediction(index), utterances_.prediction + utterance * joint, joint * sizeof(float));
   for (int layer = 0; layer < network_.num_layers; ++layer) {
     const std::size_t at = (static_cast<std::size_t>(layer) * utterances_.count + utterance) * hidden;

@@ -67,6 +67,7 @@ class FusedGreedy {
     bool emitted = false;
     int token = 0, token_frame = 0, token_scored = 0, duration = 0;
     float token_logprob = 0.0f, duration_logprob = 0.0f;
+    int projected = 0;   // frames before this one are projected, as far back as they are kept
     int block = -1;      // encoder frames from here on lie frame by frame in `blocks_`
   };
 
@@ -124,11 +125,10 @@ class FusedGreedy {
   const Utterances& utterances_;
   Emissions* emissions_ = nullptr;
 
-  int threads_, max_window_, scored_at_once_, keep_at_once_;
+  int threads_, scored_at_once_, keep_at_once_;
   std::vector<Row> rows_;
   std::vector<std::size_t> input_offsets_;
   Buffer<float> inputs_, cells_, predictions_, blocks_, frames_, projected_, gates_, logits_, kept_;
-  std::vector<int> projected_frame_;  // [row, max_window]: which frame lies there, -1 for none
   std::vector<Private> private_;
 
   // The pass, written by thread 0 and read by all.

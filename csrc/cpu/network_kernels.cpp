@@ -29,6 +29,18 @@ constexpr int tile_vectors(int rows, int registers) {
   return vectors;
 }
 
+// Asks for the weights of a coming step. With one row the processor's own prefetching keeps up and this only costs;
+// with several, whose arithmetic fills its queue, it gains a quarter of the time.
+template <int ROWS>
+inline void prefetch(const void* weights, std::size_t bytes) {
+#if defined(__GNUC__)
+  constexpr std::size_t kAhead = 16384;
+  if constexpr (ROWS > 1)
+    for (std::size_t line = 0; line < bytes; line += kAlignment)
+      __builtin_prefetch(static_cast<const char*>(weights) + kAhead + line);
+#endif
+}
+
 // --- float32 sums ----------------------------------------------------------------------------------------------------
 
 inline Words load_halves(const std::uint16_t* x) {
@@ -83,6 +95,7 @@ inline void float_tile(const Matrix& matrix, int panel, int vector, const Staged
   for (int k = 0; k < inputs; ++k, at += kPanel) {
     Floats w[VECTORS];
     for (int v = 0; v < VECTORS; ++v) w[v] = widened<F>(weights, at + v * kWidth);
+    prefetch<ROWS>(static_cast<const char*>(weights) + weight_bytes(F) * at, weight_bytes(F) * VECTORS * kWidth);
     for (int r = 0; r < ROWS; ++r) {
       const Floats value = all(x[r][k]);
       for (int v = 0; v < VECTORS; ++v) sums[r][v] = multiply_add(w[v], value, sums[r][v]);
@@ -131,6 +144,7 @@ inline void pair_tile(const Matrix& matrix, int panel, int vector, const StagedR
   for (int k = 0; k < groups; ++k, weights += 4 * kPanel) {
     Words w[VECTORS];
     for (int v = 0; v < VECTORS; ++v) w[v] = load_words(weights + 4 * v * kWidth);
+    prefetch<ROWS>(weights, 4 * VECTORS * kWidth);
     for (int r = 0; r < ROWS; ++r) {
       const std::uint32_t value = word_at(x[r], k);
       for (int v = 0; v < VECTORS; ++v) sums[r][v] = multiply_add_pairs(w[v], value, sums[r][v]);
@@ -215,6 +229,7 @@ inline void integer_tile(const Matrix& matrix, int panel, int vector, const Stag
     Integers w[VECTORS][kSums];
     for (int v = 0; v < VECTORS; ++v)
       for (int s = 0; s < kSums; ++s) w[v][s] = integer_weights(weights + 4 * v * kWidth, s);
+    prefetch<ROWS>(weights, 4 * VECTORS * kWidth);
     for (int r = 0; r < ROWS; ++r) {
       const std::uint32_t bytes = word_at(x[r], k);
 #if defined(__AVX2__)
@@ -564,9 +579,22 @@ int survivors(const float* approximate, const float* weight_norms, const float* 
   return found;
 }
 
+// --- measuring -------------------------------------------------------------------------------------------------------
+
+std::uint32_t read(const char* data, std::size_t bytes) {
+  constexpr int kSumsAtOnce = 8;
+  Words sums[kSumsAtOnce] = {};
+  for (std::size_t at = 0; at < bytes; at += kSumsAtOnce * sizeof(Words))
+    for (int i = 0; i < kSumsAtOnce; ++i) sums[i] += load_words(data + at + i * sizeof(Words));
+  std::uint32_t words[kSumsAtOnce * kWidth], sum = 0;
+  std::memcpy(words, sums, sizeof words);
+  for (std::uint32_t word : words) sum += word;
+  return sum;
+}
+
 }  // namespace
 
 extern const NetworkKernels network_kernels;
-const NetworkKernels network_kernels = {stage, multiply, multiply_some, lstm_cell, hidden, survivors};
+const NetworkKernels network_kernels = {stage, multiply, multiply_some, lstm_cell, hidden, survivors, read};
 
 }  // namespace tdt::cpu::TDT_ISA

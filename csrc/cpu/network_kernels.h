@@ -34,6 +34,9 @@ struct NetworkKernels {
   // reach the largest certain value, which is at least `certain`. Returns how many; `outputs` has room for count.
   int (*survivors)(const float* approximate, const float* weight_norms, const float* weight_errors, int count,
                    int skipped, float norm, float error_norm, float certain, std::int32_t* outputs);
+
+  // Reads memory once, front to back: a multiple of 4 KiB. The sum of its words.
+  std::uint32_t (*read)(const char* data, std::size_t bytes);
 };
 
 }  // namespace tdt::cpu

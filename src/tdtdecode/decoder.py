@@ -103,7 +103,7 @@ class Decoder:
         self.search = _checked_search(search)
         self.kernels = kernel_sets.get(kernels)
         self.vocabulary = vocabulary
-        self._program = network.program(self.kernels)
+        self.program = network.program(self.kernels)
         self._start = network.start(_blank(spec))
 
     @classmethod
@@ -233,8 +233,8 @@ class Decoder:
             return [], state
 
         greedy = kernel_sets.GreedySearch(self.spec, search, lengths, self.kernels, frame=state.overshoot)
-        if self._program is not None:
-            after = self._program.greedy(greedy, [np.asarray(row, np.float32) for row in rows], state.network)
+        if self.program is not None:
+            after = self.program.greedy(greedy, [np.asarray(row, np.float32) for row in rows], state.network)
         else:
             frames = frames_first(rows, lengths, self.network.frame_dtype)
             workspace = self.network.workspace(frames, state.network)

@@ -45,7 +45,7 @@ class UnsupportedVersionError(TdtDecodeError, ImportError):
 
     def __init__(self, package: str, found: str, supported: str):
         super().__init__(
-            f"{package} {found} is installed; supported are {package} {supported}: pip install '{package}=={supported}'",
+            f"{package} {found} is installed; supported is {supported}: pip install '{package}=={supported}'",
             name=package,
         )
 

@@ -93,6 +93,10 @@ cdef extern from "fused_greedy.h" namespace "tdt::cpu":
         void run(Emissions*) except + nogil
 
 
+cdef extern from "stream.h" namespace "tdt::cpu":
+    double stream_seconds(const InstructionSet&, const char*, size_t, int, int) except + nogil
+
+
 cdef const InstructionSet* _instruction_set(str name) except NULL:
     cdef size_t count
     cdef const InstructionSet* table = c_instruction_sets(&count)
@@ -110,6 +114,17 @@ def widens_halves(str isa):
 def multiplies_bytes(str isa):
     """Whether 8-bit products are faster than float32 ones."""
     return bool(_instruction_set(isa).multiplies_bytes)
+
+
+def read_seconds(str isa, const unsigned char[::1] memory, int threads, int repeats):
+    """The shortest of some times, in seconds, that threads take to read memory once, each its share."""
+    cdef const InstructionSet* instructions = _instruction_set(isa)
+    cdef double seconds
+    if memory.shape[0] < 4096 * threads or threads < 1 or repeats < 1:
+        raise ValueError("memory must be at least a page for each thread")
+    with nogil:
+        seconds = stream_seconds(instructions[0], <const char*>&memory[0], memory.shape[0], threads, repeats)
+    return seconds
 
 
 cdef const void* _address(array) except NULL:

@@ -108,6 +108,18 @@ class PackedNetwork:
     output: PackedMatrix
     screen: Screen | None
 
+    @property
+    def token_bytes(self) -> int:
+        """Weights that must be read for every emitted token: all layers, the prediction and the joint's output."""
+        matrices = [*self.layers, self.prediction, self.output if self.screen is None else self.screen.matrix]
+        return sum(matrix.nbytes for matrix in matrices if matrix is not None)
+
+    @property
+    def decode_bytes(self) -> int:
+        """Weights that must be read once for a decode: the encoder's projection and, if screened, the output in full.
+        """
+        return self.encoder.nbytes + (0 if self.screen is None else self.output.nbytes)
+
 
 @dataclass(frozen=True)
 class Arithmetic:

@@ -1,0 +1,189 @@
+"""Greedy decoding against its peers on the same encoder output: onnx-asr, sherpa-onnx, NeMo; and against the floor.
+
+    python -m benches.greedy [--save]          # V = 1024 and 8192, batch 1 to 64, 1 and 2 threads, every precision
+    python -m benches.greedy --quick
+
+Parakeet-sized random models (benches.random_bundle), 423 frames (33.8 s) an utterance. All systems take their runs in
+turn in one process. In float32 tokens and frames are checked to be those of onnx-asr before anything is timed; other
+precisions report how many tokens differ. The floor is the time that reading the weights takes, at the rate that this
+machine reads a buffer of that size (tdtdecode.benchmark.floor_seconds).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import tdtdecode as tdt
+from tdtdecode.benchmark import alternate, floor_seconds, stream_bandwidth, summary
+from tdtdecode.evaluation import edit_distance
+
+from .random_bundle import random_encoder_out, random_pieces, write_bundle
+from .random_weights import Weights, random_weights
+from .report import environment, save
+
+FRAMES, ENCODER_SIZE, FRAME_SECONDS = 423, 1024, 0.08
+PRECISIONS = ("float32", "bfloat16", "int8")
+PEER_BATCH = 16
+"""Largest batch that peers decode: beyond it they take minutes and gain nothing."""
+
+
+class Model:
+    """One random model with its bundle and everybody's decoders on it."""
+
+    def __init__(self, vocab_size: int, folder: Path):
+        self.weights: Weights = random_weights(vocab_size, (0, 1, 2, 3, 4), ENCODER_SIZE, 640, 2, 640)
+        self.vocab_size = vocab_size
+        self.folder = folder
+        from .nemo_graphs import encoder_graph
+
+        encoder = encoder_graph(80, ENCODER_SIZE, np.dtype(np.float32), 0)
+        self.directory = write_bundle(
+            folder / "combined", "combined", self.weights, random_pieces(self.weights), encoder
+        )
+
+    def ours(self, threads: int) -> dict[str, tdt.Decoder]:
+        decoders = {"ort": tdt.Decoder.from_bundle(self.directory, network="ort", threads=threads)}
+        for precision in PRECISIONS:
+            decoders[f"fused {precision}"] = tdt.Decoder.from_bundle(
+                self.directory, network="fused", precision=precision, threads=threads
+            )
+        return decoders
+
+    def onnx_asr(self, threads: int):
+        import onnx_asr
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        return onnx_asr.load_model(
+            "nemo-conformer-tdt", self.directory, sess_options=options, providers=["CPUExecutionProvider"]
+        ).asr
+
+    def sherpa(self, encoder_out: np.ndarray, threads: int) -> tuple[Callable, Callable]:
+        """Decoding of one utterance, and of its first frame alone, which stands for all that is not decoding."""
+        from .sherpa import sherpa_greedy
+
+        whole = sherpa_greedy(self.folder / "sherpa", self.weights, encoder_out, threads)
+        silent = np.zeros_like(encoder_out)[:, :1]
+        return whole, sherpa_greedy(self.folder / "sherpa-one", self.weights, silent, threads)
+
+
+def measure(model: Model, batch: int, threads: int, runs: int, peers: bool) -> dict:
+    encoder_out = np.stack([random_encoder_out(FRAMES, ENCODER_SIZE, seed) for seed in range(batch)])
+    lengths = np.full(batch, FRAMES)
+    decoders = model.ours(threads)
+    found = {name: decoder.decode(encoder_out, lengths) for name, decoder in decoders.items()}
+    reference = [h.tokens.tolist() for h in found["fused float32"]]
+    functions: dict[str, Callable] = {
+        name: lambda decoder=decoder: decoder.decode(encoder_out, lengths) for name, decoder in decoders.items()
+    }
+    notes: dict[str, str] = {}
+    if peers and batch <= PEER_BATCH:
+        asr, frames_first = model.onnx_asr(threads), np.ascontiguousarray(encoder_out.transpose(0, 2, 1))
+        for hypothesis, (tokens, frames, _) in zip(found["fused float32"], asr._decoding(frames_first, lengths)):
+            assert hypothesis.tokens.tolist() == tokens and hypothesis.frames.tolist() == frames
+        functions["onnx-asr"] = lambda: list(asr._decoding(frames_first, lengths))
+    if peers and importlib.util.find_spec("nemo") is not None:
+        import torch
+
+        from .nemo_modules import nemo_greedy
+
+        torch.set_num_threads(threads)
+        nemo = nemo_greedy(model.weights)
+        equal = sum(
+            torch.as_tensor(other.y_sequence).tolist() == tokens
+            for other, tokens in zip(nemo(encoder_out, lengths), reference)
+        )
+        notes["NeMo"] = f"{equal} of {batch} utterances have our tokens"
+        functions["NeMo"] = lambda: nemo(encoder_out, lengths)
+    if peers and batch == 1:
+        whole, first_frame = model.sherpa(encoder_out[0], threads)
+        pieces = [piece.replace("\u2581", " ") for piece in random_pieces(model.weights)]
+        same = [token.replace("\u2581", " ") for token in whole()] == [pieces[token] for token in reference[0]]
+        notes["sherpa-onnx"] = "our tokens" if same else "other tokens (it allows 5 tokens a frame, we 10)"
+        functions["sherpa-onnx"], functions["sherpa-onnx overhead"] = whole, first_frame
+    seconds = alternate(runs, functions)
+    tokens = sum(map(len, reference))
+    result: dict = {"vocab_size": model.vocab_size, "batch": batch, "threads": threads, "tokens": tokens, "systems": {}}
+    overhead = seconds.pop("sherpa-onnx overhead", None)
+    for name, values in seconds.items():
+        if name == "sherpa-onnx" and overhead is not None:
+            values = [value - min(overhead) for value in values]
+        entry = summary(values)
+        emitted = sum(map(len, found[name])) if name in found else tokens
+        entry["us_per_token"] = entry["median"] / emitted * 1e6
+        entry["times_real_time"] = batch * FRAMES * FRAME_SECONDS / entry["median"]
+        if name in found:
+            edits = sum(edit_distance(a, h.tokens.tolist()) for a, h in zip(reference, found[name]))
+            entry["token_error_rate"] = edits / tokens
+            program = decoders[name].program
+            if program is not None:
+                isa = decoders[name].kernels.isa
+                nbytes = program.packed.token_bytes
+                bandwidth = stream_bandwidth(isa, nbytes, threads)
+                entry |= {"isa": isa, "bytes_per_token": nbytes, "stream_bandwidth": bandwidth}
+                if batch == 1:
+                    entry["floor_fraction"] = floor_seconds(decoders[name], emitted, bandwidth) / entry["median"]
+        if name in notes:
+            entry["note"] = notes[name]
+        result["systems"][name] = entry
+    _print(result)
+    return result
+
+
+def _print(result: dict) -> None:
+    what = "V = {vocab_size}, batch {batch}, {threads} threads, {tokens} tokens"
+    print(what.format(**result))
+    peer = result["systems"].get("onnx-asr", {}).get("us_per_token")
+    for name, entry in result["systems"].items():
+        ratio = f"{peer / entry['us_per_token']:6.2f}x" if peer else "      -"
+        floor = f"  {entry['floor_fraction']:4.0%} of the floor's speed" if "floor_fraction" in entry else ""
+        error = f"  {entry['token_error_rate']:.2%} other tokens" if entry.get("token_error_rate") else ""
+        note = f"  ({entry['note']})" if "note" in entry else ""
+        print(f"  {name:<16} {entry['us_per_token']:8.1f} us/token {ratio}{floor}{error}{note}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vocab-size", type=int, nargs="+", default=[1024, 8192])
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--quick", action="store_true", help="V = 1024, batch 1 and 16, one thread, three runs")
+    parser.add_argument("--no-peers", dest="peers", action="store_false")
+    parser.add_argument("--save", action="store_true", help="keep figures and plot under benches/results")
+    options = parser.parse_args()
+    if options.quick:
+        options.vocab_size, options.batch, options.threads, options.runs = [1024], [1, 16], [1], 3
+    comparisons = []
+    for vocab_size in options.vocab_size:
+        with tempfile.TemporaryDirectory() as folder:
+            model = Model(vocab_size, Path(folder))
+            for threads in options.threads:
+                for batch in options.batch:
+                    runs = options.runs if batch <= PEER_BATCH else max(3, options.runs // 2)
+                    comparisons.append(measure(model, batch, threads, runs, options.peers))
+    if options.save:
+        packages = [name for name in ("onnxruntime", "onnx-asr", "sherpa_onnx", "nemo_toolkit", "torch") if _has(name)]
+        save("greedy", environment(*packages) | {"frames": FRAMES, "comparisons": comparisons})
+        from .plot import draw
+
+        draw("greedy")
+
+
+def _has(package: str) -> bool:
+    try:
+        return bool(importlib.metadata.version(package))
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+if __name__ == "__main__":
+    main()
