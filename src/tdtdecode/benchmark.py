@@ -54,9 +54,9 @@ def random_encoder_out(batch: int, encoder_size: int, frames: int, seed: int = 0
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal((frames, batch, encoder_size), dtype=np.float32)
     out = np.empty((batch, encoder_size, frames), np.float32)
-    last = noise[0] if frames else None
+    last = np.zeros((batch, encoder_size), np.float32)
     for t in range(frames):
-        last = noise[t] if t == 0 else 0.6 * last + 0.8 * noise[t]
+        last = noise[t] if t == 0 else np.float32(0.6) * last + np.float32(0.8) * noise[t]
         out[:, :, t] = last
     return out
 

@@ -5,10 +5,11 @@ Nothing heavy is imported before a command runs, so that ``--help`` answers at o
 
 from types import ModuleType
 
-from . import info, transcribe
+from . import bench, info, transcribe
 
 COMMANDS: dict[str, ModuleType] = {
     "transcribe": transcribe,
     "info": info,
+    "bench": bench,
 }
 """Name -> module, in the order that the help shows."""

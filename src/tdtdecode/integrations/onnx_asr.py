@@ -91,7 +91,7 @@ def accelerate(
     )  # fmt: skip
     fast_asr, fast_model = copy.copy(asr), copy.copy(model)
     # The one seam: encoder output in, tokens, frames and log-probs out.
-    fast_asr._decoding = _Decoding(decoder, asr.use_low_precision)
+    fast_asr.__dict__["_decoding"] = _Decoding(decoder, asr.use_low_precision)
     fast_model.asr = fast_asr
     return fast_model
 

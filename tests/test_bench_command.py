@@ -1,0 +1,93 @@
+"""``tdtdecode bench``: figures for every decoder of a model, and plain words where there are none."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from benches.random_bundle import make_bundle
+from tdtdecode.benchmark import floor_seconds, random_encoder_out, stream_bandwidth
+from tdtdecode.bundle import reading
+from tdtdecode.bundle.cut import CannotSplit
+from tdtdecode.cli import main
+from tdtdecode.decoder import Decoder
+from tdtdecode.evaluation import edit_distance
+from tests import demo
+
+SIZES = {"vocab_size": 60, "encoder_size": 24, "predictor_size": 20, "joint_size": 20}
+QUICK = ["--runs", "1", "--frames", "60", "--batch", "2"]
+
+
+def test_every_decoder_is_measured(tmp_path, capsys):
+    make_bundle(tmp_path, "combined", **SIZES)
+    assert main(["bench", str(tmp_path), *QUICK, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result["decoders"]) == {"fused float32", "fused bfloat16", "fused int8", "ort"} and not result["refused"]
+    assert (result["batch"], result["frames"]) == (2, 120)
+    for entry in result["decoders"].values():
+        assert entry["min"] <= entry["median"] <= entry["max"] and entry["times_real_time"] > 0
+    assert result["decoders"]["ort"]["differing_tokens"] == 0
+    assert main(["bench", str(tmp_path), "--runs", "1", "--frames", "60"]) == 0
+    assert "of what memory allows" in capsys.readouterr().out
+
+
+def test_what_cannot_be_had_is_said(tmp_path, capsys, monkeypatch):
+    def refuse(*_):
+        raise CannotSplit("for this test")
+
+    monkeypatch.setattr(reading, "Cut", refuse)
+    make_bundle(tmp_path, "combined", **SIZES)
+    assert main(["bench", str(tmp_path), *QUICK]) == 0
+    out = capsys.readouterr().out
+    assert "fused float32   not available" in out and "for this test" in out and "  ort " in out
+
+
+def test_no_tokens(tmp_path, capsys):
+    make_bundle(tmp_path, "combined", **SIZES)
+    np.savez(tmp_path / "nothing.npz", encoder_out=np.zeros((1, 24, 0), np.float32))
+    assert main(["bench", str(tmp_path), "--runs", "1", "--encoder-out", str(tmp_path / "nothing.npz")]) == 0
+    assert "no tokens emitted" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options, message", [
+    (["--runs", "0"], "--runs must be at least 1"),
+    (["--encoder-out", "missing.npz"], "missing.npz: expected an .npz file"),
+    (["--kernels", "cuda"], "no kernel set 'cuda'"),
+])  # fmt: skip
+def test_wrong_usage(capsys, options, message):
+    assert main(["bench", str(demo.DIRECTORY), *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_info_tells_how_a_model_is_decoded(tmp_path, capsys):
+    assert main(["info", "demo"]) == 0
+    assert "network: fused (1 LSTM layers of 96" in capsys.readouterr().out
+    make_bundle(tmp_path, "combined", precision="int8", **SIZES)
+    assert main(["info", str(tmp_path), "--variant", "int8"]) == 0
+    assert "tokens on random input differ" in capsys.readouterr().out
+
+
+def test_floor():
+    decoder = Decoder.from_bundle(demo.DIRECTORY)
+    packed = decoder.program.packed
+    hidden, joint, rows = 96, 112, 262
+    # Blocks of 16 units and panels of 64 outputs; float16 weights.
+    assert packed.token_bytes == 2 * (4 * hidden * hidden + 128 * hidden + 320 * joint) and rows < 320
+    assert floor_seconds(decoder, 10, 1e9) == (10 * packed.token_bytes + packed.decode_bytes) / 1e9
+    assert stream_bandwidth(decoder.kernels.isa, 1 << 20, 2, repeats=3) > 1e8
+    assert floor_seconds(Decoder.from_bundle(demo.DIRECTORY, network="ort"), 10, 1e9) is None
+
+
+def test_edit_distance():
+    assert [edit_distance(a, b) for a, b in (("", "abc"), ("abc", "abc"), ("kitten", "sitting"), ("ab", "ba"))] == [
+        3, 0, 3, 2,
+    ]  # fmt: skip
+
+
+def test_random_encoder_out_has_unit_variance_and_memory():
+    out = random_encoder_out(2, 50, 400, seed=1)
+    assert out.shape == (2, 50, 400) and out.dtype == np.float32
+    assert abs(out.std() - 1) < 0.05
+    assert abs(np.mean(out[:, :, 1:] * out[:, :, :-1]) - 0.6) < 0.05
