@@ -12,16 +12,16 @@ cut, the prediction product is the predictor's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..weights import Affine, LstmLayer, TransducerWeights
 from .dequantize import dequantized
-from .expressions import CannotLift, Expressions, attributes
-from .graph import Port
-from .transducers import CombinedTransducer, PredictorGraph, SplitTransducer
+from .expressions import MAX_CONSTANT_BYTES, CannotLift, Expressions, attributes
+from .graph import Graph, import_onnx
+from .patterns import affine, described, floats, identity, logits, shares
+from .transducers import CombinedTransducer, PredictorGraph, SplitTransducer, width
 
 if TYPE_CHECKING:
     import onnx
@@ -34,7 +34,15 @@ _ELEMENTWISE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "Tanh": np.tanh,
     "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
 }
-_LSTM_ACTIVATIONS = [b"Sigmoid", b"Tanh", b"Tanh"]
+_OF_TOKENS: dict[str, Callable[..., np.ndarray]] = {
+    "Equal": np.equal,
+    "Greater": np.greater,
+    "GreaterOrEqual": np.greater_equal,
+    "Less": np.less,
+    "LessOrEqual": np.less_equal,
+    "Not": np.logical_not,
+}
+_LSTM_ACTIVATIONS = [b"sigmoid", b"tanh", b"tanh"]
 
 
 def lift(transducer: SplitTransducer | CombinedTransducer) -> TransducerWeights:
@@ -47,136 +55,47 @@ def lift(transducer: SplitTransducer | CombinedTransducer) -> TransducerWeights:
     """
     if isinstance(transducer, CombinedTransducer):
         raise CannotLift(f"predictor and joint could not be told apart in the combined graph: {transducer.reason}")
-    joint = Expressions(dequantized(transducer.joint.graph))
+    try:
+        # What overflows is found when all is there, by its result.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return _lifted(transducer)
+    except RecursionError:
+        raise CannotLift("its operators are nested too deeply for the predictor and joint of a transducer") from None
+
+
+def _lifted(transducer: SplitTransducer) -> TransducerWeights:
+    ports = transducer.joint
+    joint = Expressions(dequantized(ports.graph))
     predictor = Expressions(dequantized(transducer.predictor.graph))
-    hidden, output = _affine(joint, _without_log_softmax(joint, transducer.joint.output.name), "the joint's output")
+    name, boundary = logits(joint, ports.output.name, len(ports.output_shape))
+    hidden, output = affine(joint, name, "the joint's output")
     name, node, _ = joint.source(hidden)
     if node is None or node.op_type not in _ACTIVATIONS:
         raise CannotLift(
-            f"expected {', '.join(_ACTIVATIONS)} before the joint's last product, found {_described(node, name)}"
+            f"expected {', '.join(_ACTIVATIONS)} before the joint's last product, found {described(node, name)}"
         )
-    encoder, prediction = _shares(joint, node.input[0], transducer.joint.encoder, transducer.joint.predictor)
+    joint_size = output.weight.shape[1]
+    encoder, prediction = shares(joint, node.input[0], ports.encoder, ports.predictor, joint_size)
     source = transducer.predictor.output.name
     if prediction is None:
-        source, prediction = _affine(predictor, source, "the prediction's product")
+        source, prediction = _predictor_share(predictor, source, joint_size)
     embedding, layers = _Predictor(predictor, transducer.predictor).lift(source)
-    if encoder is None:
-        encoder = _identity(output.weight.shape[1])
+    if boundary not in (None, len(embedding)):
+        raise CannotLift(
+            f"the joint normalises {boundary} numbers of a row by themselves; expected the {len(embedding)} tokens"
+        )
     weights = TransducerWeights(embedding, layers, prediction, encoder, _ACTIVATIONS[node.op_type], output)
-    _check_finite(weights)
+    _check_widths(weights, transducer)
+    _check_finite(weights, (predictor.graph, joint.graph))
     return weights
 
 
-def _without_log_softmax(joint: Expressions, name: str) -> str:
-    """The logits: a log-softmax over a row shifts it as a whole, which no decision or log-probability sees."""
-    _, node, _ = joint.source(name)
-    if node is not None and node.op_type == "Log":
-        _, node, _ = joint.source(node.input[0])
-        if node is None or node.op_type != "Softmax":
-            raise CannotLift("expected a Softmax before the Log at the end of the joint")
-        return node.input[0]
-    return node.input[0] if node is not None and node.op_type == "LogSoftmax" else name
-
-
-@dataclass
-class _Term:
-    """A share of the joint's hidden sum: ``weight source + bias``, without a weight where it is the source itself."""
-
-    source: str
-    weight: np.ndarray | None
-    bias: np.ndarray | float
-
-
-def _shares(joint: Expressions, name: str, encoder: Port, prediction: Port) -> tuple[Affine | None, Affine | None]:
-    """What the joint makes of a frame and of the predictor's output; None where it takes it as it is."""
-    terms = _terms(joint, name)
-    by_source: dict[str, _Term] = {}
-    for term in terms:
-        if term.source in by_source:
-            raise CannotLift(f"the joint adds {term.source} twice")
-        by_source[term.source] = term
-    if set(by_source) != {encoder.name, prediction.name}:
-        raise CannotLift(
-            f"expected the sum of a frame's and a token's share before the joint's activation, found the sum of "
-            f"{', '.join(sorted(by_source))}"
-        )
-    # Where one share is taken as it is, its bias belongs to the other: only the sum counts.
-    plain = [term for term in terms if term.weight is None]
-    weighted = [term for term in terms if term.weight is not None]
-    if not weighted:
-        raise CannotLift("the joint multiplies neither the frame nor the predictor's output by weights")
-    for term in plain:
-        weighted[0].bias = weighted[0].bias + term.bias
-    first, second = by_source[encoder.name], by_source[prediction.name]
-    return _as_affine(first), _as_affine(second)
-
-
-def _as_affine(term: _Term) -> Affine | None:
-    if term.weight is None:
-        return None
-    return Affine(term.weight, _bias(term.bias, len(term.weight), term.source))
-
-
-def _terms(graph: Expressions, name: str) -> list[_Term]:
-    """The terms of a sum; constants are added to one of them."""
-    name, node, _ = graph.source(name)
-    if node is not None and node.op_type == "Add":
-        constants = [graph.constant(value) for value in node.input]
-        terms = [term for value, c in zip(node.input, constants) if c is None for term in _terms(graph, value)]
-        for constant in constants:
-            if constant is not None:
-                terms[0].bias = terms[0].bias + constant.astype(np.float32).reshape(-1)
-        return terms
-    product = _product(graph, node)
-    if product is not None:
-        return [product]
-    if node is not None:
-        raise CannotLift(f"expected products and sums before the joint's activation, found {_described(node, name)}")
-    return [_Term(name, None, 0.0)]
-
-
-def _affine(graph: Expressions, name: str, what: str) -> tuple[str, Affine]:
-    """Match ``weight x + bias``; returns x behind views."""
-    name, node, _ = graph.source(name)
-    bias: np.ndarray | float = 0.0
-    while node is not None and node.op_type == "Add":
-        constants = [graph.constant(value) for value in node.input]
-        if sum(constant is not None for constant in constants) != 1:
-            raise CannotLift(f"expected {what} to be one product and a bias, found {_described(node, name)}")
-        added = next(constant for constant in constants if constant is not None)
-        bias = bias + added.astype(np.float32).reshape(-1)
-        name, node, _ = graph.source(next(v for v, constant in zip(node.input, constants) if constant is None))
-    product = _product(graph, node)
-    if product is None or product.weight is None:
-        raise CannotLift(f"expected {what} to be a product with weights, found {_described(node, name)}")
-    return product.source, Affine(product.weight, _bias(product.bias + bias, len(product.weight), name))
-
-
-def _product(graph: Expressions, node: onnx.NodeProto | None) -> _Term | None:
-    """A MatMul or Gemm of one tensor with constant weights, [outputs, inputs]."""
-    if node is None or node.op_type not in ("MatMul", "Gemm"):
-        return None
-    left, right = (graph.constant(value) for value in node.input[:2])
-    if (left is None) == (right is None):
-        return None
-    stored = right if left is None else left
-    assert stored is not None
-    if stored.ndim < 2 or stored.size != stored.shape[-2] * stored.shape[-1]:
-        return None
-    weight = stored.reshape(stored.shape[-2:])
-    options = attributes(node) if node.op_type == "Gemm" else {}
-    if left is None:
-        weight = weight if options.get("transB", 0) else weight.T
-    else:
-        weight = weight.T if options.get("transA", 0) else weight
-    bias: np.ndarray | float = 0.0
-    if len(node.input) > 2 and node.input[2]:
-        constant = graph.constant(node.input[2])
-        if constant is None:
-            return None
-        bias = constant.astype(np.float32).reshape(-1) * np.float32(options.get("beta", 1.0))
-    scaled = weight.astype(np.float32) * np.float32(options.get("alpha", 1.0))
-    return _Term(graph.behind_views(node.input[0 if left is None else 1]), np.ascontiguousarray(scaled), bias)
+def _predictor_share(predictor: Expressions, name: str, size: int) -> tuple[str, Affine]:
+    """The prediction's product at the end of a predictor; none where a joint as wide as its LSTM adds that itself."""
+    name, node, _ = predictor.source(name)
+    if node is not None and node.op_type in ("MatMul", "Gemm", "Add"):
+        return affine(predictor, name, "the prediction's product")
+    return name, identity(size)
 
 
 class _Predictor:
@@ -199,16 +118,17 @@ class _Predictor:
             name, node, output = self._graph.source(node.input[0])
         found.reverse()
         self._check_states([lstm for lstm, _ in found])
-        embedding = np.ascontiguousarray(self._table(name), np.float32)
-        return embedding, tuple(layer for _, layer in found)
+        return floats(self._table(name)), tuple(layer for _, layer in found)
 
     def _layer(self, node: onnx.NodeProto) -> LstmLayer:
         where = f"LSTM {node.name or node.output[0]}"
         options = attributes(node)
         if options.get("direction", b"forward") != b"forward":
             raise CannotLift(f"{where}: expected the forward direction, found {options['direction'].decode()}")
-        if options.get("activations", _LSTM_ACTIVATIONS) != _LSTM_ACTIVATIONS:
-            raise CannotLift(f"{where}: expected activations Sigmoid, Tanh, Tanh")
+        activations = [name.lower() for name in options.get("activations", _LSTM_ACTIVATIONS)]
+        if activations != _LSTM_ACTIVATIONS:
+            found = ", ".join(name.decode() for name in options["activations"])
+            raise CannotLift(f"{where}: expected activations Sigmoid, Tanh, Tanh, found {found}")
         for name in ("clip", "input_forget"):
             if options.get(name, 0):
                 raise CannotLift(f"{where}: the option {name} is not supported")
@@ -217,13 +137,9 @@ class _Predictor:
         values = [self._graph.constant(name) if name else None for name in [*node.input, "", ""][1:4]]
         if values[0] is None or values[1] is None or (values[2] is None and len(node.input) > 3 and node.input[3]):
             raise CannotLift(f"{where}: its weights are no constants")
-        width = values[1].shape[-1]
-        bias = np.zeros(8 * width, np.float32) if values[2] is None else values[2].astype(np.float32).reshape(-1)
-        return LstmLayer(
-            np.ascontiguousarray(values[0][0], np.float32),
-            np.ascontiguousarray(values[1][0], np.float32),
-            bias[: 4 * width] + bias[4 * width :],
-        )
+        size = values[1].shape[-1]
+        bias = np.zeros(8 * size, np.float32) if values[2] is None else values[2].astype(np.float32).reshape(-1)
+        return LstmLayer(floats(values[0][0]), floats(values[1][0]), bias[: 4 * size] + bias[4 * size:])
 
     def _check_states(self, layers: list[onnx.NodeProto]) -> None:
         """Each layer must begin with its own slice of both states, and its results must become the same slices."""
@@ -257,13 +173,15 @@ class _Predictor:
         if node is None:
             return name, 0
         if node.op_type in ("Slice", "Gather"):
-            index = self._graph.constant(node.input[1])
+            # Before opset 10, a Slice has attributes for its bounds.
+            starts = np.asarray(attributes(node).get("starts", ()))
+            index = self._graph.constant(node.input[1]) if len(node.input) > 1 else starts
         elif node.op_type == "Split":
             index = np.array([output])
         else:
-            return _described(node, name), 0
+            return described(node, name), 0
         if index is None or index.size != 1:
-            return _described(node, name), 0
+            return described(node, name), 0
         at = int(index.reshape(()))
         return self._graph.behind_views(node.input[0]), at % self._ports.state_shapes[0][0]
 
@@ -275,52 +193,133 @@ class _Predictor:
         return [(node, output)]
 
     def _table(self, name: str) -> np.ndarray:
-        """What each token becomes: [V + 1, width]."""
+        """What each token becomes: float32 [V + 1, width]."""
         name, node, _ = self._graph.source(name)
+        where = described(node, name)
         if node is None:
-            raise CannotLift(f"expected the predictor to begin with an embedding, found {name}")
+            raise CannotLift(f"expected the predictor to begin with an embedding, found {where}")
+        if node.op_type == "Gather":
+            return self._rows(node)
         if node.op_type == "DequantizeLinear":
             scale, zero = (self._graph.constant(value) for value in [*node.input, ""][1:3])
             table = self._table(node.input[0])
             if scale is None or scale.size != 1:
-                raise CannotLift("expected one scale for the whole quantised embedding")
+                raise CannotLift(f"{where}: expected one scale for the whole quantised embedding")
             offset = np.float32(0) if zero is None else zero.astype(np.float32).reshape(())
             return (table - offset) * scale.astype(np.float32).reshape(())
-        if node.op_type == "Gather":
-            rows = self._graph.constant(node.input[0])
-            if rows is None or rows.ndim != 2 or attributes(node).get("axis", 0) != 0:
-                raise CannotLift(f"expected the embedding to be rows [V + 1, width] of constants, found {name}")
-            return rows.astype(np.float32)
         if node.op_type in _ELEMENTWISE:
             return _ELEMENTWISE[node.op_type](self._table(node.input[0])).astype(np.float32)
+        if node.op_type == "Where":
+            return self._masked(node)
+        if node.op_type == "Mul":
+            return self._scaled(node)
         if node.op_type in ("MatMul", "Gemm", "Add"):
-            source, affine = _affine(self._graph, name, "a layer over the embedding")
-            return self._table(source) @ affine.weight.T + affine.bias
-        raise CannotLift(f"expected LSTM layers over an embedding in the predictor, found {_described(node, name)}")
+            source, layer = affine(self._graph, name, "a layer over the embedding")
+            table = self._table(source)
+            if 4 * len(table) * len(layer.weight) > MAX_CONSTANT_BYTES or table.shape[1] != layer.weight.shape[1]:
+                raise CannotLift(f"{where}: cannot be computed for all {len(table)} tokens ahead")
+            return table @ layer.weight.T + layer.bias
+        raise CannotLift(f"expected LSTM layers over an embedding in the predictor, found {where}")
+
+    def _rows(self, node: onnx.NodeProto) -> np.ndarray:
+        rows = self._graph.constant(node.input[0])
+        where = described(node, node.output[0])
+        if rows is None or rows.ndim != 2 or attributes(node).get("axis", 0) != 0:
+            raise CannotLift(f"{where}: expected the embedding to be rows [V + 1, width] of constants")
+        index, maker, _ = self._graph.source(node.input[1])
+        if index != self._ports.targets.name:
+            raise CannotLift(
+                f"{where}: expected the embedding to be looked up by the tokens {self._ports.targets.name}, found "
+                f"{described(maker, index)}"
+            )
+        return rows.astype(np.float32)
+
+    def _masked(self, node: onnx.NodeProto) -> np.ndarray:
+        """Where(condition on the token, one of embedding and number, the other)."""
+        tables = [name for name in node.input[1:3] if self._number(name) is None]
+        if len(tables) != 1:
+            raise CannotLift(f"{described(node, node.output[0])}: expected a mask of the embedding by one number")
+        table = self._table(tables[0])
+        mask = self._of_each_token(node.input[0], len(table)).reshape(-1, 1)
+        first, second = (self._number(name) for name in node.input[1:3])
+        chosen = np.where(mask, table if first is None else first, table if second is None else second)
+        return np.asarray(chosen, np.float32)
+
+    def _scaled(self, node: onnx.NodeProto) -> np.ndarray:
+        """The embedding times a constant, or times a mask made of the token."""
+        for name, factor in (tuple(node.input), tuple(reversed(node.input))):
+            constant = self._graph.constant(factor)
+            if constant is not None:
+                table = self._table(name)
+                if constant.size not in (1, table.shape[1]):
+                    break
+                return table * constant.astype(np.float32).reshape(-1)
+            if self._is_of_token(factor):
+                table = self._table(name)
+                return table * self._of_each_token(factor, len(table)).astype(np.float32).reshape(-1, 1)
+        raise CannotLift(f"{described(node, node.output[0])}: expected an embedding times a constant or a mask")
+
+    def _number(self, name: str) -> np.ndarray | None:
+        """A constant that is a single number."""
+        constant = self._graph.constant(name)
+        return constant.reshape(()) if constant is not None and constant.size == 1 else None
+
+    def _is_of_token(self, name: str) -> bool:
+        name, node, _ = self._graph.source(name)
+        return name == self._ports.targets.name or (node is not None and node.op_type in _OF_TOKENS)
+
+    def _of_each_token(self, name: str, tokens: int) -> np.ndarray:
+        """What an expression of nothing but the token is, for each: [V + 1], or one number for all."""
+        name, node, _ = self._graph.source(name)
+        if name == self._ports.targets.name:
+            return np.arange(tokens)
+        number = self._number(name)
+        if number is not None:
+            return number
+        if node is None or node.op_type not in _OF_TOKENS:
+            raise CannotLift(f"expected a mask that compares the token with a number, found {described(node, name)}")
+        return _OF_TOKENS[node.op_type](*(self._of_each_token(value, tokens) for value in node.input))
 
 
-def _bias(bias: np.ndarray | float, outputs: int, where: str) -> np.ndarray:
-    values = np.asarray(bias, np.float32).reshape(-1)
-    if values.size not in (1, outputs):
-        raise CannotLift(f"the bias beside {where} has {values.size} numbers, expected {outputs}")
-    return np.ascontiguousarray(np.broadcast_to(values, outputs))
+def _check_widths(weights: TransducerWeights, transducer: SplitTransducer) -> None:
+    """Refuse weights that do not fit each other or the graphs' ports, which behind views nothing else would show."""
+    g = weights.layers[-1].recurrent.shape[1] if weights.layers else weights.embedding.shape[1]
+    below = [weights.embedding.shape[1], *(layer.recurrent.shape[1] for layer in weights.layers[:-1])]
+    joint = weights.output.weight.shape[1]
+    expected = {
+        "the row": (len(weights.output.weight), width(transducer.joint.output_shape)),
+        "the encoder product's input": (weights.encoder.weight.shape[1], width(transducer.joint.encoder_shape)),
+        "the prediction product's input": (weights.prediction.weight.shape[1], g),
+        "the prediction product's result": (len(weights.prediction.weight), joint),
+    }
+    for i, (layer, size) in enumerate(zip(weights.layers, below)):
+        expected[f"the input of LSTM layer {i}"] = (layer.input.shape[1], size)
+    for what, (found, size) in expected.items():
+        if found != size:
+            raise CannotLift(f"{what} has {found} numbers by its weights, but {size} are given")
 
 
-def _identity(size: int) -> Affine:
-    return Affine(np.eye(size, dtype=np.float32), np.zeros(size, np.float32))
-
-
-def _check_finite(weights: TransducerWeights) -> None:
+def _check_finite(weights: TransducerWeights, graphs: tuple[Graph, ...]) -> None:
     parts: dict[str, tuple[np.ndarray, ...]] = {"the embedding": (weights.embedding,)}
     for i, layer in enumerate(weights.layers):
         parts[f"LSTM layer {i}"] = (layer.input, layer.recurrent, layer.bias)
     for name in ("prediction", "encoder", "output"):
-        affine = getattr(weights, name)
-        parts[f"the {name} product"] = (affine.weight, affine.bias)
+        found = getattr(weights, name)
+        parts[f"the {name} product"] = (found.weight, found.bias)
     for part, arrays in parts.items():
         if not all(np.isfinite(array).all() for array in arrays):
-            raise CannotLift(f"{part} has weights that are infinite or no numbers: the export is damaged")
+            stored = ", ".join(_tensors_not_finite(graphs))
+            where = f" ({stored})" if stored else ""
+            raise CannotLift(f"{part} has weights that are infinite or no numbers{where}: the export is damaged")
 
 
-def _described(node: onnx.NodeProto | None, name: str) -> str:
-    return f"{name}" if node is None else f"{node.op_type} ({node.name or name})"
+def _tensors_not_finite(graphs: tuple[Graph, ...]) -> list[str]:
+    """Names of the weights, as they are stored, that are to blame."""
+    onnx = import_onnx()
+    floats = {getattr(onnx.TensorProto, name) for name in ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE")}
+    return [
+        name
+        for graph in graphs
+        for name, tensor in graph.initializers.items()
+        if tensor.data_type in floats and not np.isfinite(graph.array(name).astype(np.float32)).all()
+    ]
