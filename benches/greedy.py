@@ -30,6 +30,7 @@ from .report import environment, save
 
 FRAMES, ENCODER_SIZE, FRAME_SECONDS = 423, 1024, 0.08
 PRECISIONS = ("float32", "bfloat16", "int8")
+AVX2 = "cpu-avx2"
 PEER_BATCH = 16
 """Largest batch that peers decode: beyond it they take minutes and gain nothing."""
 
@@ -54,6 +55,10 @@ class Model:
             decoders[f"fused {precision}"] = tdt.Decoder.from_bundle(
                 self.directory, network="fused", precision=precision, threads=threads
             )
+            if threads == 1 and AVX2 in {kernels.name for kernels in tdt.kernels.available()}:
+                decoders[f"fused {precision}, AVX2"] = tdt.Decoder.from_bundle(
+                    self.directory, network="fused", precision=precision, kernels=AVX2
+                )
         return decoders
 
     def onnx_asr(self, threads: int):

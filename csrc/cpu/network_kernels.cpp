@@ -469,11 +469,12 @@ StagedRow stage_bytes(const float* row, int inputs, int padded, std::uint8_t* ou
     const Words words = bits_of<Words>(shifted);
     std::uint32_t steps[kWidth];
     std::memcpy(steps, &words, sizeof words);
-    const int n = k < whole ? kWidth : padded - k;
+    const int n = k < whole ? kWidth : inputs - k;
     for (int j = 0; j < n; ++j) out[k + j] = static_cast<std::uint8_t>(steps[j]);
     squares += x * x;
     errors += error * error;
   }
+  for (int k = inputs; k < padded; ++k) out[k] = 0;  // times weights of zero
   float square_lanes[kWidth], error_lanes[kWidth], square = 0.0f, error = 0.0f;
   store(square_lanes, squares);
   store(error_lanes, errors);

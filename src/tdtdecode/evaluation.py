@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
-def edit_distance(reference: Sequence[int], other: Sequence[int]) -> int:
+def edit_distance(reference: Sequence[Any], other: Sequence[Any]) -> int:
     """Fewest insertions, deletions and substitutions that make one sequence the other (Levenshtein)."""
     row = list(range(len(other) + 1))
     for i, expected in enumerate(reference, 1):

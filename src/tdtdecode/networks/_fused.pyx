@@ -16,14 +16,6 @@ cdef extern from "tdt/row.h" namespace "tdt":
         int num_durations
         const int32_t* durations
 
-cdef extern from "instruction_sets.h" namespace "tdt::cpu":
-    cdef cppclass InstructionSet:
-        const char* name
-        bint (*supported)() noexcept nogil
-        bint widens_halves
-        bint multiplies_bytes
-    const InstructionSet* c_instruction_sets "tdt::cpu::instruction_sets"(size_t* count) noexcept nogil
-
 cdef extern from "matrix.h" namespace "tdt::cpu":
     cdef enum class Format(int):
         pass
@@ -36,9 +28,26 @@ cdef extern from "matrix.h" namespace "tdt::cpu":
         const float* scales
         const int32_t* sums
 
+cdef extern from "matrix.h" namespace "tdt::cpu":
+    cdef cppclass StagedRow:
+        pass
+    size_t staged_bytes(const Matrix&) noexcept nogil
+
 cdef extern from "network_kernels.h" namespace "tdt::cpu":
     cdef enum class Activation(int):
         pass
+    cdef cppclass NetworkKernels:
+        void (*stage)(const Matrix&, const float* const*, int, char*, StagedRow*) noexcept nogil
+        void (*multiply)(const Matrix&, const StagedRow*, int, int, int, float* const*) noexcept nogil
+
+cdef extern from "instruction_sets.h" namespace "tdt::cpu":
+    cdef cppclass InstructionSet:
+        const char* name
+        bint (*supported)() noexcept nogil
+        bint widens_halves
+        bint multiplies_bytes
+        const NetworkKernels* network
+    const InstructionSet* c_instruction_sets "tdt::cpu::instruction_sets"(size_t* count) noexcept nogil
 
 cdef extern from "network.h" namespace "tdt::cpu":
     cdef enum class TableKind(int):
@@ -144,6 +153,27 @@ cdef Matrix _matrix(packed) except *:
         matrix.scales = <const float*>_address(packed.scales)
         matrix.sums = <const int32_t*>_address(packed.sums)
     return matrix
+
+
+def product(packed, str isa, const float[:, ::1] rows, float[:, ::1] out):
+    """Rows [N, inputs] times a `packing.PackedMatrix`, to out [N, its outputs]."""
+    cdef Matrix matrix = _matrix(packed)
+    cdef const NetworkKernels* kernels = _instruction_set(isa).network
+    cdef int count = <int>rows.shape[0]
+    if not count or rows.shape[1] != matrix.inputs or out.shape[0] != count or out.shape[1] != matrix.outputs:
+        raise ValueError("rows and out do not fit the matrix")
+    cdef vector[const float*] row_pointers
+    cdef vector[float*] out_pointers
+    cdef vector[char] scratch
+    cdef vector[StagedRow] staged
+    for i in range(count):
+        row_pointers.push_back(&rows[i, 0])
+        out_pointers.push_back(&out[i, 0])
+    scratch.resize(staged_bytes(matrix) * count)
+    staged.resize(count)
+    with nogil:
+        kernels.stage(matrix, row_pointers.data(), count, scratch.data(), staged.data())
+        kernels.multiply(matrix, staged.data(), count, 0, matrix.outputs // 64, out_pointers.data())
 
 
 cdef class CompiledNetwork:
