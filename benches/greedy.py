@@ -131,9 +131,10 @@ def measure(model: Model, batch: int, threads: int, runs: int, peers: bool) -> d
             program = decoders[name].program
             if program is not None:
                 isa = decoders[name].kernels.isa
-                nbytes = program.packed.token_bytes
-                bandwidth = stream_bandwidth(isa, nbytes, threads)
-                entry |= {"isa": isa, "bytes_per_token": nbytes, "stream_bandwidth": bandwidth}
+                bandwidth = stream_bandwidth(isa, program.packed.streamed_bytes, threads)
+                entry |= {
+                    "isa": isa, "bytes_per_token": program.packed.token_bytes, "stream_bandwidth": bandwidth,
+                }  # fmt: skip
                 if batch == 1:
                     entry["floor_fraction"] = floor_seconds(decoders[name], emitted, bandwidth) / entry["median"]
         if name in notes:

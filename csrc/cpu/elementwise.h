@@ -37,7 +37,8 @@ inline Floats sigmoid(Floats x) {
 }
 
 // To 3 units in the last place; NaN stays NaN.
-// Below 0.55 by x + x^3 Q(x^2), Q of degree 4 interpolating at Chebyshev points; above by 1 - 2 e / (1 + e), e = e^-2|x|.
+// Below 0.55 by x + x^3 Q(x^2), Q of degree 4 interpolating at Chebyshev points; above by 1 - 2 e / (1 + e), where
+// e = exp(-2 |x|).
 inline Floats hyperbolic_tangent(Floats x) {
   const Floats size = x < 0.0f ? -x : x;
   const Floats z = x * x;

@@ -20,7 +20,8 @@ constexpr int kAhead = 64;
 // Rows of a block a power of two apart would crowd into one set of the cache.
 constexpr int kBlockPadding = kBlock;
 
-// Frames [first, first + kBlock) of a source, as far as they are before `end`, to block [kBlock, encoder_size + kBlockPadding].
+// Frames [first, first + kBlock) of a source, as far as they are before `end`, to a block [kBlock, encoder_size +
+// kBlockPadding].
 void transpose(const FrameSource& source, int first, int end, int encoder_size, float* block) {
   const int stride = encoder_size + kBlockPadding;
   const int count = std::min(kBlock, end - first);
@@ -358,9 +359,9 @@ void FusedGreedy::predict(int thread) {
     const int last = gates.panel_count() * (thread + 1) / team_.size();
     for (int i = 0; i < count; ++i) {
       const int index = emitted_[i], parity = rows_[index].parity;
-      const bool folded = layer == 0 && network_.table_kind == TableKind::gates;
-      const float* addend = folded ? network_.table + static_cast<std::size_t>(rows_[index].token) * network_.table_width
-                                   : nullptr;
+      const float* addend = nullptr;
+      if (layer == 0 && network_.table_kind == TableKind::gates)
+        addend = network_.table + static_cast<std::size_t>(rows_[index].token) * network_.table_width;
       float* above = layer + 1 < network_.num_layers ? inputs(layer + 1, index, parity) : nullptr;
       isa_.network->lstm_cell(mine.outs[i], addend, first, last, cell(layer, index), own(layer, index, 1 - parity),
                                   above);

@@ -51,8 +51,8 @@ struct Emissions {
 // between. An output's sum is one thread's, so results do not depend on their number.
 class FusedGreedy {
  public:
-  FusedGreedy(const Network& network, const InstructionSet& isa, const GreedyOptions& options, const Utterances& utterances,
-              int threads);
+  FusedGreedy(const Network& network, const InstructionSet& isa, const GreedyOptions& options,
+              const Utterances& utterances, int threads);
 
   // Throws std::bad_alloc where the emissions outgrow the memory.
   void run(Emissions* emissions);
@@ -114,7 +114,9 @@ class FusedGreedy {
   bool screens() const { return network_.screen.panels != nullptr; }
   float* inputs(int layer, int row, int parity);
   float* own(int layer, int row, int parity) { return inputs(layer, row, parity) + network_.inputs_from_below(layer); }
-  float* cell(int layer, int row) { return cells_.data() + (static_cast<std::size_t>(layer) * rows_.size() + row) * network_.hidden; }
+  float* cell(int layer, int row) {
+    return cells_.data() + (static_cast<std::size_t>(layer) * rows_.size() + row) * network_.hidden;
+  }
   float* prediction(int row) { return predictions_.data() + static_cast<std::size_t>(row) * network_.joint; }
   float* logits(int scored) { return logits_.data() + static_cast<std::size_t>(scored) * network_.output.outputs; }
   float* projected(int row, int frame);

@@ -30,8 +30,8 @@ constexpr std::size_t weight_bytes(Format format) {
   return format == Format::float32 ? 4 : format == Format::int8 ? 1 : 2;
 }
 
-// [outputs, inputs], both padded with zeros: outputs to whole panels, inputs to whole units of groups. Outputs are cut into
-// panels of kPanel, inputs into groups, and memory holds
+// [outputs, inputs], both padded with zeros: outputs to whole panels, inputs to whole units of groups. Outputs are cut
+// into panels of kPanel, inputs into groups, and memory holds
 //   weights[panel][group][output in the panel][input in the group],
 // so that a product reads it once, from front to back, with outputs in lanes.
 struct Matrix {

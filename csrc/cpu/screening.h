@@ -11,9 +11,9 @@
 //   - the bound itself and the comparison: at most 5 u of the same magnitudes.
 // So with  norm >= |(a, 1)|,  error_norm >= |d|,  weight_norms >= |w'|  and
 //   weight_errors >= |e| + (2 n + 64) u |(w, b)| (1 + 1e-3),
-// an output's value lies within  norm * weight_errors + error_norm * weight_norms  of its approximation. An output whose
-// upper end stays below another's lower end cannot be the largest. The survivors are computed in full, with the very
-// sums of the whole product, so that ties, too, are decided as without screening.
+// an output's value lies within  norm * weight_errors + error_norm * weight_norms  of its approximation. An output
+// whose upper end stays below another's lower end cannot be the largest. The survivors are computed in full, with the
+// very sums of the whole product, so that ties, too, are decided as without screening.
 #pragma once
 
 #include "instruction_sets.h"
@@ -24,7 +24,8 @@ namespace tdt::cpu {
 // The outputs of a row that were computed, as the rules read a row.
 class KnownOutputs {
  public:
-  KnownOutputs(const float* row, const std::int32_t* outputs, int count) : row_(row), outputs_(outputs), count_(count) {}
+  KnownOutputs(const float* row, const std::int32_t* outputs, int count)
+      : row_(row), outputs_(outputs), count_(count) {}
 
   // The parts of a row are [part, ...): `part` tells which.
   Best best(const float* part, int first, int last) const {

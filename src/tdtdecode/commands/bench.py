@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         if isinstance(decoder.program, FusedProgram):
             isa = decoder.kernels.isa
             assert isa is not None
-            bandwidth = stream_bandwidth(isa, decoder.program.packed.token_bytes, arguments.threads)
+            bandwidth = stream_bandwidth(isa, decoder.program.packed.streamed_bytes, arguments.threads)
             entry |= {"bytes_per_token": decoder.program.packed.token_bytes, "stream_bandwidth": bandwidth}
             floor = floor_seconds(decoder, tokens, bandwidth)
             if len(lengths) == 1 and floor is not None:

@@ -115,6 +115,11 @@ class PackedNetwork:
         return sum(matrix.nbytes for matrix in matrices if matrix is not None)
 
     @property
+    def streamed_bytes(self) -> int:
+        """Weights that are read over and over, the encoder's projection among them."""
+        return self.token_bytes + self.encoder.nbytes
+
+    @property
     def decode_bytes(self) -> int:
         """Weights that must be read once for a decode: the encoder's projection and, if screened, the output in full.
         """
