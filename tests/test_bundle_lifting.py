@@ -13,8 +13,7 @@ from onnx import helper, numpy_helper
 
 import tdtdecode as tdt
 from benches.random_bundle import make_bundle, random_weights
-from tdtdecode.bundle import read_bundle, reading
-from tdtdecode.bundle.cut import CannotSplit
+from tdtdecode.bundle import read_bundle
 from tdtdecode.bundle.dequantize import dequantized
 from tdtdecode.bundle.lifting import CannotLift, lift
 from tdtdecode.networks import choice
@@ -22,13 +21,10 @@ from tdtdecode.networks.agreement import deviation
 from tdtdecode.networks.fused import FusedNetwork
 from tdtdecode.networks.ort import OrtNetwork
 from tests import demo
+from tests.bundle_edits import SIZES, after, before, edited, log_softmax_by_parts, node, renamed, store
 from tests.conftest import random_frames
 from tests.fused_helpers import as_lifted
 
-SIZES = {
-    "vocab_size": 20, "durations": (0, 1, 2, 3, 4), "encoder_size": 14, "predictor_size": 12, "joint_size": 10,
-    "predictor_layers": 2,
-}  # fmt: skip
 LAYOUTS = ["split", "combined", "genai"]
 MODELS = [
     {"predictor_layers": 1, "activation": "relu"},
@@ -189,44 +185,7 @@ class TestDeviation:
             tdt.Decoder.from_bundle(bundle, precision="int8")
 
 
-# --- graphs rewritten by hand ----------------------------------------------------------------------------------------
-
-
-def edited(tmp_path, edit, layout="split", file="joiner.onnx", **options):
-    """A bundle after `edit(model)` of one of its graphs."""
-    make_bundle(tmp_path, layout, **{**SIZES, **options})
-    model = onnx.load(tmp_path / file)
-    edit(model)
-    onnx.save(model, tmp_path / file)
-    return read_bundle(tmp_path, durations=(0, 1, 2, 3, 4))
-
-
-def node(model, op_type, index=0):
-    return [n for n in model.graph.node if n.op_type == op_type][index]
-
-
-def renamed(n, old, new):
-    n.input[:] = [new if name == old else name for name in n.input]
-
-
-def before(model, n, *new):
-    """Insert nodes before another."""
-    at = list(model.graph.node).index(n)
-    for i, added in enumerate(new):
-        model.graph.node.insert(at + i, added)
-
-
-def after(model, n, *new):
-    """Insert nodes after another, whose first output they read as "inner"; the last takes its place."""
-    old, n.output[0] = n.output[0], "inner"
-    new[-1].output[0] = old
-    at = list(model.graph.node).index(n) + 1
-    for i, added in enumerate(new):
-        model.graph.node.insert(at + i, added)
-
-
-def store(model, **values):
-    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), name) for name, v in values.items())
+# --- the same networks, spelt otherwise ----------------------------------------------------------------------------
 
 
 def gemm_for_the_output(model):
@@ -289,20 +248,6 @@ def weights_on_the_left(model):
     old, product.output[0] = product.output[0], "result"
     before(model, add, helper.make_node("Transpose", ["result"], [old], perm=[0, 1, 3, 2]))
     add.input[:] = [old, bias]
-
-
-def log_softmax_by_parts(model):
-    """Tokens and durations normalised apart, as the loss does it."""
-    end = 1 << 40
-    store(model, zero=[0], split_at=[21], row_end=[end], last=[-1])
-    after(
-        model, node(model, "Add", -1),
-        helper.make_node("Slice", ["inner", "zero", "split_at", "last"], ["tokens"]),
-        helper.make_node("Slice", ["inner", "split_at", "row_end", "last"], ["durations"]),
-        helper.make_node("LogSoftmax", ["tokens"], ["token_logprobs"], axis=-1),
-        helper.make_node("LogSoftmax", ["durations"], ["duration_logprobs"], axis=3),
-        helper.make_node("Concat", ["token_logprobs", "duration_logprobs"], [""], axis=-1),
-    )  # fmt: skip
 
 
 def log_softmax_of_the_tokens(model):
@@ -375,7 +320,6 @@ def states_by_split(model):
         ("joiner.onnx", weights_on_the_left),
         ("joiner.onnx", log_softmax_by_parts),
         ("joiner.onnx", log_softmax_of_the_tokens),
-        ("joiner.onnx", logarithm_of_softmax),
         ("decoder.onnx", mask_of_blank),
         ("decoder.onnx", product_with_a_mask),
         ("decoder.onnx", states_by_split),
@@ -387,6 +331,13 @@ def test_other_spellings_of_the_same(tmp_path, file, edit):
     bundle = edited(tmp_path, edit, file=file)
     check_equal(lift(bundle.transducer), expected)
     assert choice.fused_network(bundle)
+
+
+def test_the_logarithm_of_a_softmax(tmp_path):
+    # Its rows underflow to -inf, which the lifted network's do not: it is found, but ONNX Runtime decodes it.
+    bundle = edited(tmp_path, logarithm_of_softmax)
+    check_equal(lift(bundle.transducer), as_lifted(random_weights(**SIZES)))
+    assert tdt.Decoder.from_bundle(bundle).network.name == "ort"
 
 
 def test_a_mask_of_a_row_that_is_not_zero(tmp_path):
@@ -478,205 +429,6 @@ def test_stateless_predictor_with_a_layer(tmp_path):
     weights = choice.fused_network(bundle).weights
     assert weights.layers == ()
     np.testing.assert_allclose(weights.embedding, np.maximum(3 * embedding @ layer + 0.25, 0), rtol=1e-4, atol=1e-5)
-
-
-def with_attribute(**attributes):
-    def edit(model):
-        lstm = node(model, "LSTM")
-        lstm.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
-
-    return edit
-
-
-def peepholes(model):
-    lstm = node(model, "LSTM")
-    model.graph.initializer.append(numpy_helper.from_array(np.ones((1, 36), np.float32), "peepholes"))
-    lstm.input.append("peepholes")
-
-
-def crossed_layers(model):
-    """The first layer begins with the second's state and the other way round."""
-    first, second = node(model, "LSTM", 0), node(model, "LSTM", 1)
-    first.input[5], second.input[5] = second.input[5], first.input[5]
-    # In topological order all slices must come before the first layer.
-    slices = [n for n in model.graph.node if n.op_type in ("Constant", "Slice")]
-    others = [n for n in model.graph.node if n.op_type not in ("Constant", "Slice")]
-    del model.graph.node[:]
-    model.graph.node.extend([*slices, *others])
-
-
-def crossed_results(model):
-    """The new hidden states come out where the cells should."""
-    first, second = node(model, "Concat", 0), node(model, "Concat", 1)
-    first.input[0], second.input[0] = second.input[0], first.input[0]
-
-
-def a_weight_that_is_no_number(model):
-    weight = model.graph.initializer[-1]
-    values = numpy_helper.to_array(weight).copy()
-    values.reshape(-1)[3] = np.nan
-    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-
-
-def another_activation(op_type):
-    def edit(model):
-        node(model, "Relu").op_type = op_type
-
-    edit.__name__ = op_type
-    return edit
-
-
-def hidden_state_and_cell_swapped(model):
-    """The second layer begins with the cell in the place of the hidden state."""
-    lstm = node(model, "LSTM", 1)
-    lstm.input[5], lstm.input[6] = lstm.input[6], lstm.input[5]
-
-
-def no_initial_state(model):
-    lstm = node(model, "LSTM", 1)
-    lstm.input[5] = lstm.input[6] = ""
-
-
-def gru(model):
-    """A GRU with the LSTM's first three gates; the cell passes through."""
-    lstm, graph = node(model, "LSTM"), model.graph
-    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    w, r, b = (stored[name] for name in lstm.input[1:4])
-    store(model, gru_w=w[:, :36], gru_r=r[:, :36], gru_b=np.concatenate([b[:, :36], b[:, 48:84]], axis=1))
-    cell, hidden = lstm.input[6], lstm.input[5]
-    cell_out = next(n for n in graph.node if lstm.output[2] in n.input)
-    renamed(cell_out, lstm.output[2], cell)
-    lstm.op_type = "GRU"
-    lstm.input[:] = [lstm.input[0], "gru_w", "gru_r", "gru_b", "", hidden]
-    lstm.output[:] = list(lstm.output[:2])
-
-
-def other_tokens(model):
-    """The embedding is looked up by the token before."""
-    gather = node(model, "Gather")
-    store(model, one=np.int64(1), entries=np.int64(21))
-    before(
-        model, gather,
-        helper.make_node("Add", [gather.input[1], "one"], ["next"]),
-        helper.make_node("Mod", ["next", "entries"], ["other"]),
-    )  # fmt: skip
-    gather.input[1] = "other"
-
-
-def a_norm_of_the_embedding(model):
-    store(model, ones=np.ones(12, np.float32))
-    after(model, node(model, "Gather"), helper.make_node("LayerNormalization", ["inner", "ones"], [""], axis=-1))
-
-
-def mask_by_the_embedding(model):
-    store(model, nothing=np.float32(0))
-    after(
-        model, node(model, "Gather"),
-        helper.make_node("Greater", ["inner", "nothing"], ["positive"]),
-        helper.make_node("Where", ["positive", "inner", "nothing"], [""]),
-    )  # fmt: skip
-
-
-def log_softmax_over_a_wrong_axis(model):
-    after(model, node(model, "Add", -1), helper.make_node("LogSoftmax", ["inner"], [""], axis=1))
-
-
-def blank_normalised_by_itself(model):
-    log_softmax_by_parts(model)
-    at = next(tensor for tensor in model.graph.initializer if tensor.name == "split_at")
-    at.CopyFrom(numpy_helper.from_array(np.array([20]), "split_at"))
-
-
-def durations_before_tokens(model):
-    log_softmax_by_parts(model)
-    concat = node(model, "Concat")
-    concat.input[:] = list(reversed(concat.input))
-
-
-def a_product_of_the_shares(model):
-    node(model, "Add", 2).op_type = "Mul"
-
-
-def a_sum_that_doubles(model):
-    """As many terms as 2^40: it must be refused, not counted."""
-    relu = node(model, "Relu")
-    names = [relu.input[0], *(f"double_{i}" for i in range(40))]
-    before(model, relu, *(helper.make_node("Add", [a, a], [b]) for a, b in zip(names, names[1:])))
-    relu.input[0] = names[-1]
-
-
-def a_bias_of_many_sums(model):
-    add = node(model, "Add", -1)
-    bias = next(name for name in add.input if name in {tensor.name for tensor in model.graph.initializer})
-    names = [bias, *(f"sum_{i}" for i in range(2000))]
-    before(model, add, *(helper.make_node("Add", [a, bias], [b]) for a, b in zip(names, names[1:])))
-    renamed(add, bias, names[-1])
-
-
-def around_the_activation(model):
-    """A residual path from the sum to the activation's result."""
-    relu = node(model, "Relu")
-    at = list(model.graph.node).index(relu)
-    model.graph.node.insert(at + 1, helper.make_node("Add", [relu.output[0], relu.input[0]], ["residual"]))
-    renamed(node(model, "MatMul", -1), relu.output[0], "residual")
-
-
-@pytest.mark.parametrize(
-    "file, edit, message",
-    [
-        ("decoder.onnx", with_attribute(clip=1.0), "option clip is not supported"),
-        ("decoder.onnx", with_attribute(activations=["Sigmoid", "Relu", "Tanh"]), "expected activations Sigmoid, Tanh"),
-        ("decoder.onnx", with_attribute(direction="reverse"), "expected the forward direction, found reverse"),
-        ("decoder.onnx", peepholes, "peepholes are not supported"),
-        ("decoder.onnx", crossed_layers, "expected its initial hidden state to be slice 0 of a state, found .*1"),
-        ("decoder.onnx", crossed_results, "expected slice 0 of .* to be the layer's new"),
-        ("joiner.onnx", a_weight_that_is_no_number, r"the output product has weights .* \(joint.joint_net.2.bias\)"),
-        ("joiner.onnx", another_activation("Softplus"), "expected Relu, Tanh, Sigmoid before .*, found Softplus"),
-        ("joiner.onnx", another_activation("Erf"), "expected Relu, Tanh, Sigmoid before .*, found Erf"),
-        ("decoder.onnx", hidden_state_and_cell_swapped, "expected slice 1 of .* to be the layer's new hidden state"),
-        ("decoder.onnx", no_initial_state, r"expected its initial hidden state to be slice 1 of a state, found nothing"),
-        ("decoder.onnx", other_tokens, "expected the embedding to be looked up by the tokens targets, found Mod"),
-        ("decoder.onnx", a_norm_of_the_embedding, "expected LSTM layers over an embedding .*, found LayerNormalization"),
-        ("decoder.onnx", mask_by_the_embedding, "expected a mask that compares the token with a number, found Gather"),
-        ("joiner.onnx", log_softmax_over_a_wrong_axis, "LogSoftmax .* normalises axis 1; expected the last"),
-        ("joiner.onnx", blank_normalised_by_itself, "normalises 20 numbers of a row .*; expected the 21 tokens"),
-        ("joiner.onnx", durations_before_tokens, "expected the row's tokens first and then the rest of it"),
-        ("joiner.onnx", a_product_of_the_shares, "expected products and sums before .* activation, found Mul"),
-        ("joiner.onnx", a_sum_that_doubles, "found more terms in the joint: decoder_outputs, encoder_outputs"),
-        ("joiner.onnx", a_bias_of_many_sums, "nested too deeply"),
-        ("joiner.onnx", around_the_activation, "expected Relu, Tanh, Sigmoid before .* last product, found Add"),
-    ],
-    ids=lambda value: getattr(value, "__name__", None),
-)
-def test_refusals(tmp_path, file, edit, message):
-    bundle = edited(tmp_path, edit, file=file)
-    with pytest.raises(CannotLift, match=message):
-        choice.fused_network(bundle)
-    assert tdt.Decoder.from_bundle(bundle).network.name == "ort"
-
-
-def test_a_gru(tmp_path):
-    bundle = edited(tmp_path, gru, file="decoder.onnx", predictor_layers=1)
-    with pytest.raises(CannotLift, match="expected LSTM layers and their outputs in the predictor, found GRU"):
-        lift(bundle.transducer)
-
-
-def test_both_directions(tmp_path):
-    bundle = read_bundle(make_bundle(tmp_path, "split", **SIZES))
-    # No predictor can look ahead, so that no such model loads.
-    with_attribute(direction="bidirectional")(bundle.transducer.predictor.graph.model)
-    with pytest.raises(CannotLift, match="expected the forward direction, found bidirectional"):
-        lift(bundle.transducer)
-
-
-def test_a_graph_that_could_not_be_split(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise CannotSplit("for this test")
-
-    monkeypatch.setattr(reading, "Cut", refuse)
-    bundle = read_bundle(make_bundle(tmp_path, "combined", **SIZES))
-    with pytest.raises(CannotLift, match="could not be told apart in the combined graph: for this test"):
-        lift(bundle.transducer)
 
 
 def test_dequantized_graphs_are_the_float_products_of_their_weights(tmp_path):

@@ -17,7 +17,7 @@ def deviation(
 
     Rows are compared after a log-softmax of their token part and of their duration part, so that a shift of either does
     not count: ``max |a - b| / max(1, max |a|)``, a being the reference's, over `steps` tokens of a few rows. Unit
-    normal frames, every third ten times as large. NaN where either is.
+    normal frames, every third ten times as large. NaN where a row of either has NaN or infinities.
 
     Parameters
     ----------
@@ -37,9 +37,10 @@ def deviation(
     largest = 0.0
     for step in range(steps + 1):
         at = np.full(_ROWS, step, np.int32)
-        a, b = (_normalised(workspace.joint(slots, at), spec) for workspace in workspaces)
-        scale = np.maximum(1.0, np.abs(a).max(axis=1, keepdims=True))
-        largest = float(np.maximum(largest, (np.abs(a - b) / scale).max()))  # NaN stays
+        with np.errstate(invalid="ignore", over="ignore"):  # what is infinite becomes NaN, and stays it
+            a, b = (_normalised(workspace.joint(slots, at), spec) for workspace in workspaces)
+            scale = np.maximum(1.0, np.abs(a).max(axis=1, keepdims=True))
+            largest = float(np.maximum(largest, (np.abs(a - b) / scale).max()))
         if step < steps:
             for workspace in workspaces:
                 workspace.predict(slots, tokens[step], slots)
