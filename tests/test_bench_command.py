@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from benches.random_bundle import make_bundle
+from benches.random_bundle import make_bundle, random_pieces, write_bundle
+from benches.random_weights import random_weights
 from tdtdecode.benchmark import floor_seconds, random_encoder_out, stream_bandwidth
 from tdtdecode.bundle import reading
 from tdtdecode.bundle.cut import CannotSplit
@@ -51,10 +52,68 @@ def test_no_tokens(tmp_path, capsys):
     assert "no tokens emitted" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("blank_shift, tokens", [(100, "0 tokens"), (-100, "40 tokens")])
+def test_random_frames_unlike_speech_are_told(tmp_path, capsys, blank_shift, tokens):
+    weights = random_weights(60, (0, 1, 2), 24, 20, 1, 20)
+    weights.out_bias[weights.blank] += blank_shift
+    weights.out_bias[weights.vocab_size + 1:] = (-100, 100, -100)  # one frame a decision
+    write_bundle(tmp_path, "combined", weights, random_pieces(weights))
+    assert main(["bench", str(tmp_path), "--runs", "1", "--frames", "40"]) == 0
+    out = capsys.readouterr().out
+    assert f"On random frames this model emits {tokens} in 3.2 s, unlike speech" in out and "--encoder-out" in out
+
+
+@pytest.mark.parametrize("options, names", [
+    (["--network", "ort"], {"ort"}),
+    (["--network", "fused"], {"fused float32", "fused bfloat16", "fused int8"}),
+    (["--precision", "int8"], {"fused int8"}),
+    (["--precision", "float32"], {"fused float32", "ort"}),
+    (["--kernels", "reference"], {"fused float32", "ort"}),
+])  # fmt: skip
+def test_what_is_measured_can_be_chosen(tmp_path, capsys, options, names):
+    make_bundle(tmp_path, "combined", **SIZES)
+    assert main(["bench", str(tmp_path), *QUICK, *options, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result["decoders"]) == names
+    assert set(result["refused"]) == ({"fused bfloat16", "fused int8"} if "reference" in options else set())
+
+
+def _archive(path, **arrays):
+    np.savez(path, **arrays)
+
+
+@pytest.mark.parametrize("write, problem", [
+    (lambda path: path.write_bytes(b""), "expected an .npz file"),
+    (lambda path: path.write_bytes(b"PK\x03\x04 and no more"), "not a zip file"),
+    (lambda path: path.write_text("numbers"), "expected an .npz file"),
+    (lambda path: _archive(path, frames=np.zeros(3)), "encoder_out is not a file in the archive"),
+    (lambda path: _archive(path, encoder_out=np.float32(3)), "encoder_out is []"),
+    (lambda path: _archive(path, encoder_out=np.zeros((24, 5), np.float32)), "encoder_out is [24, 5]"),
+    (lambda path: _archive(path, encoder_out=np.array([None])), "Object arrays cannot be loaded"),
+    (lambda path: _archive(path, encoder_out=np.zeros((1, 23, 5), np.float32)), "E = 24"),
+    (lambda path: _archive(path, encoder_out=np.zeros((1, 24, 5), np.int64)), "float32, float16 or bfloat16"),
+    (lambda path: _archive(path, encoder_out=np.zeros((1, 24, 5), np.float32), lengths=[6]), "from 0 to 5"),
+])  # fmt: skip
+def test_encoder_output_that_cannot_be_used(tmp_path, capsys, write, problem):
+    make_bundle(tmp_path, "combined", **SIZES)
+    write(tmp_path / "frames.npz")
+    assert main(["bench", str(tmp_path), "--runs", "1", "--encoder-out", str(tmp_path / "frames.npz")]) == 2
+    captured = capsys.readouterr()
+    assert problem in captured.err and captured.err.count("\n") == 1 and not captured.out
+
+
+def test_a_single_array_is_no_archive(tmp_path, capsys):
+    np.save(tmp_path / "frames.npy", np.zeros((1, 128, 5), np.float32))
+    assert main(["bench", "demo", "--runs", "1", "--encoder-out", str(tmp_path / "frames.npy")]) == 2
+    assert "this is a single array" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("options, message", [
     (["--runs", "0"], "--runs must be at least 1"),
     (["--encoder-out", "missing.npz"], "missing.npz: expected an .npz file"),
     (["--kernels", "cuda"], "no kernel set 'cuda'"),
+    (["--network", "ort", "--precision", "int8"], "precision"),
+    (["--batch", str(10**9), "--frames", str(10**6)], "does not fit into memory"),
 ])  # fmt: skip
 def test_wrong_usage(capsys, options, message):
     assert main(["bench", str(demo.DIRECTORY), *options]) == 2
