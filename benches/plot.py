@@ -47,7 +47,7 @@ def draw(name: str) -> None:
         panel.set_xticks([1, 4, 16, 64], ["1", "4", "16", "64"])
         panel.grid(alpha=0.3)
     panels[0][0].set_ylabel("microseconds per emitted token")
-    panels[0][-1].legend(fontsize=8)
+    panels[0][-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.suptitle(f"Greedy TDT decoding, one thread, {result['processor']}", fontsize=10)
     figure.tight_layout()
     figure.savefig(RESULTS / f"{name}.png", dpi=110)
