@@ -443,3 +443,16 @@ def test_importing_needs_neither():
         "assert b.read_bundle"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_predictor_whose_batch_is_not_first(tmp_path):
+    directory = small_bundle(tmp_path, "split")
+
+    def change(model):
+        last = next(node for node in model.graph.node if "outputs" in node.output)
+        attribute = next(attribute for attribute in last.attribute if attribute.name == "perm")
+        attribute.ints[:] = [2, 0, 1]  # [1, batch, H] to [H, 1, batch]
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+
+    edit(directory / "decoder.onnx", change)
+    check_refused(directory, "decoder.onnx: outputs", "the batch first")

@@ -88,6 +88,12 @@ def bind_predictor(graph: Graph, blank: int) -> PredictorGraph:
     values = run_probe(graph, feeds, axes)
     output, states_out = _outputs_and_states(graph, values, shapes, batch)
     output_shape = batch_shape(graph, output, values[output.name], batch)
+    if any(dim not in (None, 1) for dim in output_shape[: output_shape.index(None)]):
+        raise BundleError(
+            f"expected the output of each row in one run of memory, the batch first, got {list(output_shape)}",
+            file=graph.file,
+            field=output.name,
+        )
     return PredictorGraph(
         graph=graph,
         targets=_now(graph, inputs.targets),
