@@ -1,11 +1,12 @@
 """What bfloat16 and int8 change on speech: tokens and words against float32, on the demo model's recordings.
 
-    python -m benches.precision [--save]
+    python -m benches.precision [--corpus FOLDER] [--save]
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 
@@ -34,8 +35,13 @@ def recordings(seed: int = 0) -> list[np.ndarray]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--save", action="store_true", help="keep the figures under benches/results")
+    parser.add_argument("--corpus", type=Path, help="in place of the demo's recordings: all .wav and .flac inside")
     arguments = parser.parse_args()
-    audio = [(samples, 16000) for samples in recordings()]
+    audio: list = [(samples, 16000) for samples in recordings()]
+    if arguments.corpus is not None:
+        audio = sorted(path for path in arguments.corpus.rglob("*") if path.suffix in (".wav", ".flac"))
+        if not audio:
+            parser.error(f"{arguments.corpus}: no .wav or .flac file inside")
     exact = tdt.load_model("demo").recognize(audio)
     result: dict = {"recordings": len(audio), "tokens": sum(len(t.hypothesis.tokens) for t in exact)}
     for precision in ("bfloat16", "int8"):
