@@ -163,8 +163,8 @@ def pack_network(weights: TransducerWeights, spec: TransducerSpec, arithmetic: A
         folds = weights.embedding.shape[0] * 4 * hidden * 4 <= arithmetic.table_bytes
         if folds:
             kind = TableKind.GATES
-            share = weights.embedding @ first.input.T + first.bias
-            table = share[:, _interleaved(size, hidden)] * _is_gate(size, hidden)
+            index, real = _interleaved(size, hidden), _is_gate(size, hidden)
+            table = _affine(weights.embedding, Affine(first.input[index] * real[:, None], first.bias[index] * real))
             layers.append(_pack(_gates(first, size, hidden, 0, biased=False), arithmetic))
         else:
             kind = TableKind.INPUT
@@ -181,7 +181,7 @@ def pack_network(weights: TransducerWeights, spec: TransducerSpec, arithmetic: A
         joint_size=joint_size,
         hidden=hidden,
         table_kind=kind,
-        table=aligned(table.astype(np.float32)),
+        table=aligned(table),
         layers=tuple(layers),
         prediction=prediction,
         encoder=_pack(weights.encoder, arithmetic),
@@ -228,9 +228,9 @@ def pack_screen(output: Affine) -> Screen:
     rounding = (2 * output.weight.shape[1] + 64) * 2.0**-24 * (1 + 1e-3)
     weight = output.weight.astype(np.float64)
     stored = values * scale[:, None].astype(np.float64)
-    size = np.sqrt((weight**2).sum(axis=1) + output.bias.astype(np.float64) ** 2)
-    errors = np.sqrt(((weight - stored) ** 2).sum(axis=1)) + rounding * size
-    norms = np.sqrt((stored**2).sum(axis=1))
+    size = np.hypot(np.linalg.norm(weight, axis=1), output.bias)
+    errors = np.linalg.norm(weight - stored, axis=1) + rounding * size
+    norms = np.linalg.norm(stored, axis=1)
     matrix = pack(output, Format.INT8)
     up = 1 + 1e-6  # more than rounding to float32 takes away
     return Screen(
@@ -297,7 +297,9 @@ def _is_gate(size: int, hidden: int) -> np.ndarray:
 
 
 def _affine(x: np.ndarray, affine: Affine) -> np.ndarray:
-    return x @ affine.weight.T + affine.bias
+    y: np.ndarray = x @ affine.weight.T
+    y += affine.bias
+    return y
 
 
 def _padded(size: int, unit: int) -> int:
