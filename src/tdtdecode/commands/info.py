@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print what there is."""
     from .. import kernels
+    from ..kernels._cpu import instruction_sets
 
     print(f"Python {platform.python_version()} on {platform.platform()}")
     versions = {package: _version(package) for package in _PACKAGES}
@@ -43,6 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
     print("kernel sets:")
     for kernel_set in kernels.available():
         print(f"  {kernel_set.name}")
+    for isa, supported in instruction_sets():
+        if not supported:
+            print(f"  cpu-{isa} (not on this machine)")
     print(f"execution providers: {', '.join(_providers()) or 'none'}")
     if versions["onnxruntime"] and versions["onnxruntime-gpu"]:
         print("warning: onnxruntime and onnxruntime-gpu overwrite each other's files: uninstall both, then install one")
