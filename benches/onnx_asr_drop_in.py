@@ -1,4 +1,4 @@
-"""onnx-asr's own `recognize` before and after `tdtdecode.integrations.onnx_asr.accelerate`: the whole call, and its gain.
+"""onnx-asr's own `recognize` before and after `tdtdecode.integrations.onnx_asr.accelerate`: the whole call.
 
     python -m benches.onnx_asr_drop_in [--save]
 

@@ -17,8 +17,8 @@ MEL_BINS, RATE, FEATURE_FRAME = 80, 16000, 160
 def sherpa_greedy(directory: Path, weights: Weights, encoder_out: np.ndarray, threads: int):
     """``decode()``: one utterance [E, T] through sherpa-onnx's greedy search; its token strings.
 
-    It computes features of silence as long as the utterance, which the encoder leaves unread: `sherpa_overhead` takes
-    that time, to be subtracted.
+    It computes features of a moment of silence, which the encoder leaves unread: decoding one frame of encoder output
+    takes that time and little else, to be subtracted.
     """
     import sherpa_onnx
 
@@ -29,7 +29,7 @@ def sherpa_greedy(directory: Path, weights: Weights, encoder_out: np.ndarray, th
         model_type="nemo_transducer",
         num_threads=threads,
     )
-    silence = np.zeros(encoder_out.shape[1] * 8 * FEATURE_FRAME, np.float32)
+    silence = np.zeros(8 * FEATURE_FRAME, np.float32)
 
     def decode() -> list[str]:
         stream = recognizer.create_stream()

@@ -48,8 +48,8 @@ FusedGreedy::FusedGreedy(const Network& network, const InstructionSet& isa, cons
   const int count = std::max(1, std::min(utterances.count, kRowsInFlight));
   scored_at_once_ = std::max(count, kFramesAtOnce);
   const int projected_at_once = std::max(count, kProjectedAtOnce);
-  keep_at_once_ = screens() ? kKeptAtOnce + count : 0;
   rows_.resize(count);
+  keep_at_once_ = screens() ? kKeptAtOnce + count : 0;
   std::size_t size = 0;
   for (int layer = 0; layer < network.num_layers; ++layer) {
     input_offsets_.push_back(size);

@@ -111,7 +111,9 @@ class FusedGreedy {
   void predict(int thread);
   void multiply(int thread, const Matrix& matrix, const std::vector<StagedRow>& staged, int count);
 
-  bool screens() const { return network_.screen.panels != nullptr; }
+  bool screens() const {
+    return network_.screen.panels && static_cast<int>(rows_.size()) <= network_.screened_rows;
+  }
   float* inputs(int layer, int row, int parity);
   float* own(int layer, int row, int parity) { return inputs(layer, row, parity) + network_.inputs_from_below(layer); }
   float* cell(int layer, int row) {

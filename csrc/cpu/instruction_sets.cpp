@@ -76,14 +76,14 @@ bool has_amx() {
 #endif
 
 const InstructionSet kTable[] = {
-    {"baseline", always, false, false, baseline::decide_rows, &baseline::network_kernels},
+    {"baseline", always, false, 0, baseline::decide_rows, &baseline::network_kernels},
 #if defined(TDT_HAS_avx2)
-    {"avx2", has_avx2, true, true, avx2::decide_rows, &avx2::network_kernels},
-    {"avx512", has_avx512, true, true, avx512::decide_rows, &avx512::network_kernels},
+    {"avx2", has_avx2, true, 8, avx2::decide_rows, &avx2::network_kernels},
+    {"avx512", has_avx512, true, 8, avx512::decide_rows, &avx512::network_kernels},
 #endif
 #if defined(TDT_HAS_avx512bf16)
-    {"avx512bf16", has_avx512bf16, true, true, avx512bf16::decide_rows, &avx512bf16::network_kernels},
-    {"amx", has_amx, true, true, amx::decide_rows, &amx::network_kernels},
+    {"avx512bf16", has_avx512bf16, true, 32, avx512bf16::decide_rows, &avx512bf16::network_kernels},
+    {"amx", has_amx, true, 32, amx::decide_rows, &amx::network_kernels},
 #endif
 };
 

@@ -12,7 +12,7 @@ struct InstructionSet {
   const char* name;     // "baseline", "avx2", "avx512", "avx512bf16" (with VNNI), "amx"
   bool (*supported)();  // by this processor and operating system
   bool widens_halves;   // reads 16-bit weights as fast as memory gives them
-  bool multiplies_bytes;  // 8-bit products are faster than float32 ones
+  int screened_rows;    // screening (screening.h) saves time for so many rows in flight at most
   DecideRows decide;
   const NetworkKernels* network;
 };

@@ -45,7 +45,7 @@ cdef extern from "instruction_sets.h" namespace "tdt::cpu":
         const char* name
         bint (*supported)() noexcept nogil
         bint widens_halves
-        bint multiplies_bytes
+        int screened_rows
         const NetworkKernels* network
     const InstructionSet* c_instruction_sets "tdt::cpu::instruction_sets"(size_t* count) noexcept nogil
 
@@ -71,6 +71,7 @@ cdef extern from "network.h" namespace "tdt::cpu":
         Matrix screen
         const float* weight_norms
         const float* weight_errors
+        int screened_rows
 
 cdef extern from "fused_greedy.h" namespace "tdt::cpu":
     cdef cppclass GreedyOptions:
@@ -120,9 +121,9 @@ def widens_halves(str isa):
     return bool(_instruction_set(isa).widens_halves)
 
 
-def multiplies_bytes(str isa):
-    """Whether 8-bit products are faster than float32 ones."""
-    return bool(_instruction_set(isa).multiplies_bytes)
+def screened_rows(str isa):
+    """How many rows in flight screening saves time for, at most."""
+    return _instruction_set(isa).screened_rows
 
 
 def read_seconds(str isa, const unsigned char[::1] memory, int threads, int repeats):
@@ -213,6 +214,7 @@ cdef class CompiledNetwork:
             self.network.screen = _matrix(packed.screen.matrix)
             self.network.weight_norms = <const float*>_address(packed.screen.norms)
             self.network.weight_errors = <const float*>_address(packed.screen.errors)
+            self.network.screened_rows = packed.screen.rows
 
     def greedy(self, list rows, const int32_t[::1] order, int32_t[:, ::1] positions,
                float[:, ::1] prediction, float[:, :, ::1] hidden, float[:, :, ::1] cell, int max_symbols,

@@ -92,14 +92,15 @@ class FusedProgram:
     """A fused network compiled for one instruction set."""
 
     def __init__(self, network: FusedNetwork, isa: str, arithmetic: Arithmetic | None = None):
-        from ._fused import CompiledNetwork, multiplies_bytes, widens_halves
+        from ._fused import CompiledNetwork, screened_rows, widens_halves
 
         if arithmetic is None:
-            large = network.spec.joint_width >= SCREENED_OUTPUTS
+            rows = screened_rows(isa) if network.spec.joint_width >= SCREENED_OUTPUTS else 0
             arithmetic = Arithmetic(
                 network.precision,
                 halves=widens_halves(isa),
-                screen=network.precision == "float32" and large and multiplies_bytes(isa),
+                screen=network.precision == "float32" and rows > 0,
+                screened_rows=rows,
             )
         self.packed = pack_network(network.weights, network.spec, arithmetic)
         self._compiled = CompiledNetwork(self.packed, isa)

@@ -69,11 +69,20 @@ class PackedMatrix:
 
 @dataclass(frozen=True, eq=False)
 class Screen:
-    """An int8 copy of a matrix, and what bounds its errors (``csrc/cpu/screening.h`` has the proof)."""
+    """An int8 copy of a matrix, and what bounds its errors (``csrc/cpu/screening.h`` has the proof).
+
+    Attributes
+    ----------
+    norms, errors:
+        float32 [outputs]: ``weight_norms`` and ``weight_errors`` of the proof.
+    rows:
+        It is used for so many rows in flight at most.
+    """
 
     matrix: PackedMatrix
     norms: np.ndarray
     errors: np.ndarray
+    rows: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +147,8 @@ class Arithmetic:
         Store float32 weights in 16 bits where they fit exactly.
     screen:
         Screen the joint's output in int8 (float32 only).
+    screened_rows:
+        Rows in flight up to which that is done.
     table_bytes:
         Largest table of folded gates; beyond it the first layer computes its input's product.
     """
@@ -145,6 +156,7 @@ class Arithmetic:
     precision: str = "float32"
     halves: bool = True
     screen: bool = False
+    screened_rows: int = 1 << 30
     table_bytes: int = 1 << 29
 
 
@@ -186,7 +198,7 @@ def pack_network(weights: TransducerWeights, spec: TransducerSpec, arithmetic: A
         prediction=prediction,
         encoder=_pack(weights.encoder, arithmetic),
         output=_pack(weights.output, arithmetic),
-        screen=pack_screen(weights.output) if arithmetic.screen else None,
+        screen=pack_screen(weights.output, arithmetic.screened_rows) if arithmetic.screen else None,
     )
 
 
@@ -222,7 +234,7 @@ def quantized(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(steps).clip(-127, 127).astype(np.int8), scale
 
 
-def pack_screen(output: Affine) -> Screen:
+def pack_screen(output: Affine, rows: int = 1 << 30) -> Screen:
     """An int8 copy of the joint's output matrix with the norms that bound its errors."""
     values, scale = quantized(output.weight)
     rounding = (2 * output.weight.shape[1] + 64) * 2.0**-24 * (1 + 1e-3)
@@ -237,6 +249,7 @@ def pack_screen(output: Affine) -> Screen:
         matrix,
         aligned(_widened((norms * up).astype(np.float32), 0, matrix.outputs)),
         aligned(_widened((errors * up).astype(np.float32), 0, matrix.outputs)),
+        rows,
     )
 
 
