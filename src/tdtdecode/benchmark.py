@@ -27,7 +27,7 @@ def alternate(runs: int, functions: Mapping[str, Callable[[], object]]) -> dict[
     return seconds
 
 
-def stream_bandwidth(isa: str, nbytes: int, threads: int, repeats: int = 30) -> float:
+def stream_bandwidth(isa: str, nbytes: int, threads: int, repeats: int = 10) -> float:
     """Bytes per second that this machine reads from a buffer of `nbytes`, again and again: caches count, as they do for
     weights of that size.
     """
