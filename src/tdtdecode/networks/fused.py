@@ -67,8 +67,6 @@ class FusedNetwork:
         return workspace.state()
 
     def workspace(self, frames: np.ndarray, state: ArrayState) -> _Workspace:
-        if self.precision != "float32":
-            raise InputError(f"kernels 'reference' compute in float32; precision {self.precision!r} needs 'cpu'")
         return _Workspace(self.weights, frames, state)
 
     def program(self, kernels: KernelSet, arithmetic: Arithmetic | None = None) -> FusedProgram | None:
@@ -79,9 +77,11 @@ class FusedNetwork:
         Raises
         ------
         InputError
-            For kernels that the network does not exist for.
+            For kernels that the network, or its precision, does not exist for.
         """
         if kernels.name == "reference":
+            if self.precision != "float32":
+                raise InputError(f"kernels 'reference' compute in float32; precision {self.precision!r} needs 'cpu'")
             return None
         if kernels.isa is None:
             raise InputError(f"network 'fused' does not exist for kernels {kernels.name!r}: reference, cpu")
