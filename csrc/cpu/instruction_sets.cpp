@@ -15,6 +15,7 @@ namespace tdt::cpu {
   namespace isa {                                                                                            \
   void decide_rows(const float*, std::size_t, const RowLayout&, float, std::int32_t*, std::int32_t*, float*, \
                    float*);                                                                                  \
+  void rank_row(const float*, const RowLayout&, const float*, int, Statistic, float, RankedRow*);            \
   extern const NetworkKernels network_kernels;                                                               \
   }
 TDT_DECLARE(baseline)
@@ -76,14 +77,14 @@ bool has_amx() {
 #endif
 
 const InstructionSet kTable[] = {
-    {"baseline", always, false, 0, baseline::decide_rows, &baseline::network_kernels},
+    {"baseline", always, false, 0, baseline::decide_rows, baseline::rank_row, &baseline::network_kernels},
 #if defined(TDT_HAS_avx2)
-    {"avx2", has_avx2, true, 8, avx2::decide_rows, &avx2::network_kernels},
-    {"avx512", has_avx512, true, 8, avx512::decide_rows, &avx512::network_kernels},
+    {"avx2", has_avx2, true, 8, avx2::decide_rows, avx2::rank_row, &avx2::network_kernels},
+    {"avx512", has_avx512, true, 8, avx512::decide_rows, avx512::rank_row, &avx512::network_kernels},
 #endif
 #if defined(TDT_HAS_avx512bf16)
-    {"avx512bf16", has_avx512bf16, true, 32, avx512bf16::decide_rows, &avx512bf16::network_kernels},
-    {"amx", has_amx, true, 32, amx::decide_rows, &amx::network_kernels},
+    {"avx512bf16", has_avx512bf16, true, 32, avx512bf16::decide_rows, avx512bf16::rank_row, &avx512bf16::network_kernels},
+    {"amx", has_amx, true, 32, amx::decide_rows, amx::rank_row, &amx::network_kernels},
 #endif
 };
 

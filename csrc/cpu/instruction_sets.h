@@ -14,6 +14,7 @@ struct InstructionSet {
   bool widens_halves;   // reads 16-bit weights as fast as memory gives them
   int screened_rows;    // screening (screening.h) saves time for so many rows in flight at most
   DecideRows decide;
+  RankRow rank;
   const NetworkKernels* network;
 };
 

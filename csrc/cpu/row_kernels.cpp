@@ -5,6 +5,7 @@
 #include "row_kernels.h"
 
 #include <cmath>
+#include <cstring>
 
 #include "elementwise.h"
 #include "lanes.h"
@@ -91,7 +92,134 @@ struct Reduce {
   }
 };
 
+// The best tokens so far, best first; equal values stand in the order of their tokens.
+class Ranking {
+ public:
+  Ranking(const float* row, const float* bonus, int size, std::int32_t* tokens, float* values)
+      : row_(row), bonus_(bonus), size_(size), tokens_(tokens), values_(values) {}
+
+  // Tokens [first, last), above all that were seen before.
+  void add(int first, int last) {
+    int token = first;
+    for (; token + kLanes <= last; token += kLanes)
+      if (any_above(token))
+        for (int i = 0; i < kLanes; ++i) add(token + i);
+    for (; token < last; ++token) add(token);
+  }
+
+  int count() const { return count_; }
+
+ private:
+  bool any_above(int token) const {
+    Words above = {};
+    for (int v = 0; v < kVectors; ++v) {
+      Floats values = load(row_ + token + v * kWidth);
+      if (bonus_) values += load(bonus_ + token + v * kWidth);
+      above |= (Words)(values > bar_);
+    }
+    std::uint32_t words[kWidth], any = 0;
+    std::memcpy(words, &above, sizeof above);
+    for (std::uint32_t word : words) any |= word;
+    return any != 0;
+  }
+
+  void add(int token) {
+    float value = sanitized(row_[token]);
+    if (bonus_) value = sanitized(value + bonus_[token]);
+    if (!(value > bar_)) return;
+    int place = count_ < size_ ? count_++ : size_ - 1;
+    for (; place > 0 && values_[place - 1] < value; --place) {
+      values_[place] = values_[place - 1];
+      tokens_[place] = tokens_[place - 1];
+    }
+    values_[place] = value;
+    tokens_[place] = token;
+    if (count_ == size_) bar_ = values_[size_ - 1];
+  }
+
+  const float *row_, *bonus_;
+  const int size_;
+  std::int32_t* tokens_;
+  float* values_;
+  int count_ = 0;
+  float bar_ = kLowest;  // what a value must exceed
+};
+
+// Sums of p^alpha or p^alpha ln p over a part with its largest entry and log-sum.
+float power_sum(const float* part, int n, float max, float log_sum, float alpha, bool times_log) {
+  struct Sum {
+    Floats sums[kVectors] = {};
+    float max, log_sum, alpha;
+    bool times_log;
+    void add(const float* x) {
+      for (int v = 0; v < kVectors; ++v) {
+        const Floats values = load(x + v * kWidth);
+        const Floats numbers = values > kLowest ? values : all(kLowest);
+        const Floats finite = numbers > kLargest ? all(kLargest) : numbers;
+        const Floats logprob = (finite - max) - log_sum;
+        const Floats power = exp_nonpositive(logprob < 0.0f ? logprob * alpha : Floats{});
+        sums[v] += times_log ? (power > 0.0f ? power * logprob : Floats{}) : power;
+      }
+    }
+    float value() const {
+      float lanes[kLanes], sum = 0.0f;
+      std::memcpy(lanes, sums, sizeof lanes);
+      for (float lane : lanes) sum += lane;
+      return sum;
+    }
+  };
+  Sum sum;
+  sum.max = max;
+  sum.log_sum = log_sum;
+  sum.alpha = alpha;
+  sum.times_log = times_log;
+  return accumulate(sum, part, n);
+}
+
 }  // namespace
+
+void rank_row(const float* row, const RowLayout& layout, const float* bonus, int size, Statistic statistic, float alpha,
+              RankedRow* ranked) {
+  const Reduce reduce;
+  const int entries = layout.token_entries(), blank_at = layout.blank;
+  ranked->largest = better(reduce.best(row, 0, blank_at), reduce.best(row, blank_at + 1, entries));
+  const float blank = ranked->blank_logit = sanitized(row[blank_at]);
+  const float max = blank > ranked->largest.value ? blank : ranked->largest.value;
+  if (max > kLowest) {
+    const float log_sum = reduce.log_sum_exp(row, entries, max);
+    Ranking ranking(row, bonus, size, ranked->tokens, ranked->token_logprobs);
+    ranking.add(0, blank_at);
+    ranking.add(blank_at + 1, entries);
+    ranked->count = ranking.count();
+    for (int i = 0; i < ranked->count; ++i)
+      ranked->token_logprobs[i] = log_probability(sanitized(row[ranked->tokens[i]]), max, log_sum);
+    ranked->blank_logprob = blank > kLowest ? log_probability(blank, max, log_sum) : kLowest;
+    switch (statistic) {
+      case Statistic::none: break;
+      case Statistic::max_prob: ranked->statistic = std::exp(-log_sum); break;
+      case Statistic::power_sum: ranked->statistic = power_sum(row, entries, max, log_sum, alpha, false); break;
+      case Statistic::power_log_sum: ranked->statistic = power_sum(row, entries, max, log_sum, alpha, true); break;
+      case Statistic::shannon: ranked->statistic = power_sum(row, entries, max, log_sum, 1.0f, true); break;
+    }
+  } else {  // a certain blank
+    ranked->count = 0;
+    ranked->blank_logprob = 0.0f;
+    ranked->statistic = statistic == Statistic::max_prob || statistic == Statistic::power_sum ? 1.0f : 0.0f;
+  }
+
+  const float* durations = row + entries;
+  const Best longest = reduce.best(durations, 0, layout.num_durations);
+  ranked->longest = longest.index == kNoIndex ? 0 : longest.index;
+  if (longest.index == kNoIndex) {  // certainly the table's first entry
+    for (int i = 0; i < layout.num_durations; ++i) ranked->duration_logprobs[i] = i == 0 ? 0.0f : kLowest;
+    return;
+  }
+  const float log_sum = reduce.log_sum_exp(durations, layout.num_durations, longest.value);
+  for (int i = 0; i < layout.num_durations; ++i) {
+    const float logit = sanitized(durations[i]);
+    ranked->duration_logprobs[i] = logit > kLowest ? log_probability(logit, longest.value, log_sum) : kLowest;
+  }
+}
 
 void decide_rows(const float* rows, std::size_t count, const RowLayout& layout, float blank_penalty,
                  std::int32_t* tokens, std::int32_t* durations, float* token_logprobs, float* duration_logprobs) {

@@ -13,4 +13,29 @@ using DecideRows = void (*)(const float* rows, std::size_t count, const RowLayou
                             std::int32_t* tokens, std::int32_t* durations, float* token_logprobs,
                             float* duration_logprobs);
 
+// A sum over a row's token entries, p = softmax of them, from which confidence measures are computed.
+enum class Statistic : int {
+  none = 0,
+  max_prob = 1,   // the largest p
+  power_sum = 2,  // sum of p^alpha
+  power_log_sum = 3,  // sum of p^alpha ln p
+  shannon = 4,    // sum of p ln p
+};
+
+// What a beam search reads of a row. Log-probabilities are those of the row, without any bonus.
+struct RankedRow {
+  int count;                 // tokens ranked; fewer than asked for where the row has no more numbers
+  std::int32_t* tokens;      // by logit plus bonus, best first; blank is not among them
+  float* token_logprobs;
+  float* duration_logprobs;  // [D]
+  float blank_logit, blank_logprob;
+  Best largest;              // logit and index of the largest token, blank aside, without any bonus
+  int longest;               // index of the largest duration entry
+  float statistic;
+};
+
+// Ranks one row: the `size` best tokens by logit + bonus. `bonus` [V + 1] may be null.
+using RankRow = void (*)(const float* row, const RowLayout& layout, const float* bonus, int size, Statistic statistic,
+                         float alpha, RankedRow* ranked);
+
 }  // namespace tdt::cpu

@@ -14,7 +14,7 @@ from .errors import (
 )
 from .hypothesis import Hypothesis, Transcript, Word
 from .networks.callable import CallableNetwork
-from .search import Greedy
+from .search import Beam, Greedy
 from .transducer import TransducerSpec
 
 if _TYPE_CHECKING:
@@ -23,6 +23,7 @@ if _TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Beam",
     "BundleError",
     "CallableNetwork",
     "Decoder",

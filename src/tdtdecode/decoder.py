@@ -14,7 +14,7 @@ from .arrays import encoder_rows, frames_first
 from .errors import DeviceError, InputError
 from .hypothesis import Hypothesis
 from .networks import Network, NetworkState, Workspace
-from .search import Greedy
+from .search import Beam, Greedy
 from .transducer import TransducerSpec, as_integer
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from .bundle import Bundle
     from .bundle.vocabulary import Vocabulary
+    from .kernels.beam import BeamState
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,17 +37,30 @@ class DecoderState:
     consumed:
         int64 [B], frames received so far.
     overshoot:
-        int32 [B], frames of the next chunk to be skipped: the last duration reached beyond the end of this one.
+        int32 [B], frames of the next chunk to be skipped: the last duration reached beyond the end of this one. Where
+        there are beams, their hypotheses say so each for itself.
     network:
-        The predictor's state of the B streams.
+        The predictor's states: one for each stream, or those of its beam, stream after stream.
+    search:
+        The search that made the beams; None without.
+    beams:
+        The B beams; None after a greedy search without fusion, which has none.
     """
 
     consumed: np.ndarray
     overshoot: np.ndarray
     network: NetworkState
+    search: Greedy | Beam | None = None
+    beams: tuple[BeamState, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.consumed)
+
+    @property
+    def places(self) -> np.ndarray:
+        """int [B + 1]: the rows of `network` that are stream i's begin at i and end before those of i + 1."""
+        states = np.ones(len(self), np.intp) if self.beams is None else [beam.states for beam in self.beams]
+        return np.concatenate([[0], np.cumsum(states, dtype=np.intp)])
 
     def select(self, index: Any) -> DecoderState:
         """The streams at ``index`` (integers [N]), in that order."""
@@ -55,8 +69,13 @@ class DecoderState:
             raise InputError(f"index must be integers [N], got {index.dtype} {list(index.shape)}")
         if index.size and not (-len(self) <= index.min() and index.max() < len(self)):
             raise InputError(f"index must be from 0 to {len(self) - 1}, the streams there are, got {index.tolist()}")
-        index = index.astype(np.intp)
-        return DecoderState(self.consumed[index], self.overshoot[index], self.network.select(index))
+        index = index.astype(np.intp) % max(len(self), 1)
+        first, last = self.places[index], self.places[index + 1]
+        rows = np.concatenate([np.empty(0, np.intp), *map(np.arange, first, last)])
+        beams = None if self.beams is None else tuple(self.beams[i] for i in index)
+        return DecoderState(
+            self.consumed[index], self.overshoot[index], self.network.select(rows), self.search, beams
+        )
 
     @staticmethod
     def join(states: Iterable[DecoderState]) -> DecoderState:
@@ -66,10 +85,15 @@ class DecoderState:
             raise InputError("join needs at least one state")
         if not all(states[0].network.like(state.network) for state in states[1:]):
             raise InputError("states of decoders with different networks cannot be joined")
+        if not all(states[0].search == state.search for state in states[1:]):
+            raise InputError("states of different searches cannot be joined")
+        beams = None if states[0].beams is None else tuple(beam for state in states for beam in state.beams or ())
         return DecoderState(
             np.concatenate([state.consumed for state in states]),
             np.concatenate([state.overshoot for state in states]),
             states[0].network.join([state.network for state in states[1:]]),
+            states[0].search,
+            beams,
         )
 
 
@@ -83,7 +107,7 @@ class Decoder:
     spec:
         The joint row's layout.
     search:
-        The search used unless a call names another.
+        The search used unless a call names another: `Greedy` or `Beam`.
     kernels:
         Name of the kernel set that runs the search (`tdtdecode.kernels.get`).
     vocabulary:
@@ -94,7 +118,7 @@ class Decoder:
         self,
         network: Network,
         spec: TransducerSpec,
-        search: Greedy = Greedy(),
+        search: Greedy | Beam = Greedy(),
         kernels: str = "auto",
         vocabulary: Vocabulary | None = None,
     ):
@@ -118,7 +142,7 @@ class Decoder:
         kernels: str = "auto",
         precision: str = "float32",
         threads: int = 1,
-        search: Greedy = Greedy(),
+        search: Greedy | Beam = Greedy(),
         session_options: ort.SessionOptions | None = None,
         providers: Sequence[Any] | None = None,
     ) -> Decoder:
@@ -172,7 +196,7 @@ class Decoder:
         chosen = bundle_network(bundle, kernel_set, network, precision, threads, session_options, providers)
         return cls(chosen, bundle.spec, search, kernels, bundle.vocabulary)
 
-    def decode(self, encoder_out: Any, lengths: Any = None, search: Greedy | None = None) -> list[Hypothesis]:
+    def decode(self, encoder_out: Any, lengths: Any = None, search: Greedy | Beam | None = None) -> list[Hypothesis]:
         """Decode whole utterances.
 
         Parameters
@@ -202,7 +226,7 @@ class Decoder:
         lengths: Any = None,
         state: DecoderState | None = None,
         final: bool = False,
-        search: Greedy | None = None,
+        search: Greedy | Beam | None = None,
     ) -> tuple[list[Hypothesis], DecoderState]:
         """Decode the next chunk of B streams. Chunks of any size give the same tokens as the whole.
 
@@ -213,11 +237,20 @@ class Decoder:
         state:
             What the previous chunk returned; None at the start of the streams.
         final:
-            No more chunks follow. Greedy search has nothing to add at the end.
+            No more chunks follow. Greedy search has nothing to add at the end; a beam search then says what it found
+            best of all that was still open.
 
         Returns
         -------
-        The new tokens of each stream, frames counted from its start, and the state for the next chunk.
+        The new tokens of each stream, frames counted from its start, and the state for the next chunk. A beam search
+        returns the tokens that can no longer change, and with ``final`` the n-best list, all entries from the first
+        token on that had not been returned. After ``final`` there is nothing to go on from, and the state is that of a
+        new stream.
+
+        Raises
+        ------
+        InputError, DeviceError
+            If the arrays, the search or the state do not fit; nothing has been decoded then.
         """
         search = self.search if search is None else _checked_search(search)
         rows, lengths = encoder_rows(encoder_out, lengths, self.spec.encoder_size)
@@ -229,9 +262,17 @@ class Decoder:
             raise InputError("state is that of a decoder with another network")
         elif len(state) != len(lengths):
             raise InputError(f"state has {len(state)} streams, encoder_out has {len(lengths)} rows")
+        beamed = isinstance(search, Beam) or bool(search.fusion) or search.confidence is not None
+        started = state.beams is not None or bool(state.consumed.any())
+        if started and state.search != (search if beamed else None):
+            raise InputError(f"state is that of another search, {state.search or 'Greedy()'}, not of {search}")
         if not len(lengths):
             return [], state
+        return (self._beam_chunk if beamed else self._greedy_chunk)(search, rows, lengths, state, final)
 
+    def _greedy_chunk(
+        self, search: Any, rows: list[np.ndarray], lengths: np.ndarray, state: DecoderState, final: bool
+    ) -> tuple[list[Hypothesis], DecoderState]:
         greedy = kernel_sets.GreedySearch(self.spec, search, lengths, self.kernels, frame=state.overshoot)
         if self.program is not None:
             after = self.program.greedy(greedy, [np.asarray(row, np.float32) for row in rows], state.network)
@@ -242,6 +283,34 @@ class Decoder:
             after = workspace.state()
         hypotheses = greedy.hypotheses(first_frame=state.consumed)
         return hypotheses, DecoderState(state.consumed + lengths, greedy.frame - lengths, after)
+
+    def _beam_chunk(
+        self, search: Any, rows: list[np.ndarray], lengths: np.ndarray, state: DecoderState, final: bool
+    ) -> tuple[list[Hypothesis], DecoderState]:
+        from .fusion.binding import bound
+
+        fusions = bound(search.fusion, self.spec, self.vocabulary, len(lengths))
+        beam = kernel_sets.BeamSearch(self.spec, search, lengths, self.kernels, fusions, state.beams)
+        if self.program is not None:
+            frames = [np.asarray(row, np.float32) for row in rows]
+            return self.program.beam(beam, frames, state.network, state.places)
+        slots = np.arange(len(lengths))[:, None] * np.ones(beam.slots_per_row, np.intp)
+        first, last = state.places[slots], state.places[slots + 1]
+        arena = state.network.select(np.minimum(first + np.arange(beam.slots_per_row), last - 1).ravel())
+        workspace = self.network.workspace(frames_first(rows, lengths, self.network.frame_dtype), arena)
+        beam.begin()
+        while beam.pending:
+            parents, tokens, made = beam.predictions
+            if len(made):
+                workspace.predict(parents, tokens, made)
+            beam.step(workspace.joint(beam.slots, beam.rows, beam.frames))
+        if final:
+            return beam.hypotheses(), self._fresh(len(lengths))
+        hypotheses = beam.settled()
+        beams, used = beam.close()
+        after = workspace.state().select(used)
+        consumed = state.consumed + lengths
+        return hypotheses, DecoderState(consumed, np.zeros_like(state.overshoot), after, search, tuple(beams))
 
     def detokenize(self, tokens: Iterable[int]) -> str:
         """The text of token ids."""
@@ -257,7 +326,7 @@ class Decoder:
 def _lockstep(search: kernel_sets.GreedySearch, workspace: Workspace) -> None:
     """One joint and one predictor call per step, for all rows that want one."""
     while search.pending:
-        slots, tokens = search.step(workspace.joint(search.slots, search.frames))
+        slots, tokens = search.step(workspace.joint(search.slots, search.slots, search.frames))
         if len(slots):
             workspace.predict(slots, tokens, slots)
 
@@ -267,7 +336,7 @@ def _label_looping(search: kernel_sets.GreedySearch, workspace: Workspace) -> No
     while search.pending:
         emitted: list[tuple[np.ndarray, np.ndarray]] = []
         while search.pending:
-            slots, tokens = search.step(workspace.joint(search.slots, search.frames), hold=True)
+            slots, tokens = search.step(workspace.joint(search.slots, search.slots, search.frames), hold=True)
             emitted.append((slots, tokens))
         slots, tokens = (np.concatenate(column) for column in zip(*emitted))
         if len(slots):
@@ -275,9 +344,9 @@ def _label_looping(search: kernel_sets.GreedySearch, workspace: Workspace) -> No
             search.resume(slots)
 
 
-def _checked_search(search: Greedy) -> Greedy:
-    if not isinstance(search, Greedy):
-        raise InputError(f"search must be Greedy(...), got {search!r}")
+def _checked_search(search: Greedy | Beam) -> Greedy | Beam:
+    if not isinstance(search, (Greedy, Beam)):
+        raise InputError(f"search must be Greedy(...) or Beam(...), got {search!r}")
     return search
 
 

@@ -23,7 +23,12 @@ class Hypothesis:
         float32 [n], natural log, each from its own log-softmax (over the V + 1 token entries, over the
         D duration entries); duration log-probs are 0 for RNN-T.
     score:
-        Sum of both log-probs over the emitted tokens.
+        Greedy search: sum of both log-probs over the emitted tokens. Beam search: the objective of its strategy, blanks
+        and fusion included (see `Beam`), over the whole stream.
+    token_confidence:
+        float32 [n], by the measure that the search was given; None without one.
+    alternatives:
+        The next best hypotheses of a beam search, best first.
     """
 
     tokens: np.ndarray
@@ -32,6 +37,8 @@ class Hypothesis:
     token_logprobs: np.ndarray
     duration_logprobs: np.ndarray
     score: float
+    token_confidence: np.ndarray | None = None
+    alternatives: tuple[Hypothesis, ...] = ()
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -39,7 +46,7 @@ class Hypothesis:
     @property
     def nbest(self) -> list[Hypothesis]:
         """All hypotheses kept, best first. Greedy search keeps one."""
-        return [self]
+        return [self, *self.alternatives]
 
 
 @dataclass(frozen=True)

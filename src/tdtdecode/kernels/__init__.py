@@ -1,7 +1,8 @@
 """The search kernels: which exist, which this machine can run, and stepwise search over plain joint rows.
 
-A kernel set is two functions, specified in `reference.py`: ``decide`` (row -> decision) and ``advance`` (decision ->
-next frame). All sets give the same tokens, frames and durations, and log-probs within rounding.
+A kernel set is two functions for greedy search, specified in `reference.py`: ``decide`` (row -> decision) and
+``advance`` (decision -> next frame); and a class for beam search, specified in `reference_beam.py`. All sets give the
+same tokens, frames and durations, and log-probs within rounding.
 
 >>> from tdtdecode import Greedy, TransducerSpec, kernels
 >>> search = kernels.GreedySearch(TransducerSpec(vocab_size=1024), Greedy(), lengths=[50, 42], kernels="cpu")
@@ -17,12 +18,13 @@ import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from ..errors import InputError, MissingDependencyError
+from .beam import BeamSearch
 from .greedy import GreedySearch
 
-__all__ = ["GreedySearch", "KernelSet", "available", "get"]
+__all__ = ["BeamSearch", "GreedySearch", "KernelSet", "available", "get"]
 
 ISA_VARIABLE = "TDTDECODE_ISA"
 """Environment variable that forces the instruction set behind ``kernels="cpu"``."""
@@ -30,12 +32,13 @@ ISA_VARIABLE = "TDTDECODE_ISA"
 
 @dataclass(frozen=True)
 class KernelSet:
-    """One implementation of the search kernels; the functions' contract is `tdtdecode.kernels.reference`."""
+    """One implementation of the search kernels; for what they do see `reference.py`, `reference_beam.py`."""
 
     name: str
     isa: str | None
     decide: Callable
     advance: Callable
+    beam_engine: Callable
 
 
 def available() -> list[KernelSet]:
@@ -53,11 +56,11 @@ def _load(name: str) -> KernelSet:
             if error.name != "numba":
                 raise
             raise MissingDependencyError("numba", "numba", "the kernel set 'jit'") from None
-        return KernelSet(name, None, module.decide, module.advance)
-    from . import _cpu
+        return KernelSet(name, None, module.decide, module.advance, module.BeamEngine)
+    from . import _beam, _cpu
 
     isa = name.removeprefix("cpu-")
-    return KernelSet(name, isa, _cpu.RowDecider(isa), _cpu.advance)
+    return KernelSet(name, isa, _cpu.RowDecider(isa), _cpu.advance, partial(_beam.BeamEngine, isa))
 
 
 def get(name: str = "auto") -> KernelSet:

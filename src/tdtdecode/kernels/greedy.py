@@ -52,11 +52,7 @@ class GreedySearch:
             from . import get
 
             kernels = get(kernels)
-        lengths = np.asarray(lengths)
-        if lengths.ndim != 1 or (lengths.size and not np.issubdtype(lengths.dtype, np.integer)):
-            raise InputError(f"lengths must be integers [B], got {lengths.dtype} {list(lengths.shape)}")
-        if lengths.size and not 0 <= lengths.min() <= lengths.max() <= MAX_FRAMES:
-            raise InputError(f"lengths must be from 0 to {MAX_FRAMES}, got {lengths.min()} to {lengths.max()}")
+        lengths = checked_lengths(lengths)
         self.spec = spec
         self.options = options
         self._kernels = kernels
@@ -182,3 +178,13 @@ class GreedySearch:
             new = np.empty((old.shape[0], 2 * old.shape[1]), old.dtype)
             new[:, : self._logged] = old[:, : self._logged]
             setattr(self, name, new)
+
+
+def checked_lengths(lengths: np.ndarray) -> np.ndarray:
+    """Integers [B], each a number of frames, or an InputError."""
+    lengths = np.asarray(lengths)
+    if lengths.ndim != 1 or (lengths.size and not np.issubdtype(lengths.dtype, np.integer)):
+        raise InputError(f"lengths must be integers [B], got {lengths.dtype} {list(lengths.shape)}")
+    if lengths.size and not 0 <= lengths.min() <= lengths.max() <= MAX_FRAMES:
+        raise InputError(f"lengths must be from 0 to {MAX_FRAMES}, got {lengths.min()} to {lengths.max()}")
+    return lengths

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+from types import ModuleType
 
 import numpy as np
 from numba import njit
+
+from . import beam_steps, reference_beam
 
 LARGEST = np.finfo(np.float32).max
 LOWEST = np.float32(-np.inf)
@@ -87,3 +91,20 @@ def advance(
             queue[0, pending], queue[1, pending] = slot, frame + step
             pending += 1
     return emitted, pending
+
+
+def _compiled(source: ModuleType) -> ModuleType:
+    """A module once more, its kernels compiled on first use."""
+    assert source.__spec__ is not None and source.__spec__.origin is not None
+    spec = importlib.util.spec_from_file_location(f"{source.__name__}_compiled", source.__spec__.origin)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    module.kernel = njit(cache=True, nogil=True)  # type: ignore[attr-defined]
+    spec.loader.exec_module(module)
+    return module
+
+
+class BeamEngine(reference_beam.BeamEngine):
+    """The specification's engine with its steps compiled."""
+
+    steps = _compiled(beam_steps)

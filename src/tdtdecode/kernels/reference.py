@@ -5,12 +5,18 @@ Every other kernel set has these two functions with the same arguments and the s
 - ``decide``: row -> decision (``csrc/tdt/row.h``);
 - ``advance``: decision -> next frame (``csrc/tdt/transition.h``).
 
+For beam search there is `BeamEngine`, specified in `reference_beam`.
+
 Arrays passed in are written in place; leading parts are used, so that one array serves every number of rows.
 """
 
 from __future__ import annotations
 
 import numpy as np
+
+from .reference_beam import BeamEngine
+
+__all__ = ["BeamEngine", "advance", "decide"]
 
 LARGEST = np.finfo(np.float32).max
 

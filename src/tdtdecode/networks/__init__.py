@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 
 if TYPE_CHECKING:
-    from ..kernels import GreedySearch, KernelSet
+    from ..kernels import BeamSearch, GreedySearch, KernelSet
+    from ..kernels.beam import BeamState
 
 
 class NetworkState(Protocol):
@@ -27,10 +28,13 @@ class NetworkState(Protocol):
 
 
 class Workspace(Protocol):
-    """One decode call's buffers: the predictor's state of B rows, by slot, and their encoder frames."""
+    """One decode call's buffers: predictor states by slot, and the encoder frames of B rows.
 
-    def joint(self, slots: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        """Joint rows float32 [N, V + 1 + D], contiguous, for int32 [N] slots at int32 [N] of their frames.
+    Greedy search has one slot for each row; a beam search has many.
+    """
+
+    def joint(self, slots: np.ndarray, rows: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """Joint rows float32 [N, V + 1 + D], contiguous, of the states in int32 [N] slots with frames of int32 [N] rows.
 
         Valid until the next call.
         """
@@ -39,7 +43,7 @@ class Workspace(Protocol):
         """Run the predictor on int32 [N] tokens from the states of ``parents``; keep the results in ``slots``."""
 
     def state(self) -> NetworkState:
-        """The state of all B rows. Ends the workspace."""
+        """The states in all slots. Ends the workspace."""
 
 
 class Program(Protocol):
@@ -47,6 +51,9 @@ class Program(Protocol):
 
     def greedy(self, search: GreedySearch, rows: list[np.ndarray], state: Any) -> NetworkState:
         """Run a search to its end on B ``rows`` float32 [E, T] from their state; the state they end in."""
+
+    def beam(self, search: BeamSearch, rows: list[np.ndarray], state: Any) -> tuple[list[BeamState], NetworkState]:
+        """The same for a beam search, from the states of all its beams, one after the other; the beams it ends in."""
 
 
 class Network(Protocol):
@@ -66,4 +73,4 @@ class Network(Protocol):
         """The compiled whole for these kernels; None where they drive the network step by step."""
 
     def workspace(self, frames: np.ndarray, state: Any) -> Workspace:
-        """A workspace for ``frames`` [B, T, E] of ``frame_dtype``, contiguous, going on from B rows of its state."""
+        """A workspace for ``frames`` [B, T, E] of ``frame_dtype``, contiguous, with the rows of the state in its slots."""

@@ -38,7 +38,7 @@ def deviation(
     for step in range(steps + 1):
         at = np.full(_ROWS, step, np.int32)
         with np.errstate(invalid="ignore", over="ignore"):  # what is infinite becomes NaN, and stays it
-            a, b = (_normalised(workspace.joint(slots, at), spec) for workspace in workspaces)
+            a, b = (_normalised(workspace.joint(slots, slots, at), spec) for workspace in workspaces)
             scale = np.maximum(1.0, np.abs(a).max(axis=1, keepdims=True))
             largest = float(np.maximum(largest, (np.abs(a - b) / scale).max()))
         if step < steps:

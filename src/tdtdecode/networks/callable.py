@@ -111,11 +111,11 @@ class _Workspace:
         for part, rows in self._by_part(np.arange(len(state))):
             self._g[rows] = state.parts[part][1][self._places[1, rows]]
 
-    def joint(self, slots: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        rows = np.asarray(self._network.joint(self._frames[slots, frames], self._g[slots]))
-        if rows.ndim != 2 or len(rows) != len(slots):
-            raise InputError(f"joint must return rows of shape [{len(slots)}, V + 1 + D], got {list(rows.shape)}")
-        return np.ascontiguousarray(rows, np.float32)
+    def joint(self, slots: np.ndarray, rows: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        made = np.asarray(self._network.joint(self._frames[rows, frames], self._g[slots]))
+        if made.ndim != 2 or len(made) != len(slots):
+            raise InputError(f"joint must return rows of shape [{len(slots)}, V + 1 + D], got {list(made.shape)}")
+        return np.ascontiguousarray(made, np.float32)
 
     def predict(self, parents: np.ndarray, tokens: np.ndarray, slots: np.ndarray) -> None:
         # Parents are read before any slot is written: a slot may be another row's parent.

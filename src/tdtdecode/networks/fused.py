@@ -131,8 +131,8 @@ class _Workspace:
         self._frames = frames
         self._prediction, self._hidden, self._cell = (array.copy() for array in state.arrays)
 
-    def joint(self, slots: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        projected = _applied(self._weights.encoder, self._frames[slots, frames])
+    def joint(self, slots: np.ndarray, rows: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        projected = _applied(self._weights.encoder, self._frames[rows, frames])
         hidden = _ACTIVATIONS[self._weights.activation](projected + self._prediction[slots])
         return _applied(self._weights.output, hidden)
 

@@ -1,0 +1,480 @@
+#include "beam.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace tdt::cpu {
+namespace {
+
+// Frames from a hypothesis to the farthest that it can go in one step.
+int reach(const RowLayout& layout) {
+  int longest = 1;
+  for (int i = 0; i < layout.num_durations; ++i) longest = std::max(longest, layout.durations[i]);
+  return longest;
+}
+
+}  // namespace
+
+// On each frame that the time-synchronous search has before it stand at most `size` hypotheses.
+BeamSizes::BeamSizes(const BeamOptions& options, const RowLayout& layout)
+    : hypotheses(options.size * (options.strategy == Strategy::tsd ? reach(layout) + 1 : 1)), slots(2 * hypotheses) {}
+
+Beam::Beam(const BeamOptions& options, const RowLayout& layout, const Fusions& fusions)
+    : sizes(options, layout), options_(options), layout_(layout), fusions_(fusions) {}
+
+void Beam::start(const std::int64_t* fusion) {
+  hypotheses.assign(1, {0.0, 0.0, kEmptyPrefix, 0, 0, 0, -1, 0, -1, -1, -1});
+  records.clear();
+  fusion_states.assign(fusion, fusion + fusions_.state_size);
+}
+
+bool Beam::open(int length) {
+  const int ranked_tokens = std::min(options_.size, layout_.vocab_size);
+  length_ = length;
+  const std::size_t places = sizes.hypotheses;
+  ranked_.resize(places);
+  tokens_.resize(places * ranked_tokens);
+  token_logprobs_.resize(places * ranked_tokens);
+  duration_logprobs_.resize(places * layout_.num_durations);
+  for (std::size_t place = 0; place < places; ++place) {
+    ranked_[place].tokens = tokens_.data() + place * ranked_tokens;
+    ranked_[place].token_logprobs = token_logprobs_.data() + place * ranked_tokens;
+    ranked_[place].duration_logprobs = duration_logprobs_.data() + place * layout_.num_durations;
+  }
+  place_used_.assign(places, 0);
+  slot_used_.assign(sizes.slots, 0);
+  const std::size_t entries = places + static_cast<std::size_t>(options_.size) * (options_.size + 1) * durations();
+  entries_.reserve(entries);
+  order_.reserve(entries);
+  next_.reserve(places);
+  best_.reserve(2 * static_cast<std::size_t>(options_.size));
+  std::size_t table = 64;
+  while (table < 2 * entries) table *= 2;
+  index_.resize(table);
+  for (BeamHypothesis& hypothesis : hypotheses) hypothesis.place = -1;
+  if (fusions_.empty()) return true;
+  const std::size_t known = fusion_states.size() / std::max(fusions_.state_size, 1);
+  fusion_states.resize(static_cast<std::size_t>(sizes.slots) * fusions_.state_size);
+  bonus_.resize(static_cast<std::size_t>(sizes.slots) * fusions_.entries);
+  scratch_.resize(fusions_.entries);
+  for (std::size_t slot = 0; slot < known; ++slot)
+    if (!score_fusions(static_cast<std::int32_t>(slot))) return false;
+  return true;
+}
+
+bool Beam::score_fusions(std::int32_t slot) {
+  return fusions_.score(fusion_states.data() + static_cast<std::size_t>(slot) * fusions_.state_size,
+                        bonus_.data() + static_cast<std::size_t>(slot) * fusions_.entries, scratch_.data(), &failure);
+}
+
+bool Beam::request(bool ahead) {
+  predictions_.clear();
+  scorings_.clear();
+  Position at;
+  while (next_in_time(&at) && ready()) advance();
+  if (!next_in_time(&at)) return true;
+
+  std::fill(slot_used_.begin(), slot_used_.end(), char{0});
+  std::fill(place_used_.begin(), place_used_.end(), char{0});
+  for (const BeamHypothesis& hypothesis : hypotheses) {
+    slot_used_[hypothesis.slot >= 0 ? hypothesis.slot : hypothesis.parent] = 1;
+    if (hypothesis.place >= 0) place_used_[hypothesis.place] = 1;
+  }
+  for (BeamHypothesis& hypothesis : hypotheses) {
+    if (hypothesis.place >= 0 || !inside(hypothesis)) continue;
+    if (!ahead && options_.strategy == Strategy::tsd &&
+        (hypothesis.frame != at.frame || hypothesis.symbols != at.symbols))
+      continue;
+    if (hypothesis.slot < 0 && !find_slot(&hypothesis)) return false;
+    hypothesis.place =
+        static_cast<std::int32_t>(std::find(place_used_.begin(), place_used_.end(), 0) - place_used_.begin());
+    place_used_[hypothesis.place] = 1;
+    scorings_.push_back({hypothesis.slot, hypothesis.frame, hypothesis.place});
+  }
+  return true;
+}
+
+// A slot for the state after a prefix: that of a hypothesis with the same tokens, or a free one and a predictor step.
+bool Beam::find_slot(BeamHypothesis* hypothesis) {
+  for (const BeamHypothesis& other : hypotheses) {
+    if (other.slot < 0 || other.prefix != hypothesis->prefix || other.length != hypothesis->length) continue;
+    if (!same_tokens(other.record, -1, hypothesis->record, -1)) continue;
+    hypothesis->slot = other.slot;
+    return true;
+  }
+  hypothesis->slot =
+      static_cast<std::int32_t>(std::find(slot_used_.begin(), slot_used_.end(), 0) - slot_used_.begin());
+  slot_used_[hypothesis->slot] = 1;
+  predictions_.push_back({hypothesis->parent, hypothesis->token, hypothesis->slot});
+  if (fusions_.empty()) return true;
+  std::int64_t* states = fusion_states.data();
+  const std::size_t size = fusions_.state_size;
+  return fusions_.advance(states + hypothesis->parent * size, hypothesis->token, states + hypothesis->slot * size,
+                          &failure) &&
+         score_fusions(hypothesis->slot);
+}
+
+void Beam::rank(const Scoring& scoring, const float* row, RankRow kernel) {
+  const bool with_bonus = !fusions_.empty() && !(options_.strategy == Strategy::malsd && options_.prune_early);
+  const float* bonus = with_bonus ? bonus_.data() + static_cast<std::size_t>(scoring.slot) * fusions_.entries : nullptr;
+  kernel(row, layout_, bonus, std::min(options_.size, layout_.vocab_size), options_.statistic, options_.alpha,
+         &ranked_[scoring.place]);
+}
+
+// The earliest position of a hypothesis inside the audio: that with the lowest frame, then the fewest symbols there.
+bool Beam::next_in_time(Position* at) const {
+  bool found = false;
+  for (const BeamHypothesis& hypothesis : hypotheses) {
+    if (!inside(hypothesis)) continue;
+    if (!found || hypothesis.frame < at->frame ||
+        (hypothesis.frame == at->frame && hypothesis.symbols < at->symbols))
+      *at = {hypothesis.frame, hypothesis.symbols};
+    found = true;
+  }
+  return found;
+}
+
+// Whether the rows that the next step reads are there.
+bool Beam::ready() const {
+  Position at = {0, 0};
+  if (!next_in_time(&at)) return false;
+  for (const BeamHypothesis& hypothesis : hypotheses) {
+    if (!inside(hypothesis) || hypothesis.place >= 0) continue;
+    if (options_.strategy != Strategy::tsd || (hypothesis.frame == at.frame && hypothesis.symbols == at.symbols))
+      return false;
+  }
+  return true;
+}
+
+void Beam::advance() {
+  entries_.clear();
+  switch (options_.strategy) {
+    case Strategy::greedy: advance_greedy(); break;
+    case Strategy::tsd: advance_tsd(); break;
+    case Strategy::malsd: advance_malsd(); break;
+  }
+  commit();
+}
+
+void Beam::advance_greedy() {
+  const RankedRow& row = row_of(0);
+  const Best blank = candidate(sanitized(row.blank_logit - options_.blank_penalty), layout_.blank);
+  const Best winner = better(row.largest, blank);
+  const bool is_blank = winner.index == kNoIndex || winner.index == layout_.blank;
+  const double logprob = is_blank ? row.blank_logprob : row.token_logprobs[0] + bonus(0, row.tokens[0]);
+  entries_.push_back(extended(0, is_blank ? kBlank : 0, logprob, row.longest));
+}
+
+// Everything on the earliest frame is extended in every way that could matter. What stands at the same place with the
+// same tokens is one hypothesis; only then are the worst dropped.
+void Beam::advance_tsd() {
+  std::fill(index_.begin(), index_.end(), -1);
+  Position at = {0, 0};
+  next_in_time(&at);
+  const auto count = static_cast<std::int32_t>(hypotheses.size());
+  const auto extends = [&](const BeamHypothesis& h) { return h.frame == at.frame && h.symbols == at.symbols; };
+  for (std::int32_t i = 0; i < count; ++i)
+    if (!extends(hypotheses[i])) merge(kept(i));
+  for (std::int32_t i = 0; i < count; ++i) {
+    if (!extends(hypotheses[i])) continue;
+    const RankedRow& row = row_of(i);
+    for (int rank = 0; rank < row.count; ++rank) {
+      const double logprob = row.token_logprobs[rank] + bonus(i, row.tokens[rank]);
+      for (int index = 0; index < durations(); ++index) merge(extended(i, rank, logprob, index));
+    }
+    for (int index = 0; index < durations(); ++index)
+      merge(extended(i, kBlank, row.blank_logprob - static_cast<double>(options_.blank_penalty), index));
+  }
+  prune();
+}
+
+// NeMo's modified alignment-length-synchronous decoding, rule by rule, with durations looked up in the table.
+void Beam::advance_malsd() {
+  const double largest_blank = 0.99;  // NeMo's bound, for the sake of bfloat16
+  const auto size = static_cast<std::size_t>(options_.size);
+  const auto count = static_cast<std::int32_t>(hypotheses.size());
+  for (std::int32_t i = 0; i < count; ++i) {
+    if (!inside(hypotheses[i])) {
+      entries_.push_back(kept(i));
+      continue;
+    }
+    const RankedRow& row = row_of(i);
+    const double blank = row.blank_logprob - static_cast<double>(options_.blank_penalty);
+    double steered_blank = blank, token_shift = 0.0;
+    if (options_.blank_mode == BlankMode::lm_weighted_full && !fusions_.empty()) {
+      const double weights = fusions_.weight_sum;
+      token_shift = weights * std::log1p(-std::min(std::exp(static_cast<double>(row.blank_logprob)), largest_blank));
+      steered_blank = blank * (1.0 + weights);
+    }
+    pairs_.clear();
+    int ranks = row.count;
+    bool with_blank = true;
+    if (options_.prune_early) {  // blank has to be among the best by itself
+      int above = 0;
+      for (int rank = 0; rank < row.count; ++rank)
+        above += row.token_logprobs[rank] > row.blank_logprob ||
+                 (row.token_logprobs[rank] == row.blank_logprob && row.tokens[rank] < layout_.blank);
+      with_blank = above < options_.size;
+      ranks = std::min(ranks, options_.size - with_blank);
+    }
+    for (int rank = 0; rank < ranks; ++rank) {
+      const double logprob = row.token_logprobs[rank] + token_shift + bonus(i, row.tokens[rank]);
+      for (int index = 0; index < durations(); ++index)
+        pairs_.push_back({logprob + duration_logprob(row, index), rank, index,
+                         static_cast<std::int64_t>(row.tokens[rank]) * durations() + index});
+    }
+    if (with_blank)
+      for (int index = 0; index < durations(); ++index)
+        pairs_.push_back({steered_blank + duration_logprob(row, index), kBlank, index,
+                         static_cast<std::int64_t>(layout_.blank) * durations() + index});
+    const std::size_t kept_pairs = std::min(size, pairs_.size());
+    std::partial_sort(pairs_.begin(), pairs_.begin() + kept_pairs, pairs_.end(), [](const Pair& a, const Pair& b) {
+      return a.score > b.score || (a.score == b.score && a.order < b.order);
+    });
+    if (hypotheses[i].symbols >= options_.max_symbols) {
+      const double forced = options_.prune_early ? blank : steered_blank;
+      Entry entry = extended(i, kBlank, forced, pairs_[0].duration);
+      entry.score = entry.best = hypotheses[i].score + forced + duration_logprob(row, row.longest);
+      entries_.push_back(entry);
+      continue;
+    }
+    for (std::size_t pair = 0; pair < kept_pairs; ++pair) {
+      const bool is_blank = pairs_[pair].rank == kBlank;
+      Entry entry = extended(i, pairs_[pair].rank,
+                             pairs_[pair].score - duration_logprob(row, pairs_[pair].duration), pairs_[pair].duration);
+      // The cap acts on the next step, by a forced blank.
+      const int duration = frames(pairs_[pair].duration);
+      entry.frame = hypotheses[i].frame + (is_blank ? std::max(duration, 1) : duration);
+      entry.symbols = is_blank || duration > 0 ? 0 : hypotheses[i].symbols + 1;
+      entries_.push_back(entry);
+    }
+  }
+  std::stable_sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) { return a.score > b.score; });
+  if (entries_.size() > size) entries_.resize(size);
+
+  // Equal ones become one only now; the first is the best of them.
+  std::size_t last = 0;
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    std::size_t same = 0;
+    while (same < last && !(entries_[same].prefix == entries_[i].prefix && entries_[same].frame == entries_[i].frame &&
+                            same_tokens(entries_[same], entries_[i])))
+      ++same;
+    if (same < last)
+      entries_[same].score = log_add(entries_[same].score, entries_[i].score);
+    else
+      entries_[last++] = entries_[i];
+  }
+  entries_.resize(last);
+}
+
+Beam::Entry Beam::kept(std::int32_t hypothesis) const {
+  const BeamHypothesis& h = hypotheses[hypothesis];
+  return {h.score, h.best, h.prefix, h.frame, h.symbols, h.length, hypothesis, kKept, hypothesis, kKept, 0};
+}
+
+// A hypothesis with one more step; `score` is that of its token or blank, `duration` an index.
+Beam::Entry Beam::extended(std::int32_t hypothesis, std::int32_t rank, double score, int duration) const {
+  const BeamHypothesis& h = hypotheses[hypothesis];
+  const double step = score + duration_logprob(row_of(hypothesis), duration);
+  const Position at = advanced({h.frame, h.symbols}, rank == kBlank, frames(duration), options_.max_symbols);
+  const bool emits = rank >= 0;
+  return {h.score + step,
+          h.best + step,
+          emits ? tdt::extended(h.prefix, token(hypothesis, rank)) : h.prefix,
+          at.frame,
+          at.symbols,
+          h.length + emits,
+          hypothesis,
+          rank,
+          hypothesis,
+          rank,
+          duration};
+}
+
+// Adds an entry, or adds it to the one that stands at the same place with the same tokens.
+void Beam::merge(const Entry& entry) {
+  const unsigned long long place = static_cast<unsigned long long>(entry.frame) * 31 + entry.symbols;
+  std::size_t at = (entry.prefix ^ (place * 0x9e3779b97f4a7c15ull)) & (index_.size() - 1);
+  for (; index_[at] >= 0; at = (at + 1) & (index_.size() - 1)) {
+    Entry& other = entries_[index_[at]];
+    if (other.prefix != entry.prefix || other.frame != entry.frame || other.symbols != entry.symbols ||
+        !same_tokens(other, entry))
+      continue;
+    other.score = log_add(other.score, entry.score);
+    if (entry.best > other.best) {
+      other.best = entry.best;
+      other.from = entry.from;
+      other.from_rank = entry.from_rank;
+      other.duration = entry.duration;
+    }
+    return;
+  }
+  index_[at] = static_cast<std::int32_t>(entries_.size());
+  entries_.push_back(entry);
+}
+
+// A hypothesis is dropped once `size` others that are at least as far in the audio score at least as high: it could
+// only fall further behind on the way to them. So also where one of these is better by more than the threshold.
+void Beam::prune() {
+  order_.resize(entries_.size());
+  for (std::size_t i = 0; i < order_.size(); ++i) order_[i] = static_cast<std::int32_t>(i);
+  std::sort(order_.begin(), order_.end(), [this](std::int32_t i, std::int32_t j) {
+    const Entry &a = entries_[i], &b = entries_[j];
+    if (a.frame != b.frame) return a.frame > b.frame;
+    return a.score != b.score ? a.score > b.score : i < j;
+  });
+  best_.clear();  // scores of the best so far, best first
+  std::size_t kept = 0;
+  for (const std::int32_t i : order_) {
+    const double score = entries_[i].score;
+    const auto place = std::upper_bound(best_.begin(), best_.end(), score, [](double a, double b) { return a > b; });
+    if (place - best_.begin() >= options_.size) continue;
+    if (!best_.empty() && score < best_.front() - options_.threshold) continue;
+    if (static_cast<int>(best_.size()) == options_.size) best_.pop_back();
+    best_.insert(place, score);
+    order_[kept++] = i;
+  }
+  order_.resize(kept);
+  std::sort(order_.begin(), order_.end());
+  for (std::size_t i = 0; i < kept; ++i) entries_[i] = entries_[order_[i]];
+  entries_.resize(kept);
+}
+
+void Beam::commit() {
+  next_.clear();
+  for (const Entry& entry : entries_) {
+    BeamHypothesis hypothesis = hypotheses[entry.hypothesis];
+    if (entry.rank != kKept) hypothesis.place = -1;
+    if (entry.rank >= 0) {
+      hypothesis.parent = hypothesis.slot;
+      hypothesis.slot = -1;
+      hypothesis.token = token(entry.hypothesis, entry.rank);
+    }
+    hypothesis.score = entry.score;
+    hypothesis.best = entry.best;
+    hypothesis.prefix = entry.prefix;
+    hypothesis.frame = entry.frame;
+    hypothesis.symbols = entry.symbols;
+    hypothesis.length = entry.length;
+    hypothesis.record = hypotheses[entry.from].record;
+    if (entry.from_rank >= 0) {
+      const RankedRow& row = row_of(entry.from);
+      records.push_back({hypothesis.record, row.tokens[entry.from_rank], first_frame + hypotheses[entry.from].frame,
+                         frames(entry.duration), row.token_logprobs[entry.from_rank],
+                         static_cast<float>(duration_logprob(row, entry.duration)), row.statistic});
+      hypothesis.record = static_cast<std::int32_t>(records.size()) - 1;
+    }
+    next_.push_back(hypothesis);
+  }
+  hypotheses.swap(next_);
+}
+
+// Whether two chains of records, each followed by a token (-1: none), have the same tokens; they are equally long.
+bool Beam::same_tokens(std::int32_t a, std::int32_t token_a, std::int32_t b, std::int32_t token_b) const {
+  for (;;) {
+    if (token_a < 0 && token_b < 0 && a == b) return true;
+    if (token_a < 0) {
+      if (a < 0) return false;
+      token_a = records[a].token;
+      a = records[a].previous;
+    }
+    if (token_b < 0) {
+      if (b < 0) return false;
+      token_b = records[b].token;
+      b = records[b].previous;
+    }
+    if (token_a != token_b) return false;
+    token_a = token_b = -1;
+  }
+}
+
+std::vector<Beam::Result> Beam::results() const {
+  struct Candidate {
+    const BeamHypothesis* hypothesis;
+    double score, best, rank;
+    std::int32_t record;
+  };
+  std::vector<Candidate> candidates;
+  for (const BeamHypothesis& hypothesis : hypotheses) {
+    Candidate candidate = {&hypothesis, hypothesis.score, hypothesis.best, 0.0, hypothesis.record};
+    Candidate* same = nullptr;
+    if (options_.strategy == Strategy::tsd)  // where an utterance has ended no longer matters
+      for (Candidate& other : candidates)
+        if (other.hypothesis->prefix == hypothesis.prefix && other.hypothesis->length == hypothesis.length &&
+            same_tokens(other.record, -1, hypothesis.record, -1))
+          same = &other;
+    if (!same) {
+      candidates.push_back(candidate);
+      continue;
+    }
+    same->score = log_add(same->score, candidate.score);
+    if (candidate.best > same->best) {
+      same->best = candidate.best;
+      same->record = candidate.record;
+    }
+  }
+  for (Candidate& candidate : candidates) {
+    const BeamHypothesis& hypothesis = *candidate.hypothesis;
+    if (options_.strategy == Strategy::tsd && !fusions_.empty()) {
+      const bool pending = hypothesis.slot < 0;
+      const std::size_t slot = pending ? hypothesis.parent : hypothesis.slot;
+      candidate.score += fusions_.final_score(fusion_states.data() + slot * fusions_.state_size,
+                                              pending ? hypothesis.token : -1);
+    }
+    const int tokens = options_.strategy == Strategy::malsd ? hypothesis.length + 1 : 1;  // as NeMo ranks them
+    candidate.rank = candidate.score / tokens;
+  }
+  std::stable_sort(candidates.begin(), candidates.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.rank > b.rank; });
+  std::vector<Result> results;
+  for (const Candidate& candidate : candidates)
+    if (results.empty() || candidate.score > kLowest) results.push_back({candidate.score, candidate.record});
+  return results;
+}
+
+std::int32_t Beam::settled() const {
+  std::int32_t common = hypotheses[0].record;
+  for (const BeamHypothesis& hypothesis : hypotheses)
+    for (std::int32_t other = hypothesis.record; common != other;)  // a record stands after the one before it
+      (common > other ? common : other) = records[std::max(common, other)].previous;
+  return common;
+}
+
+std::vector<std::int32_t> Beam::close() {
+  std::vector<std::int32_t> renumbered(records.size(), -1), slots, places(sizes.slots, -1);
+  const std::int32_t root = settled();
+  for (BeamHypothesis& hypothesis : hypotheses)
+    for (std::int32_t record = hypothesis.record; record != root; record = records[record].previous)
+      renumbered[record] = 0;
+  std::int32_t kept = 0;
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    if (renumbered[i] < 0) continue;
+    Record record = records[i];
+    record.previous = record.previous < 0 ? -1 : renumbered[record.previous];
+    records[kept] = record;
+    renumbered[i] = kept++;
+  }
+  records.resize(kept);
+  for (BeamHypothesis& hypothesis : hypotheses) {
+    if (hypothesis.record >= 0) hypothesis.record = renumbered[hypothesis.record];
+    hypothesis.frame -= length_;
+    hypothesis.place = -1;
+    std::int32_t& slot = hypothesis.slot >= 0 ? hypothesis.slot : hypothesis.parent;
+    if (places[slot] < 0) {
+      places[slot] = static_cast<std::int32_t>(slots.size());
+      slots.push_back(slot);
+    }
+    slot = places[slot];
+  }
+  first_frame += length_;
+  if (!fusions_.empty()) {
+    std::vector<std::int64_t> states;
+    for (const std::int32_t slot : slots)
+      states.insert(states.end(), fusion_states.begin() + slot * fusions_.state_size,
+                    fusion_states.begin() + (slot + 1) * fusions_.state_size);
+    fusion_states.swap(states);
+  }
+  return slots;
+}
+
+}  // namespace tdt::cpu

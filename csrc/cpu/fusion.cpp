@@ -1,0 +1,91 @@
+#include "fusion.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace tdt::cpu {
+
+std::int32_t Automaton::next(std::int32_t state, std::int32_t token) const {
+  for (;;) {
+    const std::int32_t *first = arc_token + first_arc[state], *last = arc_token + first_arc[state + 1];
+    const std::int32_t* arc = std::lower_bound(first, last, token);
+    if (arc != last && *arc == token) return arc_target[arc - arc_token];
+    if (backoff_state[state] == state) return state;
+    state = backoff_state[state];
+  }
+}
+
+void Automaton::score(std::int32_t state, int entries, float* scores) const {
+  // From the root up, since longer contexts override shorter ones; back-off weights add up on the way down.
+  const std::int32_t root_first = state;
+  float backed_off = 0.0f;
+  int depth = 0;
+  for (; backoff_state[state] != state; state = backoff_state[state], ++depth) backed_off += backoff_weight[state];
+  for (int token = 0; token < entries; ++token) scores[token] = backed_off;
+  for (;; --depth) {
+    // The state `depth` steps down from the first, and the weights on the way to it.
+    state = root_first;
+    backed_off = 0.0f;
+    for (int i = 0; i < depth; ++i, state = backoff_state[state]) backed_off += backoff_weight[state];
+    for (std::int64_t arc = first_arc[state]; arc < first_arc[state + 1]; ++arc)
+      scores[arc_token[arc]] = backed_off + arc_weight[arc];
+    if (depth == 0) return;
+  }
+}
+
+bool Fusions::advance(const std::int64_t* state, std::int32_t token, std::int64_t* next,
+                      FusionFailure* failure) const {
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const Fusion& fusion = list[i];
+    const std::int64_t* from = state + fusion.first;
+    if (!fusion.function.scores)
+      next[fusion.first] = fusion.automaton.next(static_cast<std::int32_t>(*from), token);
+    else if (fusion.function.advance(from, token, next + fusion.first) != 0)
+      return failed(FusionFailure::Kind::raised_in_advance, i, token, state, failure);
+  }
+  return true;
+}
+
+bool Fusions::score(const std::int64_t* state, float* sum, float* scratch, FusionFailure* failure) const {
+  std::fill(sum, sum + entries, 0.0f);
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const Fusion& fusion = list[i];
+    const std::int64_t* from = state + fusion.first;
+    if (!fusion.function.scores) {
+      fusion.automaton.score(static_cast<std::int32_t>(*from), entries, scratch);
+      for (int token = 0; token < entries; ++token) sum[token] += fusion.weight * scratch[token];
+      continue;
+    }
+    std::fill(scratch, scratch + entries, 0.0f);
+    if (fusion.function.scores(from, scratch) != 0)
+      return failed(FusionFailure::Kind::raised_in_scores, i, -1, state, failure);
+    for (int token = 0; token < entries; ++token) {
+      const float weighted = fusion.weight * scratch[token];
+      if (!(weighted < INFINITY) && token != blank)
+        return failed(FusionFailure::Kind::not_finite, i, token, state, failure);
+      sum[token] += weighted;
+    }
+  }
+  sum[blank] = 0.0f;
+  return true;
+}
+
+bool Fusions::failed(FusionFailure::Kind kind, std::size_t fusion, std::int32_t token, const std::int64_t* state,
+                     FusionFailure* failure) const {
+  const std::int64_t* from = state + list[fusion].first;
+  *failure = {kind, static_cast<int>(fusion), token, {from, from + list[fusion].function.state_size}};
+  return false;
+}
+
+double Fusions::final_score(const std::int64_t* state, std::int32_t token) const {
+  double sum = 0.0;
+  for (const Fusion& fusion : list) {
+    if (fusion.function.scores) continue;
+    const auto before = static_cast<std::int32_t>(state[fusion.first]);
+    const std::int32_t last = token < 0 ? before : fusion.automaton.next(before, token);
+    sum += static_cast<double>(fusion.weight) * fusion.automaton.final_weight[last];
+  }
+  return sum;
+}
+
+}  // namespace tdt::cpu

@@ -1,0 +1,32 @@
+// Prefixes and scores of a beam's hypotheses: how token sequences are hashed, and how scores are merged.
+//
+// Header-only and without dependencies: compiled by host compilers and by NVRTC alike.
+#pragma once
+
+#if !defined(__CUDACC_RTC__)
+#include <math.h>
+#endif
+
+#include "row.h"
+
+namespace tdt {
+
+constexpr unsigned long long kEmptyPrefix = 0x243f6a8885a308d3ull;
+
+// The hash of a prefix with one more token (the finaliser of splitmix64). Equal prefixes have equal hashes; unequal
+// ones almost never do, so the hash is a filter and equality decides.
+TDT_HD unsigned long long extended(unsigned long long prefix, int token) {
+  unsigned long long x = prefix + 0x9e3779b97f4a7c15ull * (static_cast<unsigned long long>(token) + 1);
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+  return x ^ (x >> 31);
+}
+
+// log(e^a + e^b); the logarithm of nothing is kLowest.
+TDT_HD double log_add(double a, double b) {
+  const double larger = a > b ? a : b, smaller = a > b ? b : a;
+  if (!(larger > static_cast<double>(kLowest))) return larger;
+  return larger + log1p(exp(smaller - larger));
+}
+
+}  // namespace tdt

@@ -1,0 +1,140 @@
+"""Scoring functions that a user writes in Python and Numba compiles; the search calls them without the GIL."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, MissingDependencyError
+from ..transducer import as_integer
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledFunction:
+    """A scoring function as machine code: the addresses of two C functions, which return 0, or 1 for an error."""
+
+    source: ScoringFunction
+    entries: int
+    scores_address: int
+    advance_address: int
+    keep: tuple[Any, ...] = field(repr=False)
+
+    def failure(self, kind: int, token: int, state: list[int]) -> InputError:
+        """What went wrong in a call, by making it again in Python."""
+        source, at = self.source, np.array(state, np.int64)
+        name, problem = ("advance", f"token {token}, ") if kind == 2 else ("scores", "")
+        where = f"{name} of the scoring function {source.name!r}, called with {problem}state {state}"
+        if kind == 3:
+            return InputError(f"{where}, gave token {token} a score that is NaN or infinite")
+        try:
+            if name == "advance":
+                source.advance(at, token, np.zeros_like(at))
+            else:
+                source.scores(at, np.zeros(self.entries, np.float32))
+        except Exception as error:
+            failure = InputError(f"{where}, raised {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            return failure
+        return InputError(f"{where}, raised an error once compiled, and none in Python")
+
+
+@dataclass(frozen=True, eq=False)
+class ScoringFunction:
+    """A user's own scores for tokens, computed inside the search.
+
+    Parameters
+    ----------
+    scores:
+        ``scores(state, out)``: fills float32 [V + 1] ``out``, zeros at first, with a score in nats for each token id,
+        for a prefix in int64 [n] ``state``. -inf forbids a token; blank's entry is not looked at.
+    advance:
+        ``advance(state, token, next)``: fills int64 [n] ``next`` with the state after one more token.
+    start:
+        n integers: the state of the empty prefix.
+    weight:
+        What the scores are multiplied with.
+
+    Both functions are compiled by Numba (nopython mode; extra ``[numba]``) and must depend on their arguments and on
+    constants alone: they are called from several threads at once. An error that they raise, and a score that is NaN or
+    +inf, ends the decode with an `InputError`.
+
+    >>> def scores(state, out):       # no token twice in a row
+    ...     if state[0] >= 0:
+    ...         out[state[0]] = -np.inf
+    >>> def advance(state, token, next):
+    ...     next[0] = token
+    >>> no_repeats = ScoringFunction(scores, advance, start=[-1])
+    """
+
+    scores: Callable[[np.ndarray, np.ndarray], None]
+    advance: Callable[[np.ndarray, int, np.ndarray], None]
+    start: Sequence[int] = (0,)
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("scores", "advance"):
+            if not callable(getattr(self, name)):
+                raise InputError(f"{name} must be a function, got {getattr(self, name)!r}")
+        start = tuple(as_integer(f"start[{i}]", value, low=-(2**63), high=2**63 - 1)
+                      for i, value in enumerate(np.atleast_1d(self.start).tolist()))  # fmt: skip
+        if not start:
+            raise InputError("start must have at least one integer")
+        object.__setattr__(self, "start", start)
+        if not isinstance(self.weight, Real) or not math.isfinite(self.weight):
+            raise InputError(f"weight must be a finite number, got {self.weight!r}")
+        object.__setattr__(self, "weight", float(self.weight))
+
+    @property
+    def name(self) -> str:
+        return getattr(self.scores, "__qualname__", repr(self.scores))
+
+    @lru_cache(maxsize=8)  # noqa: B019 -- few of them, and they live as long as their decoder
+    def compiled(self, entries: int) -> CompiledFunction:
+        """Machine code for rows of ``entries`` token scores.
+
+        Raises
+        ------
+        MissingDependencyError
+            Without Numba.
+        InputError
+            If Numba cannot compile a function; its explanation follows.
+        """
+        try:
+            import numba
+            from numba import carray, cfunc, types
+        except ModuleNotFoundError:
+            raise MissingDependencyError("numba", "numba", "a scoring function") from None
+        size = len(self.start)
+        fast_scores, fast_advance = numba.njit(nogil=True)(self.scores), numba.njit(nogil=True)(self.advance)
+        integers, floats = types.CPointer(types.int64), types.CPointer(types.float32)
+        state, row = types.int64[::1], types.float32[::1]
+
+        def call_scores(state, out):
+            try:
+                fast_scores(carray(state, size), carray(out, entries))
+            except Exception:
+                return 1
+            return 0
+
+        def call_advance(state, token, next_state):
+            try:
+                fast_advance(carray(state, size), token, carray(next_state, size))
+            except Exception:
+                return 1
+            return 0
+
+        try:
+            fast_scores.compile((state, row))
+            fast_advance.compile((state, types.int64, state))
+            compiled_scores = cfunc(types.int32(integers, floats))(call_scores)
+            compiled_advance = cfunc(types.int32(integers, types.int64, integers))(call_advance)
+        except numba.core.errors.NumbaError as error:
+            raise InputError(f"Numba cannot compile the scoring function {self.name!r}: {error}") from error
+        keep = (compiled_scores, compiled_advance)
+        return CompiledFunction(self, entries, compiled_scores.address, compiled_advance.address, keep)

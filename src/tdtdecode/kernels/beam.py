@@ -1,0 +1,283 @@
+"""Beam search over a batch as a resumable state machine. It knows nothing of networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..hypothesis import Hypothesis
+from ..search import Beam, Greedy
+from ..transducer import TransducerSpec
+from .greedy import checked_lengths
+
+if TYPE_CHECKING:
+    from ..fusion.automaton import Automaton
+    from ..fusion.functions import CompiledFunction
+    from . import KernelSet
+
+
+class Strategy(IntEnum):
+    """How hypotheses are extended and pruned; see `tdtdecode.Beam`."""
+
+    GREEDY = 0
+    TSD = 1
+    MALSD = 2
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """A search's options as the kernels take them."""
+
+    strategy: Strategy
+    size: int
+    max_symbols: int
+    blank_penalty: float
+    threshold: float
+    blank_mode: int
+    prune_early: bool
+    statistic: int
+    alpha: float
+
+    @staticmethod
+    def of(search: Greedy | Beam, fused: bool) -> EngineOptions:
+        """``fused``: whether fusion steers the search. Without, a beam of one is greedy search."""
+        statistic, alpha = (0, 1.0) if search.confidence is None else search.confidence.statistic
+        common = search.max_symbols, search.blank_penalty
+        if isinstance(search, Greedy) or (search.strategy == "tsd" and search.size == 1 and not fused):
+            return EngineOptions(Strategy.GREEDY, 1, *common, np.inf, 0, False, statistic, alpha)
+        return EngineOptions(
+            Strategy[search.strategy.upper()],
+            search.size,
+            *common,
+            search.threshold,
+            ("no_score", "lm_weighted_full").index(search.blank_mode),
+            search.pruning_mode == "early",
+            statistic,
+            alpha,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class BoundFusion:
+    """A fusion bound to a vocabulary: an automaton or a compiled function.
+
+    ``start`` is int64 [R, n]: its n integers of state at the beginning, one row for all or one for each of the batch.
+    """
+
+    weight: float
+    automaton: Automaton | None
+    function: CompiledFunction | None
+    start: np.ndarray
+
+    @property
+    def state_size(self) -> int:
+        return self.start.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class BeamState:
+    """One stream's beam between two chunks. A value.
+
+    Attributes
+    ----------
+    scores:
+        float64 [2, n]: log-probability of each hypothesis, merged alignments together, and of its best alignment.
+    prefixes:
+        uint64 [n], hashes of their tokens.
+    numbers:
+        int32 [7, n]: next frame, counted from the chunk to come; tokens emitted there; number of tokens; last record;
+        place of the predictor's state among the stream's, or -1 where it follows from that at the next number, by
+        a step on the last number, a token.
+    records, logprobs:
+        int32 [4, m] and float32 [3, m], the tokens that are not yet settled: record before it, token, frame, duration;
+        both log-probabilities and the row's statistic.
+    fusion:
+        int64 [s, n]: the fusions' states, as many as the stream has states of the predictor.
+    first_frame:
+        Frames of the stream before the chunk to come.
+    states:
+        How many states of the predictor the stream has.
+    """
+
+    scores: np.ndarray
+    prefixes: np.ndarray
+    numbers: np.ndarray
+    records: np.ndarray
+    logprobs: np.ndarray
+    fusion: np.ndarray
+    first_frame: int
+    states: int
+
+
+class FusionError(Exception):
+    """A user's scoring function failed inside a kernel."""
+
+    KINDS = {1: "scores", 2: "advance", 3: "scores"}
+
+    def __init__(self, kind: int, fusion: int, token: int, state: list[int]):
+        super().__init__(kind, fusion, token, state)
+        self.kind, self.fusion, self.token, self.state = kind, fusion, token, state
+
+
+class BeamSearch:
+    """Asks for predictor steps and joint rows, is answered, and moves on, for B rows at once.
+
+    >>> while search.pending:                                          # doctest: +SKIP
+    ...     predict(*search.predictions)                               # states of parents, tokens -> states of slots
+    ...     search.step(joint(search.slots, search.rows, search.frames))
+
+    Parameters
+    ----------
+    spec, options:
+        The joint row's layout; `Beam` or `Greedy`.
+    lengths:
+        Integers [B], the frames of each row.
+    kernels:
+        A kernel set or its name (`tdtdecode.kernels.get`).
+    fusions:
+        What steers the search, bound to the vocabulary.
+    states:
+        B beams to go on from; None: the start.
+    ahead:
+        Whether rows are asked for as soon as a hypothesis exists, or not before the search needs them: fewer steps, or
+        fewer rows. Results do not depend on it.
+
+    Attributes
+    ----------
+    pending:
+        Number N of joint rows that are wanted; 0 when the search is done.
+    predictions:
+        int32 [3, P]: predictor steps that are wanted before the rows: slot of the state to start from, token, slot of
+        the new state.
+    slots, rows, frames:
+        int32 [N] each: the joint rows that are wanted: slot of the predictor's state, row of the batch, frame.
+    slots_per_row:
+        Row i of the batch has the predictor states at slots ``i * slots_per_row`` and after; a new search has its start
+        state in the first of them.
+    """
+
+    def __init__(
+        self,
+        spec: TransducerSpec,
+        options: Greedy | Beam,
+        lengths: np.ndarray,
+        kernels: KernelSet | str = "auto",
+        fusions: Sequence[BoundFusion] = (),
+        states: Sequence[BeamState] | None = None,
+        ahead: bool = True,
+    ):
+        if isinstance(kernels, str):
+            from . import get
+
+            kernels = get(kernels)
+        lengths = checked_lengths(lengths)
+        self.spec = spec
+        self.options = options
+        self._lengths = lengths.astype(np.int32)
+        self._fusions = tuple(fusions)
+        self._ahead = ahead
+        self.engine = kernels.beam_engine(
+            spec.vocab_size, spec.blank, spec.duration_table, EngineOptions.of(options, bool(fusions)), self._fusions,
+            len(lengths),
+        )  # fmt: skip
+        self.slots_per_row = self.engine.slots
+        for row in range(len(lengths)):
+            if states is None:
+                start = [fusion.start[row if len(fusion.start) > 1 else 0] for fusion in self._fusions]
+                self.engine.start(row, np.concatenate([np.empty(0, np.int64), *start]).astype(np.int64))
+            else:
+                self.engine.restore(row, states[row])
+        self.predictions = self._wanted = np.empty((3, 0), np.int32)
+
+    def begin(self) -> None:
+        """Ask for the first rows."""
+        with self.naming_failures():
+            self.engine.open(self._lengths)
+            self.predictions, self._wanted = self.engine.request(self._ahead)
+
+    def step(self, rows: np.ndarray) -> None:
+        """Take the joint rows that were asked for, float32 [N, V + 1 + D] in the order of `slots`."""
+        width = self.spec.joint_width
+        if rows.shape != (self.pending, width) or rows.dtype != np.float32 or not rows.flags.c_contiguous:
+            raise InputError(
+                f"joint rows must be contiguous float32 [{self.pending}, {width}], got {rows.dtype} {list(rows.shape)}"
+            )
+        self.engine.answer(rows)
+        with self.naming_failures():
+            self.predictions, self._wanted = self.engine.request(self._ahead)
+
+    @property
+    def pending(self) -> int:
+        return self._wanted.shape[1]
+
+    @property
+    def slots(self) -> np.ndarray:
+        return self._wanted[0]
+
+    @property
+    def rows(self) -> np.ndarray:
+        return self._wanted[1]
+
+    @property
+    def frames(self) -> np.ndarray:
+        return self._wanted[2]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int32 [B]: the frames of each row."""
+        return self._lengths
+
+    def hypotheses(self) -> list[Hypothesis]:
+        """The best hypothesis of each row with its alternatives, all of them from the last settled token on."""
+        nbest = 1 if isinstance(self.options, Greedy) else self.options.nbest
+        found = [[self._hypothesis(*entry) for entry in self.engine.results(row, nbest)] for row in self._all()]
+        return [replace(first, alternatives=tuple(others)) for first, *others in found]
+
+    def settled(self) -> list[Hypothesis]:
+        """The tokens of each row that all its hypotheses share; nothing can change them any more."""
+        return [self._hypothesis(None, *self.engine.settled(row)) for row in self._all()]
+
+    def close(self) -> tuple[list[BeamState], np.ndarray]:
+        """End the chunk: the beams to go on from, and the slots of their predictor states, one stream after another."""
+        states, slots = [], [np.empty(0, np.intp)]
+        for row in self._all():
+            *arrays, used = self.engine.close(row)
+            states.append(BeamState(*arrays, states=len(used)))
+            slots.append(row * self.slots_per_row + used)
+        return states, np.concatenate(slots)
+
+    def naming_failures(self) -> _NamingFailures:
+        """A context that tells what was wrong with a user's function that failed inside."""
+        return _NamingFailures(self._fusions)
+
+    def _all(self) -> range:
+        return range(len(self._lengths))
+
+    def _hypothesis(self, score: float | None, numbers: np.ndarray, values: np.ndarray) -> Hypothesis:
+        token_logprobs, duration_logprobs, statistic = values
+        if score is None or isinstance(self.options, Greedy):
+            score = float(np.sum(token_logprobs, dtype=np.float64) + np.sum(duration_logprobs, dtype=np.float64))
+        confidence = self.options.confidence
+        return Hypothesis(
+            numbers[0], numbers[1], numbers[2], token_logprobs, duration_logprobs, score,
+            token_confidence=None if confidence is None else confidence.from_sum(statistic, self.spec.vocab_size + 1),
+        )  # fmt: skip
+
+
+class _NamingFailures:
+    def __init__(self, fusions: tuple[BoundFusion, ...]):
+        self._fusions = fusions
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, FusionError):
+            function = self._fusions[error.fusion].function
+            assert function is not None
+            raise function.failure(error.kind, error.token, error.state) from None

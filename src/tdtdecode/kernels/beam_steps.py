@@ -1,0 +1,527 @@
+"""The steps of a beam search over one utterance, as loops over arrays: read by Python they are the specification, and
+`jit.py` compiles the same lines with Numba. Their C++ is ``csrc/cpu/beam.cpp``.
+
+Structured arrays hold what has several fields. Leading parts are used, so that one array serves every number.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+kernel = globals().get("kernel", lambda function: function)  # jit.py puts Numba's decorator here before it loads this
+
+GREEDY, TSD, MALSD = 0, 1, 2
+MAX_PROB, POWER_SUM, POWER_LOG_SUM, SHANNON = 1, 2, 3, 4
+LM_WEIGHTED_FULL = 1
+KEPT, BLANK = -2, -1  # ranks that stand for no token
+LARGEST = np.float32(np.finfo(np.float32).max)
+LARGEST_BLANK = 0.99  # NeMo's bound on blank's probability, for the sake of bfloat16
+EMPTY_PREFIX = 0x243F6A8885A308D3
+
+HYPOTHESIS = np.dtype(
+    [("score", "f8"), ("best", "f8"), ("prefix", "u8")]
+    + [(name, "i4") for name in ("frame", "symbols", "length", "record", "slot", "parent", "token", "place")]
+)
+"""`score`: log of the total probability of the alignments merged here, steered; `best`: that of the best of them, which
+the records tell; `prefix`: a hash of the tokens. `slot`: where the predictor's state after these tokens lies, or -1 where
+it is not yet computed, from that in `parent` by the last `token`. `place`: of the ranked row, or -1."""
+RECORD = np.dtype(
+    [(name, "i4") for name in ("previous", "token", "frame", "duration")]
+    + [(name, "f4") for name in ("token_logprob", "duration_logprob", "statistic")]
+)
+"""An emitted token of one alignment, linked to the one before it; -1: none."""
+RANKED = np.dtype(
+    [("count", "i4"), ("largest_index", "i4"), ("longest", "i4")]
+    + [(name, "f4") for name in ("largest", "blank_logit", "blank_logprob", "statistic")]
+)
+"""What a search reads of a row beside its best tokens: how many these are, the largest token logit without any bonus and
+its index (-1: none), the index of the largest duration entry, blank, and the sum behind a confidence measure."""
+ENTRY = np.dtype(
+    [("score", "f8"), ("best", "f8"), ("prefix", "u8")]
+    + [(name, "i4") for name in ("frame", "symbols", "length")]
+    + [(name, "i4") for name in ("hypothesis", "rank", "origin", "origin_rank", "duration")]
+)
+"""A hypothesis of the next step. Where several were merged, `hypothesis` and `rank` tell what it is (whose prefix it
+extends, and by which token), `origin`, `origin_rank` and `duration` (an index) the last step of its best alignment."""
+OPTIONS = np.dtype(
+    [(name, "i8") for name in ("strategy", "size", "max_symbols", "blank_mode", "prune_early", "statistic", "blank")]
+    + [(name, "f8") for name in ("blank_penalty", "threshold", "weight_sum", "alpha")]
+)
+
+
+@kernel
+def extended_prefix(prefix, token):
+    """The hash of a prefix with one more token (the finaliser of splitmix64)."""
+    x = prefix + np.uint64(0x9E3779B97F4A7C15) * (np.uint64(token) + np.uint64(1))
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@kernel
+def log_add(a, b):
+    """log(e^a + e^b)."""
+    larger, smaller = max(a, b), min(a, b)
+    return larger if larger == -np.inf else larger + math.log1p(math.exp(smaller - larger))
+
+
+@kernel
+def sanitized(logits):
+    """NaN counts as -inf, +inf as the largest finite float32."""
+    return np.minimum(np.where(np.isnan(logits), np.float32(-np.inf), logits), LARGEST)
+
+
+@kernel
+def rank_row(row, bonus, options, durations, ranked, place, tokens, token_logprobs, duration_logprobs):
+    """Rank one joint row: its best tokens by logit + bonus, blank aside, with log-probabilities that know no bonus.
+
+    ``bonus`` is float32 [V + 1], or empty. Writes ``ranked[place]``, ``tokens``, ``token_logprobs`` [K] and
+    ``duration_logprobs`` [D].
+    """
+    blank = options["blank"]
+    entries = len(row) - len(durations)
+    part = sanitized(row[:entries])
+    result = ranked[place]
+    result["blank_logit"] = part[blank]
+    result["largest"], result["largest_index"] = -np.inf, -1
+    count, size = 0, len(tokens)
+    for token in range(entries):
+        if token == blank:
+            continue
+        if part[token] > result["largest"]:
+            result["largest"], result["largest_index"] = part[token], token
+        value = part[token]
+        if len(bonus):
+            value = min(np.float32(value + bonus[token]), LARGEST)
+        if not value > -np.inf or (count == size and not value > token_logprobs[size - 1]):
+            continue
+        at = count if count < size else size - 1
+        count = at + 1
+        while at > 0 and token_logprobs[at - 1] < value:
+            token_logprobs[at], tokens[at] = token_logprobs[at - 1], tokens[at - 1]
+            at -= 1
+        token_logprobs[at], tokens[at] = value, token
+    largest = max(result["largest"], part[blank])
+    if largest > -np.inf:
+        logprobs = part - largest
+        logprobs = logprobs - np.log(np.sum(np.exp(logprobs)))
+        for i in range(count):
+            token_logprobs[i] = logprobs[tokens[i]]
+        result["blank_logprob"] = logprobs[blank]
+        result["statistic"] = statistic_of(logprobs, options)
+    else:  # a certain blank
+        count = 0
+        result["blank_logprob"] = 0
+        result["statistic"] = 1 if options["statistic"] in (MAX_PROB, POWER_SUM) else 0
+    result["count"] = count
+
+    result["longest"] = 0
+    if len(durations):
+        timing = sanitized(row[entries:])
+        longest = np.argmax(timing)
+        result["longest"] = longest
+        if timing[longest] > -np.inf:
+            timing = timing - timing[longest]
+            duration_logprobs[:] = timing - np.log(np.sum(np.exp(timing)))
+        else:  # certainly the first of the table
+            duration_logprobs[:] = -np.inf
+            duration_logprobs[0] = 0
+
+
+@kernel
+def statistic_of(logprobs, options):
+    """The sum over a row that the confidence measure asked for is computed from."""
+    kind = options["statistic"]
+    if kind == MAX_PROB:
+        return np.exp(np.max(logprobs))
+    alpha = np.float32(1 if kind == SHANNON else options["alpha"])
+    total = np.float32(0)
+    if kind:
+        for logprob in logprobs:
+            power = np.exp(alpha * logprob)
+            if kind == POWER_SUM:
+                total += power
+            elif power > 0:
+                total += power * logprob
+    return total
+
+
+@kernel
+def same_tokens(records, a, token_a, b, token_b):
+    """Whether two chains of records, each followed by a token (-1: none), have the same tokens; equally many."""
+    while True:
+        if token_a < 0 and token_b < 0 and a == b:
+            return True
+        if token_a < 0:
+            if a < 0:
+                return False
+            token_a, a = records[a]["token"], records[a]["previous"]
+        if token_b < 0:
+            if b < 0:
+                return False
+            token_b, b = records[b]["token"], records[b]["previous"]
+        if token_a != token_b:
+            return False
+        token_a = token_b = -1
+
+
+@kernel
+def moved(frame, symbols, is_blank, duration, max_symbols):
+    """decision -> next frame, as in `reference.advance`."""
+    if is_blank:
+        return frame + max(duration, 1), 0
+    if duration > 0:
+        return frame + duration, 0
+    if symbols + 1 >= max_symbols:
+        return frame + 1, 0
+    return frame, symbols + 1
+
+
+@kernel
+def first_in_time(hypotheses, count, length):
+    """The lowest frame of a hypothesis inside the audio, and the fewest symbols there; (-1, 0): none is inside."""
+    frame, symbols = -1, 0
+    for i in range(count):
+        h = hypotheses[i]
+        if h["frame"] >= length:
+            continue
+        if frame < 0 or h["frame"] < frame or (h["frame"] == frame and h["symbols"] < symbols):
+            frame, symbols = h["frame"], h["symbols"]
+    return frame, symbols
+
+
+@kernel
+def ready(hypotheses, count, length, strategy):
+    """Whether there is a next step and the rows that it reads are ranked."""
+    frame, symbols = first_in_time(hypotheses, count, length)
+    if frame < 0:
+        return False
+    for i in range(count):
+        h = hypotheses[i]
+        if h["frame"] >= length or h["place"] >= 0:
+            continue
+        if strategy != TSD or (h["frame"] == frame and h["symbols"] == symbols):
+            return False
+    return True
+
+
+@kernel
+def keep(entry, hypotheses, i):
+    """Make ``entry`` hypothesis i as it stands."""
+    h = hypotheses[i]
+    entry["score"], entry["best"], entry["prefix"] = h["score"], h["best"], h["prefix"]
+    entry["frame"], entry["symbols"], entry["length"] = h["frame"], h["symbols"], h["length"]
+    entry["hypothesis"] = entry["origin"] = i
+    entry["rank"] = entry["origin_rank"] = KEPT
+    entry["duration"] = 0
+
+
+@kernel
+def extend(entry, hypotheses, i, rank, token, logprob, duration, frames, max_symbols):
+    """Make ``entry`` hypothesis i with one more step of that log-probability; ``duration`` is an index, ``frames`` its
+    value, ``token`` -1 for a blank."""
+    h = hypotheses[i]
+    entry["score"], entry["best"] = h["score"] + logprob, h["best"] + logprob
+    entry["prefix"] = h["prefix"] if token < 0 else extended_prefix(h["prefix"], token)
+    entry["frame"], entry["symbols"] = moved(h["frame"], h["symbols"], token < 0, frames, max_symbols)
+    entry["length"] = h["length"] + (token >= 0)
+    entry["hypothesis"] = entry["origin"] = i
+    entry["rank"] = entry["origin_rank"] = rank
+    entry["duration"] = duration
+
+
+@kernel
+def token_of(hypotheses, i, rank, tokens):
+    """The token that a rank of hypothesis i stands for; -1: none."""
+    return -1 if rank < 0 else tokens[hypotheses[i]["place"], rank]
+
+
+@kernel
+def same_entries(a, b, hypotheses, records, tokens):
+    """Whether two entries have the same tokens."""
+    if a["prefix"] != b["prefix"] or a["length"] != b["length"]:
+        return False
+    return same_tokens(
+        records,
+        hypotheses[a["hypothesis"]]["record"],
+        token_of(hypotheses, a["hypothesis"], a["rank"], tokens),
+        hypotheses[b["hypothesis"]]["record"],
+        token_of(hypotheses, b["hypothesis"], b["rank"], tokens),
+    )
+
+
+@kernel
+def merge_last(entries, count, hypotheses, records, tokens):
+    """Add the last of the entries to one at the same place with the same tokens, if there is one; how many remain."""
+    new = entries[count - 1]
+    for i in range(count - 1):
+        other = entries[i]
+        if other["frame"] != new["frame"] or other["symbols"] != new["symbols"]:
+            continue
+        if not same_entries(other, new, hypotheses, records, tokens):
+            continue
+        other["score"] = log_add(other["score"], new["score"])
+        if new["best"] > other["best"]:
+            other["best"] = new["best"]
+            other["origin"], other["origin_rank"] = new["origin"], new["origin_rank"]
+            other["duration"] = new["duration"]
+        return count - 1
+    return count
+
+
+@kernel
+def advance_greedy(options, durations, hypotheses, ranked, tokens, token_logprobs, duration_logprobs, bonus, entries):
+    """The row decides between blank and token, fusion among the tokens. Writes one entry."""
+    h = hypotheses[0]
+    row = ranked[h["place"]]
+    blank = options["blank"]
+    steered = min(np.float32(row["blank_logit"] - np.float32(options["blank_penalty"])), LARGEST)
+    is_blank = row["largest_index"] < 0 or steered > row["largest"]
+    if steered == row["largest"]:
+        is_blank = is_blank or blank < row["largest_index"]
+    index = row["longest"]
+    logprob, token = float(row["blank_logprob"]), -1
+    if not is_blank:
+        token = tokens[h["place"], 0]
+        logprob = float(token_logprobs[h["place"], 0])
+        if bonus.shape[1]:
+            logprob += float(bonus[h["slot"], token])
+    frames = 0
+    if len(durations):
+        logprob += float(duration_logprobs[h["place"], index])
+        frames = durations[index]
+    extend(entries[0], hypotheses, 0, BLANK if is_blank else 0, token, logprob, index, frames, options["max_symbols"])
+    return 1
+
+
+@kernel
+def advance_tsd(
+    options, durations, length, hypotheses, count, records, ranked, tokens, token_logprobs, duration_logprobs, bonus,
+    entries,
+):  # fmt: skip
+    """Extend all that stands on the earliest frame in every way that could matter, merge what is the same, then prune.
+
+    Returns how many entries are written.
+    """
+    frame, symbols = first_in_time(hypotheses, count, length)
+    written = 0
+    for i in range(count):
+        if hypotheses[i]["frame"] != frame or hypotheses[i]["symbols"] != symbols:
+            keep(entries[written], hypotheses, i)
+            written += 1
+    for i in range(count):
+        h = hypotheses[i]
+        if h["frame"] != frame or h["symbols"] != symbols:
+            continue
+        place = h["place"]
+        for rank in range(ranked[place]["count"] + 1):
+            if rank < ranked[place]["count"]:
+                token = tokens[place, rank]
+                logprob = float(token_logprobs[place, rank])
+                if bonus.shape[1]:
+                    logprob += float(bonus[h["slot"], token])
+            else:
+                rank, token = BLANK, -1
+                logprob = float(ranked[place]["blank_logprob"]) - options["blank_penalty"]
+            for index in range(max(len(durations), 1)):
+                step, frames = logprob, 0
+                if len(durations):
+                    step += float(duration_logprobs[place, index])
+                    frames = durations[index]
+                extend(entries[written], hypotheses, i, rank, token, step, index, frames, options["max_symbols"])
+                written = merge_last(entries, written + 1, hypotheses, records, tokens)
+    return prune(entries, written, options)
+
+
+@kernel
+def prune(entries, count, options):
+    """Drop an entry once `size` others that are at least as far in the audio score at least as high, or one of these
+    scores more by the threshold. The rest keep their order; how many they are."""
+    size = options["size"]
+    kept = np.zeros(count, np.bool_)
+    best = np.empty(size + 1)  # scores of the best so far, best first
+    ahead = 0
+    # Farthest first, then best first, then in their order.
+    order = np.argsort(-entries["score"][:count], kind="mergesort")
+    order = order[np.argsort(-entries["frame"][:count][order], kind="mergesort")]
+    for i in order:
+        score = entries[i]["score"]
+        above = 0
+        while above < ahead and best[above] >= score:
+            above += 1
+        if above >= size or (ahead and score < best[0] - options["threshold"]):
+            continue
+        kept[i] = True
+        for j in range(ahead, above, -1):
+            best[j] = best[j - 1]
+        best[above] = score
+        ahead = min(ahead + 1, size)
+    last = 0
+    for i in range(count):
+        if kept[i]:
+            entries[last] = entries[i]
+            last += 1
+    return last
+
+
+@kernel
+def advance_malsd(
+    options, durations, length, hypotheses, count, records, ranked, tokens, token_logprobs, duration_logprobs, bonus,
+    entries, pairs,
+):  # fmt: skip
+    """NeMo's modified alignment-length-synchronous decoding, with durations looked up in the table.
+
+    ``pairs`` float64 [4, (K + 1) D] is scratch. Returns how many entries are written.
+    """
+    size, blank_token, width = options["size"], options["blank"], max(len(durations), 1)
+    written = 0
+    for i in range(count):
+        h = hypotheses[i]
+        if h["frame"] >= length:
+            keep(entries[written], hypotheses, i)
+            written += 1
+            continue
+        place = h["place"]
+        row = ranked[place]
+        blank = float(row["blank_logprob"]) - options["blank_penalty"]
+        steered_blank, shift = blank, 0.0
+        if options["blank_mode"] == LM_WEIGHTED_FULL and bonus.shape[1]:
+            shift = options["weight_sum"] * math.log1p(-min(math.exp(float(row["blank_logprob"])), LARGEST_BLANK))
+            steered_blank = blank * (1 + options["weight_sum"])
+        ranks, with_blank = row["count"], True
+        if options["prune_early"]:  # blank has to be among the best by itself
+            above = 0
+            for rank in range(row["count"]):
+                logprob = token_logprobs[place, rank]
+                tie = logprob == row["blank_logprob"] and tokens[place, rank] < blank_token
+                above += logprob > row["blank_logprob"] or tie
+            with_blank = above < size
+            ranks = min(ranks, size - with_blank)
+        found = 0
+        for rank in range(ranks + with_blank):
+            if rank < ranks:
+                token = tokens[place, rank]
+                logprob = float(token_logprobs[place, rank]) + shift
+                if bonus.shape[1]:
+                    logprob += float(bonus[h["slot"], token])
+            else:
+                rank, token, logprob = BLANK, blank_token, steered_blank
+            for index in range(width):
+                step = logprob
+                if len(durations):
+                    step += float(duration_logprobs[place, index])
+                pairs[0, found], pairs[1, found], pairs[2, found] = step, rank, index
+                pairs[3, found] = token * width + index
+                found += 1
+        order = np.argsort(pairs[3, :found], kind="mergesort")
+        order = order[np.argsort(-pairs[0, :found][order], kind="mergesort")]
+        if h["symbols"] >= options["max_symbols"]:
+            index = int(pairs[2, order[0]])
+            forced = blank if options["prune_early"] else steered_blank
+            if len(durations):
+                forced += float(duration_logprobs[place, row["longest"]])
+            frames = durations[index] if len(durations) else 0
+            extend(entries[written], hypotheses, i, BLANK, -1, forced, index, frames, options["max_symbols"])
+            written += 1
+            continue
+        for pair in order[:size]:
+            rank, index = int(pairs[1, pair]), int(pairs[2, pair])
+            token = token_of(hypotheses, i, rank, tokens)
+            frames = durations[index] if len(durations) else 0
+            entry = entries[written]
+            extend(entry, hypotheses, i, rank, token, pairs[0, pair], index, frames, options["max_symbols"])
+            # The cap acts on the next step, by a forced blank.
+            entry["frame"] = h["frame"] + (max(frames, 1) if rank == BLANK else frames)
+            entry["symbols"] = 0 if rank == BLANK or frames > 0 else h["symbols"] + 1
+            written += 1
+    order = np.argsort(-entries["score"][:written], kind="mergesort")[:size]
+    chosen = entries[:written][order].copy()
+    last = 0
+    for i in range(len(chosen)):  # equal ones become one only now; the first is the best of them
+        same = 0
+        while same < last and not (
+            entries[same]["frame"] == chosen[i]["frame"]
+            and same_entries(entries[same], chosen[i], hypotheses, records, tokens)
+        ):
+            same += 1
+        if same < last:
+            entries[same]["score"] = log_add(entries[same]["score"], chosen[i]["score"])
+        else:
+            entries[last] = chosen[i]
+            last += 1
+    return last
+
+
+@kernel
+def commit(
+    entries, count, hypotheses, following, records, record_count, ranked, tokens, token_logprobs, duration_logprobs,
+    durations, first_frame,
+):  # fmt: skip
+    """Make hypotheses, in ``following``, of the entries, and records of the tokens that they emit; how many records
+    there are then."""
+    for i in range(count):
+        entry, h = entries[i], following[i]
+        following[i] = hypotheses[entry["hypothesis"]]
+        if entry["rank"] != KEPT:
+            h["place"] = -1
+        if entry["rank"] >= 0:
+            h["parent"], h["slot"] = h["slot"], -1
+            h["token"] = token_of(hypotheses, entry["hypothesis"], entry["rank"], tokens)
+        h["score"], h["best"], h["prefix"] = entry["score"], entry["best"], entry["prefix"]
+        h["frame"], h["symbols"], h["length"] = entry["frame"], entry["symbols"], entry["length"]
+        origin = hypotheses[entry["origin"]]
+        h["record"] = origin["record"]
+        if entry["origin_rank"] >= 0:
+            place = origin["place"]
+            record = records[record_count]
+            record["previous"], record["token"] = origin["record"], tokens[place, entry["origin_rank"]]
+            record["frame"] = first_frame + origin["frame"]
+            record["duration"] = durations[entry["duration"]] if len(durations) else 0
+            record["token_logprob"] = token_logprobs[place, entry["origin_rank"]]
+            record["duration_logprob"] = duration_logprobs[place, entry["duration"]] if len(durations) else 0
+            record["statistic"] = ranked[place]["statistic"]
+            h["record"] = record_count
+            record_count += 1
+    return record_count
+
+
+@kernel
+def request(hypotheses, count, records, length, strategy, ahead, slots, predictions, scorings):
+    """List what the hypotheses wait for: predictor steps [P, 3] (slot of the parent, token, slot) and joint rows [N, 3]
+    (slot, frame, place). ``slots`` is how many there are. Returns P and N."""
+    frame, symbols = first_in_time(hypotheses, count, length)
+    slot_used = np.zeros(slots, np.bool_)
+    place_used = np.zeros(len(hypotheses), np.bool_)
+    for i in range(count):
+        h = hypotheses[i]
+        slot_used[h["slot"] if h["slot"] >= 0 else h["parent"]] = True
+        if h["place"] >= 0:
+            place_used[h["place"]] = True
+    predicted = scored = 0
+    for i in range(count):
+        h = hypotheses[i]
+        if h["place"] >= 0 or h["frame"] >= length:
+            continue
+        if not ahead and strategy == TSD and (h["frame"] != frame or h["symbols"] != symbols):
+            continue
+        if h["slot"] < 0:
+            for j in range(count):
+                other = hypotheses[j]
+                if other["slot"] < 0 or other["prefix"] != h["prefix"] or other["length"] != h["length"]:
+                    continue
+                if same_tokens(records, other["record"], -1, h["record"], -1):
+                    h["slot"] = other["slot"]
+                    break
+            if h["slot"] < 0:
+                h["slot"] = np.argmin(slot_used)
+                slot_used[h["slot"]] = True
+                predictions[predicted, 0], predictions[predicted, 1] = h["parent"], h["token"]
+                predictions[predicted, 2] = h["slot"]
+                predicted += 1
+        h["place"] = np.argmin(place_used)
+        place_used[h["place"]] = True
+        scorings[scored, 0], scorings[scored, 1], scorings[scored, 2] = h["slot"], h["frame"], h["place"]
+        scored += 1
+    return predicted, scored

@@ -1,0 +1,359 @@
+"""Beam search over a batch in Python: the specification of the engine behind `BeamSearch`.
+
+The steps are in `beam_steps`, here what drives them. The compiled engine (``csrc/cpu/beam.h``) has the same methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import beam_steps
+
+if TYPE_CHECKING:
+    from .beam import BeamState, BoundFusion, EngineOptions
+
+Chain = tuple[np.ndarray, np.ndarray]
+"""int32 [3, n] tokens, frames and durations; float32 [3, n] both log-probabilities and the rows' statistic."""
+
+
+class BeamEngine:
+    """The beams of B utterances.
+
+    Parameters
+    ----------
+    vocab_size, blank, durations:
+        V; id of blank; int32 [D] frames.
+    options:
+        `EngineOptions`.
+    fusions:
+        What steers the search.
+    batch:
+        B.
+
+    Attributes
+    ----------
+    slots:
+        Predictor states that one beam may need at once.
+    """
+
+    steps: ModuleType = beam_steps
+
+    def __init__(
+        self,
+        vocab_size: int,
+        blank: int,
+        durations: np.ndarray,
+        options: EngineOptions,
+        fusions: Sequence[BoundFusion],
+        batch: int,
+    ):
+        reach = int(max([1, *durations])) + 1 if options.strategy == beam_steps.TSD else 1
+        self.hypotheses = options.size * reach
+        self.slots = 2 * self.hypotheses
+        self.entries = vocab_size + 1
+        self.durations = np.asarray(durations, np.int32)
+        self.fusions = tuple(fusions)
+        self.ranks = min(options.size, vocab_size)
+        record = np.zeros(1, beam_steps.OPTIONS)
+        for name in beam_steps.OPTIONS.names or ():
+            record[name] = {"blank": blank, "weight_sum": sum(fusion.weight for fusion in fusions)}.get(
+                name, getattr(options, name, 0)
+            )
+        self.options = record[0]
+        self._beams = [_Beam(self) for _ in range(batch)]
+
+    def start(self, row: int, fusion_state: np.ndarray) -> None:
+        """Begin with the one empty hypothesis, whose predictor state is in slot 0."""
+        beam = self._beams[row]
+        beam.count, beam.recorded, beam.first_frame = 1, 0, 0
+        beam.hypotheses[0] = (0, 0, beam_steps.EMPTY_PREFIX, 0, 0, 0, -1, 0, -1, -1, -1)
+        beam.fusion_states = np.asarray(fusion_state, np.int64)[None]
+
+    def restore(self, row: int, state: BeamState) -> None:
+        """Go on from what `close` returned; predictor state i is in slot i."""
+        beam = self._beams[row]
+        beam.count, beam.recorded, beam.first_frame = len(state.prefixes), state.records.shape[1], state.first_frame
+        beam.grow(beam.recorded)
+        for names, columns in ((_SCORES, state.scores), (("prefix",), state.prefixes[None]), (_NUMBERS, state.numbers)):
+            for name, column in zip(names, columns):
+                beam.hypotheses[name][: beam.count] = column
+        for names, columns in ((_RECORDED, state.records), (_LOGPROBS, state.logprobs)):
+            for name, column in zip(names, columns):
+                beam.records[name][: beam.recorded] = column
+        beam.fusion_states = state.fusion
+
+    def open(self, lengths: np.ndarray) -> None:
+        """Begin a chunk of so many frames, int32 [B].
+
+        Raises
+        ------
+        FusionError
+            Here and in `request`, if a user's function fails.
+        """
+        for beam, length in zip(self._beams, lengths):
+            beam.open(int(length))
+
+    def request(self, ahead: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Go as far as the answers allow, then list what is wanted next.
+
+        Returns
+        -------
+        int32 [3, P] predictor steps: slot of the parent, token, slot; then int32 [3, N] joint rows: slot, row of the
+        batch, frame. Slots are counted through the batch.
+        """
+        predictions, scorings = [np.empty((3, 0), np.int32)], [np.empty((3, 0), np.int32)]
+        for row, beam in enumerate(self._beams):
+            beam.request(ahead)
+            offset = row * self.slots
+            parent, token, slot = beam.predictions.T
+            predictions.append(np.stack([parent + offset, token, slot + offset]))
+            slot, frame, _ = beam.scorings.T
+            scorings.append(np.stack([slot + offset, np.full_like(slot, row), frame]))
+        return np.concatenate(predictions, axis=1), np.concatenate(scorings, axis=1)
+
+    def answer(self, rows: np.ndarray) -> None:
+        """Take the joint rows that `request` listed, float32 [N, V + 1 + D]."""
+        answered = 0
+        for beam in self._beams:
+            for slot, _, place in beam.scorings:
+                beam.rank(slot, place, rows[answered])
+                answered += 1
+
+    def results(self, row: int, nbest: int) -> list[tuple[float, np.ndarray, np.ndarray]]:
+        """The best hypotheses as (score, *chain), best first."""
+        beam = self._beams[row]
+        return [(score, *beam.chain(record)) for score, record in beam.results()[:nbest]]
+
+    def settled(self, row: int) -> Chain:
+        """The tokens that all hypotheses share."""
+        beam = self._beams[row]
+        return beam.chain(beam.settled())
+
+    def close(self, row: int) -> tuple:
+        """End the chunk: the arrays of a `BeamState`, its first frame, and the slots of its predictor states."""
+        return self._beams[row].close()
+
+
+_SCORES = ("score", "best")
+_NUMBERS = ("frame", "symbols", "length", "record", "slot", "parent", "token")
+_RECORDED = ("previous", "token", "frame", "duration")
+_LOGPROBS = ("token_logprob", "duration_logprob", "statistic")
+
+
+class _Beam:
+    """One utterance's beam. A hypothesis's slot holds all that depends on its tokens alone."""
+
+    def __init__(self, engine: BeamEngine):
+        self.engine = engine
+        capacity = engine.hypotheses
+        width = max(len(engine.durations), 1)
+        size = int(engine.options["size"])
+        self.count = self.recorded = self.first_frame = self.length = 0
+        self.hypotheses, self.following = (np.zeros(capacity, beam_steps.HYPOTHESIS) for _ in range(2))
+        self.records = np.zeros(64, beam_steps.RECORD)
+        self.entries = np.zeros(capacity + size * (engine.ranks + 1) * width + 1, beam_steps.ENTRY)
+        self.pairs = np.zeros((4, (engine.ranks + 1) * width))
+        self.ranked = np.zeros(capacity, beam_steps.RANKED)
+        self.tokens = np.zeros((capacity, engine.ranks), np.int32)
+        self.token_logprobs = np.zeros((capacity, engine.ranks), np.float32)
+        self.duration_logprobs = np.zeros((capacity, len(engine.durations)), np.float32)
+        self.fusion_states = np.zeros((0, 0), np.int64)
+        self.bonus = np.zeros((engine.slots, engine.entries if engine.fusions else 0), np.float32)
+        self.predictions, self.scorings = (np.zeros((0, 3), np.int32) for _ in range(2))
+        self._requests = np.zeros((2, capacity, 3), np.int32)
+
+    def grow(self, records: int) -> None:
+        while len(self.records) < records:
+            self.records = np.concatenate([self.records, np.zeros_like(self.records)])
+
+    def open(self, length: int) -> None:
+        self.length = length
+        known = self.fusion_states
+        self.fusion_states = np.zeros((self.engine.slots, known.shape[1]), np.int64)
+        self.fusion_states[: len(known)] = known
+        for slot in range(len(known)):
+            self._score_fusions(slot)
+
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")
+    def request(self, ahead: bool) -> None:
+        engine, steps = self.engine, self.engine.steps
+        strategy = int(engine.options["strategy"])
+        while steps.ready(self.hypotheses, self.count, self.length, strategy):
+            self._advance(strategy)
+        predicted, scored = steps.request(
+            self.hypotheses, self.count, self.records, self.length, strategy, ahead, engine.slots, *self._requests
+        )
+        self.predictions, self.scorings = self._requests[0, :predicted], self._requests[1, :scored]
+        for parent, token, slot in self.predictions:
+            self._advance_fusions(parent, token, slot)
+            self._score_fusions(slot)
+
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")
+    def rank(self, slot: int, place: int, row: np.ndarray) -> None:
+        options = self.engine.options
+        early = options["strategy"] == beam_steps.MALSD and options["prune_early"]
+        self.engine.steps.rank_row(
+            row, self.bonus[slot, :0] if early else self.bonus[slot], options, self.engine.durations,
+            self.ranked, place, self.tokens[place], self.token_logprobs[place], self.duration_logprobs[place],
+        )  # fmt: skip
+
+    def _advance(self, strategy: int) -> None:
+        engine, steps = self.engine, self.engine.steps
+        rows = self.ranked, self.tokens, self.token_logprobs, self.duration_logprobs
+        if strategy == beam_steps.GREEDY:
+            written = steps.advance_greedy(
+                engine.options, engine.durations, self.hypotheses, *rows, self.bonus, self.entries
+            )
+        else:
+            beam = engine.options, engine.durations, self.length, self.hypotheses, self.count, self.records
+            if strategy == beam_steps.TSD:
+                written = steps.advance_tsd(*beam, *rows, self.bonus, self.entries)
+            else:
+                written = steps.advance_malsd(*beam, *rows, self.bonus, self.entries, self.pairs)
+        self.grow(self.recorded + written)
+        self.recorded = steps.commit(
+            self.entries, written, self.hypotheses, self.following, self.records, self.recorded, *rows,
+            engine.durations, self.first_frame,
+        )  # fmt: skip
+        self.count = written
+        self.hypotheses, self.following = self.following, self.hypotheses
+
+    def _advance_fusions(self, parent: int, token: int, slot: int) -> None:
+        self.fusion_states[slot] = self._advanced(self.fusion_states[parent], token)
+
+    def _advanced(self, states: np.ndarray, token: int) -> np.ndarray:
+        """The fusions' states after a token."""
+        from .beam import FusionError
+
+        after, first = np.zeros_like(states), 0
+        for number, fusion in enumerate(self.engine.fusions):
+            part = slice(first, first + fusion.state_size)
+            first = part.stop
+            if fusion.function is None:
+                assert fusion.automaton is not None
+                after[part] = fusion.automaton.step(int(states[part][0]), int(token))[1]
+                continue
+            try:
+                fusion.function.source.advance(states[part].copy(), int(token), after[part])
+            except Exception:
+                raise FusionError(2, number, int(token), states[part].tolist()) from None
+        return after
+
+    def _score_fusions(self, slot: int) -> None:
+        """The weighted sum of all fusions' scores for what may follow the prefix in a slot."""
+        from .beam import FusionError
+
+        total, first = np.zeros(self.bonus.shape[1], np.float32), 0
+        blank = int(self.engine.options["blank"])
+        for number, fusion in enumerate(self.engine.fusions):
+            state = self.fusion_states[slot, first : first + fusion.state_size]
+            first += fusion.state_size
+            if fusion.function is None:
+                assert fusion.automaton is not None
+                total += np.float32(fusion.weight) * fusion.automaton.scores(int(state[0]), self.engine.entries)
+                continue
+            scores = np.zeros(self.engine.entries, np.float32)
+            try:
+                fusion.function.source.scores(state.copy(), scores)
+            except Exception:
+                raise FusionError(1, number, -1, state.tolist()) from None
+            weighted = np.float32(fusion.weight) * scores
+            weighted[blank] = 0
+            if not (weighted < np.inf).all():
+                raise FusionError(3, number, int(np.argmin(weighted < np.inf)), state.tolist())
+            total += weighted
+        if self.engine.fusions:
+            total[blank] = 0
+            self.bonus[slot] = total
+
+    def results(self) -> list[tuple[float, int]]:
+        strategy = self.engine.options["strategy"]
+        found: list[list] = []  # score, best, record, hypothesis
+        for h in self.hypotheses[: self.count]:
+            for other in found if strategy == beam_steps.TSD else ():  # where an utterance has ended no longer matters
+                if h["length"] == other[3]["length"] and beam_steps.same_tokens(
+                    self.records, other[2], -1, h["record"], -1
+                ):
+                    other[0] = beam_steps.log_add(other[0], float(h["score"]))
+                    if h["best"] > other[1]:
+                        other[1], other[2] = h["best"], h["record"]
+                    break
+            else:
+                found.append([float(h["score"]), h["best"], h["record"], h])
+        if strategy == beam_steps.TSD:
+            for entry in found:
+                entry[0] += self._final_score(entry[3])
+        ranks = [
+            -score / (h["length"] + 1) if strategy == beam_steps.MALSD else -score  # as NeMo ranks them
+            for score, _, _, h in found
+        ]
+        ordered = [found[i] for i in np.argsort(ranks, kind="stable")]
+        return [(score, record) for i, (score, _, record, _) in enumerate(ordered) if not i or score > -np.inf]
+
+    def _final_score(self, h: np.void) -> float:
+        """What ending here adds."""
+        states = self.fusion_states[h["slot"] if h["slot"] >= 0 else h["parent"]]
+        total, first = 0.0, 0
+        for fusion in self.engine.fusions:
+            state = int(states[first])
+            first += fusion.state_size
+            if fusion.automaton is not None:
+                if h["slot"] < 0:
+                    state = fusion.automaton.step(state, int(h["token"]))[1]
+                total += float(np.float32(fusion.weight)) * float(fusion.automaton.final_weight[state])
+        return total
+
+    def settled(self) -> int:
+        chains = []
+        for h in self.hypotheses[: self.count]:
+            chain, record = [-1], int(h["record"])
+            while record >= 0:
+                chain.append(record)
+                record = int(self.records[record]["previous"])
+            chains.append(set(chain))
+        return max(set.intersection(*chains))  # a record stands after the one before it
+
+    def chain(self, record: int) -> Chain:
+        found = []
+        while record >= 0:
+            found.append(record)
+            record = int(self.records[record]["previous"])
+        rows = self.records[found[::-1]]
+        numbers = np.array([rows[name] for name in ("token", "frame", "duration")], np.int32)
+        return numbers, np.array([rows[name] for name in _LOGPROBS], np.float32)
+
+    def close(self) -> tuple:
+        root = self.settled()
+        hypotheses = self.hypotheses[: self.count].copy()
+        reached = set()
+        for h in hypotheses:
+            record = int(h["record"])
+            while record != root:
+                reached.add(record)
+                record = int(self.records[record]["previous"])
+        kept = sorted(reached)
+        place = {record: i for i, record in enumerate(kept)}
+        records = self.records[kept]
+        records["previous"] = [place.get(int(record), -1) for record in records["previous"]]
+        slots: list[int] = []
+        for h in hypotheses:
+            h["record"] = place.get(int(h["record"]), -1)
+            h["frame"] -= self.length
+            name = "slot" if h["slot"] >= 0 else "parent"
+            if h[name] not in slots:
+                slots.append(int(h[name]))
+            h[name] = slots.index(h[name])
+        return (
+            np.array([hypotheses[name] for name in _SCORES]),
+            hypotheses["prefix"].copy(),
+            np.array([hypotheses[name] for name in _NUMBERS], np.int32),
+            np.array([records[name] for name in _RECORDED], np.int32),
+            np.array([records[name] for name in _LOGPROBS], np.float32),
+            self.fusion_states[slots] if self.engine.fusions else np.zeros((0, 0), np.int64),
+            self.first_frame + self.length,
+            np.array(slots, np.intp),
+        )
