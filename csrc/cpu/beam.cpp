@@ -62,6 +62,12 @@ bool Beam::open(int length) {
   return true;
 }
 
+void Beam::rest() {
+  std::vector<float>().swap(bonus_);
+  std::vector<Entry>().swap(entries_);
+  std::vector<std::int32_t>().swap(index_);
+}
+
 bool Beam::score_fusions(std::int32_t slot) {
   return fusions_.score(fusion_states.data() + static_cast<std::size_t>(slot) * fusions_.state_size,
                         bonus_.data() + static_cast<std::size_t>(slot) * fusions_.entries, scratch_.data(), &failure);
@@ -440,18 +446,28 @@ std::int32_t Beam::settled() const {
   return common;
 }
 
-std::vector<std::int32_t> Beam::close() {
-  std::vector<std::int32_t> renumbered(records.size(), -1), slots, places(sizes.slots, -1);
+std::vector<std::int32_t> Beam::used_slots() const {
+  std::vector<std::int32_t> slots;
+  for (const BeamHypothesis& hypothesis : hypotheses) {
+    const std::int32_t slot = hypothesis.slot >= 0 ? hypothesis.slot : hypothesis.parent;
+    if (std::find(slots.begin(), slots.end(), slot) == slots.end()) slots.push_back(slot);
+  }
+  return slots;
+}
+
+void Beam::close() {
+  const std::vector<std::int32_t> slots = used_slots();
   const std::int32_t root = settled();
-  for (BeamHypothesis& hypothesis : hypotheses)
+  std::vector<std::int32_t> renumbered(records.size(), -1);
+  for (const BeamHypothesis& hypothesis : hypotheses)
     for (std::int32_t record = hypothesis.record; record != root; record = records[record].previous)
       renumbered[record] = 0;
   std::int32_t kept = 0;
   for (std::size_t i = 0; i < records.size(); ++i) {
     if (renumbered[i] < 0) continue;
-    Record record = records[i];
-    record.previous = record.previous < 0 ? -1 : renumbered[record.previous];
-    records[kept] = record;
+    records[kept] = records[i];
+    std::int32_t& previous = records[kept].previous;
+    if (previous >= 0) previous = renumbered[previous];
     renumbered[i] = kept++;
   }
   records.resize(kept);
@@ -460,21 +476,15 @@ std::vector<std::int32_t> Beam::close() {
     hypothesis.frame -= length_;
     hypothesis.place = -1;
     std::int32_t& slot = hypothesis.slot >= 0 ? hypothesis.slot : hypothesis.parent;
-    if (places[slot] < 0) {
-      places[slot] = static_cast<std::int32_t>(slots.size());
-      slots.push_back(slot);
-    }
-    slot = places[slot];
+    slot = static_cast<std::int32_t>(std::find(slots.begin(), slots.end(), slot) - slots.begin());
   }
   first_frame += length_;
-  if (!fusions_.empty()) {
-    std::vector<std::int64_t> states;
-    for (const std::int32_t slot : slots)
-      states.insert(states.end(), fusion_states.begin() + slot * fusions_.state_size,
-                    fusion_states.begin() + (slot + 1) * fusions_.state_size);
-    fusion_states.swap(states);
-  }
-  return slots;
+  if (fusions_.empty()) return;
+  std::vector<std::int64_t> states;
+  for (const std::int32_t slot : slots)
+    states.insert(states.end(), fusion_states.begin() + slot * fusions_.state_size,
+                  fusion_states.begin() + (slot + 1) * fusions_.state_size);
+  fusion_states.swap(states);
 }
 
 }  // namespace tdt::cpu

@@ -87,6 +87,9 @@ class Beam {
   // Answers one scoring.
   void rank(const Scoring& scoring, const float* row, RankRow kernel);
 
+  // Gives back the memory that only an open chunk needs.
+  void rest();
+
   // The hypotheses as results, best first.
   struct Result {
     double score;
@@ -95,9 +98,11 @@ class Beam {
   std::vector<Result> results() const;
   // The last record that all hypotheses share: what stands up to it can no longer change.
   std::int32_t settled() const;
-  // Ends the chunk: frames are counted from its end on, records up to the settled one are dropped, and slots that are
-  // in use come first. Returns the slots that these had.
-  std::vector<std::int32_t> close();
+  // The slots that hypotheses need, in the order in which `close` numbers them.
+  std::vector<std::int32_t> used_slots() const;
+  // Ends the chunk: frames are counted from its end on, records up to the settled one are dropped, slots are numbered
+  // anew.
+  void close();
 
   const BeamSizes sizes;
   int first_frame = 0;

@@ -14,32 +14,6 @@ constexpr int kProjectedAtOnce = 12;
 // Projected frames that a row keeps: those ahead and those of its window.
 constexpr int kProjectedKept = kProjectedAtOnce + kFramesAtOnce;
 constexpr int kKeptAtOnce = 64;
-// Encoder frames are brought from [E, T] to [T, E] in blocks of a cache line's width.
-constexpr int kBlock = kAlignment / sizeof(float);
-constexpr int kAhead = 64;
-// Rows of a block a power of two apart would crowd into one set of the cache.
-constexpr int kBlockPadding = kBlock;
-
-// Frames [first, first + kBlock) of a source, as far as they are before `end`, to a block [kBlock, encoder_size +
-// kBlockPadding].
-void transpose(const FrameSource& source, int first, int end, int encoder_size, float* block) {
-  const int stride = encoder_size + kBlockPadding;
-  const int count = std::min(kBlock, end - first);
-  const float* from = source.data + first * source.frame;
-  for (int element = 0; element < encoder_size; element += kBlock) {
-    float tile[kBlock][kBlock];
-    const int rows = std::min(kBlock, encoder_size - element);
-    for (int i = 0; i < rows; ++i) {
-#if defined(__GNUC__)  // the stride is beyond what processors foresee
-      if (element + i + kAhead < encoder_size) __builtin_prefetch(from + (element + i + kAhead) * source.element);
-#endif
-      for (int j = 0; j < count; ++j) tile[i][j] = from[(element + i) * source.element + j * source.frame];
-    }
-    for (int j = 0; j < count; ++j)
-      for (int i = 0; i < rows; ++i) block[j * stride + element + i] = tile[i][j];
-  }
-}
-
 }  // namespace
 
 FusedGreedy::FusedGreedy(const Network& network, const InstructionSet& isa, const GreedyOptions& options,
@@ -58,7 +32,7 @@ FusedGreedy::FusedGreedy(const Network& network, const InstructionSet& isa, cons
   inputs_.resize(size);
   cells_.resize(static_cast<std::size_t>(network.num_layers) * count * network.hidden);
   predictions_.resize(static_cast<std::size_t>(count) * network.joint);
-  blocks_.resize(static_cast<std::size_t>(count) * kBlock * (network.encoder_size + kBlockPadding));
+  blocks_.resize(count, network.encoder_size);
   frames_.resize(static_cast<std::size_t>(projected_at_once) * network.encoder_size);
   projected_.resize(static_cast<std::size_t>(count) * kProjectedKept * network.joint);
   gates_.resize(static_cast<std::size_t>(count) * 4 * network.hidden);
@@ -164,7 +138,7 @@ void FusedGreedy::admit(Row& row, int utterance) {
   row.utterance = utterance;
   row.at = {utterances_.frame[utterance], utterances_.symbols[utterance]};
   row.parity = 0;
-  row.block = -1;
+  blocks_.forget(index);
   row.projected = row.at.frame;
   std::memcpy(prediction(index), utterances_.prediction + utterance * joint, joint * sizeof(float));
   for (int layer = 0; layer < network_.num_layers; ++layer) {
@@ -200,19 +174,8 @@ void FusedGreedy::fetch(int thread) {
   for (std::size_t i = 0; i < missing_.size(); ++i) {
     const auto [index, frame] = missing_[i];
     if (index % team_.size() != thread) continue;
-    Row& row = rows_[index];
-    const FrameSource& source = utterances_.sources[row.utterance];
-    if (source.element == 1) {
-      std::memcpy(frames_.data() + i * size, source.data + frame * source.frame, size * sizeof(float));
-      continue;
-    }
-    float* block = blocks_.data() + index * kBlock * (size + kBlockPadding);
-    const int first = frame / kBlock * kBlock;
-    if (row.block != first) {
-      transpose(source, first, utterances_.lengths[row.utterance], network_.encoder_size, block);
-      row.block = first;
-    }
-    std::memcpy(frames_.data() + i * size, block + (frame - first) * (size + kBlockPadding), size * sizeof(float));
+    blocks_.read(index, utterances_.sources[rows_[index].utterance], frame, utterances_.lengths[rows_[index].utterance],
+                 frames_.data() + i * size);
   }
   team_.barrier();
 }

@@ -7,6 +7,8 @@
 #include <memory>
 #include <vector>
 
+#include "buffer.h"
+#include "frames.h"
 #include "instruction_sets.h"
 #include "network.h"
 #include "screening.h"
@@ -18,12 +20,6 @@ namespace tdt::cpu {
 struct GreedyOptions {
   int max_symbols;
   float blank_penalty;
-};
-
-// Encoder output [E, T] wherever it lies; strides in floats.
-struct FrameSource {
-  const float* data;
-  std::ptrdiff_t element, frame;
 };
 
 // B utterances and where each stands. States are [L, B, H], predictions [B, J], without padding.
@@ -68,7 +64,6 @@ class FusedGreedy {
     int token = 0, token_frame = 0, token_scored = 0, duration = 0;
     float token_logprob = 0.0f, duration_logprob = 0.0f;
     int projected = 0;   // frames before this one are projected, as far back as they are kept
-    int block = -1;      // encoder frames from here on lie frame by frame in `blocks_`
   };
 
   // What each thread has for itself.
@@ -80,22 +75,6 @@ class FusedGreedy {
     std::vector<char> stage, screen_stage;
     std::vector<float> screen_row, screen_values;
     std::vector<std::int32_t> screen_outputs, screen_found;
-  };
-
-  // Memory aligned for whole vectors.
-  template <class T>
-  class Buffer {
-   public:
-    void resize(std::size_t size) {
-      memory_.assign(size + kAlignment / sizeof(T), T{});
-      const std::size_t past = reinterpret_cast<std::uintptr_t>(memory_.data()) % kAlignment;
-      first_ = past ? (kAlignment - past) / sizeof(T) : 0;
-    }
-    T* data() { return memory_.data() + first_; }
-
-   private:
-    std::vector<T> memory_;
-    std::size_t first_ = 0;
   };
 
   void work(int thread);
@@ -132,7 +111,8 @@ class FusedGreedy {
   int threads_, scored_at_once_, keep_at_once_;
   std::vector<Row> rows_;
   std::vector<std::size_t> input_offsets_;
-  Buffer<float> inputs_, cells_, predictions_, blocks_, frames_, projected_, gates_, logits_, kept_;
+  FrameBlocks blocks_;
+  Buffer<float> inputs_, cells_, predictions_, frames_, projected_, gates_, logits_, kept_;
   std::vector<Private> private_;
 
   // The pass, written by thread 0 and read by all.

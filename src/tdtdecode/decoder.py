@@ -291,24 +291,22 @@ class Decoder:
 
         fusions = bound(search.fusion, self.spec, self.vocabulary, len(lengths))
         beam = kernel_sets.BeamSearch(self.spec, search, lengths, self.kernels, fusions, state.beams)
+        workspace = None
         if self.program is not None:
             frames = [np.asarray(row, np.float32) for row in rows]
-            return self.program.beam(beam, frames, state.network, state.places)
-        slots = np.arange(len(lengths))[:, None] * np.ones(beam.slots_per_row, np.intp)
-        first, last = state.places[slots], state.places[slots + 1]
-        arena = state.network.select(np.minimum(first + np.arange(beam.slots_per_row), last - 1).ravel())
-        workspace = self.network.workspace(frames_first(rows, lengths, self.network.frame_dtype), arena)
-        beam.begin()
-        while beam.pending:
-            parents, tokens, made = beam.predictions
-            if len(made):
-                workspace.predict(parents, tokens, made)
-            beam.step(workspace.joint(beam.slots, beam.rows, beam.frames))
+            after = self.program.beam(beam, frames, state.network, state.places, final)
+        else:
+            places, slots = state.places, np.arange(beam.slots_per_row)
+            arena = np.minimum(places[:-1, None] + slots, places[1:, None] - 1)  # the first are the stream's own
+            frames = frames_first(rows, lengths, self.network.frame_dtype)
+            workspace = self.network.workspace(frames, state.network.select(arena.ravel()))
+            _run_beam(beam, workspace)
         if final:
             return beam.hypotheses(), self._fresh(len(lengths))
         hypotheses = beam.settled()
         beams, used = beam.close()
-        after = workspace.state().select(used)
+        if workspace is not None:
+            after = workspace.state().select(used)
         consumed = state.consumed + lengths
         return hypotheses, DecoderState(consumed, np.zeros_like(state.overshoot), after, search, tuple(beams))
 
@@ -342,6 +340,16 @@ def _label_looping(search: kernel_sets.GreedySearch, workspace: Workspace) -> No
         if len(slots):
             workspace.predict(slots, tokens, slots)
             search.resume(slots)
+
+
+def _run_beam(search: kernel_sets.BeamSearch, workspace: Workspace) -> None:
+    """One predictor and one joint call per step, for all that the beams ask for."""
+    search.begin()
+    while search.pending:
+        parents, tokens, slots = search.predictions
+        if len(slots):
+            workspace.predict(parents, tokens, slots)
+        search.step(workspace.joint(search.slots, search.rows, search.frames))
 
 
 def _checked_search(search: Greedy | Beam) -> Greedy | Beam:

@@ -106,7 +106,8 @@ cdef extern from "beam.h" namespace "tdt::cpu":
         void rank(const Scoring&, const float*, RankRow) noexcept nogil
         vector[BeamResult] results() except +
         int32_t settled()
-        vector[int32_t] close() except +
+        vector[int32_t] used_slots() except +
+        void close() except +
         BeamSizes sizes
         int first_frame
         vector[BeamHypothesis] hypotheses
@@ -330,9 +331,16 @@ cdef class BeamEngine:
             at = record.previous
         return np.asarray(numbers), np.asarray(values)
 
+    def raise_failure(self):
+        """Raise the failure that ended a compiled run."""
+        for row in range(<Py_ssize_t>self.search.beams.size()):
+            if <int>self.search.beams[row].get().failure.kind:
+                self._raise(row)
+
     def close(self, int row):
         cdef Beam* beam = self.search.beams[row].get()
-        cdef vector[int32_t] slots = beam.close()
+        cdef vector[int32_t] slots = beam.used_slots()
+        beam.close()
         cdef Py_ssize_t i, count = <Py_ssize_t>beam.hypotheses.size(), kept = <Py_ssize_t>beam.records.size()
         cdef Py_ssize_t width = self.search.fusions.state_size
         cdef BeamHypothesis* h

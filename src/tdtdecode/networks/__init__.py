@@ -8,7 +8,6 @@ import numpy as np
 
 if TYPE_CHECKING:
     from ..kernels import BeamSearch, GreedySearch, KernelSet
-    from ..kernels.beam import BeamState
 
 
 class NetworkState(Protocol):
@@ -52,8 +51,11 @@ class Program(Protocol):
     def greedy(self, search: GreedySearch, rows: list[np.ndarray], state: Any) -> NetworkState:
         """Run a search to its end on B ``rows`` float32 [E, T] from their state; the state they end in."""
 
-    def beam(self, search: BeamSearch, rows: list[np.ndarray], state: Any) -> tuple[list[BeamState], NetworkState]:
-        """The same for a beam search, from the states of all its beams, one after the other; the beams it ends in."""
+    def beam(
+        self, search: BeamSearch, rows: list[np.ndarray], state: Any, places: np.ndarray, final: bool
+    ) -> NetworkState:
+        """The same for a beam search, from its beams' states, those of stream i from ``places[i]`` on; returns those
+        that the beams need then, stream by stream, or none if ``final``."""
 
 
 class Network(Protocol):

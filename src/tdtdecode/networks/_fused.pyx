@@ -4,7 +4,7 @@
 import numpy as np
 
 from libc.stddef cimport ptrdiff_t, size_t
-from libc.stdint cimport int32_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uintptr_t
 from libc.string cimport memcpy
 from libcpp.vector cimport vector
 
@@ -73,14 +73,37 @@ cdef extern from "network.h" namespace "tdt::cpu":
         const float* weight_errors
         int screened_rows
 
-cdef extern from "fused_greedy.h" namespace "tdt::cpu":
-    cdef cppclass GreedyOptions:
-        int max_symbols
-        float blank_penalty
+cdef extern from "frames.h" namespace "tdt::cpu":
     cdef cppclass FrameSource:
         const float* data
         ptrdiff_t element
         ptrdiff_t frame
+
+cdef extern from "fused_beam.h" namespace "tdt::cpu":
+    cdef cppclass BeamSearch:
+        pass
+    cdef cppclass PredictorStates:
+        vector[float] prediction
+        vector[float] hidden
+        vector[float] cell
+    cdef cppclass BeamUtterances:
+        int count
+        const FrameSource* sources
+        const int32_t* lengths
+        const int32_t* order
+        const int64_t* places
+        int64_t states
+        const float* prediction
+        const float* hidden
+        const float* cell
+    cdef cppclass FusedBeam:
+        FusedBeam(const CNetwork&, const InstructionSet&, BeamSearch*, const BeamUtterances&, int) except + nogil
+        bint run(vector[PredictorStates]*) except + nogil
+
+cdef extern from "fused_greedy.h" namespace "tdt::cpu":
+    cdef cppclass GreedyOptions:
+        int max_symbols
+        float blank_penalty
     cdef cppclass Utterances:
         int count
         const FrameSource* sources
@@ -247,16 +270,7 @@ cdef class CompiledNetwork:
                     or cell.shape[1] != batch or cell.shape[2] != self.network.predictor_size)):
             raise ValueError("states do not fit the network")
         cdef vector[FrameSource] sources
-        cdef FrameSource source
-        cdef const float[:, :] row
-        for i in range(batch):
-            row = rows[i]
-            if row.shape[0] != self.network.encoder_size or row.shape[1] < positions[2, i]:
-                raise ValueError("frames do not fit the network, or are too few")
-            source.data = &row[0, 0] if row.shape[1] else NULL
-            source.element = row.strides[0] // <Py_ssize_t>sizeof(float)
-            source.frame = row.strides[1] // <Py_ssize_t>sizeof(float)
-            sources.push_back(source)
+        self._sources(rows, positions[2], &sources)
         cdef Utterances utterances
         utterances.count = <int>batch
         utterances.sources = sources.data()
@@ -289,3 +303,89 @@ cdef class CompiledNetwork:
             memcpy(&logprobs[0, 0], emissions.token_logprob.data(), 4 * count)
             memcpy(&logprobs[1, 0], emissions.duration_logprob.data(), 4 * count)
         return np.asarray(log), np.asarray(logprobs)
+
+    def beam(self, size_t address, list rows, const int32_t[::1] order, const int32_t[::1] lengths,
+             const int64_t[::1] places, const float[:, ::1] prediction, const float[:, :, ::1] hidden,
+             const float[:, :, ::1] cell, int threads, bint keep):
+        """Beam search over B > 0 utterances.
+
+        Parameters
+        ----------
+        address:
+            Of an engine's search, its beams started.
+        rows, order:
+            As for `greedy`.
+        lengths, places:
+            [B] frames; [B + 1] where the states of each utterance begin.
+        prediction, hidden, cell:
+            [N, J], [L, N, H], [L, N, H]: the predictor's states.
+        keep:
+            Whether the utterances go on.
+
+        Returns
+        -------
+        None where a user's function failed; else the states that the beams need, [N, J], [L, N, H], [L, N, H],
+        utterance by utterance, none without ``keep``.
+        """
+        cdef Py_ssize_t batch = len(rows), layers = self.network.num_layers, width = self.network.predictor_size
+        cdef Py_ssize_t joint = self.network.joint_size, states = prediction.shape[0]
+        if order.shape[0] != batch or lengths.shape[0] != batch or places.shape[0] != batch + 1 or not batch \
+                or threads < 1 or prediction.shape[1] != joint or places[batch] != states:
+            raise ValueError("arrays do not fit the network")
+        if hidden.shape[0] != layers or cell.shape[0] != layers or (layers and (
+                hidden.shape[1] != states or hidden.shape[2] != width
+                or cell.shape[1] != states or cell.shape[2] != width)):
+            raise ValueError("states do not fit the network")
+        cdef vector[FrameSource] sources
+        self._sources(rows, lengths, &sources)
+        cdef BeamUtterances utterances
+        utterances.count = <int>batch
+        utterances.sources = sources.data()
+        utterances.lengths = &lengths[0]
+        utterances.order = &order[0]
+        utterances.places = &places[0]
+        utterances.states = states
+        utterances.prediction = &prediction[0, 0]
+        utterances.hidden = &hidden[0, 0, 0] if layers else NULL
+        utterances.cell = &cell[0, 0, 0] if layers else NULL
+        cdef vector[PredictorStates] after
+        after.resize(batch if keep else 0)
+        cdef bint good = False
+        cdef FusedBeam* search
+        with nogil:
+            search = new FusedBeam(self.network, self.isa[0], <BeamSearch*><uintptr_t>address, utterances, threads)
+            try:
+                good = search.run(&after if keep else NULL)
+            finally:
+                del search
+        if not good:
+            return None
+        counts = [<Py_ssize_t>after[i].prediction.size() // joint for i in range(<Py_ssize_t>after.size())]
+        cdef float[:, ::1] kept_prediction = np.empty((sum(counts), joint), np.float32)
+        cdef float[:, :, ::1] kept_hidden = np.empty((sum(counts), layers, width), np.float32)
+        cdef float[:, :, ::1] kept_cell = np.empty((sum(counts), layers, width), np.float32)
+        cdef Py_ssize_t first = 0
+        for i in range(len(counts)):
+            memcpy(&kept_prediction[first, 0], after[i].prediction.data(), 4 * after[i].prediction.size())
+            if layers:
+                memcpy(&kept_hidden[first, 0, 0], after[i].hidden.data(), 4 * after[i].hidden.size())
+                memcpy(&kept_cell[first, 0, 0], after[i].cell.data(), 4 * after[i].cell.size())
+            first += counts[i]
+        return (
+            np.asarray(kept_prediction), np.asarray(kept_hidden).transpose(1, 0, 2),
+            np.asarray(kept_cell).transpose(1, 0, 2),
+        )
+
+    cdef int _sources(self, list rows, const int32_t[:] lengths, vector[FrameSource]* sources) except -1:
+        """Where the frames lie, each array checked."""
+        cdef FrameSource source
+        cdef const float[:, :] row
+        for i in range(len(rows)):
+            row = rows[i]
+            if row.shape[0] != self.network.encoder_size or row.shape[1] < lengths[i]:
+                raise ValueError("frames do not fit the network, or are too few")
+            source.data = &row[0, 0] if row.shape[1] else NULL
+            source.element = row.strides[0] // <Py_ssize_t>sizeof(float)
+            source.frame = row.strides[1] // <Py_ssize_t>sizeof(float)
+            sources.push_back(source)
+        return 0

@@ -14,7 +14,7 @@ from .packing import MAX_INPUTS, Arithmetic, pack_network
 from .state import ArrayState, array_state
 
 if TYPE_CHECKING:
-    from ..kernels import GreedySearch, KernelSet
+    from ..kernels import BeamSearch, GreedySearch, KernelSet
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 
@@ -108,10 +108,7 @@ class FusedProgram:
 
     def greedy(self, search: GreedySearch, rows: list[np.ndarray], state: ArrayState) -> ArrayState:
         """Run a search to its end on B ``rows`` float32 [E, T], from their state to the state returned."""
-        size = self.packed.encoder.inputs
-        for i, row in enumerate(rows):
-            if row.shape[0] != size:
-                raise InputError(f"encoder_out[{i}] must be [E, T] with E = {size}, got {list(row.shape)}")
+        self._check(rows)
         prediction, hidden, cell = (array.copy() for array in state.arrays)
         # Long utterances first, so that no row is left alone with one at the end.
         order = np.argsort(search.frame - search.positions[2], kind="stable").astype(np.int32)
@@ -121,6 +118,29 @@ class FusedProgram:
         )  # fmt: skip
         search.finish(log, logprobs)
         return array_state(prediction, (hidden, cell))
+
+    def beam(
+        self, search: BeamSearch, rows: list[np.ndarray], state: ArrayState, places: np.ndarray, final: bool
+    ) -> ArrayState:
+        """Run a beam search to its end on B ``rows`` float32 [E, T], from the states of its beams, those of stream i
+        from ``places[i]`` on. Returns the states that they need then, stream by stream; none if ``final``."""
+        self._check(rows)
+        order = np.argsort(-search.lengths, kind="stable").astype(np.int32)
+        with search.naming_failures():
+            done = self._compiled.beam(
+                search.engine.address, rows, order, search.lengths, places.astype(np.int64),
+                *map(np.ascontiguousarray, state.arrays), self._threads, not final,
+            )  # fmt: skip
+            if done is None:
+                search.engine.raise_failure()
+        prediction, hidden, cell = done
+        return array_state(prediction, (hidden, cell))
+
+    def _check(self, rows: list[np.ndarray]) -> None:
+        size = self.packed.encoder.inputs
+        for i, row in enumerate(rows):
+            if row.shape[0] != size:
+                raise InputError(f"encoder_out[{i}] must be [E, T] with E = {size}, got {list(row.shape)}")
 
 
 class _Workspace:

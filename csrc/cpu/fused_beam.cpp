@@ -1,0 +1,297 @@
+#include "fused_beam.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace tdt::cpu {
+namespace {
+
+// Hypotheses of all utterances in flight, about.
+constexpr int kHypothesesInFlight = 64;
+// Rows of one product.
+constexpr int kRowsAtOnce = 64;
+// Encoder frames are projected at least so many at a time: reading the weights for a few costs as much.
+constexpr int kProjectedAtOnce = 12;
+// Up to so many hypotheses, a pass of memory costs more than rows that are never read.
+constexpr int kAheadHypotheses = 8;
+
+}  // namespace
+
+FusedBeam::FusedBeam(const Network& network, const InstructionSet& isa, BeamSearch* search,
+                     const BeamUtterances& utterances, int threads)
+    : network_(network), isa_(isa), search_(search), utterances_(utterances), threads_(threads) {
+  const BeamSizes sizes(search->options, search->layout);
+  const int size = search->options.size;
+  const int count = std::max(1, std::min(utterances.count, kHypothesesInFlight / size));
+  places_.resize(count);
+  slots_ = sizes.slots;
+  kept_frames_ = kProjectedAtOnce + 1;
+  for (int i = 0; i < network.layout.num_durations; ++i)
+    kept_frames_ = std::max(kept_frames_, network.layout.durations[i] + 1 + kProjectedAtOnce);
+  const std::size_t states = static_cast<std::size_t>(count) * slots_;
+  predictions_.resize(states * network.joint);
+  hidden_.resize(states * network.num_layers * network.hidden);
+  cells_.resize(states * network.num_layers * network.hidden);
+  projected_.resize(static_cast<std::size_t>(count) * kept_frames_ * network.joint);
+  blocks_.resize(count, network.encoder_size);
+  frames_.resize(static_cast<std::size_t>(kRowsAtOnce) * network.encoder_size);
+  logits_.resize(static_cast<std::size_t>(kRowsAtOnce) * network.output.outputs);
+  std::size_t inputs = 0;
+  std::size_t stage = std::max({staged_bytes(network.encoder), staged_bytes(network.prediction),
+                                staged_bytes(network.output)});
+  for (int layer = 0; layer < network.num_layers; ++layer) {
+    inputs = std::max<std::size_t>(inputs, network.layers[layer].inputs);
+    stage = std::max(stage, staged_bytes(network.layers[layer]));
+  }
+  inputs_.resize(2 * kRowsAtOnce * inputs);
+  gates_.resize(static_cast<std::size_t>(kRowsAtOnce) * 4 * network.hidden);
+  private_.resize(threads);
+  for (Private& own : private_) {
+    own.hidden.resize(static_cast<std::size_t>(kRowsAtOnce) * network.joint);
+    own.rows.resize(kRowsAtOnce);
+    own.outs.resize(kRowsAtOnce);
+    own.staged.resize(kRowsAtOnce);
+    own.stage.resize(stage * kRowsAtOnce);
+  }
+}
+
+bool FusedBeam::run(std::vector<PredictorStates>* after) {
+  after_ = after;
+  team_.run(threads_, [this](int thread) { work(thread); });
+  if (failure_) std::rethrow_exception(failure_);
+  return !failed_;
+}
+
+void FusedBeam::work(int thread) {
+  for (;;) {
+    if (thread == 0) plan();
+    team_.barrier();
+    if (done_) return;
+    request(thread);
+    team_.barrier();
+    if (failed_) return;
+    if (thread == 0) collect();
+    team_.barrier();
+    if (failed_) return;  // in `collect`
+    in_blocks(steps_.size(), [&](std::size_t first, int count) { predict(thread, first, count); });
+    in_blocks(missing_.size(), [&](std::size_t first, int count) { project(thread, first, count); });
+    in_blocks(rows_.size(), [&](std::size_t first, int count) { score(thread, first, count); });
+  }
+}
+
+template <class Block>
+void FusedBeam::in_blocks(std::size_t count, Block block) {
+  for (std::size_t first = 0; first < count; first += kRowsAtOnce)
+    block(first, static_cast<int>(std::min<std::size_t>(kRowsAtOnce, count - first)));
+}
+
+// Lets finished utterances go and new ones in.
+void FusedBeam::plan() {
+  int hypotheses = 0;
+  try {
+    for (Place& place : places_) {
+      if (place.utterance >= 0 && beam(place).scorings().empty()) release(place);
+      if (place.utterance < 0 && next_ < utterances_.count) admit(place, utterances_.order[next_++]);
+      if (place.utterance >= 0) hypotheses += search_->options.size;
+    }
+  } catch (...) {
+    failure_ = std::current_exception();
+    done_ = true;
+    return;
+  }
+  done_ = hypotheses == 0;
+  ahead_ = hypotheses <= kAheadHypotheses;
+}
+
+void FusedBeam::admit(Place& place, int utterance) {
+  const int at = index(place);
+  const std::size_t hidden_size = network_.predictor_size, joint = network_.joint_size;
+  place.utterance = utterance;
+  place.fresh = true;
+  place.projected = -1;
+  blocks_.forget(at);
+  const std::int64_t first = utterances_.places[utterance];
+  const auto count = static_cast<int>(utterances_.places[utterance + 1] - first);
+  for (int slot = 0; slot < count; ++slot) {
+    std::memcpy(prediction(at, slot), utterances_.prediction + (first + slot) * joint, joint * sizeof(float));
+    for (int layer = 0; layer < network_.num_layers; ++layer) {
+      const std::size_t from = (static_cast<std::size_t>(layer) * utterances_.states + first + slot) * hidden_size;
+      std::memcpy(hidden(layer, at, slot), utterances_.hidden + from, hidden_size * sizeof(float));
+      std::memcpy(cell(layer, at, slot), utterances_.cell + from, hidden_size * sizeof(float));
+    }
+  }
+}
+
+void FusedBeam::release(Place& place) {
+  const int at = index(place);
+  const std::size_t hidden_size = network_.predictor_size, joint = network_.joint_size;
+  if (after_) {
+    PredictorStates& states = (*after_)[place.utterance];
+    for (const std::int32_t slot : beam(place).used_slots()) {
+      const float* row = prediction(at, slot);
+      states.prediction.insert(states.prediction.end(), row, row + joint);
+      for (int layer = 0; layer < network_.num_layers; ++layer) {
+        const float *h = hidden(layer, at, slot), *c = cell(layer, at, slot);
+        states.hidden.insert(states.hidden.end(), h, h + hidden_size);
+        states.cell.insert(states.cell.end(), c, c + hidden_size);
+      }
+    }
+  }
+  beam(place).rest();
+  place.utterance = -1;
+}
+
+// The beams go on as far as they can and say what they wait for.
+void FusedBeam::request(int thread) {
+  for (std::size_t i = thread; i < places_.size(); i += team_.size()) {
+    Place& place = places_[i];
+    if (place.utterance < 0) continue;
+    try {
+      if (place.fresh && !beam(place).open(utterances_.lengths[place.utterance])) failed_ = true;
+      place.fresh = false;
+      if (!failed_ && !beam(place).request(ahead_)) failed_ = true;
+    } catch (...) {  // the other threads must not wait for ever
+      if (!failure_taken_.test_and_set()) failure_ = std::current_exception();
+      failed_ = true;
+    }
+  }
+}
+
+void FusedBeam::collect() {
+  steps_.clear();
+  rows_.clear();
+  missing_.clear();
+  try {
+    for (Place& place : places_) {
+      if (place.utterance < 0) continue;
+      const int at = index(place);
+      for (const Prediction& step : beam(place).predictions()) steps_.push_back({at, step.parent, step.slot, step.token});
+      int first = kNoIndex, last = -1;
+      for (const Scoring& scoring : beam(place).scorings()) {
+        rows_.push_back({at, scoring});
+        first = std::min(first, scoring.frame);
+        last = std::max(last, scoring.frame);
+      }
+      if (place.projected < 0) place.projected = first;
+      if (place.projected > last) continue;
+      const int length = utterances_.lengths[place.utterance];
+      const int until = std::min(std::max(last + 1, place.projected + kProjectedAtOnce), length);
+      for (; place.projected < until; ++place.projected) missing_.push_back({at, place.projected});
+    }
+  } catch (...) {
+    failure_ = std::current_exception();
+    failed_ = true;
+  }
+}
+
+// The product of the rows listed in this thread's `rows`, its share of the outputs, to its `outs`.
+void FusedBeam::multiply(int thread, const Matrix& matrix, int count) {
+  Private& mine = private_[thread];
+  const int first = matrix.panel_count() * thread / team_.size();
+  const int last = matrix.panel_count() * (thread + 1) / team_.size();
+  isa_.network->stage(matrix, mine.rows.data(), count, mine.stage.data(), mine.staged.data());
+  isa_.network->multiply(matrix, mine.staged.data(), count, first, last, mine.outs.data());
+}
+
+// Predictor steps from the states of parents to new slots.
+void FusedBeam::predict(int thread, std::size_t first, int count) {
+  Private& mine = private_[thread];
+  const Step* steps = steps_.data() + first;
+  const std::size_t width = network_.hidden * sizeof(float);
+  if (network_.table_kind == TableKind::prediction) {
+    for (int i = thread; i < count; i += team_.size())
+      std::memcpy(prediction(steps[i].place, steps[i].slot),
+                  network_.table + static_cast<std::size_t>(steps[i].token) * network_.table_width,
+                  network_.joint * sizeof(float));
+    team_.barrier();
+    return;
+  }
+  // A layer's inputs: what comes from below, then its own last output. Two buffers, so that one layer's writes never
+  // meet the reads of the other threads in the layer before.
+  std::size_t largest = 0;
+  for (int layer = 0; layer < network_.num_layers; ++layer)
+    largest = std::max<std::size_t>(largest, network_.layers[layer].inputs);
+  const auto inputs = [&](int layer, int i) {
+    return inputs_.data() + (static_cast<std::size_t>(layer % 2) * kRowsAtOnce + i) * largest;
+  };
+  for (int i = thread; i < count; i += team_.size()) {
+    const Step& step = steps[i];
+    const int below = network_.inputs_from_below(0);
+    if (network_.table_kind == TableKind::input)
+      std::memcpy(inputs(0, i), network_.table + static_cast<std::size_t>(step.token) * network_.table_width,
+                  below * sizeof(float));
+    std::memcpy(inputs(0, i) + below, hidden(0, step.place, step.parent), width);
+    for (int layer = 0; layer < network_.num_layers; ++layer)
+      std::memcpy(cell(layer, step.place, step.slot), cell(layer, step.place, step.parent), width);
+  }
+  team_.barrier();
+  for (int layer = 0; layer < network_.num_layers; ++layer) {
+    const Matrix& gates = network_.layers[layer];
+    const int first_panel = gates.panel_count() * thread / team_.size();
+    const int last_panel = gates.panel_count() * (thread + 1) / team_.size();
+    const bool above = layer + 1 < network_.num_layers;
+    for (int i = 0; i < count; ++i) {
+      mine.rows[i] = inputs(layer, i);
+      mine.outs[i] = gates_.data() + static_cast<std::size_t>(i) * gates.outputs;
+    }
+    multiply(thread, gates, count);
+    for (int i = 0; i < count; ++i) {
+      const Step& step = steps[i];
+      const float* addend = nullptr;
+      if (layer == 0 && network_.table_kind == TableKind::gates)
+        addend = network_.table + static_cast<std::size_t>(step.token) * network_.table_width;
+      isa_.network->lstm_cell(mine.outs[i], addend, first_panel, last_panel, cell(layer, step.place, step.slot),
+                              hidden(layer, step.place, step.slot), above ? inputs(layer + 1, i) : nullptr);
+      if (above && i % team_.size() == thread)
+        std::memcpy(inputs(layer + 1, i) + network_.inputs_from_below(layer + 1),
+                    hidden(layer + 1, step.place, step.parent), width);
+    }
+    team_.barrier();
+  }
+  for (int i = 0; i < count; ++i) {
+    mine.rows[i] = hidden(network_.num_layers - 1, steps[i].place, steps[i].slot);
+    mine.outs[i] = prediction(steps[i].place, steps[i].slot);
+  }
+  multiply(thread, network_.prediction, count);
+  team_.barrier();
+}
+
+// Encoder frames to the joint's hidden layer.
+void FusedBeam::project(int thread, std::size_t first, int count) {
+  Private& mine = private_[thread];
+  const std::size_t size = network_.encoder_size;
+  for (int i = 0; i < count; ++i) {
+    const auto [at, frame] = missing_[first + i];
+    float* row = frames_.data() + i * size;
+    const int utterance = places_[at].utterance;
+    if (at % team_.size() == thread)
+      blocks_.read(at, utterances_.sources[utterance], frame, utterances_.lengths[utterance], row);
+    mine.rows[i] = row;
+    mine.outs[i] = projected(at, frame);
+  }
+  team_.barrier();
+  multiply(thread, network_.encoder, count);
+  team_.barrier();
+}
+
+// Joint rows, ranked.
+void FusedBeam::score(int thread, std::size_t first, int count) {
+  Private& mine = private_[thread];
+  for (int i = 0; i < count; ++i) {
+    const auto& [at, scoring] = rows_[first + i];
+    float* hidden = mine.hidden.data() + static_cast<std::size_t>(i) * network_.joint;
+    isa_.network->hidden(network_.activation, projected(at, scoring.frame), prediction(at, scoring.slot),
+                         network_.joint, hidden);
+    mine.rows[i] = hidden;
+    mine.outs[i] = logits_.data() + static_cast<std::size_t>(i) * network_.output.outputs;
+  }
+  multiply(thread, network_.output, count);
+  team_.barrier();
+  for (int i = thread; i < count; i += team_.size()) {
+    const auto& [at, scoring] = rows_[first + i];
+    beam(places_[at]).rank(scoring, mine.outs[i], isa_.rank);
+  }
+  team_.barrier();
+}
+
+}  // namespace tdt::cpu

@@ -1,0 +1,127 @@
+// Beam search over many utterances with a packed network: the whole loop in one call.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <vector>
+
+#include "beam.h"
+#include "buffer.h"
+#include "frames.h"
+#include "instruction_sets.h"
+#include "network.h"
+#include "team.h"
+
+namespace tdt::cpu {
+
+// The predictor states of one beam without padding: predictions [N, J], hidden and cell [N, L, H].
+struct PredictorStates {
+  std::vector<float> prediction, hidden, cell;
+};
+
+// B utterances. The states that utterance i begins with are the rows from places[i] on of predictions [N, J], hidden
+// and cell [L, N, H].
+struct BeamUtterances {
+  int count;                    // B
+  const FrameSource* sources;   // [B]
+  const std::int32_t* lengths;  // [B]
+  const std::int32_t* order;    // [B] permutation: who comes first
+  const std::int64_t* places;   // [B + 1]
+  std::int64_t states;          // N
+  const float *prediction, *hidden, *cell;
+};
+
+// Utterances take places one after another, so that products stay full. In each pass the predictor runs for the
+// prefixes that are new, the rows that the beams ask for are scored and ranked, and the beams move on.
+//
+// All threads run the same passes: each computes its share of the outputs of every product, and looks after every
+// n-th beam. An output's sum is one thread's, so results do not depend on their number.
+class FusedBeam {
+ public:
+  FusedBeam(const Network& network, const InstructionSet& isa, BeamSearch* search, const BeamUtterances& utterances,
+            int threads);
+
+  // Runs the beams to the end of the utterances; false where a user's function failed. With `after` [B], writes down
+  // the predictor states to go on from, as Beam::used_slots() lists them.
+  bool run(std::vector<PredictorStates>* after);
+
+ private:
+  struct Place {
+    int utterance = -1;  // none: free
+    bool fresh = false;  // not yet opened
+    int projected = 0;   // frames before this one are projected, as far back as they are kept
+  };
+  struct Step {
+    int place, parent, slot, token;
+  };
+  struct Row {
+    int place;
+    Scoring scoring;
+  };
+  struct Frame {
+    int place, frame;
+  };
+  // What each thread has for itself.
+  struct Private {
+    std::vector<float> hidden;
+    std::vector<const float*> rows;
+    std::vector<float*> outs;
+    std::vector<StagedRow> staged;
+    std::vector<char> stage;
+  };
+
+  void work(int thread);
+  void plan();
+  void collect();
+  void admit(Place& place, int utterance);
+  void release(Place& place);
+  void request(int thread);
+  void predict(int thread, std::size_t first, int count);
+  void project(int thread, std::size_t first, int count);
+  void score(int thread, std::size_t first, int count);
+  template <class Block>
+  void in_blocks(std::size_t count, Block block);
+  void multiply(int thread, const Matrix& matrix, int count);
+
+  Beam& beam(const Place& place) { return *search_->beams[place.utterance]; }
+  int index(const Place& place) const { return static_cast<int>(&place - places_.data()); }
+  std::size_t state(int place, int slot) const { return static_cast<std::size_t>(place) * slots_ + slot; }
+  float* prediction(int place, int slot) { return predictions_.data() + state(place, slot) * network_.joint; }
+  float* hidden(int layer, int place, int slot) {
+    return hidden_.data() + (state(place, slot) * network_.num_layers + layer) * network_.hidden;
+  }
+  float* cell(int layer, int place, int slot) {
+    return cells_.data() + (state(place, slot) * network_.num_layers + layer) * network_.hidden;
+  }
+  float* projected(int place, int frame) {
+    return projected_.data() + (static_cast<std::size_t>(place) * kept_frames_ + frame % kept_frames_) * network_.joint;
+  }
+
+  const Network& network_;
+  const InstructionSet& isa_;
+  BeamSearch* search_;
+  const BeamUtterances& utterances_;
+  std::vector<PredictorStates>* after_ = nullptr;
+
+  int threads_, slots_, kept_frames_;
+  std::vector<Place> places_;
+  FrameBlocks blocks_;
+  Buffer<float> predictions_, hidden_, cells_, projected_, inputs_, gates_, frames_, logits_;
+  std::vector<Private> private_;
+
+  // The pass, written by thread 0 and read by all.
+  int next_ = 0;
+  bool done_ = false, ahead_ = false;
+  std::vector<Step> steps_;
+  std::vector<Row> rows_;
+  std::vector<Frame> missing_;
+  std::atomic<bool> failed_{false};
+  std::exception_ptr failure_;
+  std::atomic_flag failure_taken_ = ATOMIC_FLAG_INIT;
+
+  Team team_;
+};
+
+}  // namespace tdt::cpu
