@@ -271,7 +271,7 @@ class Decoder:
         return (self._beam_chunk if beamed else self._greedy_chunk)(search, rows, lengths, state, final)
 
     def _greedy_chunk(
-        self, search: Any, rows: list[np.ndarray], lengths: np.ndarray, state: DecoderState, final: bool
+        self, search: Any, rows: Any, lengths: np.ndarray, state: DecoderState, final: bool
     ) -> tuple[list[Hypothesis], DecoderState]:
         greedy = kernel_sets.GreedySearch(self.spec, search, lengths, self.kernels, frame=state.overshoot)
         if self.program is not None:
@@ -285,7 +285,7 @@ class Decoder:
         return hypotheses, DecoderState(state.consumed + lengths, greedy.frame - lengths, after)
 
     def _beam_chunk(
-        self, search: Any, rows: list[np.ndarray], lengths: np.ndarray, state: DecoderState, final: bool
+        self, search: Any, rows: Any, lengths: np.ndarray, state: DecoderState, final: bool
     ) -> tuple[list[Hypothesis], DecoderState]:
         from .fusion.binding import bound
 
@@ -293,8 +293,8 @@ class Decoder:
         beam = kernel_sets.BeamSearch(self.spec, search, lengths, self.kernels, fusions, state.beams)
         workspace = None
         if self.program is not None:
-            frames = [np.asarray(row, np.float32) for row in rows]
-            after = self.program.beam(beam, frames, state.network, state.places, final)
+            floats = [np.asarray(row, np.float32) for row in rows]
+            after = self.program.beam(beam, floats, state.network, state.places, final)
         else:
             places, slots = state.places, np.arange(beam.slots_per_row)
             arena = np.minimum(places[:-1, None] + slots, places[1:, None] - 1)  # the first are the stream's own

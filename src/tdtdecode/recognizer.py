@@ -19,7 +19,7 @@ from .encoder import Encoder
 from .errors import BundleError, DeviceError, InputError
 from .hub import find_model
 from .hypothesis import Hypothesis, Transcript
-from .search import Greedy
+from .search import Beam, Greedy
 from .transducer import as_integer
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def load_model(
     kernels: str = "auto",
     precision: str = "float32",
     threads: int | None = None,
-    search: Greedy = Greedy(),
+    search: Greedy | Beam = Greedy(),
     session_options: ort.SessionOptions | None = None,
     providers: Sequence[Any] | None = None,
 ) -> Recognizer:
@@ -125,7 +125,7 @@ class Recognizer:
     def recognize(
         self,
         audio: Audio,
-        search: Greedy | None = ...,
+        search: Greedy | Beam | None = ...,
         batch_size: int = ...,
         on_error: Literal["raise"] = ...,
         progress: Callable[[int, int], None] | None = ...,
@@ -135,7 +135,7 @@ class Recognizer:
     def recognize(
         self,
         audio: list[Audio],
-        search: Greedy | None = ...,
+        search: Greedy | Beam | None = ...,
         batch_size: int = ...,
         on_error: Literal["raise"] = ...,
         progress: Callable[[int, int], None] | None = ...,
@@ -145,7 +145,7 @@ class Recognizer:
     def recognize(
         self,
         audio: list[Audio],
-        search: Greedy | None = ...,
+        search: Greedy | Beam | None = ...,
         batch_size: int = ...,
         *,
         on_error: Literal["return"],
@@ -155,7 +155,7 @@ class Recognizer:
     def recognize(
         self,
         audio: Audio | list[Any],
-        search: Greedy | None = None,
+        search: Greedy | Beam | None = None,
         batch_size: int = 16,
         on_error: str = "raise",
         progress: Callable[[int, int], None] | None = None,
@@ -226,14 +226,14 @@ class Recognizer:
             yield waiting[:rows]
             waiting = waiting[rows:]
 
-    def _alone(self, samples: np.ndarray, search: Greedy | None) -> Transcript | Exception:
+    def _alone(self, samples: np.ndarray, search: Greedy | Beam | None) -> Transcript | Exception:
         """One recording of a batch that failed: most likely not because of this one."""
         try:
             return self._transcribe([samples], search)[0]
         except Exception as error:
             return error
 
-    def _transcribe(self, recordings: list[np.ndarray], search: Greedy | None) -> list[Transcript]:
+    def _transcribe(self, recordings: list[np.ndarray], search: Greedy | Beam | None) -> list[Transcript]:
         """Transcribe one batch of recordings, float32 [n] each."""
         spoken = [i for i, samples in enumerate(recordings) if len(samples) >= HOP]
         hypotheses = [_nothing() for _ in recordings]

@@ -75,19 +75,19 @@ class Beam:
 
         score(y) = log sum_a prod_s p(k_s) p(d_s)  +  sum_j w_j S_j(y)
 
-    The sum is over the alignments a of y: sequences of steps s, each a token or blank k_s with a duration d_s, that lead
-    from the first frame past the last, by at most `max_symbols` tokens of duration 0 on one frame. p are the softmaxes
-    of the joint row's two parts; a blank of duration 0 moves one frame. S_j is the score that fusion j gives the tokens,
-    w_j its weight. Nothing is normalised by length.
+    The sum is over the alignments a of y: sequences of steps s, each a token or blank k_s with a duration d_s, that
+    lead from the first frame past the last, by at most `max_symbols` tokens of duration 0 on one frame. p are the
+    softmaxes of the joint row's two parts; a blank of duration 0 moves one frame. S_j is the score that fusion j gives
+    the tokens, w_j its weight. Nothing is normalised by length.
 
     The search goes from frame to frame. Hypotheses with equal tokens that reach the same frame are merged, their
     probabilities added, before anything is pruned. Hypotheses of different frames wait for their turn: one is dropped
-    only once `size` others that are at least as far score at least as high. It could only fall further behind before it
-    reached them, so the comparison is fair. Chunks change nothing. The tokens' frames, durations and log-probs are those
-    of the sequence's best alignment. At size 1 without fusion it is greedy search.
+    only once `size` others that are at least as far score at least as high. It could only fall further behind before
+    it reached them, so the comparison is fair. Chunks change nothing. The tokens' frames, durations and log-probs are
+    those of the sequence's best alignment. At size 1 without fusion it is greedy search.
 
-    ``strategy="malsd"`` is NeMo's ``malsd_batch``: all hypotheses take one step at a time whatever frames they stand on,
-    are pruned and then merged, and are ranked by score / (number of tokens + 1).
+    ``strategy="malsd"`` is NeMo's ``malsd_batch``: all hypotheses take one step at a time whatever frames they stand
+    on, are pruned and then merged, and are ranked by score / (number of tokens + 1).
 
     Parameters
     ----------
@@ -107,8 +107,8 @@ class Beam:
     fusion, confidence:
         As for `Greedy`.
     blank_mode, pruning_mode:
-        How "malsd" treats blank under fusion, and whether it prunes before (``"early"``) or after it (``"late"``); NeMo's
-        ``blank_lm_score_mode`` and ``pruning_mode``.
+        How "malsd" treats blank under fusion, and whether it prunes before (``"early"``) or after it (``"late"``):
+        NeMo's ``blank_lm_score_mode`` and ``pruning_mode``.
 
     Raises
     ------

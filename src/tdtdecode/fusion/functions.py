@@ -137,4 +137,5 @@ class ScoringFunction:
         except numba.core.errors.NumbaError as error:
             raise InputError(f"Numba cannot compile the scoring function {self.name!r}: {error}") from error
         keep = (compiled_scores, compiled_advance)
-        return CompiledFunction(self, entries, compiled_scores.address, compiled_advance.address, keep)
+        addresses = int(compiled_scores.address or 0), int(compiled_advance.address or 0)
+        return CompiledFunction(self, entries, *addresses, keep)

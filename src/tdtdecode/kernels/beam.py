@@ -246,8 +246,10 @@ class BeamSearch:
         """End the chunk: the beams to go on from, and the slots of their predictor states, one stream after another."""
         states, slots = [], [np.empty(0, np.intp)]
         for row in self._all():
-            *arrays, used = self.engine.close(row)
-            states.append(BeamState(*arrays, states=len(used)))
+            scores, prefixes, numbers, records, logprobs, fusion, first_frame, used = self.engine.close(row)
+            states.append(
+                BeamState(scores, prefixes, numbers, records, logprobs, fusion, first_frame, states=len(used))
+            )
             slots.append(row * self.slots_per_row + used)
         return states, np.concatenate(slots)
 

@@ -25,8 +25,8 @@ HYPOTHESIS = np.dtype(
     + [(name, "i4") for name in ("frame", "symbols", "length", "record", "slot", "parent", "token", "place")]
 )
 """`score`: log of the total probability of the alignments merged here, steered; `best`: that of the best of them, which
-the records tell; `prefix`: a hash of the tokens. `slot`: where the predictor's state after these tokens lies, or -1 where
-it is not yet computed, from that in `parent` by the last `token`. `place`: of the ranked row, or -1."""
+the records tell; `prefix`: a hash of the tokens. `slot`: where the predictor's state after these tokens lies, or -1
+where it is not yet computed, from that in `parent` by the last `token`. `place`: of the ranked row, or -1."""
 RECORD = np.dtype(
     [(name, "i4") for name in ("previous", "token", "frame", "duration")]
     + [(name, "f4") for name in ("token_logprob", "duration_logprob", "statistic")]
@@ -36,8 +36,8 @@ RANKED = np.dtype(
     [("count", "i4"), ("largest_index", "i4"), ("longest", "i4")]
     + [(name, "f4") for name in ("largest", "blank_logit", "blank_logprob", "statistic")]
 )
-"""What a search reads of a row beside its best tokens: how many these are, the largest token logit without any bonus and
-its index (-1: none), the index of the largest duration entry, blank, and the sum behind a confidence measure."""
+"""What a search reads of a row beside its best tokens: how many these are, the largest token logit without any bonus
+and its index (-1: none), the index of the largest duration entry, blank, and the sum behind a confidence measure."""
 ENTRY = np.dtype(
     [("score", "f8"), ("best", "f8"), ("prefix", "u8")]
     + [(name, "i4") for name in ("frame", "symbols", "length")]

@@ -78,12 +78,11 @@ class BeamEngine:
         beam = self._beams[row]
         beam.count, beam.recorded, beam.first_frame = len(state.prefixes), state.records.shape[1], state.first_frame
         beam.grow(beam.recorded)
-        for names, columns in ((_SCORES, state.scores), (("prefix",), state.prefixes[None]), (_NUMBERS, state.numbers)):
-            for name, column in zip(names, columns):
-                beam.hypotheses[name][: beam.count] = column
-        for names, columns in ((_RECORDED, state.records), (_LOGPROBS, state.logprobs)):
-            for name, column in zip(names, columns):
-                beam.records[name][: beam.recorded] = column
+        hypotheses = dict(zip((*_SCORES, "prefix", *_NUMBERS), (*state.scores, state.prefixes, *state.numbers)))
+        for name, column in hypotheses.items():
+            beam.hypotheses[name][: beam.count] = column
+        for name, column in zip((*_RECORDED, *_LOGPROBS), (*state.records, *state.logprobs)):
+            beam.records[name][: beam.recorded] = column
         beam.fusion_states = state.fusion
 
     def open(self, lengths: np.ndarray) -> None:

@@ -33,7 +33,7 @@ class Workspace(Protocol):
     """
 
     def joint(self, slots: np.ndarray, rows: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        """Joint rows float32 [N, V + 1 + D], contiguous, of the states in int32 [N] slots with frames of int32 [N] rows.
+        """Joint rows float32 [N, V + 1 + D], contiguous: int32 [N] slots of states, with frames of int32 [N] rows.
 
         Valid until the next call.
         """
@@ -75,4 +75,4 @@ class Network(Protocol):
         """The compiled whole for these kernels; None where they drive the network step by step."""
 
     def workspace(self, frames: np.ndarray, state: Any) -> Workspace:
-        """A workspace for ``frames`` [B, T, E] of ``frame_dtype``, contiguous, with the rows of the state in its slots."""
+        """A workspace for ``frames`` [B, T, E] of ``frame_dtype``, contiguous; its slots hold the rows of the state."""

@@ -22,3 +22,16 @@ class CompiledNetwork:
         blank_penalty: float,
         threads: int,
     ) -> tuple[np.ndarray, np.ndarray]: ...
+    def beam(
+        self,
+        address: int,
+        rows: list[np.ndarray],
+        order: np.ndarray,
+        lengths: np.ndarray,
+        places: np.ndarray,
+        prediction: np.ndarray,
+        hidden: np.ndarray,
+        cell: np.ndarray,
+        threads: int,
+        keep: bool,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None: ...

@@ -133,6 +133,7 @@ class FusedProgram:
             )  # fmt: skip
             if done is None:
                 search.engine.raise_failure()
+        assert done is not None
         prediction, hidden, cell = done
         return array_state(prediction, (hidden, cell))
 

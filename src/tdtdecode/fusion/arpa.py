@@ -1,0 +1,296 @@
+"""ARPA files read, and compiled to automata.
+
+The format is that of the manual page ngram-format(5) of SRILM. Log10 becomes the natural logarithm.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from ..errors import InputError
+from .automaton import Automaton
+
+MAX_ORDER = 32
+_LN10 = math.log(10)
+_COUNT = re.compile(r"ngram\s+(\d+)\s*=\s*(\d+)\s*")
+_BEGIN, _END, _UNKNOWN = "<s>", "</s>", "<unk>"
+
+
+@dataclass
+class _Order:
+    """The n-grams of one length: int32 [m, n] words, float32 [m] log-probabilities and back-off weights."""
+
+    words: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    backoffs: list[float] = field(default_factory=list)
+
+    def arrays(self, order: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        words = np.array(self.words, np.int64).reshape(-1, order)
+        return words, np.array(self.logprobs, np.float32), np.array(self.backoffs, np.float32)
+
+
+class _Reader:
+    """Reads a file line by line and knows where it is."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.number = 0
+
+    def lines(self) -> Iterator[str]:
+        try:
+            with open(self.path, encoding="utf-8", newline="\n") as file:
+                for line in file:
+                    self.number += 1
+                    yield line.rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            self.number += 1
+            self.fail(f"is not UTF-8 text ({error.reason})")
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read ({error.strerror or error})") from error
+
+    def fail(self, problem: str) -> NoReturn:
+        raise InputError(f"{self.path}, line {self.number}: {problem}")
+
+
+def read_arpa(path: Path, ids: Mapping[str, int], blank: int, entries: int) -> Automaton:
+    """The automaton of an ARPA file over V tokens.
+
+    Parameters
+    ----------
+    ids:
+        The token id of each word; other words are passed over, but for ``<s>`` in contexts and ``<unk>``.
+    blank, entries:
+        Id of blank; V + 1.
+
+    Raises
+    ------
+    InputError
+        If the file is not a language model in ARPA format, or has none of the words; with the line.
+    """
+    reader = _Reader(path)
+    begin = entries  # ids that no token has
+    known = {word: token for word, token in ids.items() if word not in (_BEGIN, _END)} | {_BEGIN: begin}
+    lines = reader.lines()
+    counts = _read_counts(reader, lines)
+    unknown = -math.inf
+    orders: list[_Order] = []
+    for order, count in enumerate(counts, 1):
+        if order > 1:
+            _expect_header(reader, lines, order)
+        read, unknown_here = _read_section(reader, lines, order, len(counts), count, known)
+        orders.append(read)
+        if order == 1:
+            unknown = unknown_here
+    if next((line for line in lines if line.strip()), "").strip() != "\\end\\":
+        reader.fail(r"expected \end\ after the last n-gram: the file is cut off, or the counts at its head are wrong")
+    return _Compiler(path, entries, blank, begin, unknown).compile([o.arrays(n) for n, o in enumerate(orders, 1)])
+
+
+def _read_counts(reader: _Reader, lines: Iterator[str]) -> list[int]:
+    for line in lines:
+        if line.strip() == "\\data\\":
+            break
+    else:
+        raise InputError(rf"{reader.path}: has no \data\ section: not a language model in ARPA format")
+    counts: list[int] = []
+    for line in lines:
+        text = line.strip()
+        match = _COUNT.fullmatch(text)
+        if match:
+            if int(match[1]) != len(counts) + 1:
+                reader.fail(f"expected the count of {len(counts) + 1}-grams, got {text!r}")
+            counts.append(int(match[2]))
+            if len(counts) > MAX_ORDER:
+                reader.fail(f"n-grams longer than {MAX_ORDER} are not supported")
+        elif text == "\\1-grams:" and counts:
+            return counts
+        elif text:
+            reader.fail(rf"expected 'ngram 1=...' or \1-grams:, got {text[:40]!r}")
+    raise InputError(rf"{reader.path}: ends before \1-grams:")
+
+
+def _expect_header(reader: _Reader, lines: Iterator[str], order: int) -> None:
+    text = next((line.strip() for line in lines if line.strip()), "the end of the file")
+    if text != f"\\{order}-grams:":
+        reader.fail(rf"expected \{order}-grams:, got {text[:40]!r}: there are more n-grams than the head of the file counts"
+                    if not text.startswith("\\") else rf"expected \{order}-grams:, got {text[:40]!r}")  # fmt: skip
+
+
+def _read_section(
+    reader: _Reader, lines: Iterator[str], order: int, orders: int, count: int, known: Mapping[str, int]
+) -> tuple[_Order, float]:
+    """The n-grams of a section whose words are all known, and <unk>'s log-probability where there is one."""
+    found, unknown = _Order(), -math.inf
+    words, logprobs, backoffs = found.words, found.logprobs, found.backoffs
+    read = 0
+    # Not `split()`: other white space may be a token, as in units="nemo".
+    separator = re.compile("[ \t]+")
+    while read < count:
+        line = next(lines, None)
+        if line is None:
+            reader.fail(f"the file ends after {read} of {count} {order}-grams")
+        if not line.strip(" \t"):
+            continue
+        parts = separator.split(line.strip(" \t"))
+        if not order + 1 <= len(parts) <= order + 1 + (order < orders):
+            if line.startswith("\\"):
+                reader.fail(f"expected {count} {order}-grams, got {read} before {line.strip()!r}")
+            allowed = "and perhaps a back-off weight" if order < orders else "without a back-off weight"
+            reader.fail(f"expected a log-probability and {order} words, {allowed}, got {len(parts)} fields")
+        read += 1
+        try:
+            logprob = float(parts[0])
+            backoff = float(parts[order + 1]) if len(parts) > order + 1 else 0.0
+        except ValueError:
+            reader.fail(f"expected numbers before and after the words, got {line[:60]!r}")
+        if not logprob <= 0 or not abs(backoff) < math.inf:
+            reader.fail(f"expected a log10 probability of at most 0 and a finite back-off weight, got {line[:60]!r}")
+        try:
+            n_gram = [known[word] for word in parts[1 : order + 1]]
+        except KeyError:
+            if order == 1 and parts[1] == _UNKNOWN:
+                unknown = logprob * _LN10
+            continue
+        words += n_gram
+        logprobs.append(logprob * _LN10)
+        backoffs.append(backoff * _LN10)
+    return found, unknown
+
+
+class _Compiler:
+    """Makes states of contexts, and arcs of n-grams.
+
+    Nodes are the n-grams and all their prefixes; node 0 is the empty one, the root. A node is found by its key: its
+    parent, the node of all words but the last, and the last word in one number.
+    """
+
+    def __init__(self, path: Path, entries: int, blank: int, begin: int, unknown: float):
+        self._path, self._entries, self._blank = path, entries, blank
+        self._begin, self._unknown = begin, unknown
+        self._width = begin + 1
+        self._keys, self._nodes = np.empty(0, np.int64), np.empty(0, np.int64)  # by ascending key
+        self._key_of = [np.array([-1], np.int64)]
+        self._level = [np.zeros(1, np.int64)]
+        self._logprob, self._backoff = [np.zeros(1, np.float32)], [np.zeros(1, np.float32)]
+        self._count = 1
+
+    def compile(self, orders: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Automaton:
+        if not (orders[0][0] != self._begin).any():
+            raise InputError(
+                f"{self._path}: none of its words is a token of this model. units='pieces' expects tokens as they stand "
+                "in the model's token file, units='nemo' NeMo's characters"
+            )
+        for order, (words, logprobs, backoffs) in enumerate(orders, 1):
+            keys = self._contexts(words) * self._width + words[:, -1]
+            ascending, places = np.unique(keys, return_index=True)
+            if len(ascending) < len(keys):
+                raise InputError(f"{self._path}: a {order}-gram stands in its section twice")
+            self._add(ascending, order, logprobs[places], backoffs[places])
+        return self._automaton(len(orders))
+
+    def _contexts(self, words: np.ndarray) -> np.ndarray:
+        """The node of each n-gram's words but the last. Pruned models lack some: these are added, without a
+        log-probability."""
+        nodes = np.zeros(len(words), np.int64)
+        for place in range(words.shape[1] - 1):
+            keys = nodes * self._width + words[:, place]
+            missing = np.unique(keys[self._find(keys) < 0])
+            if len(missing):
+                self._add(missing, place + 1, np.full(len(missing), np.nan), np.zeros(len(missing)))
+            nodes = self._find(keys)
+        return nodes
+
+    def _add(self, keys: np.ndarray, level: int, logprobs: np.ndarray, backoffs: np.ndarray) -> None:
+        nodes = np.arange(self._count, self._count + len(keys))
+        self._count += len(keys)
+        self._key_of.append(keys)
+        self._level.append(np.full(len(keys), level))
+        self._logprob.append(logprobs.astype(np.float32))
+        self._backoff.append(backoffs.astype(np.float32))
+        keys, nodes = np.concatenate([self._keys, keys]), np.concatenate([self._nodes, nodes])
+        order = np.argsort(keys, kind="stable")
+        self._keys, self._nodes = keys[order], nodes[order]
+
+    def _find(self, keys: np.ndarray) -> np.ndarray:
+        """The nodes of keys; -1 where there is none."""
+        if not len(self._keys):
+            return np.full(len(keys), -1)
+        places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return np.where(self._keys[places] == keys, self._nodes[places], -1)
+
+    def _suffixes(self, parent: np.ndarray, word: np.ndarray, level: np.ndarray) -> np.ndarray:
+        """The longest proper suffix of each node that is a node."""
+        suffix = np.zeros(self._count, np.int64)
+        for current in range(2, int(level.max()) + 1):
+            nodes = np.flatnonzero(level == current)
+            shorter = suffix[parent[nodes]]
+            while len(nodes):
+                found = self._find(shorter * self._width + word[nodes])
+                done = (found >= 0) | (shorter == 0)
+                suffix[nodes[done]] = np.maximum(found[done], 0)
+                nodes, shorter = nodes[~done], suffix[shorter[~done]]
+        return suffix
+
+    def _automaton(self, orders: int) -> Automaton:
+        key, level, logprob, backoff = map(np.concatenate, (self._key_of, self._level, self._logprob, self._backoff))
+        parent, word = key // self._width, key % self._width
+        parent[0] = word[0] = 0
+        suffix = self._suffixes(parent, word, level)
+
+        # Tokens that the file does not know share <unk>'s probability.
+        has_unigram = np.zeros(self._entries, bool)
+        unigram = (level == 1) & ~np.isnan(logprob) & (word < self._entries)
+        has_unigram[word[unigram]] = has_unigram[self._blank] = True
+        unknown = np.flatnonzero(~has_unigram)
+        share = np.float32(self._unknown - math.log(max(len(unknown), 1)))
+
+        # A context that the file lacks has the probability that backing off gives it.
+        for node in np.flatnonzero(np.isnan(logprob)):
+            context, total = parent[node], np.float32(0)
+            while True:
+                if context == 0:
+                    found = self._find(np.array([word[node]]))[0]
+                    known = found >= 0 and found != node and not np.isnan(logprob[found])
+                    logprob[node] = total + (logprob[found] if known else share)
+                    break
+                total, context = total + backoff[context], suffix[context]
+                found = self._find(np.array([context * self._width + word[node]]))[0]
+                if context and found >= 0:
+                    logprob[node] = total + logprob[found]
+                    break
+
+        is_state = level < orders
+        is_state[0] = True
+        state = np.cumsum(is_state) - 1
+        while not is_state[suffix].all():
+            suffix = np.where(is_state[suffix], suffix, suffix[suffix])
+        arcs = np.flatnonzero((np.arange(self._count) > 0) & (word < self._entries))
+        left_out = np.setdiff1d(unknown, word[arcs[level[arcs] == 1]])
+        origin = np.concatenate([state[parent[arcs]], np.zeros(len(left_out), np.int64)])
+        token = np.concatenate([word[arcs], left_out])
+        weight = np.concatenate([logprob[arcs], np.full(len(left_out), share)])
+        target = np.concatenate([
+            state[np.where(is_state[arcs], arcs, suffix[arcs])], np.zeros(len(left_out), np.int64)
+        ])  # fmt: skip
+        order = np.lexsort((token, origin))
+        states = int(is_state.sum())
+        begin = self._find(np.array([self._begin]))[0]
+        start = state[begin] if begin >= 0 and is_state[begin] else 0
+        backoff[0] = 0
+        return Automaton(
+            first_arc=np.concatenate([[0], np.cumsum(np.bincount(origin, minlength=states))]).astype(np.int64),
+            arc_token=token[order].astype(np.int32),
+            arc_weight=weight[order].astype(np.float32),
+            arc_target=target[order].astype(np.int32),
+            backoff_state=state[suffix[is_state]].astype(np.int32),
+            backoff_weight=backoff[is_state].astype(np.float32),
+            final_weight=np.zeros(states, np.float32),
+            start=np.array([start], np.int32),
+        )
