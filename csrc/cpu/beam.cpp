@@ -15,9 +15,14 @@ int reach(const RowLayout& layout) {
 
 }  // namespace
 
-// On each frame that the time-synchronous search has before it stand at most `size` hypotheses.
-BeamSizes::BeamSizes(const BeamOptions& options, const RowLayout& layout)
-    : hypotheses(options.size * (options.strategy == Strategy::tsd ? reach(layout) + 1 : 1)), slots(2 * hypotheses) {}
+// On each frame that the time-synchronous search has before it stand at most `size` hypotheses, and none stands farther
+// away than one step leads. NeMo's search lets hypotheses fall behind as far as they like.
+BeamSizes::BeamSizes(const BeamOptions& options, const RowLayout& layout) {
+  const bool in_step = options.strategy == Strategy::tsd;
+  hypotheses = options.size * (in_step ? reach(layout) + 1 : 1);
+  slots = 2 * hypotheses;
+  spread = in_step ? reach(layout) + 1 : kNoIndex / 2;
+}
 
 Beam::Beam(const BeamOptions& options, const RowLayout& layout, const Fusions& fusions)
     : sizes(options, layout), options_(options), layout_(layout), fusions_(fusions) {}

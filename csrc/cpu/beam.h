@@ -57,6 +57,7 @@ struct BeamHypothesis {
 struct BeamSizes {
   int hypotheses;  // at most, alive at once
   int slots;       // of predictor states
+  int spread;      // most frames from the first of a hypothesis to the last of one
   BeamSizes(const BeamOptions& options, const RowLayout& layout);
 };
 

@@ -25,9 +25,10 @@ FusedBeam::FusedBeam(const Network& network, const InstructionSet& isa, BeamSear
   const int count = std::max(1, std::min(utterances.count, kHypothesesInFlight / size));
   places_.resize(count);
   slots_ = sizes.slots;
-  kept_frames_ = kProjectedAtOnce + 1;
-  for (int i = 0; i < network.layout.num_durations; ++i)
-    kept_frames_ = std::max(kept_frames_, network.layout.durations[i] + 1 + kProjectedAtOnce);
+  kept_frames_ = sizes.spread + kProjectedAtOnce;
+  int longest = 1;
+  for (int i = 0; i < utterances.count; ++i) longest = std::max(longest, utterances.lengths[i]);
+  kept_frames_ = std::min(kept_frames_, longest);
   const std::size_t states = static_cast<std::size_t>(count) * slots_;
   predictions_.resize(states * network.joint);
   hidden_.resize(states * network.num_layers * network.hidden);

@@ -26,9 +26,10 @@ class PhraseBoost:
 
     The phrases stand in a trie of tokens. The arc to a node at depth i, counted from 0, scores ``context_score`` for
     i = 0, else ``context_score * depth_scaling + ln(i + 1)``, times the phrase's own weight; where phrases share a node,
-    the largest counts. Whoever leaves a phrase half-way, or ends there, gives back what was got since the last phrase
-    that was complete, and goes on with the longest end of the tokens that begins a phrase (Aho and Corasick's
-    automaton, with the scores of NeMo's boosting tree). NeMo also takes back a complete phrase that begins a longer one.
+    the largest counts. Who leaves a phrase goes on from the longest end of its tokens that begins a phrase: with the
+    sum of that one's scores in place of its own where the phrase was half-matched, at no cost where it was complete.
+    (Aho and Corasick's automaton with the scores of NeMo's boosting tree.) A "tsd" beam takes back the scores of a
+    phrase that an utterance ends in the middle of.
 
     Parameters
     ----------
@@ -136,9 +137,11 @@ class PhraseBoost:
         for arcs in children:
             for token, after in arcs.items():
                 token_of[after] = token
-        fail, open_score = [0] * nodes, [0.0] * nodes  # what was got since the last complete phrase
+        fail, score = [0] * nodes, [0.0] * nodes
+        open_score = [0.0] * nodes  # got since the last complete phrase
         for node in sorted(range(1, nodes), key=depth.__getitem__):
             above = parent[node]
+            score[node] = score[above] + arc_score[node]
             open_score[node] = 0.0 if complete[node] else open_score[above] + arc_score[node]
             at = fail[above]
             while above and token_of[node] not in children[at] and at:
@@ -146,15 +149,15 @@ class PhraseBoost:
             fail[node] = children[at].get(token_of[node], 0) if above else 0
         arcs_of = [sorted(arcs.items()) for arcs in children]
         order = [after for arcs in arcs_of for _, after in arcs]
-        opened, failed = np.array(open_score), np.array(fail)
+        sums, failed = np.array(score), np.array(fail)
         return Automaton(
             first_arc=np.concatenate([[0], np.cumsum([len(arcs) for arcs in arcs_of])]).astype(np.int64),
             arc_token=np.array([token for arcs in arcs_of for token, _ in arcs], np.int32),
             arc_weight=np.array(arc_score, np.float32)[order],
             arc_target=np.array(order, np.int32),
             backoff_state=failed.astype(np.int32),
-            backoff_weight=(opened[failed] - opened).astype(np.float32),
-            final_weight=(-opened).astype(np.float32),
+            backoff_weight=np.where(complete, 0, sums[failed] - sums).astype(np.float32),
+            final_weight=-np.array(open_score, np.float32),
             start=np.zeros(1, np.int32),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import sys
 from types import ModuleType
 
 import numpy as np
@@ -99,6 +100,7 @@ def _compiled(source: ModuleType) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"{source.__name__}_compiled", source.__spec__.origin)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where Numba's cache looks for it
     module.kernel = njit(cache=True, nogil=True)  # type: ignore[attr-defined]
     spec.loader.exec_module(module)
     return module
