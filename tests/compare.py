@@ -52,7 +52,7 @@ class Trace:
                 self.steps.setdefault(int(queue[0, i]), []).append(step)
             return kernels.advance(queue, count, decisions, logprobs, *arguments)
 
-        return KernelSet(f"traced {kernels.name}", kernels.isa, decide, advance)
+        return KernelSet(f"traced {kernels.name}", kernels.isa, decide, advance, kernels.beam_engine)
 
 
 def traced_decode(decoder: Decoder, *arguments, **options):

@@ -65,6 +65,14 @@ def load_golden(name: str) -> Golden:
     return Golden(name, nemo, arrays["encoder_out"], arrays["lengths"])
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory):
+    """Compiled tables of the tests stay among the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TDTDECODE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session", params=sorted(path.name for path in GOLDEN.iterdir() if path.is_dir()))
 def golden(request) -> Golden:
     return load_golden(request.param)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 import tdtdecode as tdt
+from tdtdecode.fusion import NgramLM, PhraseBoost
 from tests.compare import check_same_hypotheses
+from tests.conftest import GOLDEN
 
 CAPS = [10, 3, 1]
 
@@ -85,3 +89,49 @@ def test_both_layouts_agree(golden, decoder_for):
         decoder_for(golden, name).decode(golden.encoder_out, golden.lengths) for name in ("split", "combined")
     )
     check_same_hypotheses(split, combined)
+
+
+def fusions(golden, names):
+    """The golden language model and phrases, as far as they are named: ``lm=WEIGHT``, ``boost=WEIGHT``."""
+    weights = dict(name.split("=") for name in names if "=" in name)
+    phrases = json.loads((GOLDEN / golden.name / "phrases.json").read_text())
+    made = []
+    if "lm" in weights:
+        made.append(NgramLM.from_arpa(GOLDEN / golden.name / "lm.arpa", float(weights["lm"]), units="nemo"))
+    if "boost" in weights:
+        scores = phrases["context_score"], phrases["depth_scaling"]
+        made.append(PhraseBoost(phrases["phrases"], float(weights["boost"]), *scores))
+    return made
+
+
+def test_fused_greedy_is_nemos(golden, layout, cell, decoder_for):
+    decoder = decoder_for(golden, layout, cell)
+    for name, expected in golden.nemo["greedy_fused"].items():
+        search = tdt.Greedy(fusion=fusions(golden, name.split(",")))
+        found = decoder.decode(golden.encoder_out, golden.lengths, search=search)
+        for row, nemo in zip(golden.rows, expected, strict=True):
+            assert found[row].tokens.tolist() == nemo["tokens"]
+            assert found[row].frames.tolist() == nemo["frames"]
+
+
+def test_malsd_is_nemos(golden, layout, cell, decoder_for):
+    decoder = decoder_for(golden, layout, cell)
+    recorded = golden.nemo["malsd"]
+    if not recorded:
+        assert golden.durations != list(range(len(golden.durations))), "NeMo's beam is right for this table"
+    for name, expected in recorded.items():
+        beam, *rest = name.split(",")
+        blank_mode, pruning_mode = rest[-2:] if rest else ("no_score", "late")
+        search = tdt.Beam(
+            strategy="malsd", size=int(beam.removeprefix("beam=")), fusion=fusions(golden, rest),
+            blank_mode=blank_mode, pruning_mode=pruning_mode,
+        )  # fmt: skip
+        found = decoder.decode(golden.encoder_out, golden.lengths, search=search)
+        for row, nemo in zip(golden.rows, expected, strict=True):
+            assert len(found[row].nbest) == len(nemo)
+            for hypothesis, entry in zip(found[row].nbest, nemo):
+                assert hypothesis.tokens.tolist() == entry["tokens"]
+                assert hypothesis.frames.tolist() == entry["frames"]
+                durations = entry["durations"] if golden.durations else [0] * len(hypothesis)
+                assert hypothesis.durations.tolist() == durations
+                assert hypothesis.score == pytest.approx(entry["score"], abs=1e-3)
