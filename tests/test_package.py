@@ -38,8 +38,8 @@ def test_all_names_exist():
     assert len(tdt.__all__) == len(set(tdt.__all__))
     for name in tdt.__all__:
         assert getattr(tdt, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'Beam'"):
-        tdt.Beam  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'Lattice'"):
+        tdt.Lattice  # noqa: B018
 
 
 def test_what_is_shipped():

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from . import kernels
 from .decoder import Decoder, DecoderState
+from .confidence import Confidence
 from .errors import (
     BundleError,
     DeviceError,
@@ -18,6 +19,7 @@ from .search import Beam, Greedy
 from .transducer import TransducerSpec
 
 if _TYPE_CHECKING:
+    from .fusion import NgramLM, PhraseBoost, ScoringFunction
     from .recognizer import Recognizer, load_model
 
 __version__ = "0.1.0"
@@ -26,6 +28,7 @@ __all__ = [
     "Beam",
     "BundleError",
     "CallableNetwork",
+    "Confidence",
     "Decoder",
     "DecoderState",
     "DeviceError",
@@ -33,7 +36,10 @@ __all__ = [
     "Hypothesis",
     "InputError",
     "MissingDependencyError",
+    "NgramLM",
+    "PhraseBoost",
     "Recognizer",
+    "ScoringFunction",
     "TdtDecodeError",
     "Transcript",
     "TransducerSpec",
@@ -50,4 +56,8 @@ def __getattr__(name: str) -> object:
         from . import recognizer
 
         return getattr(recognizer, name)
+    if name in ("NgramLM", "PhraseBoost", "ScoringFunction"):
+        from . import fusion
+
+        return getattr(fusion, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,7 +14,7 @@ from .arrays import encoder_rows, frames_first
 from .errors import DeviceError, InputError
 from .hypothesis import Hypothesis
 from .networks import Network, NetworkState, Workspace
-from .search import Beam, Greedy
+from .search import Beam, Greedy, for_rows
 from .transducer import TransducerSpec, as_integer
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .bundle import Bundle
     from .bundle.vocabulary import Vocabulary
-    from .kernels.beam import BeamState
+    from .kernels.beam import BeamState, BoundFusion
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +127,7 @@ class Decoder:
         self.search = _checked_search(search)
         self.kernels = kernel_sets.get(kernels)
         self.vocabulary = vocabulary
+        self._fusions = self._bound(self.search)
         self.program = network.program(self.kernels)
         self._start = network.start(_blank(spec))
 
@@ -287,9 +288,8 @@ class Decoder:
     def _beam_chunk(
         self, search: Any, rows: Any, lengths: np.ndarray, state: DecoderState, final: bool
     ) -> tuple[list[Hypothesis], DecoderState]:
-        from .fusion.binding import bound
-
-        fusions = bound(search.fusion, self.spec, self.vocabulary, len(lengths))
+        for_rows(search, range(len(lengths)), len(lengths))  # what is given by row is given for each
+        fusions = self._fusions if search is self.search else self._bound(search)
         beam = kernel_sets.BeamSearch(self.spec, search, lengths, self.kernels, fusions, state.beams)
         workspace = None
         if self.program is not None:
@@ -315,6 +315,13 @@ class Decoder:
         if self.vocabulary is None:
             raise InputError("this decoder has no vocabulary: it was not made from a bundle")
         return self.vocabulary.detokenize(tokens)
+
+    def _bound(self, search: Greedy | Beam) -> list[BoundFusion]:
+        if not search.fusion:
+            return []
+        from .fusion.binding import bound
+
+        return bound(search.fusion, self.spec, self.vocabulary)
 
     def _fresh(self, streams: int) -> DecoderState:
         none = np.zeros(streams, np.int32)

@@ -23,21 +23,28 @@ def to_txt(transcript: Transcript, recording: str) -> str:
 def to_json(transcript: Transcript, recording: str) -> str:
     """One JSON object on one line: recording, text, duration, words and tokens; times in seconds, tokens in frames.
 
-    A log-prob that is no finite number is null.
+    The next best hypotheses of a beam search follow as ``alternatives``, and all have a ``score`` then. A number that is
+    not finite is null.
     """
+    document = {"recording": recording, **_reading(transcript), "duration": round(transcript.duration, 3)}
+    if transcript.alternatives:
+        document["score"] = _score(transcript)
+        document["alternatives"] = [{**_reading(other), "score": _score(other)} for other in transcript.alternatives]
+    return json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _reading(transcript: Transcript) -> dict[str, object]:
     words = [
         {"text": word.text, "start": round(word.start, 3), "end": round(word.end, 3),
          "confidence": _finite(word.confidence)}
         for word in transcript.words
     ]
-    document = {
-        "recording": recording,
-        "text": transcript.text,
-        "duration": round(transcript.duration, 3),
-        "words": words,
-        "tokens": [] if transcript.hypothesis is None else _tokens(transcript.hypothesis),
-    }
-    return json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
+    tokens = [] if transcript.hypothesis is None else _tokens(transcript.hypothesis)
+    return {"text": transcript.text, "words": words, "tokens": tokens}
+
+
+def _score(transcript: Transcript) -> float | None:
+    return None if transcript.hypothesis is None else _finite(transcript.hypothesis.score)
 
 
 def to_srt(transcript: Transcript, recording: str) -> str:

@@ -26,7 +26,7 @@ class Hypothesis:
         Greedy search: sum of both log-probs over the emitted tokens. Beam search: the objective of its strategy, blanks
         and fusion included (see `Beam`), over the whole stream.
     token_confidence:
-        float32 [n], by the measure that the search was given; None without one.
+        float32 [n], 0 to 1, by the measure that the search was given (`Confidence`); None without one.
     alternatives:
         The next best hypotheses of a beam search, best first.
     """
@@ -51,7 +51,8 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Word:
-    """A word with its times in seconds and its confidence, the least probability among its tokens (0 to 1)."""
+    """A word with its times in seconds and its confidence (0 to 1): from those of its tokens, where the search computed
+    them (`Confidence`), else the least probability among its tokens."""
 
     text: str
     start: float
@@ -73,9 +74,12 @@ class Transcript:
         Length of the recording in seconds.
     hypothesis:
         The decoded tokens behind the text.
+    alternatives:
+        What the next best hypotheses of a beam search read, best first.
     """
 
     text: str
     words: list[Word] = field(default_factory=list)
     duration: float = 0.0
     hypothesis: Hypothesis | None = None
+    alternatives: list[Transcript] = field(default_factory=list)

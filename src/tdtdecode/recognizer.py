@@ -14,12 +14,13 @@ from .audio import FeatureExtractor, as_samples
 from .audio.features import HOP, SAMPLE_RATE
 from .audio.reading import Audio, audio_seconds
 from .bundle import Bundle, read_bundle
+from .confidence import Confidence
 from .decoder import Decoder
 from .encoder import Encoder
 from .errors import BundleError, DeviceError, InputError
 from .hub import find_model
 from .hypothesis import Hypothesis, Transcript
-from .search import Beam, Greedy
+from .search import Beam, Greedy, for_rows
 from .transducer import as_integer
 
 if TYPE_CHECKING:
@@ -190,7 +191,9 @@ class Recognizer:
         batch_size = as_integer("batch_size", batch_size, low=1)
         if on_error not in ("raise", "return"):
             raise InputError(f"on_error must be 'raise' or 'return', got {on_error!r}")
+        search = self.decoder.search if search is None else search
         recordings = audio if isinstance(audio, list) else [audio]
+        for_rows(search, range(len(recordings)), len(recordings))  # what does not fit is said before anything is done
         results: list[Transcript | Exception | None] = [None] * len(recordings)
         catch: tuple[type[Exception], ...] = (Exception,) if on_error == "return" else ()
 
@@ -208,9 +211,15 @@ class Recognizer:
                 except catch as error:
                     results[i] = error
             try:
-                transcripts: Sequence[Transcript | Exception] = self._transcribe(list(samples.values()), search)
+                transcripts: Sequence[Transcript | Exception] = self._transcribe(
+                    list(samples.values()), for_rows(search, list(samples), len(recordings))
+                )
             except catch as error:
-                transcripts = [self._alone(one, search) for one in samples.values()] if len(samples) > 1 else [error]
+                transcripts = (
+                    [self._alone(one, for_rows(search, [i], len(recordings))) for i, one in samples.items()]
+                    if len(samples) > 1
+                    else [error]
+                )
             for i, transcript in zip(samples, transcripts, strict=True):
                 results[i] = transcript
             if progress is not None:
@@ -226,23 +235,28 @@ class Recognizer:
             yield waiting[:rows]
             waiting = waiting[rows:]
 
-    def _alone(self, samples: np.ndarray, search: Greedy | Beam | None) -> Transcript | Exception:
+    def _alone(self, samples: np.ndarray, search: Greedy | Beam) -> Transcript | Exception:
         """One recording of a batch that failed: most likely not because of this one."""
         try:
             return self._transcribe([samples], search)[0]
         except Exception as error:
             return error
 
-    def _transcribe(self, recordings: list[np.ndarray], search: Greedy | Beam | None) -> list[Transcript]:
+    def _transcribe(self, recordings: list[np.ndarray], search: Greedy | Beam) -> list[Transcript]:
         """Transcribe one batch of recordings, float32 [n] each."""
         spoken = [i for i, samples in enumerate(recordings) if len(samples) >= HOP]
         hypotheses = [_nothing() for _ in recordings]
         if spoken:
             features, lengths = self._extract([recordings[i] for i in spoken])
             encoder_out, counts = self.encoder(self._fitted(features), lengths)
-            for i, hypothesis in zip(spoken, self.decoder.decode(encoder_out, counts, search), strict=True):
+            spoken_search = for_rows(search, spoken, len(recordings))
+            for i, hypothesis in zip(spoken, self.decoder.decode(encoder_out, counts, spoken_search), strict=True):
                 hypotheses[i] = hypothesis
-        return [self._transcript(h, len(samples)) for h, samples in zip(hypotheses, recordings, strict=True)]
+        confidence = search.confidence or Confidence()
+        return [
+            self._transcript(hypothesis, len(samples), confidence)
+            for hypothesis, samples in zip(hypotheses, recordings, strict=True)
+        ]
 
     def _fitted(self, features: np.ndarray) -> np.ndarray:
         """The features in a width that the encoder takes: NeMo's has a frame of padding, one too many at the limit."""
@@ -251,15 +265,16 @@ class Recognizer:
             features = np.pad(features, ((0, 0), (0, 0), (0, max(0, fixed - features.shape[2]))))
         return features[:, :, : self._max_input_frames]
 
-    def _transcript(self, hypothesis: Hypothesis, samples: int) -> Transcript:
+    def _transcript(self, hypothesis: Hypothesis, samples: int, confidence: Confidence) -> Transcript:
         duration = samples / SAMPLE_RATE
         vocabulary = self.bundle.vocabulary
         # The last duration is kept as predicted, even past the end of the recording; a word's time is not.
         words = [
             replace(word, end=max(word.start, min(word.end, duration)))
-            for word in vocabulary.words(hypothesis, self.bundle.frame_seconds)
+            for word in vocabulary.words(hypothesis, self.bundle.frame_seconds, confidence)
         ]
-        return Transcript(vocabulary.detokenize(hypothesis.tokens), words, duration, hypothesis)
+        alternatives = [self._transcript(other, samples, confidence) for other in hypothesis.alternatives]
+        return Transcript(vocabulary.detokenize(hypothesis.tokens), words, duration, hypothesis, alternatives)
 
 
 def _nothing() -> Hypothesis:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from numbers import Real
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, runtime_checkable
 
+from .confidence import Confidence
 from .errors import InputError
 from .transducer import as_integer
 
-if TYPE_CHECKING:
-    from .confidence import Confidence
+MAX_SYMBOLS = 2**31 - 1
+MAX_BEAM = 1024
+STRATEGIES = ("tsd", "malsd")
+BLANK_MODES = ("no_score", "lm_weighted_full")
+PRUNING_MODES = ("early", "late")
 
 
 class Fusion(Protocol):
@@ -23,11 +27,38 @@ class Fusion(Protocol):
         """What its scores, in nats, are multiplied with."""
 
 
-MAX_SYMBOLS = 2**31 - 1
-MAX_BEAM = 1024
-STRATEGIES = ("tsd", "malsd")
-BLANK_MODES = ("no_score", "lm_weighted_full")
-PRUNING_MODES = ("early", "late")
+@runtime_checkable
+class FusionByRow(Protocol):
+    """A fusion that may differ by row of a batch."""
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows it was made for; None: any, all alike."""
+
+    def select(self, rows: Sequence[int]) -> Fusion:
+        """That of some rows, in that order."""
+
+
+def for_rows(search: Greedy | Beam, rows: Sequence[int], batch: int) -> Greedy | Beam:
+    """The search for some rows of a batch of so many.
+
+    Raises
+    ------
+    InputError
+        If a fusion was made for another number of rows.
+    """
+    fusion = list(search.fusion)
+    for i, part in enumerate(fusion):
+        if isinstance(part, FusionByRow) and part.rows is not None:
+            check_rows(part.rows, batch)
+            fusion[i] = part.select(rows)
+    return replace(search, fusion=tuple(fusion)) if fusion != list(search.fusion) else search
+
+
+def check_rows(given: int, batch: int) -> None:
+    """InputError unless what is given by row is given for every row."""
+    if given != batch:
+        raise InputError(f"phrases are given for {given} rows, but there are {batch}")
 
 
 @dataclass(frozen=True)
@@ -156,5 +187,5 @@ def _check_common(search: Greedy | Beam) -> None:
     if not isinstance(fusion, Iterable) or any(not hasattr(part, "weight") for part in fusion):
         raise InputError(f"fusion must be a list of NgramLM, PhraseBoost and ScoringFunction, got {fusion!r}")
     object.__setattr__(search, "fusion", tuple(fusion))
-    if search.confidence is not None and not hasattr(search.confidence, "statistic"):
+    if search.confidence is not None and not isinstance(search.confidence, Confidence):
         raise InputError(f"confidence must be Confidence(...), got {search.confidence!r}")

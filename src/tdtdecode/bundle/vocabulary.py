@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ..confidence import Confidence
 from ..errors import InputError
 from ..hypothesis import Hypothesis, Word
 
@@ -66,8 +67,13 @@ class Vocabulary:
         """
         return "".join(segment.text for segment in self._segments(tokens)).lstrip(" ")
 
-    def words(self, hypothesis: Hypothesis, frame_seconds: float) -> list[Word]:
+    def words(
+        self, hypothesis: Hypothesis, frame_seconds: float, confidence: Confidence = Confidence()
+    ) -> list[Word]:
         """The words of a hypothesis, in order.
+
+        Where the hypothesis has `Hypothesis.token_confidence`, ``confidence`` says how a word's comes from its tokens';
+        else it is the least probability among them.
 
         A word begins at a piece that begins with a space and ends with the last duration of its last token
         (one frame at least). Where no piece of the vocabulary has a space, each piece is a word.
@@ -77,8 +83,12 @@ class Vocabulary:
         for text, first, last in self._spans(self._segments(hypothesis.tokens)):
             start = int(hypothesis.frames[first])
             end = int(hypothesis.frames[last]) + max(int(hypothesis.durations[last]), 1)
-            confidence = math.exp(min(float(np.min(hypothesis.token_logprobs[first:last + 1])), 0.0))
-            words.append(Word(text, start * frame_seconds, end * frame_seconds, confidence))
+            tokens = slice(first, last + 1)
+            if hypothesis.token_confidence is not None:
+                certainty = confidence.aggregate(hypothesis.token_confidence[tokens])
+            else:
+                certainty = math.exp(min(float(np.min(hypothesis.token_logprobs[tokens])), 0.0))
+            words.append(Word(text, start * frame_seconds, end * frame_seconds, certainty))
         return words
 
     @cached_property

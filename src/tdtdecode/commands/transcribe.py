@@ -16,6 +16,7 @@ from .status import DONE, SOME_FAILED
 if TYPE_CHECKING:
     from ..hypothesis import Transcript
     from ..recognizer import Recognizer
+    from ..search import Beam, Fusion, Greedy
 
 HELP = "Transcribe recordings. Text goes to stdout, one line per recording in order; messages go to stderr."
 
@@ -32,9 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="demo",
                         help="'demo', a model directory, or a Hugging Face hub id (default: demo)")
     parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="default: cpu")
-    parser.add_argument("--search", choices=("greedy",), default="greedy", help="default: greedy")
+    parser.add_argument("--search", choices=("greedy", "beam"), default="greedy", help="default: greedy")
     parser.add_argument("--max-symbols", type=_positive, default=10, metavar="N",
                         help="most tokens emitted at one frame (default: 10)")
+    parser.add_argument("--beam-size", type=_positive, metavar="N", help="hypotheses kept (default: 4)")
+    parser.add_argument("--nbest", type=_positive, metavar="N",
+                        help="hypotheses written, by --format json (default: 1)")
+    parser.add_argument("--lm", type=Path, metavar="ARPA", help="n-gram language model over the model's tokens")
+    parser.add_argument("--lm-weight", type=float, metavar="W", help="weight of its scores (default: 0.3)")
+    parser.add_argument("--lm-units", choices=("pieces", "nemo"), metavar="UNITS",
+                        help="what its words are: pieces, as in the token file (default), or nemo, NeMo's characters")
+    parser.add_argument("--phrases", type=Path, metavar="FILE",
+                        help="phrases to expect, one to a line; a tab and a number after one is its own weight")
+    parser.add_argument("--phrases-weight", type=float, metavar="W", help="weight of their scores (default: 0.6)")
     parser.add_argument("--format", choices=tuple(FORMATS), default="txt", help="default: txt")
     parser.add_argument("-o", dest="output", type=Path, metavar="DIR",
                         help="write one file per recording, NAME.FORMAT, into this folder instead of to stdout")
@@ -50,12 +61,60 @@ def run(arguments: argparse.Namespace) -> int:
     writer = _Writer(arguments.format, arguments.output, paths)
 
     from ..recognizer import load_model
-    from ..search import Greedy
 
-    search = Greedy(max_symbols=arguments.max_symbols)
+    search = _search(arguments)
     model = load_model(arguments.model, device=arguments.device, threads=arguments.threads, search=search)
     failed += _transcribe(model, paths, writer, arguments.batch_size)
     return SOME_FAILED if failed else DONE
+
+
+def _search(arguments: argparse.Namespace) -> Greedy | Beam:
+    """The search that the options describe."""
+    from ..search import Beam, Greedy
+
+    fusion: list[Fusion] = []
+    if arguments.lm is not None:
+        from ..fusion import NgramLM
+
+        weight = 0.3 if arguments.lm_weight is None else arguments.lm_weight
+        fusion.append(NgramLM.from_arpa(arguments.lm, weight, arguments.lm_units or "pieces"))
+    elif arguments.lm_weight is not None or arguments.lm_units is not None:
+        raise InputError("--lm-weight and --lm-units need a language model: --lm ARPA")
+    if arguments.phrases is not None:
+        from ..fusion import PhraseBoost
+
+        weight = 0.6 if arguments.phrases_weight is None else arguments.phrases_weight
+        fusion.append(PhraseBoost(_phrases(arguments.phrases), weight))
+    elif arguments.phrases_weight is not None:
+        raise InputError("--phrases-weight needs phrases: --phrases FILE")
+    if arguments.search == "greedy":
+        if arguments.beam_size is not None or arguments.nbest is not None:
+            raise InputError("--beam-size and --nbest need --search beam")
+        return Greedy(max_symbols=arguments.max_symbols, fusion=tuple(fusion))
+    if arguments.nbest is not None and arguments.nbest > 1 and arguments.format != "json":
+        raise InputError("--nbest needs --format json: the other formats have one text to a recording")
+    return Beam(
+        size=4 if arguments.beam_size is None else arguments.beam_size, nbest=arguments.nbest or 1,
+        max_symbols=arguments.max_symbols, fusion=tuple(fusion),
+    )  # fmt: skip
+
+
+def _phrases(path: Path) -> list[str | tuple[str, float]]:
+    """The phrases of a file, with their weights."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+    found: list[str | tuple[str, float]] = []
+    for number, line in enumerate(lines, 1):
+        phrase, tab, weight = line.partition("\t")
+        if not phrase.strip():
+            continue
+        try:
+            found.append((phrase, float(weight)) if tab else phrase)
+        except ValueError:
+            raise InputError(f"{path}, line {number}: expected a number after the tab, got {weight!r}") from None
+    return found
 
 
 def _recordings(inputs: list[Path]) -> tuple[list[Path], int]:

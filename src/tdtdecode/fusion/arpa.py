@@ -119,8 +119,8 @@ def _read_counts(reader: _Reader, lines: Iterator[str]) -> list[int]:
 def _expect_header(reader: _Reader, lines: Iterator[str], order: int) -> None:
     text = next((line.strip() for line in lines if line.strip()), "the end of the file")
     if text != f"\\{order}-grams:":
-        reader.fail(rf"expected \{order}-grams:, got {text[:40]!r}: there are more n-grams than the head of the file counts"
-                    if not text.startswith("\\") else rf"expected \{order}-grams:, got {text[:40]!r}")  # fmt: skip
+        more = "" if text.startswith("\\") else ": there are more n-grams than the head of the file counts"
+        reader.fail(rf"expected \{order}-grams:, got {text[:40]!r}{more}")
 
 
 def _read_section(
@@ -184,8 +184,8 @@ class _Compiler:
     def compile(self, orders: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Automaton:
         if not (orders[0][0] != self._begin).any():
             raise InputError(
-                f"{self._path}: none of its words is a token of this model. units='pieces' expects tokens as they stand "
-                "in the model's token file, units='nemo' NeMo's characters"
+                f"{self._path}: none of its words is a token of this model. units='pieces' expects tokens as they "
+                "stand in the model's token file, units='nemo' NeMo's characters"
             )
         for order, (words, logprobs, backoffs) in enumerate(orders, 1):
             keys = self._contexts(words) * self._width + words[:, -1]
@@ -239,7 +239,8 @@ class _Compiler:
         return suffix
 
     def _automaton(self, orders: int) -> Automaton:
-        key, level, logprob, backoff = map(np.concatenate, (self._key_of, self._level, self._logprob, self._backoff))
+        key, level = np.concatenate(self._key_of), np.concatenate(self._level)
+        logprob, backoff = np.concatenate(self._logprob), np.concatenate(self._backoff)
         parent, word = key // self._width, key % self._width
         parent[0] = word[0] = 0
         suffix = self._suffixes(parent, word, level)

@@ -104,7 +104,7 @@ class NgramLM:
             lambda: read_arpa(self.path, ids, blank, vocab_size + 1),
         )
         if self.weight < 0 and np.isinf(automaton.arc_weight).any():
-            raise InputError(f"{self.path}: a negative weight needs a model in which every token is possible: add <unk>")
+            raise InputError(f"{self.path}: a negative weight needs a model that makes every token possible: add <unk>")
         return automaton
 
 

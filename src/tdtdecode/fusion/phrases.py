@@ -25,17 +25,17 @@ class PhraseBoost:
     """Raises the scores of phrases, from their first token on.
 
     The phrases stand in a trie of tokens. The arc to a node at depth i, counted from 0, scores ``context_score`` for
-    i = 0, else ``context_score * depth_scaling + ln(i + 1)``, times the phrase's own weight; where phrases share a node,
-    the largest counts. Who leaves a phrase goes on from the longest end of its tokens that begins a phrase: with the
-    sum of that one's scores in place of its own where the phrase was half-matched, at no cost where it was complete.
-    (Aho and Corasick's automaton with the scores of NeMo's boosting tree.) A "tsd" beam takes back the scores of a
-    phrase that an utterance ends in the middle of.
+    i = 0, else ``context_score * depth_scaling + ln(i + 1)``, times the phrase's own weight; where phrases share a
+    node, the largest counts. Who leaves a phrase goes on from the longest end of its tokens that begins a phrase: with
+    the sum of that one's scores in place of its own where the phrase was half-matched, at no cost where it was
+    complete. (Aho and Corasick's automaton with the scores of NeMo's boosting tree.) A "tsd" beam takes back the scores
+    of a phrase that an utterance ends in the middle of.
 
     Parameters
     ----------
     phrases:
-        Each a text, or a sequence of token ids; or a tuple of one of these and a weight of its own. Text is split by the
-        model's vocabulary, in all ways with the fewest pieces or one more to a word, 16 at most.
+        Each a text, or a sequence of token ids; or a tuple of one of these and a weight of its own. Text is split by
+        the model's vocabulary, in all ways with the fewest pieces or one more to a word, 16 at most.
     weight:
         What all scores, in nats, are multiplied with.
     context_score, depth_scaling:
@@ -53,6 +53,7 @@ class PhraseBoost:
     depth_scaling: float = 2.0
     _lists: tuple[tuple[tuple[Phrase, float], ...], ...] = field(init=False, repr=False)
     _rows: tuple[int, ...] = field(init=False, repr=False)
+    _by_row: bool = field(default=False, init=False, repr=False)
     _automata: dict = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -70,26 +71,31 @@ class PhraseBoost:
         object.__setattr__(made, "phrases", tuple(lists))
         object.__setattr__(made, "_lists", tuple(distinct))
         object.__setattr__(made, "_rows", tuple(rows))
+        object.__setattr__(made, "_by_row", True)
         return made
 
     def _take(self, lists: Sequence[Any], rows: Sequence[int]) -> None:
         object.__setattr__(self, "weight", as_weight(self.weight))
         for name in ("context_score", "depth_scaling"):
             value = getattr(self, name)
-            if not isinstance(value, Real) or not 0 < value < math.inf:
+            if not isinstance(value, Real) or not 0 < float(value) < math.inf:
                 raise InputError(f"{name} must be a positive number, got {value!r}")
             object.__setattr__(self, name, float(value))
         object.__setattr__(self, "_lists", tuple(_checked(phrases) for phrases in lists))
         object.__setattr__(self, "_rows", tuple(rows))
 
+    @property
+    def rows(self) -> int | None:
+        """How many rows there are lists for; None: one list for all."""
+        return len(self._rows) if self._by_row else None
+
     def select(self, rows: Sequence[int]) -> PhraseBoost:
-        """The boost for some rows of a batch, in that order; the same object where all rows share their phrases."""
-        if len(self._lists) == 1 and len(self._rows) == 1:
-            return self
+        """The boost for some rows of a batch, in that order."""
         made = PhraseBoost((), self.weight, self.context_score, self.depth_scaling)
         object.__setattr__(made, "phrases", tuple(self.phrases[i] for i in rows))
         object.__setattr__(made, "_lists", self._lists)
         object.__setattr__(made, "_rows", tuple(self._rows[i] for i in rows))
+        object.__setattr__(made, "_by_row", True)
         object.__setattr__(made, "_automata", self._automata)
         object.__setattr__(made, "_lock", self._lock)
         return made
@@ -173,7 +179,7 @@ def _checked(phrases: Any) -> tuple[tuple[Phrase, float], ...]:
             isinstance(entry[0], str) or not isinstance(entry[0], Real)
         ):
             phrase, weight = entry
-            if not isinstance(weight, Real) or not 0 < weight < math.inf:
+            if not isinstance(weight, Real) or not 0 < float(weight) < math.inf:
                 raise InputError(f"the weight of the phrase {phrase!r} must be a positive number, got {weight!r}")
         if not isinstance(phrase, str):
             if not isinstance(phrase, Iterable):
@@ -192,7 +198,7 @@ def _token_lists(phrase: Phrase, vocab_size: int, blank: int, speller: Speller |
         return speller.spellings(phrase)
     for token in phrase:
         if token > vocab_size or token == blank:
-            raise InputError(f"the phrase {phrase!r} has token {token}; tokens are 0 to {vocab_size}, blank {blank} aside")
+            raise InputError(f"the phrase {phrase!r} has token {token}: there are 0 to {vocab_size}, but blank, {blank}")
     return [phrase]
 
 

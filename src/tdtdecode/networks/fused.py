@@ -127,9 +127,10 @@ class FusedProgram:
         self._check(rows)
         order = np.argsort(-search.lengths, kind="stable").astype(np.int32)
         with search.naming_failures():
+            prediction, hidden, cell = map(np.ascontiguousarray, state.arrays)
             done = self._compiled.beam(
                 search.engine.address, rows, order, search.lengths, places.astype(np.int64),
-                *map(np.ascontiguousarray, state.arrays), self._threads, not final,
+                prediction, hidden, cell, self._threads, not final,
             )  # fmt: skip
             if done is None:
                 search.engine.raise_failure()
