@@ -167,7 +167,7 @@ def test_a_result_that_cannot_be_written(transcribe, recordings, tmp_path):
 @pytest.mark.parametrize(("arguments", "message"), [
     ([], "AUDIO"),
     (["--format", "doc", "a.wav"], "doc"),
-    (["--search", "beam", "a.wav"], "beam"),
+    (["--search", "viterbi", "a.wav"], "viterbi"),
     (["--device", "tpu", "a.wav"], "tpu"),
     (["--device", "cuda", "a.wav"], "not available in this version"),
     (["--batch-size", "0", "a.wav"], "positive integer"),

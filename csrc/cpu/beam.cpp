@@ -173,7 +173,7 @@ void Beam::advance_greedy() {
   const Best winner = better(row.largest, blank);
   const bool is_blank = winner.index == kNoIndex || winner.index == layout_.blank;
   const double logprob = is_blank ? row.blank_logprob : row.token_logprobs[0] + bonus(0, row.tokens[0]);
-  entries_.push_back(extended(0, is_blank ? kBlank : 0, logprob, row.longest));
+  entries_.push_back(extended(0, is_blank ? kBlank : 0, logprob + duration_logprob(row, row.longest), row.longest));
 }
 
 // Everything on the earliest frame is extended in every way that could matter. What stands at the same place with the
@@ -191,10 +191,12 @@ void Beam::advance_tsd() {
     const RankedRow& row = row_of(i);
     for (int rank = 0; rank < row.count; ++rank) {
       const double logprob = row.token_logprobs[rank] + bonus(i, row.tokens[rank]);
-      for (int index = 0; index < durations(); ++index) merge(extended(i, rank, logprob, index));
+      for (int index = 0; index < durations(); ++index)
+        merge(extended(i, rank, logprob + duration_logprob(row, index), index));
     }
+    const double blank = row.blank_logprob - static_cast<double>(options_.blank_penalty);
     for (int index = 0; index < durations(); ++index)
-      merge(extended(i, kBlank, row.blank_logprob - static_cast<double>(options_.blank_penalty), index));
+      merge(extended(i, kBlank, blank + duration_logprob(row, index), index));
   }
   prune();
 }
@@ -243,16 +245,13 @@ void Beam::advance_malsd() {
       return a.score > b.score || (a.score == b.score && a.order < b.order);
     });
     if (hypotheses[i].symbols >= options_.max_symbols) {
-      const double forced = options_.prune_early ? blank : steered_blank;
-      Entry entry = extended(i, kBlank, forced, pairs_[0].duration);
-      entry.score = entry.best = hypotheses[i].score + forced + duration_logprob(row, row.longest);
-      entries_.push_back(entry);
+      const double forced = (options_.prune_early ? blank : steered_blank) + duration_logprob(row, row.longest);
+      entries_.push_back(extended(i, kBlank, forced, pairs_[0].duration));
       continue;
     }
     for (std::size_t pair = 0; pair < kept_pairs; ++pair) {
       const bool is_blank = pairs_[pair].rank == kBlank;
-      Entry entry = extended(i, pairs_[pair].rank,
-                             pairs_[pair].score - duration_logprob(row, pairs_[pair].duration), pairs_[pair].duration);
+      Entry entry = extended(i, pairs_[pair].rank, pairs_[pair].score, pairs_[pair].duration);
       // The cap acts on the next step, by a forced blank.
       const int duration = frames(pairs_[pair].duration);
       entry.frame = hypotheses[i].frame + (is_blank ? std::max(duration, 1) : duration);
@@ -283,10 +282,9 @@ Beam::Entry Beam::kept(std::int32_t hypothesis) const {
   return {h.score, h.best, h.prefix, h.frame, h.symbols, h.length, hypothesis, kKept, hypothesis, kKept, 0};
 }
 
-// A hypothesis with one more step; `score` is that of its token or blank, `duration` an index.
-Beam::Entry Beam::extended(std::int32_t hypothesis, std::int32_t rank, double score, int duration) const {
+// A hypothesis with one more step, whose score is `step`; `duration` is an index.
+Beam::Entry Beam::extended(std::int32_t hypothesis, std::int32_t rank, double step, int duration) const {
   const BeamHypothesis& h = hypotheses[hypothesis];
-  const double step = score + duration_logprob(row_of(hypothesis), duration);
   const Position at = advanced({h.frame, h.symbols}, rank == kBlank, frames(duration), options_.max_symbols);
   const bool emits = rank >= 0;
   return {h.score + step,

@@ -135,7 +135,7 @@ class Beam {
   bool score_fusions(std::int32_t slot);
 
   Entry kept(std::int32_t hypothesis) const;
-  Entry extended(std::int32_t hypothesis, std::int32_t rank, double score, int duration) const;
+  Entry extended(std::int32_t hypothesis, std::int32_t rank, double step, int duration) const;
   void merge(const Entry& entry);
   void prune();
   void commit();

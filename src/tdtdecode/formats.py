@@ -23,8 +23,8 @@ def to_txt(transcript: Transcript, recording: str) -> str:
 def to_json(transcript: Transcript, recording: str) -> str:
     """One JSON object on one line: recording, text, duration, words and tokens; times in seconds, tokens in frames.
 
-    The next best hypotheses of a beam search follow as ``alternatives``, and all have a ``score`` then. A number that is
-    not finite is null.
+    The next best hypotheses of a beam search follow as ``alternatives``, and all have a ``score`` then. A number that
+    is not finite is null.
     """
     document = {"recording": recording, **_reading(transcript), "duration": round(transcript.duration, 3)}
     if transcript.alternatives:

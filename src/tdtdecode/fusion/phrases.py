@@ -198,7 +198,7 @@ def _token_lists(phrase: Phrase, vocab_size: int, blank: int, speller: Speller |
         return speller.spellings(phrase)
     for token in phrase:
         if token > vocab_size or token == blank:
-            raise InputError(f"the phrase {phrase!r} has token {token}: there are 0 to {vocab_size}, but blank, {blank}")
+            raise InputError(f"the phrase {phrase!r} has token {token}: tokens are 0 to {vocab_size}, but {blank}")
     return [phrase]
 
 

@@ -81,6 +81,7 @@ class BeamEngine:
         hypotheses = dict(zip((*_SCORES, "prefix", *_NUMBERS), (*state.scores, state.prefixes, *state.numbers)))
         for name, column in hypotheses.items():
             beam.hypotheses[name][: beam.count] = column
+        beam.hypotheses["place"] = -1
         for name, column in zip((*_RECORDED, *_LOGPROBS), (*state.records, *state.logprobs)):
             beam.records[name][: beam.recorded] = column
         beam.fusion_states = state.fusion
