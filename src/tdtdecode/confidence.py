@@ -45,7 +45,8 @@ class Confidence:
     renyi     1 + log2 Q / ((a-1) log2 v)              (Q^(1/(a-1)) v - 1) / (v - 1)
     ========  =======================================  ======================================================
 
-    At a = 1 the last three are Shannon's: 1 + H / ln v and (v e^H - 1) / (v - 1), H = sum p ln p.
+    At a = 1 the last three are Shannon's: 1 + H / ln v and (v e^H - 1) / (v - 1), H = sum p ln p. What leaves the range
+    from 0 to 1, as some do above a = 1, is clipped.
 
     Parameters
     ----------
