@@ -1,4 +1,4 @@
-"""NeMo's own predictor, joint and batched greedy search with given weights; needs torch and nemo_toolkit[asr]."""
+"""NeMo's own predictor, joint and batched searches with given weights; needs torch and nemo_toolkit[asr]."""
 
 from __future__ import annotations
 
@@ -24,6 +24,32 @@ def nemo_greedy(weights: Weights, max_symbols: int = 10):
                 encoder_output=torch.from_numpy(encoder_out), encoded_lengths=torch.from_numpy(np.asarray(lengths))
             )
         return hypotheses
+
+    return decode
+
+
+def nemo_malsd(weights: Weights, size: int, max_symbols: int = 10):
+    """``decode(encoder_out [B, E, T], lengths [B])``: NeMo's batched beam search; its n-best lists.
+
+    Its duration table must be 0, 1, ...: NeMo takes a duration's index for its value there.
+    """
+    import torch
+    from nemo.collections.asr.parts.submodules.tdt_beam_decoding import BeamBatchedTDTInfer
+
+    decoder, joint = nemo_modules(weights)
+    assert weights.durations == tuple(range(len(weights.durations)))
+    beam = BeamBatchedTDTInfer(
+        decoder, joint, durations=list(weights.durations), blank_index=weights.blank, beam_size=size,
+        search_type="malsd_batch", max_symbols_per_step=max_symbols, allow_cuda_graphs=False,
+        return_best_hypothesis=False,
+    )  # fmt: skip
+
+    def decode(encoder_out: np.ndarray, lengths: np.ndarray) -> list:
+        with torch.inference_mode():
+            (nbest,) = beam(
+                encoder_output=torch.from_numpy(encoder_out), encoded_lengths=torch.from_numpy(np.asarray(lengths))
+            )
+        return [entry.n_best_hypotheses for entry in nbest]
 
     return decode
 

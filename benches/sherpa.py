@@ -14,8 +14,11 @@ from .random_weights import Weights
 MEL_BINS, RATE, FEATURE_FRAME = 80, 16000, 160
 
 
-def sherpa_greedy(directory: Path, weights: Weights, encoder_out: np.ndarray, threads: int):
-    """``decode()``: one utterance [E, T] through sherpa-onnx's greedy search; its token strings.
+def sherpa_decoder(
+    directory: Path, weights: Weights, encoder_out: np.ndarray, threads: int, beam: int | None = None, batch: int = 1
+):
+    """``decode()``: one utterance [E, T], ``batch`` times over, through sherpa-onnx's greedy search, or through its
+    modified beam search with so many paths; the token strings of each.
 
     It computes features of a moment of silence, which the encoder leaves unread: decoding one frame of encoder output
     takes that time and little else, to be subtracted.
@@ -28,25 +31,30 @@ def sherpa_greedy(directory: Path, weights: Weights, encoder_out: np.ndarray, th
         tokens=str(directory / "tokens.txt"),
         model_type="nemo_transducer",
         num_threads=threads,
+        decoding_method="greedy_search" if beam is None else "modified_beam_search",
+        max_active_paths=beam or 1,
     )
     silence = np.zeros(8 * FEATURE_FRAME, np.float32)
 
-    def decode() -> list[str]:
-        stream = recognizer.create_stream()
-        stream.accept_waveform(RATE, silence)
-        recognizer.decode_stream(stream)
-        return stream.result.tokens
+    def decode() -> list[list[str]]:
+        streams = [recognizer.create_stream() for _ in range(batch)]
+        for stream in streams:
+            stream.accept_waveform(RATE, silence)
+        recognizer.decode_streams(streams)
+        return [stream.result.tokens for stream in streams]
 
     return decode
 
 
 def constant_encoder(encoder_out: np.ndarray) -> onnx.ModelProto:
-    """Whatever features come, the given encoder output [E, T]."""
+    """Whatever features come, the given encoder output [E, T] for each row of the batch."""
     size, frames = encoder_out.shape
     graph = helper.make_graph(
         [
-            helper.make_node("Identity", ["held"], ["outputs"]),
-            helper.make_node("Identity", ["held_length"], ["encoded_lengths"]),
+            helper.make_node("Shape", ["length"], ["batch"]),
+            helper.make_node("Concat", ["batch", "one", "one"], ["repeats"], axis=0),
+            helper.make_node("Tile", ["held", "repeats"], ["outputs"]),
+            helper.make_node("Tile", ["held_length", "batch"], ["encoded_lengths"]),
         ],
         "main_graph",
         [
@@ -54,12 +62,13 @@ def constant_encoder(encoder_out: np.ndarray) -> onnx.ModelProto:
             helper.make_tensor_value_info("length", onnx.TensorProto.INT64, ["B"]),
         ],
         [
-            helper.make_tensor_value_info("outputs", onnx.TensorProto.FLOAT, [1, size, frames]),
-            helper.make_tensor_value_info("encoded_lengths", onnx.TensorProto.INT64, [1]),
+            helper.make_tensor_value_info("outputs", onnx.TensorProto.FLOAT, ["B", size, frames]),
+            helper.make_tensor_value_info("encoded_lengths", onnx.TensorProto.INT64, ["B"]),
         ],
         [
             numpy_helper.from_array(np.ascontiguousarray(encoder_out[None]), "held"),
             numpy_helper.from_array(np.array([frames], np.int64), "held_length"),
+            numpy_helper.from_array(np.ones(1, np.int64), "one"),
         ],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

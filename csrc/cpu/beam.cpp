@@ -78,7 +78,7 @@ bool Beam::score_fusions(std::int32_t slot) {
                         bonus_.data() + static_cast<std::size_t>(slot) * fusions_.entries, scratch_.data(), &failure);
 }
 
-bool Beam::request(bool ahead) {
+bool Beam::request() {
   predictions_.clear();
   scorings_.clear();
   Position at;
@@ -93,9 +93,6 @@ bool Beam::request(bool ahead) {
   }
   for (BeamHypothesis& hypothesis : hypotheses) {
     if (hypothesis.place >= 0 || !inside(hypothesis)) continue;
-    if (!ahead && options_.strategy == Strategy::tsd &&
-        (hypothesis.frame != at.frame || hypothesis.symbols != at.symbols))
-      continue;
     if (hypothesis.slot < 0 && !find_slot(&hypothesis)) return false;
     hypothesis.place =
         static_cast<std::int32_t>(std::find(place_used_.begin(), place_used_.end(), 0) - place_used_.begin());

@@ -80,9 +80,9 @@ class Beam {
   bool open(int length);
 
   // Goes as far as the answers allow, then lists what is wanted next: predictor steps, and after them joint rows;
-  // none once all hypotheses are past the end. With `ahead`, rows are asked for as soon as a hypothesis exists, without,
-  // only where the search cannot go on: results do not depend on it. False: a user's function failed.
-  bool request(bool ahead);
+  // none once all hypotheses are past the end. Rows are asked for as soon as a hypothesis exists: some are never read,
+  // but there are fewer steps, and these cost more. False: a user's function failed.
+  bool request();
   const std::vector<Prediction>& predictions() const { return predictions_; }
   const std::vector<Scoring>& scorings() const { return scorings_; }
   // Answers one scoring.

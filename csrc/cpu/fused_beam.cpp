@@ -12,8 +12,6 @@ constexpr int kHypothesesInFlight = 64;
 constexpr int kRowsAtOnce = 64;
 // Encoder frames are projected at least so many at a time: reading the weights for a few costs as much.
 constexpr int kProjectedAtOnce = 12;
-// Up to so many hypotheses, a pass of memory costs more than rows that are never read.
-constexpr int kAheadHypotheses = 8;
 
 }  // namespace
 
@@ -88,20 +86,19 @@ void FusedBeam::in_blocks(std::size_t count, Block block) {
 
 // Lets finished utterances go and new ones in.
 void FusedBeam::plan() {
-  int hypotheses = 0;
+  bool busy = false;
   try {
     for (Place& place : places_) {
       if (place.utterance >= 0 && beam(place).scorings().empty()) release(place);
       if (place.utterance < 0 && next_ < utterances_.count) admit(place, utterances_.order[next_++]);
-      if (place.utterance >= 0) hypotheses += search_->options.size;
+      busy |= place.utterance >= 0;
     }
   } catch (...) {
     failure_ = std::current_exception();
     done_ = true;
     return;
   }
-  done_ = hypotheses == 0;
-  ahead_ = hypotheses <= kAheadHypotheses;
+  done_ = !busy;
 }
 
 void FusedBeam::admit(Place& place, int utterance) {
@@ -150,7 +147,7 @@ void FusedBeam::request(int thread) {
     try {
       if (place.fresh && !beam(place).open(utterances_.lengths[place.utterance])) failed_ = true;
       place.fresh = false;
-      if (!failed_ && !beam(place).request(ahead_)) failed_ = true;
+      if (!failed_ && !beam(place).request()) failed_ = true;
     } catch (...) {  // the other threads must not wait for ever
       if (!failure_taken_.test_and_set()) failure_ = std::current_exception();
       failed_ = true;

@@ -113,7 +113,7 @@ class FusedBeam {
 
   // The pass, written by thread 0 and read by all.
   int next_ = 0;
-  bool done_ = false, ahead_ = false;
+  bool done_ = false;
   std::vector<Step> steps_;
   std::vector<Row> rows_;
   std::vector<Frame> missing_;

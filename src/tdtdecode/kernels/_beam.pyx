@@ -100,7 +100,7 @@ cdef extern from "beam.h" namespace "tdt::cpu":
         Beam(const BeamOptions&, const RowLayout&, const Fusions&) except +
         void start(const int64_t*) except +
         bint open(int) except + nogil
-        bint request(bint) except + nogil
+        bint request() except + nogil
         const vector[Prediction]& predictions() nogil
         const vector[Scoring]& scorings() nogil
         void rank(const Scoring&, const float*, RankRow) noexcept nogil
@@ -251,7 +251,7 @@ cdef class BeamEngine:
         if not good:
             self._raise(row)
 
-    def request(self, bint ahead):
+    def request(self):
         cdef Py_ssize_t row, i, count = <Py_ssize_t>self.search.beams.size(), predictions = 0, scorings = 0
         cdef bint good = True
         cdef Beam* beam
@@ -260,7 +260,7 @@ cdef class BeamEngine:
         with nogil:
             for row in range(count):
                 beam = self.search.beams[row].get()
-                good = beam.request(ahead)
+                good = beam.request()
                 if not good:
                     break
                 predictions += <Py_ssize_t>beam.predictions().size()

@@ -143,9 +143,6 @@ class BeamSearch:
         What steers the search, bound to the vocabulary.
     states:
         B beams to go on from; None: the start.
-    ahead:
-        Whether rows are asked for as soon as a hypothesis exists, or not before the search needs them: fewer steps, or
-        fewer rows. Results do not depend on it.
 
     Attributes
     ----------
@@ -169,7 +166,6 @@ class BeamSearch:
         kernels: KernelSet | str = "auto",
         fusions: Sequence[BoundFusion] = (),
         states: Sequence[BeamState] | None = None,
-        ahead: bool = True,
     ):
         if isinstance(kernels, str):
             from . import get
@@ -180,7 +176,6 @@ class BeamSearch:
         self.options = options
         self._lengths = lengths.astype(np.int32)
         self._fusions = tuple(fusions)
-        self._ahead = ahead
         self.engine = kernels.beam_engine(
             spec.vocab_size, spec.blank, spec.duration_table, EngineOptions.of(options, bool(fusions)), self._fusions,
             len(lengths),
@@ -198,7 +193,7 @@ class BeamSearch:
         """Ask for the first rows."""
         with self.naming_failures():
             self.engine.open(self._lengths)
-            self.predictions, self._wanted = self.engine.request(self._ahead)
+            self.predictions, self._wanted = self.engine.request()
 
     def step(self, rows: np.ndarray) -> None:
         """Take the joint rows that were asked for, float32 [N, V + 1 + D] in the order of `slots`."""
@@ -209,7 +204,7 @@ class BeamSearch:
             )
         self.engine.answer(rows)
         with self.naming_failures():
-            self.predictions, self._wanted = self.engine.request(self._ahead)
+            self.predictions, self._wanted = self.engine.request()
 
     @property
     def pending(self) -> int:

@@ -488,10 +488,9 @@ def commit(
 
 
 @kernel
-def request(hypotheses, count, records, length, strategy, ahead, slots, predictions, scorings):
+def request(hypotheses, count, records, length, slots, predictions, scorings):
     """List what the hypotheses wait for: predictor steps [P, 3] (slot of the parent, token, slot) and joint rows [N, 3]
     (slot, frame, place). ``slots`` is how many there are. Returns P and N."""
-    frame, symbols = first_in_time(hypotheses, count, length)
     slot_used = np.zeros(slots, np.bool_)
     place_used = np.zeros(len(hypotheses), np.bool_)
     for i in range(count):
@@ -503,8 +502,6 @@ def request(hypotheses, count, records, length, strategy, ahead, slots, predicti
     for i in range(count):
         h = hypotheses[i]
         if h["place"] >= 0 or h["frame"] >= length:
-            continue
-        if not ahead and strategy == TSD and (h["frame"] != frame or h["symbols"] != symbols):
             continue
         if h["slot"] < 0:
             for j in range(count):

@@ -97,7 +97,7 @@ class BeamEngine:
         for beam, length in zip(self._beams, lengths):
             beam.open(int(length))
 
-    def request(self, ahead: bool) -> tuple[np.ndarray, np.ndarray]:
+    def request(self) -> tuple[np.ndarray, np.ndarray]:
         """Go as far as the answers allow, then list what is wanted next.
 
         Returns
@@ -107,7 +107,7 @@ class BeamEngine:
         """
         predictions, scorings = [np.empty((3, 0), np.int32)], [np.empty((3, 0), np.int32)]
         for row, beam in enumerate(self._beams):
-            beam.request(ahead)
+            beam.request()
             offset = row * self.slots
             parent, token, slot = beam.predictions.T
             predictions.append(np.stack([parent + offset, token, slot + offset]))
@@ -179,13 +179,13 @@ class _Beam:
             self._score_fusions(slot)
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")
-    def request(self, ahead: bool) -> None:
+    def request(self) -> None:
         engine, steps = self.engine, self.engine.steps
         strategy = int(engine.options["strategy"])
         while steps.ready(self.hypotheses, self.count, self.length, strategy):
             self._advance(strategy)
         predicted, scored = steps.request(
-            self.hypotheses, self.count, self.records, self.length, strategy, ahead, engine.slots, *self._requests
+            self.hypotheses, self.count, self.records, self.length, engine.slots, *self._requests
         )
         self.predictions, self.scorings = self._requests[0, :predicted], self._requests[1, :scored]
         for parent, token, slot in self.predictions:
