@@ -5,8 +5,9 @@ our own greedy search.
     python -m benches.beam --quick
 
 Parakeet-sized random models (benches.random_bundle), 423 frames (33.8 s) an utterance. All systems take their runs in
-turn in one process. Before anything is timed, our malsd's best hypotheses are compared with NeMo's. Searches find token sequences
-of different lengths, so speed is given in seconds of audio per second.
+turn in one process. Before anything is timed, our malsd's best hypotheses are compared with NeMo's. Searches find token
+sequences of different lengths, so speed is given in seconds of audio per second.
+
 Random weights are unsure of everything, which is the worst case: a beam stays full of rivals that a trained model
 would rule out.
 """

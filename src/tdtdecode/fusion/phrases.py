@@ -35,7 +35,8 @@ class PhraseBoost:
     ----------
     phrases:
         Each a text, or a sequence of token ids; or a tuple of one of these and a weight of its own. Text is split by
-        the model's vocabulary, in all ways with the fewest pieces or one more to a word, 16 at most.
+        the model's vocabulary: as byte-pair encoding does, and in all ways with the fewest pieces or one more to a
+        word, 16 in all.
     weight:
         What all scores, in nats, are multiplied with.
     context_score, depth_scaling:

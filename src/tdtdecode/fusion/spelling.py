@@ -11,8 +11,8 @@ from ..errors import InputError
 SPACE = "\u2581"
 MAX_SPELLINGS = 16
 EXTRA_PIECES = 1
-"""A word's spellings have at most so many pieces more than its shortest. Tokenisers seldom emit more, and each further
-piece multiplies the spellings."""
+"""Beside byte-pair encoding's split, a word's spellings have at most so many pieces more than its shortest. Models
+seldom emit more, and each further piece multiplies the spellings."""
 
 
 class Speller:
@@ -31,7 +31,7 @@ class Speller:
         self._spaces = any(SPACE in piece for piece in self._tokens)
 
     def spellings(self, text: str) -> list[list[int]]:
-        """The splits of a text into tokens, those of fewest pieces first; 16 at most.
+        """The splits of a text into tokens, 16 at most: byte-pair encoding's own, then those of fewest pieces.
 
         Words are split each for themselves, as SentencePiece does, after the space before them.
 
@@ -46,8 +46,24 @@ class Speller:
         phrases: list[list[int]] = [[]]
         for word in words:
             splits = self._split(SPACE + word if self._spaces else word, text)
-            phrases = sorted((a + b for a in phrases for b in splits), key=len)[:MAX_SPELLINGS]
+            # By the sum of their places, so that the first of all words comes first.
+            places = sorted(((i + j, a + b) for i, a in enumerate(phrases) for j, b in enumerate(splits)), key=_place)
+            phrases = [tokens for _, tokens in places[:MAX_SPELLINGS]]
         return phrases
+
+    def _merged(self, word: str) -> list[int] | None:
+        """A word's split by byte-pair encoding, whose pieces stand in the vocabulary in the order of their merging;
+        None where a character is no piece."""
+        parts = list(word)
+        while True:
+            joined = ((self._tokens.get(a + b), i) for i, (a, b) in enumerate(zip(parts, parts[1:])))
+            first = min(((token, i) for token, i in joined if token is not None), default=None)
+            if first is None:
+                break
+            i = first[1]
+            parts[i : i + 2] = [parts[i] + parts[i + 1]]
+        tokens = [self._tokens.get(part) for part in parts]
+        return None if None in tokens else [token for token in tokens if token is not None]
 
     def _split(self, word: str, text: str) -> list[list[int]]:
         """A word's splits, shortest first."""
@@ -61,9 +77,10 @@ class Speller:
             raise InputError(
                 f"the phrase {text!r} cannot be spelt with the model's pieces: none fits at {word[reached:][:8]!r}"
             )
-        shortest = fewest[0]
-        return [split for split in islice(self._walk(edges, fewest), MAX_SPELLINGS)
-                if len(split) <= shortest + EXTRA_PIECES]  # fmt: skip
+        longest = fewest[0] + EXTRA_PIECES
+        splits = [split for split in islice(self._walk(edges, fewest), MAX_SPELLINGS) if len(split) <= longest]
+        merged = self._merged(word)
+        return splits if merged is None else [merged, *(split for split in splits if split != merged)]
 
     def _edges(self, word: str, start: int) -> Iterator[tuple[int, tuple[int, ...]]]:
         """Pieces that stand at a place, as (end, tokens), longest first."""
@@ -112,3 +129,7 @@ class Speller:
                 if rest is not None:
                     count += 1
                     heapq.heappush(waiting, (len(tokens) + len(step) + rest, count, end, [*tokens, *step]))
+
+
+def _place(entry: tuple[int, list[int]]) -> int:
+    return entry[0]

@@ -1,0 +1,177 @@
+"""What beam search finds: the true best of tiny models, and words on noisy speech.
+
+    python -m benches.beam_quality [--corpus FOLDER] [--save]
+
+1. Tiny random models, small enough to sum the probability of every token sequence over all its alignments: how often is
+   the most probable one found, and how much of its probability?
+2. The demo model on speech with white noise: word errors of greedy search, "tsd" and "malsd", by beam size; their
+   n-best lists ranked with and without NeMo's length normalisation; by pruning threshold; with a reward for each token.
+   FOLDER is a corpus of `tools/demo_model/speech.py`; without one, the recordings of the tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+import tdtdecode as tdt
+from tdtdecode.evaluation import edit_distance
+from tests import demo
+from tests.conftest import RandomTransducer, random_frames
+from tests.test_beam import Alignments
+
+from .report import environment, save
+
+SIZES = (1, 2, 4, 8)
+NOISE = (20, 10, 5, 0)  # dB above the noise
+
+
+def tiny_models(count: int) -> dict:
+    """How often each search finds the most probable sequence, and its mean log-probability below it."""
+    spec = tdt.TransducerSpec(vocab_size=3, durations=(0, 1, 2))
+    found: dict = defaultdict(lambda: [0, 0.0])
+    for seed in range(count):
+        model = RandomTransducer(spec, seed)
+        frames, _ = random_frames(1, model.encoder_size, 4, seed)
+        total = Alignments(model, spec, frames[0], max_symbols=2).total
+        best = max(total, key=lambda tokens: total[tokens])
+        decoder = model.decoder(spec)
+        for size in SIZES:
+            for strategy in ("tsd", "malsd"):
+                search = tdt.Beam(strategy=strategy, size=size, max_symbols=2)
+                tokens = tuple(decoder.decode(frames, search=search)[0].tokens.tolist())
+                entry = found[f"{strategy} {size}"]
+                entry[0] += tokens == best
+                entry[1] += total[best] - total[tokens]
+    return {name: {"found": hits / count, "nats_below": lost / count} for name, (hits, lost) in found.items()}
+
+
+def noisy(recordings: list[tuple[np.ndarray, str]], decibels: float) -> list:
+    rng = np.random.default_rng(0)
+    level = [float(np.sqrt(np.mean(samples**2))) for samples, _ in recordings]
+    scale = 10 ** (-decibels / 20)
+    return [
+        (samples + np.float32(size * scale) * rng.standard_normal(len(samples), dtype=np.float32), 16000)
+        for (samples, _), size in zip(recordings, level)
+    ]
+
+
+class Words:
+    """Word errors on encoder output that is computed once."""
+
+    def __init__(self, model: tdt.Recognizer, recordings: list[tuple[np.ndarray, str]], decibels: float):
+        self.decoder = model.decoder
+        self.texts = [text.split() for _, text in recordings]
+        self.frames: list[np.ndarray] = []
+        decode = model.decoder.decode
+
+        def keep(encoder_out, lengths, search):
+            kept = np.asarray(encoder_out)
+            self.frames += [kept[i, :, :length] for i, length in enumerate(lengths)]
+            return decode(encoder_out, lengths, search)
+
+        audio = noisy(recordings, decibels)
+        try:
+            model.decoder.decode = keep
+            for one in audio:  # in their order
+                model.recognize(one)
+        finally:
+            del model.decoder.decode
+
+    def errors(self, search, choose=lambda hypothesis: hypothesis) -> float:
+        """Word error rate in percent."""
+        wrong = 0
+        for start in range(0, len(self.frames), 64):
+            part = slice(start, start + 64)
+            for result, text in zip(self.decoder.decode(self.frames[part], search=search), self.texts[part]):
+                best = choose(result)
+                wrong += edit_distance(text, self.decoder.detokenize(best.tokens).split())
+        return 100 * wrong / sum(map(len, self.texts))
+
+    def oracle(self, search) -> float:
+        """The same, of the best entry of each n-best list."""
+        def closest(result, texts=iter(self.texts)):
+            text = next(texts)
+            return min(result.nbest, key=lambda h: edit_distance(text, self.decoder.detokenize(h.tokens).split()))
+
+        return self.errors(search, closest)
+
+
+def normalised(result: tdt.Hypothesis) -> tdt.Hypothesis:
+    return max(result.nbest, key=lambda h: h.score / (len(h) + 1))
+
+
+def raw(result: tdt.Hypothesis) -> tdt.Hypothesis:
+    return max(result.nbest, key=lambda h: h.score)
+
+
+def on_speech(words: Words) -> dict:
+    result = {"greedy": words.errors(tdt.Greedy())}
+    for size in SIZES[1:]:
+        tsd, malsd = tdt.Beam(size=size), tdt.Beam(strategy="malsd", size=size)
+        result[f"tsd {size}"] = words.errors(tsd)
+        result[f"malsd {size}"] = words.errors(malsd)
+        result[f"tsd {size}, ranked by score / (tokens + 1)"] = words.errors(tsd, normalised)
+        result[f"malsd {size}, ranked by score"] = words.errors(malsd, raw)
+        result[f"tsd {size}, best of the n-best list"] = words.oracle(tsd)
+        result[f"malsd {size}, best of the n-best list"] = words.oracle(malsd)
+    for threshold in (2.0, 4.0, 6.0, 10.0, math.inf):
+        result[f"tsd 8, threshold {threshold}"] = words.errors(tdt.Beam(size=8, threshold=threshold))
+    for penalty in (-1.0, 0.5, 1.0, 2.0):
+        result[f"tsd 4, blank penalty {penalty}"] = words.errors(tdt.Beam(blank_penalty=penalty))
+    for reward in (-0.5, 0.5, 1.0):
+        result[f"tsd 4, {reward} for each token"] = words.errors(tdt.Beam(fusion=[constant(reward)]))
+    return result
+
+
+def constant(score: float) -> tdt.ScoringFunction:
+    def scores(state, out):
+        out[:] = score
+
+    def advance(state, token, following):
+        following[0] = 0
+
+    return tdt.ScoringFunction(scores, advance)
+
+
+def recordings_of(folder: Path | None, limit: int) -> list[tuple[np.ndarray, str]]:
+    if folder is None:
+        return list(demo.recordings().values())
+    audio = np.memmap(folder / "audio.i16", np.int16, mode="r")
+    entries = [json.loads(line) for line in (folder / "index.jsonl").read_text().splitlines()[:limit]]
+    return [
+        (audio[entry["start"] : entry["start"] + entry["length"]].astype(np.float32) / 32768, entry["text"])
+        for entry in entries
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", type=Path)
+    parser.add_argument("--limit", type=int, default=500, help="utterances of the corpus (default: 500)")
+    parser.add_argument("--tiny", type=int, default=200, help="tiny models (default: 200)")
+    parser.add_argument("--save", action="store_true", help="keep the figures under benches/results")
+    options = parser.parse_args()
+    result: dict = {"tiny_models": options.tiny, "exhaustive": tiny_models(options.tiny)}
+    for name, entry in result["exhaustive"].items():
+        print(f"{name:<10} finds the best in {entry['found']:6.1%}, {entry['nats_below']:.4f} nats below it on average")
+    recordings = recordings_of(options.corpus, options.limit)
+    result |= {"utterances": len(recordings), "words": sum(len(text.split()) for _, text in recordings), "noise": {}}
+    model = tdt.load_model("demo")
+    for decibels in NOISE:
+        rates = on_speech(Words(model, recordings, decibels))
+        result["noise"][f"{decibels} dB"] = rates
+        print(f"\n{decibels} dB, {result['words']} words")
+        for name, rate in rates.items():
+            print(f"  {name:<48} {rate:6.2f} %", flush=True)
+    if options.save:
+        save("beam_quality", environment("onnxruntime") | result)
+
+
+if __name__ == "__main__":
+    main()
