@@ -11,11 +11,13 @@ import onnxruntime
 import tdtdecode as tdt
 from tdtdecode.audio import FeatureExtractor
 from tests import demo
+from tests.test_fusion_ngram import random_arpa, write_arpa
 
 RECIPES = Path(__file__).parent.parent / "docs" / "recipes.md"
 
 
-def test_recipes():
+def test_recipes(tmp_path, capsys):
+    write_arpa(tmp_path / "lm.arpa", random_arpa(np.random.default_rng(0), 2, demo.pieces()[:-1], keep=0.01))
     blocks = re.findall(r"```python\n(.*?)```", RECIPES.read_text(encoding="utf-8"), re.DOTALL)
     waveforms = [samples for samples, _ in list(demo.recordings().values())[:3]]
     said = [transcript.text for transcript in tdt.load_model("demo").recognize([(w, 16000) for w in waveforms])]
@@ -27,10 +29,14 @@ def test_recipes():
         "features": features,
         "feature_lengths": np.asarray(feature_lengths, np.int64),
         "waveforms": waveforms,
+        "arpa_file": tmp_path / "lm.arpa",
     }
     for block in blocks:
         exec(block, names)
-    assert len(blocks) == 6
+    assert len(blocks) == 11
     assert names["texts"] == names["same_texts"] == said
     assert names["near"] == said
+    for name in ("best", "boosted", "with_lm", "varied", "sure"):
+        assert [names["decoder"].detokenize(h.tokens) for h in names[name]] == said
+    assert capsys.readouterr().out.count("\n") >= 2
     assert [result.text for result in names["results"]] == said
