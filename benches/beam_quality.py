@@ -31,24 +31,33 @@ SIZES = (1, 2, 4, 8)
 NOISE = (20, 10, 5, 0)  # dB above the noise
 
 
+def normalised(result: tdt.Hypothesis) -> tdt.Hypothesis:
+    return max(result.nbest, key=lambda h: h.score / (len(h) + 1))
+
+
+def raw(result: tdt.Hypothesis) -> tdt.Hypothesis:
+    return max(result.nbest, key=lambda h: h.score)
+
+
 def tiny_models(count: int) -> dict:
-    """How often each search finds the most probable sequence, and its mean log-probability below it."""
-    spec = tdt.TransducerSpec(vocab_size=3, durations=(0, 1, 2))
+    """How often each search finds the most probable sequence, and how far below it its own is on average."""
+    spec = tdt.TransducerSpec(vocab_size=2, durations=(0, 1, 2))
     found: dict = defaultdict(lambda: [0, 0.0])
+    choices = (("tsd", "", raw), ("malsd", ", ranked by score", raw), ("malsd", "", normalised))
     for seed in range(count):
         model = RandomTransducer(spec, seed)
-        frames, _ = random_frames(1, model.encoder_size, 4, seed)
+        frames, _ = random_frames(1, model.encoder_size, 5, seed)
         total = Alignments(model, spec, frames[0], max_symbols=2).total
         best = max(total, key=lambda tokens: total[tokens])
         decoder = model.decoder(spec)
         for size in SIZES:
-            for strategy in ("tsd", "malsd"):
+            for strategy, how, choose in choices:
                 search = tdt.Beam(strategy=strategy, size=size, max_symbols=2)
-                tokens = tuple(decoder.decode(frames, search=search)[0].tokens.tolist())
-                entry = found[f"{strategy} {size}"]
+                tokens = tuple(choose(decoder.decode(frames, search=search)[0]).tokens.tolist())
+                entry = found[f"{strategy} {size}{how}"]
                 entry[0] += tokens == best
                 entry[1] += total[best] - total[tokens]
-    return {name: {"found": hits / count, "nats_below": lost / count} for name, (hits, lost) in found.items()}
+    return {name: {"found": hits / count, "nats_below": float(lost) / count} for name, (hits, lost) in found.items()}
 
 
 def noisy(recordings: list[tuple[np.ndarray, str]], decibels: float) -> list:
@@ -102,14 +111,6 @@ class Words:
         return self.errors(search, closest)
 
 
-def normalised(result: tdt.Hypothesis) -> tdt.Hypothesis:
-    return max(result.nbest, key=lambda h: h.score / (len(h) + 1))
-
-
-def raw(result: tdt.Hypothesis) -> tdt.Hypothesis:
-    return max(result.nbest, key=lambda h: h.score)
-
-
 def on_speech(words: Words) -> dict:
     result = {"greedy": words.errors(tdt.Greedy())}
     for size in SIZES[1:]:
@@ -159,7 +160,8 @@ def main() -> None:
     options = parser.parse_args()
     result: dict = {"tiny_models": options.tiny, "exhaustive": tiny_models(options.tiny)}
     for name, entry in result["exhaustive"].items():
-        print(f"{name:<10} finds the best in {entry['found']:6.1%}, {entry['nats_below']:.4f} nats below it on average")
+        print(f"{name:<28} finds the best in {entry['found']:6.1%}, {entry['nats_below']:.4f} nats below it on average",
+              flush=True)  # fmt: skip
     recordings = recordings_of(options.corpus, options.limit)
     result |= {"utterances": len(recordings), "words": sum(len(text.split()) for _, text in recordings), "noise": {}}
     model = tdt.load_model("demo")
