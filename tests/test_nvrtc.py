@@ -12,6 +12,7 @@ CSRC = Path(__file__).parent.parent / "csrc"
 
 # One row per thread: every function of the rules is instantiated.
 RULES_KERNEL = """
+#include "tdt/hypothesis.h"
 #include "tdt/row.h"
 #include "tdt/transition.h"
 
@@ -29,9 +30,12 @@ struct SerialReduce {
 };
 
 extern "C" __global__ void rules(const float* rows, tdt::RowLayout layout, float penalty, int max_symbols,
-                                 tdt::Decision* decisions, tdt::Position* positions) {
+                                 tdt::Decision* decisions, tdt::Position* positions, double* scores,
+                                 unsigned long long* prefixes) {
   const tdt::Decision d = tdt::decide(rows + threadIdx.x * layout.width(), layout, penalty, SerialReduce{});
   decisions[threadIdx.x] = d;
+  scores[threadIdx.x] = tdt::log_add(scores[threadIdx.x], d.token_logprob);
+  prefixes[threadIdx.x] = tdt::extended(prefixes[threadIdx.x], d.token);
   positions[threadIdx.x] = tdt::advanced(positions[threadIdx.x], d.token == layout.blank, d.duration, max_symbols);
 }
 """

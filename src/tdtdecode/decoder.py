@@ -127,7 +127,7 @@ class Decoder:
         self.search = _checked_search(search)
         self.kernels = kernel_sets.get(kernels)
         self.vocabulary = vocabulary
-        self._fusions = self._bound(self.search)
+        self._bound(self.search)  # what does not fit the vocabulary is said now
         self.program = network.program(self.kernels)
         self._start = network.start(_blank(spec))
 
@@ -289,8 +289,7 @@ class Decoder:
         self, search: Any, rows: Any, lengths: np.ndarray, state: DecoderState, final: bool
     ) -> tuple[list[Hypothesis], DecoderState]:
         for_rows(search, range(len(lengths)), len(lengths))  # what is given by row is given for each
-        fusions = self._fusions if search is self.search else self._bound(search)
-        beam = kernel_sets.BeamSearch(self.spec, search, lengths, self.kernels, fusions, state.beams)
+        beam = kernel_sets.BeamSearch(self.spec, search, lengths, self.kernels, self._bound(search), state.beams)
         workspace = None
         if self.program is not None:
             floats = [np.asarray(row, np.float32) for row in rows]

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from . import KernelSet
 
 
+MAX_HYPOTHESES = 8192
+"""Of one utterance: some hold a predictor state each."""
+
+
 class Strategy(IntEnum):
     """How hypotheses are extended and pruned; see `tdtdecode.Beam`."""
 
@@ -172,14 +176,20 @@ class BeamSearch:
 
             kernels = get(kernels)
         lengths = checked_lengths(lengths)
+        engine_options = EngineOptions.of(options, bool(fusions))
+        hypotheses = engine_options.size * (max((1, *spec.durations)) + 1)
+        if engine_options.strategy is Strategy.TSD and hypotheses > MAX_HYPOTHESES:
+            raise InputError(
+                f"a beam of {engine_options.size} with durations up to {max(spec.durations)} may have {hypotheses} "
+                f"hypotheses to compare, {MAX_HYPOTHESES} is the most: make the beam smaller"
+            )
         self.spec = spec
         self.options = options
         self._lengths = lengths.astype(np.int32)
         self._fusions = tuple(fusions)
         self.engine = kernels.beam_engine(
-            spec.vocab_size, spec.blank, spec.duration_table, EngineOptions.of(options, bool(fusions)), self._fusions,
-            len(lengths),
-        )  # fmt: skip
+            spec.vocab_size, spec.blank, spec.duration_table, engine_options, self._fusions, len(lengths)
+        )
         self.slots_per_row = self.engine.slots
         for row in range(len(lengths)):
             if states is None:
