@@ -274,3 +274,57 @@ def test_the_demo_is_the_default():
     result = process("transcribe", DEMO / "speech.flac")
     expected = (DEMO / "speech.txt").read_text(encoding="utf-8").strip()
     assert (result.returncode, result.stdout, result.stderr) == (0, expected + "\n", "")
+
+
+def test_beam_search(transcribe, recordings, bundle):
+    model = load_model(bundle)
+    best = [model.recognize(path, search=tdtdecode.Beam(size=3)).text for path in recordings]
+    assert transcribe("--search", "beam", "--beam-size", 3, *recordings)[:2] == (0, "".join(f"{t}\n" for t in best))
+    status, out, _ = transcribe("--search", "beam", "--nbest", 2, "--format", "json", recordings[0])
+    document = json.loads(out)
+    (other,) = document["alternatives"]
+    expected = model.recognize(recordings[0], search=tdtdecode.Beam(nbest=2))
+    assert (document["text"], other["text"]) == (expected.text, expected.alternatives[0].text)
+    assert document["score"] == pytest.approx(expected.hypothesis.score) and other["score"] <= document["score"]
+    assert other["tokens"] and other["words"]
+
+
+def test_language_models_and_phrases(transcribe, recordings, bundle, texts, tmp_path):
+    pieces = load_model(bundle).bundle.vocabulary.pieces
+    lm = tmp_path / "lm.arpa"
+    lm.write_text(f"\\data\\\nngram 1=3\n\n\\1-grams:\n-0.1\t{pieces[7]}\n-4\t<unk>\n-99\t<s>\n\n\\end\\\n")
+    phrases = tmp_path / "phrases.txt"
+    word = next(piece[1:] for piece in pieces if len(piece) > 1 and piece[0] == "\u2581")
+    phrases.write_text(f"\ufeff{word}\t3\n\n", encoding="utf-8")
+    for search in ("greedy", "beam"):
+        plain = transcribe("--search", search, *recordings)[1]
+        assert transcribe("--search", search, "--lm", lm, "--lm-weight", 3, *recordings)[1] not in ("", plain)
+        boosted = transcribe("--search", search, "--phrases", phrases, "--phrases-weight", 9, *recordings)[1]
+        assert boosted not in ("", plain)
+    phrases.write_text("caf\tmuch\n")
+    status, out, err = transcribe("--phrases", phrases, recordings[0])
+    assert (status, out) == (2, "") and f"{phrases}, line 1: expected a number after the tab, got 'much'" in err
+    phrases.write_text("\u6771\u4eac\n", encoding="utf-8")
+    status, out, err = transcribe("--phrases", phrases, recordings[0])
+    assert (status, out) == (2, "") and "cannot be spelt" in err
+    lm.write_text("hello")
+    status, out, err = transcribe("--lm", lm, recordings[0])
+    assert (status, out) == (2, "") and str(lm) in err and "ARPA" in err
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--beam-size", "4"], "--beam-size and --nbest need --search beam"),
+    (["--nbest", "4"], "--beam-size and --nbest need --search beam"),
+    (["--search", "beam", "--nbest", "4"], "--nbest needs --format json"),
+    (["--search", "beam", "--nbest", "9", "--format", "json"], "nbest must be at most size, 4"),
+    (["--search", "beam", "--beam-size", "5000"], "size must be from 1 to 1024"),
+    (["--lm-weight", "0.3"], "need a language model: --lm ARPA"),
+    (["--lm-units", "nemo"], "need a language model: --lm ARPA"),
+    (["--phrases-weight", "0.3"], "needs phrases: --phrases FILE"),
+    (["--lm", "absent.arpa"], "absent.arpa: cannot be read"),
+    (["--phrases", "absent.txt"], "absent.txt: cannot be read"),
+    (["--search", "beam", "--beam-size", "0"], "positive integer"),
+])
+def test_wrong_use_of_beam_search(transcribe, recordings, arguments, message):
+    status, out, err = transcribe(*arguments, recordings[0])
+    assert (status, out) == (2, "") and message in err and "Traceback" not in err

@@ -18,9 +18,10 @@ from benches.random_bundle import LAYOUTS, make_bundle  # noqa: E402
 from tdtdecode.audio import FeatureExtractor  # noqa: E402
 from tdtdecode.bundle import read_bundle  # noqa: E402
 from tdtdecode.errors import BundleError, DeviceError, InputError  # noqa: E402
+from tdtdecode.fusion import PhraseBoost  # noqa: E402
 from tdtdecode.hypothesis import Transcript  # noqa: E402
 from tdtdecode.recognizer import Recognizer, load_model  # noqa: E402
-from tdtdecode.search import Greedy  # noqa: E402
+from tdtdecode.search import Beam, Greedy  # noqa: E402
 from tests.conftest import in_fork  # noqa: E402
 
 SIZES = dict(vocab_size=64, encoder_size=32, predictor_size=32, joint_size=32, mel_bins=80)
@@ -344,3 +345,26 @@ def test_garbage_of_the_parent_does_not_hang_a_fork(bundles):
     model.recognize(noise(48_000))
     del model
     assert in_fork(gc.collect) is not None
+
+
+def test_phrases_by_recording(model):
+    """Lists follow their recordings through batches that are sorted by length, and past those too short to decode."""
+    recordings = [noise(size, seed) for seed, size in enumerate((40_000, 100, 90_000, 20_000, 60_000))]
+    pieces = model.bundle.vocabulary.pieces
+    lists = [[pieces[3]], [], [pieces[5], pieces[8]], [pieces[3]], []]
+    boost = PhraseBoost.per_row([[[pieces.index(piece)] for piece in some] for some in lists], 6.0)
+    found = model.recognize(recordings, search=Beam(fusion=[boost]), batch_size=2)
+    for recording, some, transcript in zip(recordings, lists, found):
+        alone = PhraseBoost([[pieces.index(piece)] for piece in some], 6.0)
+        check_same(transcript, model.recognize(recording, search=Beam(fusion=[alone])))
+    assert any(transcript.alternatives for transcript in found)
+    with pytest.raises(InputError, match="phrases are given for 5 rows, but there are 2"):
+        model.recognize(recordings[:2], search=Beam(fusion=[boost]))
+
+
+def test_alternatives_are_read(model):
+    transcript = model.recognize(noise(50_000), search=Beam(size=4, nbest=3))
+    assert len(transcript.alternatives) == len(transcript.hypothesis.alternatives) == 2
+    for other, hypothesis in zip(transcript.alternatives, transcript.hypothesis.alternatives):
+        assert other.text == model.decoder.detokenize(hypothesis.tokens)
+        assert other.duration == transcript.duration

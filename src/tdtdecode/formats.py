@@ -26,10 +26,14 @@ def to_json(transcript: Transcript, recording: str) -> str:
     The next best hypotheses of a beam search follow as ``alternatives``, and all have a ``score`` then. A number that
     is not finite is null.
     """
-    document = {"recording": recording, **_reading(transcript), "duration": round(transcript.duration, 3)}
+    document: dict[str, object] = {"recording": recording, "text": transcript.text}
+    document["duration"] = round(transcript.duration, 3)
+    document |= _reading(transcript)
     if transcript.alternatives:
         document["score"] = _score(transcript)
-        document["alternatives"] = [{**_reading(other), "score": _score(other)} for other in transcript.alternatives]
+        document["alternatives"] = [
+            {"text": other.text, **_reading(other), "score": _score(other)} for other in transcript.alternatives
+        ]
     return json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -40,7 +44,7 @@ def _reading(transcript: Transcript) -> dict[str, object]:
         for word in transcript.words
     ]
     tokens = [] if transcript.hypothesis is None else _tokens(transcript.hypothesis)
-    return {"text": transcript.text, "words": words, "tokens": tokens}
+    return {"words": words, "tokens": tokens}
 
 
 def _score(transcript: Transcript) -> float | None:
