@@ -198,9 +198,10 @@ void Beam::advance_tsd() {
   prune();
 }
 
-// NeMo's modified alignment-length-synchronous decoding, rule by rule, with durations looked up in the table.
+// NeMo's modified alignment-length-synchronous decoding, rule by rule, with durations looked up in the table. Scores
+// are rounded to float wherever NeMo's are: of long utterances, that decides between close ones.
 void Beam::advance_malsd() {
-  const double largest_blank = 0.99;  // NeMo's bound, for the sake of bfloat16
+  const float largest_blank = 0.99f;  // NeMo's bound, for the sake of bfloat16
   const auto size = static_cast<std::size_t>(options_.size);
   const auto count = static_cast<std::int32_t>(hypotheses.size());
   for (std::int32_t i = 0; i < count; ++i) {
@@ -209,12 +210,11 @@ void Beam::advance_malsd() {
       continue;
     }
     const RankedRow& row = row_of(i);
-    const double blank = row.blank_logprob - static_cast<double>(options_.blank_penalty);
-    double steered_blank = blank, token_shift = 0.0;
+    const float blank = row.blank_logprob - options_.blank_penalty;
+    float steered_blank = blank, token_shift = 0.0f;
     if (options_.blank_mode == BlankMode::lm_weighted_full && !fusions_.empty()) {
-      const double weights = fusions_.weight_sum;
-      token_shift = weights * std::log1p(-std::min(std::exp(static_cast<double>(row.blank_logprob)), largest_blank));
-      steered_blank = blank * (1.0 + weights);
+      token_shift = fusions_.weight_sum * std::log1p(-std::min(std::exp(row.blank_logprob), largest_blank));
+      steered_blank = blank * (1.0f + fusions_.weight_sum);
     }
     pairs_.clear();
     int ranks = row.count;
@@ -228,22 +228,25 @@ void Beam::advance_malsd() {
       ranks = std::min(ranks, options_.size - with_blank);
     }
     for (int rank = 0; rank < ranks; ++rank) {
-      const double logprob = row.token_logprobs[rank] + token_shift + bonus(i, row.tokens[rank]);
+      const float steering = token_shift + static_cast<float>(bonus(i, row.tokens[rank]));
+      const float logprob = row.token_logprobs[rank] + steering;
       for (int index = 0; index < durations(); ++index)
-        pairs_.push_back({logprob + duration_logprob(row, index), rank, index,
+        pairs_.push_back({logprob + static_cast<float>(duration_logprob(row, index)), rank, index,
                          static_cast<std::int64_t>(row.tokens[rank]) * durations() + index});
     }
     if (with_blank)
       for (int index = 0; index < durations(); ++index)
-        pairs_.push_back({steered_blank + duration_logprob(row, index), kBlank, index,
+        pairs_.push_back({steered_blank + static_cast<float>(duration_logprob(row, index)), kBlank, index,
                          static_cast<std::int64_t>(layout_.blank) * durations() + index});
     const std::size_t kept_pairs = std::min(size, pairs_.size());
     std::partial_sort(pairs_.begin(), pairs_.begin() + kept_pairs, pairs_.end(), [](const Pair& a, const Pair& b) {
       return a.score > b.score || (a.score == b.score && a.order < b.order);
     });
     if (hypotheses[i].symbols >= options_.max_symbols) {
-      const double forced = (options_.prune_early ? blank : steered_blank) + duration_logprob(row, row.longest);
+      const float longest = static_cast<float>(duration_logprob(row, row.longest));
+      const float forced = (options_.prune_early ? blank : steered_blank) + longest;
       entries_.push_back(extended(i, kBlank, forced, pairs_[0].duration));
+      entries_.back().score = static_cast<float>(entries_.back().score);
       continue;
     }
     for (std::size_t pair = 0; pair < kept_pairs; ++pair) {
@@ -253,6 +256,7 @@ void Beam::advance_malsd() {
       const int duration = frames(pairs_[pair].duration);
       entry.frame = hypotheses[i].frame + (is_blank ? std::max(duration, 1) : duration);
       entry.symbols = is_blank || duration > 0 ? 0 : hypotheses[i].symbols + 1;
+      entry.score = static_cast<float>(entry.score);
       entries_.push_back(entry);
     }
   }
@@ -267,7 +271,7 @@ void Beam::advance_malsd() {
                             same_tokens(entries_[same], entries_[i])))
       ++same;
     if (same < last)
-      entries_[same].score = log_add(entries_[same].score, entries_[i].score);
+      entries_[same].score = static_cast<float>(log_add(entries_[same].score, entries_[i].score));
     else
       entries_[last++] = entries_[i];
   }

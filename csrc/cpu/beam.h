@@ -179,7 +179,7 @@ class Beam {
   std::vector<BeamHypothesis> next_;
   std::vector<double> best_;
   struct Pair {
-    double score;
+    float score;
     std::int32_t rank, duration;
     std::int64_t order;
   };

@@ -17,7 +17,7 @@ MAX_PROB, POWER_SUM, POWER_LOG_SUM, SHANNON = 1, 2, 3, 4
 LM_WEIGHTED_FULL = 1
 KEPT, BLANK = -2, -1  # ranks that stand for no token
 LARGEST = np.float32(np.finfo(np.float32).max)
-LARGEST_BLANK = 0.99  # NeMo's bound on blank's probability, for the sake of bfloat16
+LARGEST_BLANK = np.float32(0.99)  # NeMo's bound on blank's probability, for the sake of bfloat16
 EMPTY_PREFIX = 0x243F6A8885A308D3
 
 HYPOTHESIS = np.dtype(
@@ -371,7 +371,8 @@ def advance_malsd(
     options, durations, length, hypotheses, count, records, ranked, tokens, token_logprobs, duration_logprobs, bonus,
     entries, pairs,
 ):  # fmt: skip
-    """NeMo's modified alignment-length-synchronous decoding, with durations looked up in the table.
+    """NeMo's modified alignment-length-synchronous decoding, with durations looked up in the table. Scores are rounded
+    to float32 wherever NeMo's are: of long utterances, that decides between close ones.
 
     ``pairs`` float64 [4, (K + 1) D] is scratch. Returns how many entries are written.
     """
@@ -385,11 +386,12 @@ def advance_malsd(
             continue
         place = h["place"]
         row = ranked[place]
-        blank = float(row["blank_logprob"]) - options["blank_penalty"]
-        steered_blank, shift = blank, 0.0
+        blank = np.float32(row["blank_logprob"] - np.float32(options["blank_penalty"]))
+        steered_blank, shift = blank, np.float32(0)
         if options["blank_mode"] == LM_WEIGHTED_FULL and bonus.shape[1]:
-            shift = options["weight_sum"] * math.log1p(-min(math.exp(float(row["blank_logprob"])), LARGEST_BLANK))
-            steered_blank = blank * (1 + options["weight_sum"])
+            weights = np.float32(options["weight_sum"])
+            shift = np.float32(weights * np.log1p(-min(np.exp(row["blank_logprob"]), LARGEST_BLANK)))
+            steered_blank = np.float32(blank * (np.float32(1) + weights))
         ranks, with_blank = row["count"], True
         if options["prune_early"]:  # blank has to be among the best by itself
             above = 0
@@ -403,15 +405,15 @@ def advance_malsd(
         for rank in range(ranks + with_blank):
             if rank < ranks:
                 token = tokens[place, rank]
-                logprob = float(token_logprobs[place, rank]) + shift
+                logprob = token_logprobs[place, rank]
                 if bonus.shape[1]:
-                    logprob += float(bonus[h["slot"], token])
+                    logprob = np.float32(logprob + np.float32(shift + bonus[h["slot"], token]))
             else:
                 rank, token, logprob = BLANK, blank_token, steered_blank
             for index in range(width):
                 step = logprob
                 if len(durations):
-                    step += float(duration_logprobs[place, index])
+                    step = np.float32(step + duration_logprobs[place, index])
                 pairs[0, found], pairs[1, found], pairs[2, found] = step, rank, index
                 pairs[3, found] = token * width + index
                 found += 1
@@ -421,9 +423,10 @@ def advance_malsd(
             index = int(pairs[2, order[0]])
             forced = blank if options["prune_early"] else steered_blank
             if len(durations):
-                forced += float(duration_logprobs[place, row["longest"]])
+                forced = np.float32(forced + duration_logprobs[place, row["longest"]])
             frames = durations[index] if len(durations) else 0
             extend(entries[written], hypotheses, i, BLANK, -1, forced, index, frames, options["max_symbols"])
+            entries[written]["score"] = np.float32(entries[written]["score"])
             written += 1
             continue
         for pair in order[:size]:
@@ -435,6 +438,7 @@ def advance_malsd(
             # The cap acts on the next step, by a forced blank.
             entry["frame"] = h["frame"] + (max(frames, 1) if rank == BLANK else frames)
             entry["symbols"] = 0 if rank == BLANK or frames > 0 else h["symbols"] + 1
+            entry["score"] = np.float32(entry["score"])
             written += 1
     order = np.argsort(-entries["score"][:written], kind="mergesort")[:size]
     chosen = entries[:written][order].copy()
@@ -447,7 +451,7 @@ def advance_malsd(
         ):
             same += 1
         if same < last:
-            entries[same]["score"] = log_add(entries[same]["score"], chosen[i]["score"])
+            entries[same]["score"] = np.float32(log_add(entries[same]["score"], chosen[i]["score"]))
         else:
             entries[last] = chosen[i]
             last += 1
