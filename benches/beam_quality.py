@@ -5,8 +5,8 @@
 1. Tiny random models, small enough to sum the probability of every token sequence over all its alignments: how often is
    the most probable one found, and how much of its probability?
 2. The demo model on speech with white noise: word errors of greedy search, "tsd" and "malsd", by beam size; their
-   n-best lists ranked with and without NeMo's length normalisation; by pruning threshold; with a reward for each token.
-   FOLDER is a corpus of `tools/demo_model/speech.py`; without one, the recordings of the tests.
+   n-best lists ranked with and without NeMo's length normalisation; by pruning threshold, temperature and blank
+   penalty; with a reward for each token. FOLDER is a corpus of `tools/demo_model/speech.py`; without one, the recordings of the tests.
 """
 
 from __future__ import annotations
@@ -123,6 +123,10 @@ def on_speech(words: Words) -> dict:
         result[f"malsd {size}, best of the n-best list"] = words.oracle(malsd)
     for threshold in (2.0, 4.0, 6.0, 10.0, math.inf):
         result[f"tsd 8, threshold {threshold}"] = words.errors(tdt.Beam(size=8, threshold=threshold))
+    for temperature in (0.7, 1.2, 1.5):
+        for size in (4, 8):
+            search = tdt.Beam(size=size, temperature=temperature)
+            result[f"tsd {size}, temperature {temperature}"] = words.errors(search)
     for penalty in (-1.0, 0.5, 1.0, 2.0):
         result[f"tsd 4, blank penalty {penalty}"] = words.errors(tdt.Beam(blank_penalty=penalty))
     for reward in (-0.5, 0.5, 1.0):

@@ -22,6 +22,7 @@ SPECS = {
 SEARCHES = {
     "tsd": tdt.Beam(size=4),
     "tsd-unpruned": tdt.Beam(size=3, threshold=math.inf, max_symbols=2),
+    "tsd-warm": tdt.Beam(size=4, temperature=1.4, blank_penalty=-0.5),
     "malsd": tdt.Beam(strategy="malsd", size=4, max_symbols=3),
     "malsd-late": tdt.Beam(strategy="malsd", size=3, pruning_mode="late", blank_penalty=0.5),
 }
@@ -77,8 +78,8 @@ def joined(before, last):
 class Alignments:
     """Every alignment of a tiny model, by the definition of the search's objective."""
 
-    def __init__(self, model, spec, frames, max_symbols):
-        self.model, self.spec, self.max_symbols = model, spec, max_symbols
+    def __init__(self, model, spec, frames, max_symbols, temperature=1.0):
+        self.model, self.spec, self.max_symbols, self.temperature = model, spec, max_symbols, temperature
         self.frames = np.ascontiguousarray(frames.T)
         self.states, self.rows = {}, {}
         self.total = defaultdict(lambda: -math.inf)
@@ -89,6 +90,7 @@ class Alignments:
         """Log-probabilities of tokens and of durations after a prefix, in float64."""
         if (tokens, frame) not in self.rows:
             row = self.model.joint(self.frames[frame : frame + 1], self._state(tokens)[0])[0].astype(np.float64)
+            row = row / self.temperature
             entries = self.spec.vocab_size + 1
             self.rows[tokens, frame] = normalised(row[:entries]), normalised(row[entries:])
         return self.rows[tokens, frame]
@@ -154,6 +156,23 @@ def test_without_pruning_it_is_exhaustive_search(name, kernels):
                           hypothesis.duration_logprobs)  # fmt: skip
             for step, expected_step in zip(columns, steps, strict=True):
                 assert step == pytest.approx(expected_step, abs=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.5, 1.5, 100])
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_temperature_is_that_of_the_softmaxes(kernels, temperature):
+    spec, length = TINY["tdt"]
+    model = RandomTransducer(spec, 1)
+    frames, _ = random_frames(1, model.encoder_size, length, 1)
+    warm = Alignments(model, spec, frames[0], max_symbols=2, temperature=temperature)
+    plain = Alignments(model, spec, frames[0], max_symbols=2)
+    search = tdt.Beam(size=1024, threshold=math.inf, max_symbols=2, temperature=temperature)
+    for hypothesis in model.decoder(spec, kernels=kernels).decode(frames, search=search)[0].nbest:
+        tokens = tuple(hypothesis.tokens.tolist())
+        assert hypothesis.score == pytest.approx(warm.total[tokens], rel=1e-4, abs=1e-3)
+        for i, token in enumerate(tokens):  # what is reported knows nothing of it
+            logprobs, _ = plain.row(tokens[:i], int(hypothesis.frames[i]))
+            assert hypothesis.token_logprobs[i] == pytest.approx(logprobs[token], abs=1e-4)
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
@@ -381,6 +400,9 @@ def test_many_threads_and_a_fork():
         ({"nbest": 0}, "nbest must be at least 1"),
         ({"threshold": 0}, "threshold must be a positive number"),
         ({"threshold": math.nan}, "threshold must be a positive number"),
+        ({"temperature": 0}, "temperature must be a number from 0.01 to 100"),
+        ({"temperature": math.nan}, "temperature must be a number from 0.01 to 100"),
+        ({"temperature": 2.0, "strategy": "malsd"}, "temperature is an option of strategy 'tsd'"),
         ({"blank_penalty": math.inf}, "blank_penalty must be a finite number"),
         ({"max_symbols": 0}, "max_symbols must be from 1"),
         ({"pruning_mode": "late"}, "options of strategy 'malsd'"),

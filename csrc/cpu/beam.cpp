@@ -125,8 +125,8 @@ bool Beam::find_slot(BeamHypothesis* hypothesis) {
 void Beam::rank(const Scoring& scoring, const float* row, RankRow kernel) {
   const bool with_bonus = !fusions_.empty() && !(options_.strategy == Strategy::malsd && options_.prune_early);
   const float* bonus = with_bonus ? bonus_.data() + static_cast<std::size_t>(scoring.slot) * fusions_.entries : nullptr;
-  kernel(row, layout_, bonus, std::min(options_.size, layout_.vocab_size), options_.statistic, options_.alpha,
-         &ranked_[scoring.place]);
+  kernel(row, layout_, bonus, std::min(options_.size, layout_.vocab_size), options_.temperature, options_.statistic,
+         options_.alpha, &ranked_[scoring.place]);
 }
 
 // The earliest position of a hypothesis inside the audio: that with the lowest frame, then the fewest symbols there.
@@ -186,14 +186,19 @@ void Beam::advance_tsd() {
   for (std::int32_t i = 0; i < count; ++i) {
     if (!extends(hypotheses[i])) continue;
     const RankedRow& row = row_of(i);
+    const double temperature = options_.temperature;
+    const auto token_score = [&](float logprob) { return logprob / temperature - row.token_normalizer; };
+    const auto duration_score = [&](int index) {
+      return duration_logprob(row, index) / temperature - row.duration_normalizer;
+    };
     for (int rank = 0; rank < row.count; ++rank) {
-      const double logprob = row.token_logprobs[rank] + bonus(i, row.tokens[rank]);
+      const double score = token_score(row.token_logprobs[rank]) + bonus(i, row.tokens[rank]);
       for (int index = 0; index < durations(); ++index)
-        merge(extended(i, rank, logprob + duration_logprob(row, index), index));
+        merge(extended(i, rank, score + duration_score(index), index));
     }
-    const double blank = row.blank_logprob - static_cast<double>(options_.blank_penalty);
+    const double blank = token_score(row.blank_logprob) - options_.blank_penalty;
     for (int index = 0; index < durations(); ++index)
-      merge(extended(i, kBlank, blank + duration_logprob(row, index), index));
+      merge(extended(i, kBlank, blank + duration_score(index), index));
   }
   prune();
 }

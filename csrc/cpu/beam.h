@@ -28,6 +28,7 @@ struct BeamOptions {
   int max_symbols;
   float blank_penalty;
   double threshold;  // of tsd; infinite: none
+  float temperature;  // of tsd
   BlankMode blank_mode;
   bool prune_early;  // of malsd
   Statistic statistic;

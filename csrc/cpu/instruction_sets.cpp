@@ -15,7 +15,7 @@ namespace tdt::cpu {
   namespace isa {                                                                                            \
   void decide_rows(const float*, std::size_t, const RowLayout&, float, std::int32_t*, std::int32_t*, float*, \
                    float*);                                                                                  \
-  void rank_row(const float*, const RowLayout&, const float*, int, Statistic, float, RankedRow*);            \
+  void rank_row(const float*, const RowLayout&, const float*, int, float, Statistic, float, RankedRow*);     \
   extern const NetworkKernels network_kernels;                                                               \
   }
 TDT_DECLARE(baseline)

@@ -95,8 +95,8 @@ struct Reduce {
 // The best tokens so far, best first; equal values stand in the order of their tokens.
 class Ranking {
  public:
-  Ranking(const float* row, const float* bonus, int size, std::int32_t* tokens, float* values)
-      : row_(row), bonus_(bonus), size_(size), tokens_(tokens), values_(values) {}
+  Ranking(const float* row, float scale, const float* bonus, int size, std::int32_t* tokens, float* values)
+      : row_(row), bonus_(bonus), scale_(scale), size_(size), tokens_(tokens), values_(values) {}
 
   // Tokens [first, last), above all that were seen before.
   void add(int first, int last) {
@@ -113,7 +113,7 @@ class Ranking {
   bool any_above(int token) const {
     Words above = {};
     for (int v = 0; v < kVectors; ++v) {
-      Floats values = load(row_ + token + v * kWidth);
+      Floats values = load(row_ + token + v * kWidth) * scale_;
       if (bonus_) values += load(bonus_ + token + v * kWidth);
       above |= (Words)(values > bar_);
     }
@@ -124,7 +124,7 @@ class Ranking {
   }
 
   void add(int token) {
-    float value = sanitized(row_[token]);
+    float value = sanitized(sanitized(row_[token]) * scale_);
     if (bonus_) value = sanitized(value + bonus_[token]);
     if (!(value > bar_)) return;
     int place = count_ < size_ ? count_++ : size_ - 1;
@@ -138,6 +138,7 @@ class Ranking {
   }
 
   const float *row_, *bonus_;
+  const float scale_;
   const int size_;
   std::int32_t* tokens_;
   float* values_;
@@ -176,24 +177,32 @@ float power_sum(const float* part, int n, float max, float log_sum, float alpha,
   return accumulate(sum, part, n);
 }
 
+// log(sum(p^scale)): what a part's log-probabilities times `scale` lack to be log-probabilities again.
+float normalizer(const float* part, int n, float max, float log_sum, float scale) {
+  return std::log(power_sum(part, n, max, 0.0f, scale, false)) - scale * log_sum;
+}
+
 }  // namespace
 
-void rank_row(const float* row, const RowLayout& layout, const float* bonus, int size, Statistic statistic, float alpha,
-              RankedRow* ranked) {
+void rank_row(const float* row, const RowLayout& layout, const float* bonus, int size, float temperature,
+              Statistic statistic, float alpha, RankedRow* ranked) {
   const Reduce reduce;
+  const float scale = 1.0f / temperature;
+  ranked->token_normalizer = ranked->duration_normalizer = 0.0f;
   const int entries = layout.token_entries(), blank_at = layout.blank;
   ranked->largest = better(reduce.best(row, 0, blank_at), reduce.best(row, blank_at + 1, entries));
   const float blank = ranked->blank_logit = sanitized(row[blank_at]);
   const float max = blank > ranked->largest.value ? blank : ranked->largest.value;
   if (max > kLowest) {
     const float log_sum = reduce.log_sum_exp(row, entries, max);
-    Ranking ranking(row, bonus, size, ranked->tokens, ranked->token_logprobs);
+    Ranking ranking(row, scale, bonus, size, ranked->tokens, ranked->token_logprobs);
     ranking.add(0, blank_at);
     ranking.add(blank_at + 1, entries);
     ranked->count = ranking.count();
     for (int i = 0; i < ranked->count; ++i)
       ranked->token_logprobs[i] = log_probability(sanitized(row[ranked->tokens[i]]), max, log_sum);
     ranked->blank_logprob = blank > kLowest ? log_probability(blank, max, log_sum) : kLowest;
+    if (scale != 1.0f) ranked->token_normalizer = normalizer(row, entries, max, log_sum, scale);
     switch (statistic) {
       case Statistic::none: break;
       case Statistic::max_prob: ranked->statistic = std::exp(-log_sum); break;
@@ -215,6 +224,8 @@ void rank_row(const float* row, const RowLayout& layout, const float* bonus, int
     return;
   }
   const float log_sum = reduce.log_sum_exp(durations, layout.num_durations, longest.value);
+  if (scale != 1.0f)
+    ranked->duration_normalizer = normalizer(durations, layout.num_durations, longest.value, log_sum, scale);
   for (int i = 0; i < layout.num_durations; ++i) {
     const float logit = sanitized(durations[i]);
     ranked->duration_logprobs[i] = logit > kLowest ? log_probability(logit, longest.value, log_sum) : kLowest;

@@ -32,10 +32,13 @@ struct RankedRow {
   Best largest;              // logit and index of the largest token, blank aside, without any bonus
   int longest;               // index of the largest duration entry
   float statistic;
+
+  // At temperature T an entry of log-probability x has the log-probability x / T less this; 0 for T = 1.
+  float token_normalizer, duration_normalizer;
 };
 
-// Ranks one row: the `size` best tokens by logit + bonus. `bonus` [V + 1] may be null.
-using RankRow = void (*)(const float* row, const RowLayout& layout, const float* bonus, int size, Statistic statistic,
-                         float alpha, RankedRow* ranked);
+// Ranks one row: the `size` best tokens by logit / temperature + bonus. `bonus` [V + 1] may be null.
+using RankRow = void (*)(const float* row, const RowLayout& layout, const float* bonus, int size, float temperature,
+                         Statistic statistic, float alpha, RankedRow* ranked);
 
 }  // namespace tdt::cpu

@@ -22,7 +22,7 @@ cdef extern from "row_kernels.h" namespace "tdt::cpu":
         pass
     cdef cppclass RankedRow:
         pass
-    ctypedef void (*RankRow)(const float*, const RowLayout&, const float*, int, Statistic, float, RankedRow*) \
+    ctypedef void (*RankRow)(const float*, const RowLayout&, const float*, int, float, Statistic, float, RankedRow*) \
         noexcept nogil
 
 cdef extern from "instruction_sets.h" namespace "tdt::cpu":
@@ -75,6 +75,7 @@ cdef extern from "beam.h" namespace "tdt::cpu":
         int max_symbols
         float blank_penalty
         double threshold
+        float temperature
         BlankMode blank_mode
         bint prune_early
         Statistic statistic
@@ -156,6 +157,7 @@ cdef class BeamEngine:
         self.search.options.max_symbols = options.max_symbols
         self.search.options.blank_penalty = options.blank_penalty
         self.search.options.threshold = options.threshold
+        self.search.options.temperature = options.temperature
         self.search.options.blank_mode = <BlankMode><int>options.blank_mode
         self.search.options.prune_early = options.prune_early
         self.search.options.statistic = <Statistic><int>options.statistic

@@ -42,6 +42,7 @@ class EngineOptions:
     max_symbols: int
     blank_penalty: float
     threshold: float
+    temperature: float
     blank_mode: int
     prune_early: bool
     statistic: int
@@ -53,12 +54,13 @@ class EngineOptions:
         statistic, alpha = (0, 1.0) if search.confidence is None else search.confidence.statistic
         common = search.max_symbols, search.blank_penalty
         if isinstance(search, Greedy) or (search.strategy == "tsd" and search.size == 1 and not fused):
-            return EngineOptions(Strategy.GREEDY, 1, *common, np.inf, 0, False, statistic, alpha)
+            return EngineOptions(Strategy.GREEDY, 1, *common, np.inf, 1.0, 0, False, statistic, alpha)
         return EngineOptions(
             Strategy[search.strategy.upper()],
             search.size,
             *common,
             search.threshold,
+            search.temperature,
             ("no_score", "lm_weighted_full").index(search.blank_mode),
             search.pruning_mode == "early",
             statistic,

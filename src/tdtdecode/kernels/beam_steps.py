@@ -35,9 +35,11 @@ RECORD = np.dtype(
 RANKED = np.dtype(
     [("count", "i4"), ("largest_index", "i4"), ("longest", "i4")]
     + [(name, "f4") for name in ("largest", "blank_logit", "blank_logprob", "statistic")]
+    + [(name, "f4") for name in ("token_normalizer", "duration_normalizer")]
 )
 """What a search reads of a row beside its best tokens: how many these are, the largest token logit without any bonus
-and its index (-1: none), the index of the largest duration entry, blank, and the sum behind a confidence measure."""
+and its index (-1: none), the index of the largest duration entry, blank, and the sum behind a confidence measure. At
+temperature T an entry of log-probability x has x / T less the normalizer of its part."""
 ENTRY = np.dtype(
     [("score", "f8"), ("best", "f8"), ("prefix", "u8")]
     + [(name, "i4") for name in ("frame", "symbols", "length")]
@@ -47,7 +49,7 @@ ENTRY = np.dtype(
 extends, and by which token), `origin`, `origin_rank` and `duration` (an index) the last step of its best alignment."""
 OPTIONS = np.dtype(
     [(name, "i8") for name in ("strategy", "size", "max_symbols", "blank_mode", "prune_early", "statistic", "blank")]
-    + [(name, "f8") for name in ("blank_penalty", "threshold", "weight_sum", "alpha")]
+    + [(name, "f8") for name in ("blank_penalty", "threshold", "temperature", "weight_sum", "alpha")]
 )
 
 
@@ -75,7 +77,8 @@ def sanitized(logits):
 
 @kernel
 def rank_row(row, bonus, options, durations, ranked, place, tokens, token_logprobs, duration_logprobs):
-    """Rank one joint row: its best tokens by logit + bonus, blank aside, with log-probabilities that know no bonus.
+    """Rank one joint row: its best tokens by logit / temperature + bonus, blank aside, with log-probabilities that know
+    neither.
 
     ``bonus`` is float32 [V + 1], or empty. Writes ``ranked[place]``, ``tokens``, ``token_logprobs`` [K] and
     ``duration_logprobs`` [D].
@@ -86,13 +89,15 @@ def rank_row(row, bonus, options, durations, ranked, place, tokens, token_logpro
     result = ranked[place]
     result["blank_logit"] = part[blank]
     result["largest"], result["largest_index"] = -np.inf, -1
+    result["token_normalizer"] = result["duration_normalizer"] = 0
+    scale = np.float32(np.float32(1) / np.float32(options["temperature"]))
     count, size = 0, len(tokens)
     for token in range(entries):
         if token == blank:
             continue
         if part[token] > result["largest"]:
             result["largest"], result["largest_index"] = part[token], token
-        value = part[token]
+        value = np.float32(part[token] * scale)
         if len(bonus):
             value = min(np.float32(value + bonus[token]), LARGEST)
         if not value > -np.inf or (count == size and not value > token_logprobs[size - 1]):
@@ -110,6 +115,8 @@ def rank_row(row, bonus, options, durations, ranked, place, tokens, token_logpro
         for i in range(count):
             token_logprobs[i] = logprobs[tokens[i]]
         result["blank_logprob"] = logprobs[blank]
+        if scale != 1:
+            result["token_normalizer"] = normalizer(logprobs, scale)
         result["statistic"] = statistic_of(logprobs, options)
     else:  # a certain blank
         count = 0
@@ -125,9 +132,18 @@ def rank_row(row, bonus, options, durations, ranked, place, tokens, token_logpro
         if timing[longest] > -np.inf:
             timing = timing - timing[longest]
             duration_logprobs[:] = timing - np.log(np.sum(np.exp(timing)))
+            if scale != 1:
+                result["duration_normalizer"] = normalizer(duration_logprobs, scale)
         else:  # certainly the first of the table
             duration_logprobs[:] = -np.inf
             duration_logprobs[0] = 0
+
+
+@kernel
+def normalizer(logprobs, scale):
+    """log(sum(p^scale)): what log-probabilities times ``scale`` lack to be log-probabilities again."""
+    largest = np.max(logprobs)
+    return np.log(np.sum(np.exp((logprobs - largest) * scale))) + scale * largest
 
 
 @kernel
@@ -316,19 +332,20 @@ def advance_tsd(
         if h["frame"] != frame or h["symbols"] != symbols:
             continue
         place = h["place"]
-        for rank in range(ranked[place]["count"] + 1):
-            if rank < ranked[place]["count"]:
+        row, temperature = ranked[place], float(np.float32(options["temperature"]))
+        for rank in range(row["count"] + 1):
+            if rank < row["count"]:
                 token = tokens[place, rank]
-                logprob = float(token_logprobs[place, rank])
+                score = float(token_logprobs[place, rank]) / temperature - row["token_normalizer"]
                 if bonus.shape[1]:
-                    logprob += float(bonus[h["slot"], token])
+                    score += float(bonus[h["slot"], token])
             else:
                 rank, token = BLANK, -1
-                logprob = float(ranked[place]["blank_logprob"]) - options["blank_penalty"]
+                score = float(row["blank_logprob"]) / temperature - row["token_normalizer"] - options["blank_penalty"]
             for index in range(max(len(durations), 1)):
-                step, frames = logprob, 0
+                step, frames = score, 0
                 if len(durations):
-                    step += float(duration_logprobs[place, index])
+                    step += float(duration_logprobs[place, index]) / temperature - row["duration_normalizer"]
                     frames = durations[index]
                 extend(entries[written], hypotheses, i, rank, token, step, index, frames, options["max_symbols"])
                 written = merge_last(entries, written + 1, hypotheses, records, tokens)
