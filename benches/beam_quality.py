@@ -6,7 +6,8 @@
    the most probable one found, and how much of its probability?
 2. The demo model on speech with white noise: word errors of greedy search, "tsd" and "malsd", by beam size; their
    n-best lists ranked with and without NeMo's length normalisation; by pruning threshold, temperature and blank
-   penalty; with a reward for each token. FOLDER is a corpus of `tools/demo_model/speech.py`; without one, the recordings of the tests.
+   penalty; with a reward for each token. FOLDER is a corpus of `tools/demo_model/speech.py`; without one, the
+   recordings of the tests.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def search(request):
     return SEARCHES[request.param]
 
 
-def same(found, expected, tolerance=1e-4):
+def check_same(found, expected, tolerance=1e-4):
     """Assert that two results have the same n-best lists."""
     assert len(found) == len(expected)
     for a, b in zip(found, expected):
@@ -259,7 +259,7 @@ def test_kernels_agree(spec, search):
         frames, lengths = random_frames(4, model.encoder_size, 20, seed)
         expected = model.decoder(spec, kernels="reference").decode(frames, lengths, search=search)
         for kernels in KERNELS[1:]:
-            same(model.decoder(spec, kernels=kernels).decode(frames, lengths, search=search), expected)
+            check_same(model.decoder(spec, kernels=kernels).decode(frames, lengths, search=search), expected)
 
 
 def test_rows_do_not_depend_on_the_batch(spec, search, kernels):
@@ -268,15 +268,15 @@ def test_rows_do_not_depend_on_the_batch(spec, search, kernels):
     decoder = model.decoder(spec, kernels=kernels)
     whole = decoder.decode(frames, lengths, search=search)
     order = np.random.default_rng(0).permutation(9)
-    same(decoder.decode(frames[order], lengths[order], search=search), [whole[i] for i in order], 0)
+    check_same(decoder.decode(frames[order], lengths[order], search=search), [whole[i] for i in order], 0)
     parts = [decoder.decode(frames[part], lengths[part], search=search) for part in (slice(4), slice(4, None))]
-    same(sum(parts, []), whole, 0)
+    check_same(sum(parts, []), whole, 0)
     padded = np.pad(frames, ((0, 0), (0, 0), (0, 7)), constant_values=np.nan)
-    same(decoder.decode(padded, lengths, search=search), whole, 0)
+    check_same(decoder.decode(padded, lengths, search=search), whole, 0)
     noisy = frames.copy()
     for row, length in enumerate(lengths):
         noisy[row, :, length:] = 1e9
-    same(decoder.decode(noisy, lengths, search=search), whole, 0)
+    check_same(decoder.decode(noisy, lengths, search=search), whole, 0)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 5, 13])
@@ -286,7 +286,8 @@ def test_chunks_change_nothing(spec, kernels, chunk):
         model = RandomTransducer(spec, seed)
         frames, lengths = random_frames(4, model.encoder_size, 26, seed)
         decoder = model.decoder(spec, kernels=kernels)
-        same(in_chunks(decoder, frames, lengths, search, chunk), decoder.decode(frames, lengths, search=search), 0)
+        whole = decoder.decode(frames, lengths, search=search)
+        check_same(in_chunks(decoder, frames, lengths, search, chunk), whole, 0)
 
 
 def test_what_a_chunk_returns_never_changes(spec):
@@ -314,10 +315,10 @@ def test_streams_come_and_go(spec):
     joined_state = tdt.DecoderState.join([other, states.select([1]), states.select([0])])
     order = [2, 1, 0]
     last, _ = decoder.decode_chunk(frames[order, :, 10:], state=joined_state, final=True, search=search)
-    same([joined([before], entry) for before, entry in zip([late[0], first[1], first[0]], last)],
-         [whole[i] for i in order], 0)  # fmt: skip
+    found = [joined([before], entry) for before, entry in zip([late[0], first[1], first[0]], last)]
+    check_same(found, [whole[i] for i in order], 0)
     again, _ = decoder.decode_chunk(frames[order, :, 10:], state=joined_state, final=True, search=search)
-    same(again, last, 0)  # a state is a value
+    check_same(again, last, 0)  # a state is a value
 
 
 def test_a_state_belongs_to_its_search(spec):
@@ -354,7 +355,7 @@ def test_bad_numbers(spec, search, kernels, bad):
     whole = decoder.decode(frames, lengths, search=search)
     for row, result in enumerate(whole):
         assert result.nbest and not any(math.isnan(h.score) for h in result.nbest)
-        same(decoder.decode(frames[row : row + 1], lengths[row : row + 1], search=search), [result], 0)
+        check_same(decoder.decode(frames[row : row + 1], lengths[row : row + 1], search=search), [result], 0)
 
 
 def test_nothing_to_decode(search):
@@ -384,7 +385,7 @@ def test_many_threads_and_a_fork():
     expected = decoder.decode(frames, lengths, search=search)
     with ThreadPoolExecutor(8) as pool:
         for found in pool.map(lambda _: decoder.decode(frames, lengths, search=search), range(32)):
-            same(found, expected, 0)
+            check_same(found, expected, 0)
     assert in_fork(lambda: [h.score for h in decoder.decode(frames, lengths, search=search)]) == [
         h.score for h in expected
     ]

@@ -10,7 +10,7 @@ import pytest
 import tdtdecode as tdt
 from tests.conftest import COMPILED, random_frames
 from tests.fused_helpers import fused, random_weights
-from tests.test_beam import in_chunks, same
+from tests.test_beam import check_same, in_chunks
 
 SHAPES = {
     "tdt": (tdt.TransducerSpec(vocab_size=40, encoder_size=24), 2),
@@ -45,7 +45,7 @@ def test_it_is_the_specification(shape, search):
         frames, lengths = random_frames(4, spec.encoder_size, 18, seed)
         expected = fused(weights, spec, "reference").decode(frames, lengths, search=search)
         for kernels in COMPILED:
-            same(fused(weights, spec, kernels).decode(frames, lengths, search=search), expected)
+            check_same(fused(weights, spec, kernels).decode(frames, lengths, search=search), expected)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
@@ -56,13 +56,13 @@ def test_nothing_depends_on_the_batch(shape, search, precision):
     decoder = fused(weights, spec, precision=precision)
     whole = decoder.decode(frames, lengths, search=search)
     order = np.random.default_rng(0).permutation(40)
-    same(decoder.decode(frames[order], lengths[order], search=search), [whole[i] for i in order], 0)
-    same([decoder.decode(frames[i : i + 1], lengths[i : i + 1], search=search)[0] for i in range(40)], whole, 0)
+    check_same(decoder.decode(frames[order], lengths[order], search=search), [whole[i] for i in order], 0)
+    check_same([decoder.decode(frames[i : i + 1], lengths[i : i + 1], search=search)[0] for i in range(40)], whole, 0)
     for threads in (2, 3):
         other = fused(weights, spec, precision=precision, threads=threads)
-        same(other.decode(frames, lengths, search=search), whole, 0)
+        check_same(other.decode(frames, lengths, search=search), whole, 0)
     rows = [np.asfortranarray(row[:, :length]) for row, length in zip(frames, lengths)]
-    same(decoder.decode(rows, search=search), whole, 0)
+    check_same(decoder.decode(rows, search=search), whole, 0)
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 11])
@@ -80,7 +80,7 @@ def test_chunks_change_nothing(shape, search, chunk):
                 np.testing.assert_array_equal(a.tokens, b.tokens)
                 np.testing.assert_array_equal(a.frames, b.frames)
         else:
-            same(found, whole, 0)
+            check_same(found, whole, 0)
 
 
 def test_states_of_kernels_are_the_same():
@@ -103,8 +103,8 @@ def test_hypotheses_may_be_far_apart():
     weights = random_weights(spec, layers=1, seed=1)
     frames, _ = random_frames(2, spec.encoder_size, 200, 1)
     search = tdt.Beam(strategy="malsd", size=6, max_symbols=40)
-    same(fused(weights, spec).decode(frames, search=search),
-         fused(weights, spec, "reference").decode(frames, search=search), 1e-3)  # fmt: skip
+    expected = fused(weights, spec, "reference").decode(frames, search=search)
+    check_same(fused(weights, spec).decode(frames, search=search), expected, 1e-3)
 
 
 def test_failing_functions():

@@ -11,6 +11,7 @@ import pytest
 import tdtdecode as tdt
 from tdtdecode.fusion.spelling import MAX_SPELLINGS, Speller
 from tests.conftest import KERNELS, RandomTransducer, random_frames
+from tests.test_beam import Rows
 
 SPEC = tdt.TransducerSpec(vocab_size=8)
 PIECES = ("\u2581new", "\u2581", "new", "\u2581y", "york", "or", "k", "y", "s", "<blk>")
@@ -218,9 +219,16 @@ def test_boosts_steer_and_do_not_leak(kernels):
     plain = boosted(kernels, [])
     strong = boosted(kernels, [tdt.PhraseBoost([[1, 2, 1, 2, 1, 2]], 8.0)])
     assert [h.tokens.tolist() for h in plain] != [h.tokens.tolist() for h in strong]
-    for result in strong:
+    model = RandomTransducer(SPEC, 11)
+    frames, lengths = random_frames(6, model.encoder_size, 20, 11)
+    for row, result in enumerate(strong):
+        rows = Rows(model, SPEC, frames[row, :, : lengths[row]])
         for hypothesis in result.nbest:
-            assert (hypothesis.token_logprobs <= 0).all() and (hypothesis.duration_logprobs <= 0).all()
+            tokens = tuple(hypothesis.tokens.tolist())
+            for i, token in enumerate(tokens):
+                logprobs, timing = rows.row(tokens[:i], int(hypothesis.frames[i]))
+                assert hypothesis.token_logprobs[i] == pytest.approx(logprobs[token], abs=1e-4)
+                assert hypothesis.duration_logprobs[i] == pytest.approx(timing[hypothesis.durations[i]], abs=1e-4)
     assert [h.score for h in boosted(kernels, [tdt.PhraseBoost([[1]], 0.0)])] == [h.score for h in plain]
 
 

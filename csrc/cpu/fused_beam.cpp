@@ -35,14 +35,10 @@ FusedBeam::FusedBeam(const Network& network, const InstructionSet& isa, BeamSear
   blocks_.resize(count, network.encoder_size);
   frames_.resize(static_cast<std::size_t>(kRowsAtOnce) * network.encoder_size);
   logits_.resize(static_cast<std::size_t>(kRowsAtOnce) * network.output.outputs);
-  std::size_t inputs = 0;
-  std::size_t stage = std::max({staged_bytes(network.encoder), staged_bytes(network.prediction),
-                                staged_bytes(network.output)});
-  for (int layer = 0; layer < network.num_layers; ++layer) {
-    inputs = std::max<std::size_t>(inputs, network.layers[layer].inputs);
-    stage = std::max(stage, staged_bytes(network.layers[layer]));
-  }
-  inputs_.resize(2 * kRowsAtOnce * inputs);
+  for (int layer = 0; layer < network.num_layers; ++layer)
+    layer_inputs_ = std::max<std::size_t>(layer_inputs_, network.layers[layer].inputs);
+  const std::size_t stage = most_staged_bytes(network);
+  inputs_.resize(2 * kRowsAtOnce * layer_inputs_);
   gates_.resize(static_cast<std::size_t>(kRowsAtOnce) * 4 * network.hidden);
   private_.resize(threads);
   for (Private& own : private_) {
@@ -206,11 +202,8 @@ void FusedBeam::predict(int thread, std::size_t first, int count) {
   }
   // A layer's inputs: what comes from below, then its own last output. Two buffers, so that one layer's writes never
   // meet the reads of the other threads in the layer before.
-  std::size_t largest = 0;
-  for (int layer = 0; layer < network_.num_layers; ++layer)
-    largest = std::max<std::size_t>(largest, network_.layers[layer].inputs);
   const auto inputs = [&](int layer, int i) {
-    return inputs_.data() + (static_cast<std::size_t>(layer % 2) * kRowsAtOnce + i) * largest;
+    return inputs_.data() + (static_cast<std::size_t>(layer % 2) * kRowsAtOnce + i) * layer_inputs_;
   };
   for (int i = thread; i < count; i += team_.size()) {
     const Step& step = steps[i];

@@ -106,6 +106,7 @@ class FusedBeam {
   std::vector<PredictorStates>* after_ = nullptr;
 
   int threads_, slots_, kept_frames_;
+  std::size_t layer_inputs_ = 0;  // of the layer that has most
   std::vector<Place> places_;
   FrameBlocks blocks_;
   Buffer<float> predictions_, hidden_, cells_, projected_, inputs_, gates_, frames_, logits_;

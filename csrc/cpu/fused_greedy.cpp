@@ -45,9 +45,7 @@ FusedGreedy::FusedGreedy(const Network& network, const InstructionSet& isa, cons
   emitted_.reserve(count);
   kept_for_.reserve(keep_at_once_);
 
-  std::size_t stage = std::max({staged_bytes(network.encoder), staged_bytes(network.prediction),
-                                staged_bytes(network.output)});
-  for (int layer = 0; layer < network.num_layers; ++layer) stage = std::max(stage, staged_bytes(network.layers[layer]));
+  const std::size_t stage = most_staged_bytes(network);
   private_.resize(threads);
   for (Private& own : private_) {
     own.hidden.resize(static_cast<std::size_t>(scored_at_once_) * network.joint);

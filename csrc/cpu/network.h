@@ -1,6 +1,7 @@
 // A transducer's predictor and joint, packed.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 
 #include "matrix.h"
@@ -46,5 +47,13 @@ struct Network {
     return table_kind == TableKind::input ? table_width : 0;
   }
 };
+
+// Bytes that staging a row needs, whatever matrix it is for; screening has its own.
+inline std::size_t most_staged_bytes(const Network& network) {
+  std::size_t most = staged_bytes(network.encoder);
+  for (const Matrix* matrix : {&network.prediction, &network.output}) most = std::max(most, staged_bytes(*matrix));
+  for (int layer = 0; layer < network.num_layers; ++layer) most = std::max(most, staged_bytes(network.layers[layer]));
+  return most;
+}
 
 }  // namespace tdt::cpu

@@ -60,7 +60,7 @@ def _load(name: str) -> KernelSet:
     from . import _beam, _cpu
 
     isa = name.removeprefix("cpu-")
-    return KernelSet(name, isa, _cpu.RowDecider(isa), _cpu.advance, partial(_beam.BeamEngine, isa))
+    return KernelSet(name, isa, _cpu.RowDecider(isa), _cpu.advance, partial(_beam.BeamEngine, _cpu.rank_row(isa)))
 
 
 def get(name: str = "auto") -> KernelSet:

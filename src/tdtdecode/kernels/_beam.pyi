@@ -10,7 +10,7 @@ class BeamEngine:
     address: int
     def __init__(
         self,
-        isa: str,
+        rank_row: int,
         vocab_size: int,
         blank: int,
         durations: np.ndarray,

@@ -25,13 +25,6 @@ cdef extern from "row_kernels.h" namespace "tdt::cpu":
     ctypedef void (*RankRow)(const float*, const RowLayout&, const float*, int, float, Statistic, float, RankedRow*) \
         noexcept nogil
 
-cdef extern from "instruction_sets.h" namespace "tdt::cpu":
-    cdef cppclass InstructionSet:
-        const char* name
-        bint (*supported)() noexcept nogil
-        RankRow rank
-    const InstructionSet* c_instruction_sets "tdt::cpu::instruction_sets"(size_t* count) noexcept nogil
-
 cdef extern from "fusion.h" namespace "tdt::cpu":
     cdef cppclass Automaton:
         const int64_t* first_arc
@@ -123,15 +116,6 @@ cdef extern from "beam.h" namespace "tdt::cpu":
         vector[unique_ptr[Beam]] beams
 
 
-cdef const InstructionSet* _instruction_set(str name) except NULL:
-    cdef size_t count
-    cdef const InstructionSet* table = c_instruction_sets(&count)
-    for i in range(<Py_ssize_t>count):
-        if (<bytes>table[i].name).decode() == name and table[i].supported():
-            return &table[i]
-    raise ValueError(f"instruction set {name!r} is not available on this machine")
-
-
 cdef const void* _address(array) except? NULL:
     return <const void*><uintptr_t>array.ctypes.data
 
@@ -143,8 +127,8 @@ cdef class BeamEngine:
     cdef object requests
     cdef readonly int slots
 
-    def __cinit__(self, str isa, int vocab_size, int blank, durations, options, fusions, int batch):
-        self.kernel = _instruction_set(isa).rank
+    def __cinit__(self, size_t rank_row, int vocab_size, int blank, durations, options, fusions, int batch):
+        self.kernel = <RankRow>rank_row
         self.kept = fusions
         for frames in durations:
             self.search.durations.push_back(frames)

@@ -2,7 +2,7 @@
 """Search kernels in C++, one set of row loops per instruction set. Signatures and meaning: `reference.py`."""
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, uintptr_t
 
 
 cdef extern from "tdt/row.h" namespace "tdt":
@@ -19,6 +19,7 @@ cdef extern from "instruction_sets.h" namespace "tdt::cpu":
         const char* name
         bint (*supported)() noexcept nogil
         DecideRows decide
+        void* rank
     const InstructionSet* c_instruction_sets "tdt::cpu::instruction_sets"(size_t* count) noexcept nogil
 
 cdef extern from "greedy.h" namespace "tdt::cpu":
@@ -53,18 +54,26 @@ def instruction_sets():
     return [((<bytes>table[i].name).decode(), bool(table[i].supported())) for i in range(<Py_ssize_t>count)]
 
 
+cdef const InstructionSet* _instruction_set(str name) except NULL:
+    cdef size_t count
+    cdef const InstructionSet* table = c_instruction_sets(&count)
+    for i in range(<Py_ssize_t>count):
+        if (<bytes>table[i].name).decode() == name and table[i].supported():
+            return &table[i]
+    raise ValueError(f"instruction set {name!r} is not available on this machine")
+
+
+def rank_row(str isa):
+    """The address of an instruction set's function that ranks a row, for `_beam.BeamEngine`."""
+    return <uintptr_t>_instruction_set(isa).rank
+
+
 cdef class RowDecider:
     """`reference.decide` compiled for one instruction set, which this machine must have."""
     cdef DecideRows kernel
 
     def __cinit__(self, str isa):
-        cdef size_t count
-        cdef const InstructionSet* table = c_instruction_sets(&count)
-        for i in range(<Py_ssize_t>count):
-            if (<bytes>table[i].name).decode() == isa and table[i].supported():
-                self.kernel = table[i].decide
-                return
-        raise ValueError(f"instruction set {isa!r} is not available on this machine")
+        self.kernel = _instruction_set(isa).decide
 
     def __call__(self, const float[:, ::1] rows, int vocab_size, int blank, const int32_t[::1] durations,
                  float blank_penalty, int32_t[:, ::1] decisions, float[:, ::1] logprobs):

@@ -30,7 +30,8 @@ class CallableNetwork:
 
     The functions must treat rows independently and leave their arguments unchanged. States are only ever made by
     ``predict`` and picked from by ``select``, so the predictor runs for all rows that emitted together, which is when
-    every row has found its next token or its end.
+    every row has found its next token or its end. In a beam search they run for as many rows together as have states
+    that came from one call.
     """
 
     name = "callable"
