@@ -36,7 +36,7 @@ def test_the_rule_by_example():
 
 
 def test_phrases_of_their_own_weight():
-    boost = tdt.PhraseBoost([([1, 2], 3.0), [1, 3], ("4", 1.0)][:2], weight=1.0, depth_scaling=1.0)
+    boost = tdt.PhraseBoost([([1, 2], 3.0), [1, 3]], weight=1.0, depth_scaling=1.0)
     assert scored(boost, [1, 2]) == pytest.approx([3, 3 * (1 + math.log(2))])
     assert scored(boost, [1, 3]) == pytest.approx([3, 1 + math.log(2)])
 
@@ -206,6 +206,12 @@ def test_phrases_by_row(kernels, strategy):
         alone = boosted(kernels, [tdt.PhraseBoost(phrases, 2.0)], strategy=strategy)[row]
         assert [h.tokens.tolist() for h in by_row[row].nbest] == [h.tokens.tolist() for h in alone.nbest]
         assert [h.score for h in by_row[row].nbest] == [h.score for h in alone.nbest]
+
+
+def test_lists_for_no_rows():
+    none = tdt.PhraseBoost.per_row([], 1.0)
+    decoder = RandomTransducer(SPEC, 0).decoder(SPEC, search=tdt.Beam(fusion=[none]))
+    assert decoder.decode(np.empty((0, 6, 4), np.float32)) == []
 
 
 def test_lists_for_other_rows():

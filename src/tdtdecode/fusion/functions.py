@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, MissingDependencyError
 from ..transducer import as_integer
+from .ngram import as_weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +85,7 @@ class ScoringFunction:
         if not start:
             raise InputError("start must have at least one integer")
         object.__setattr__(self, "start", start)
-        if not isinstance(self.weight, Real) or not math.isfinite(self.weight):
-            raise InputError(f"weight must be a finite number, got {self.weight!r}")
-        object.__setattr__(self, "weight", float(self.weight))
+        object.__setattr__(self, "weight", as_weight(self.weight))
 
     @property
     def name(self) -> str:

@@ -59,7 +59,14 @@ class PhraseBoost:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._take([self.phrases], [0])
+        object.__setattr__(self, "weight", as_weight(self.weight))
+        for name in ("context_score", "depth_scaling"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not 0 < float(value) < math.inf:
+                raise InputError(f"{name} must be a positive number, got {value!r}")
+            object.__setattr__(self, name, float(value))
+        object.__setattr__(self, "_lists", (_checked(self.phrases),))
+        object.__setattr__(self, "_rows", (0,))
 
     @staticmethod
     def per_row(
@@ -69,21 +76,12 @@ class PhraseBoost:
         made = PhraseBoost((), weight, context_score, depth_scaling)
         distinct: dict[tuple, int] = {}
         rows = [distinct.setdefault(_checked(phrases), len(distinct)) for phrases in lists]
-        object.__setattr__(made, "phrases", tuple(lists))
-        object.__setattr__(made, "_lists", tuple(distinct))
-        object.__setattr__(made, "_rows", tuple(rows))
-        object.__setattr__(made, "_by_row", True)
-        return made
+        return made._by_rows(tuple(lists), tuple(distinct) or ((),), tuple(rows))
 
-    def _take(self, lists: Sequence[Any], rows: Sequence[int]) -> None:
-        object.__setattr__(self, "weight", as_weight(self.weight))
-        for name in ("context_score", "depth_scaling"):
-            value = getattr(self, name)
-            if not isinstance(value, Real) or not 0 < float(value) < math.inf:
-                raise InputError(f"{name} must be a positive number, got {value!r}")
-            object.__setattr__(self, name, float(value))
-        object.__setattr__(self, "_lists", tuple(_checked(phrases) for phrases in lists))
-        object.__setattr__(self, "_rows", tuple(rows))
+    def _by_rows(self, phrases: tuple, lists: tuple, rows: tuple[int, ...]) -> PhraseBoost:
+        for name, value in (("phrases", phrases), ("_lists", lists), ("_rows", rows), ("_by_row", True)):
+            object.__setattr__(self, name, value)
+        return self
 
     @property
     def rows(self) -> int | None:
@@ -93,13 +91,10 @@ class PhraseBoost:
     def select(self, rows: Sequence[int]) -> PhraseBoost:
         """The boost for some rows of a batch, in that order."""
         made = PhraseBoost((), self.weight, self.context_score, self.depth_scaling)
-        object.__setattr__(made, "phrases", tuple(self.phrases[i] for i in rows))
-        object.__setattr__(made, "_lists", self._lists)
-        object.__setattr__(made, "_rows", tuple(self._rows[i] for i in rows))
-        object.__setattr__(made, "_by_row", True)
         object.__setattr__(made, "_automata", self._automata)
         object.__setattr__(made, "_lock", self._lock)
-        return made
+        picked = tuple(self._rows[i] for i in rows)
+        return made._by_rows(tuple(self.phrases[i] for i in rows), self._lists, picked)
 
     def automaton(self, vocab_size: int, blank: int, pieces: tuple[str, ...] | None) -> Automaton:
         """The phrases over V tokens; ``pieces`` are the V + 1 entries of the token file by id.

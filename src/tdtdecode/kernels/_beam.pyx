@@ -124,7 +124,6 @@ cdef class BeamEngine:
     cdef BeamSearch search
     cdef RankRow kernel
     cdef object kept
-    cdef object requests
     cdef readonly int slots
 
     def __cinit__(self, size_t rank_row, int vocab_size, int blank, durations, options, fusions, int batch):

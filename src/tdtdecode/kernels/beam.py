@@ -123,8 +123,6 @@ class BeamState:
 class FusionError(Exception):
     """A user's scoring function failed inside a kernel."""
 
-    KINDS = {1: "scores", 2: "advance", 3: "scores"}
-
     def __init__(self, kind: int, fusion: int, token: int, state: list[int]):
         super().__init__(kind, fusion, token, state)
         self.kind, self.fusion, self.token, self.state = kind, fusion, token, state
