@@ -166,9 +166,7 @@ void Beam::advance() {
 
 void Beam::advance_greedy() {
   const RankedRow& row = row_of(0);
-  const Best blank = candidate(sanitized(row.blank_logit - options_.blank_penalty), layout_.blank);
-  const Best winner = better(row.largest, blank);
-  const bool is_blank = winner.index == kNoIndex || winner.index == layout_.blank;
+  const bool is_blank = !emits(row.largest, row.blank_logit, options_.blank_penalty, layout_.blank);
   const double logprob = is_blank ? row.blank_logprob : row.token_logprobs[0] + bonus(0, row.tokens[0]);
   entries_.push_back(extended(0, is_blank ? kBlank : 0, logprob + duration_logprob(row, row.longest), row.longest));
 }

@@ -56,6 +56,12 @@ TDT_HD Best candidate(float value, int index) {
   return best;
 }
 
+// Whether the best token, blank aside, is emitted: blank, less its penalty, stands against it.
+TDT_HD bool emits(const Best& token, float blank, float blank_penalty, int blank_index) {
+  const Best winner = better(token, candidate(sanitized(blank - blank_penalty), blank_index));
+  return winner.index != kNoIndex && winner.index != blank_index;
+}
+
 struct Decision {
   int token;               // 0 .. V, may be blank
   int duration;            // frames, as predicted; 0 for RNN-T
@@ -77,8 +83,7 @@ TDT_HD Decision decide(const float* row, const RowLayout& layout, float blank_pe
 
   const Best token = better(reduce.best(row, 0, layout.blank), reduce.best(row, layout.blank + 1, entries));
   const float blank = sanitized(row[layout.blank]);
-  const Best winner = better(token, candidate(sanitized(blank - blank_penalty), layout.blank));
-  if (winner.index != kNoIndex) decision.token = winner.index;
+  if (emits(token, blank, blank_penalty, layout.blank)) decision.token = token.index;
 
   const float* durations = row + entries;
   Best duration;

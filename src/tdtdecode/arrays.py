@@ -10,7 +10,8 @@ import numpy as np
 from .errors import DeviceError, InputError
 from .transducer import MAX_FRAMES
 
-_DLPACK_CPU, _DLPACK_BFLOAT = 1, 4
+DLPACK_BFLOAT = 4
+_DLPACK_CPU = 1
 _ONNX_BFLOAT16 = 16
 
 
@@ -43,13 +44,13 @@ def encoder_rows(
     if isinstance(encoder_out, (list, tuple)):
         rows = [to_numpy(row, f"encoder_out[{i}]") for i, row in enumerate(encoder_out)]
         for i, row in enumerate(rows):
-            _check_frames(f"encoder_out[{i}]", row, ("E", "T"), encoder_size)
+            check_frames(f"encoder_out[{i}]", row.dtype.name, row.shape, ("E", "T"), encoder_size)
             if row.shape[0] != rows[0].shape[0]:
                 raise InputError(f"encoder_out[{i}] has E = {row.shape[0]}, encoder_out[0] has {rows[0].shape[0]}")
-        return rows, _check_lengths(lengths, np.array([row.shape[1] for row in rows], np.int64))
+        return rows, check_lengths(lengths, np.array([row.shape[1] for row in rows], np.int64))
     batch = to_numpy(encoder_out, "encoder_out")
-    _check_frames("encoder_out", batch, ("B", "E", "T"), encoder_size)
-    return batch, _check_lengths(lengths, np.full(len(batch), batch.shape[2], np.int64))
+    check_frames("encoder_out", batch.dtype.name, batch.shape, ("B", "E", "T"), encoder_size)
+    return batch, check_lengths(lengths, np.full(len(batch), batch.shape[2], np.int64))
 
 
 def frames_first(rows: list[np.ndarray] | np.ndarray, lengths: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -115,8 +116,8 @@ def _from_bfloat16(array: Any) -> np.ndarray | None:
         capsule = array.__dlpack__()  # keeps the memory alive while it is read
     except (BufferError, RuntimeError, TypeError, ValueError):
         return None
-    tensor = _dlpack_tensor(capsule)
-    if (tensor.type_code, tensor.bits, tensor.lanes) != (_DLPACK_BFLOAT, 16, 1):
+    tensor = dlpack_tensor(capsule)
+    if (tensor.type_code, tensor.bits, tensor.lanes) != (DLPACK_BFLOAT, 16, 1):
         return None
     return _read_bfloat16(tensor)
 
@@ -138,7 +139,8 @@ class _DLTensor(ctypes.Structure):
     ]
 
 
-def _dlpack_tensor(capsule: Any) -> _DLTensor:
+def dlpack_tensor(capsule: Any) -> _DLTensor:
+    """What a DLPack capsule holds, as long as it lives."""
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
     return _DLTensor.from_address(pointer(capsule, b"dltensor"))
@@ -162,20 +164,24 @@ def _widened(bits: np.ndarray) -> np.ndarray:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
-def _check_frames(name: str, array: np.ndarray, axes: tuple[str, ...], encoder_size: int | None) -> None:
-    if array.dtype not in (np.float32, np.float16):
-        raise InputError(f"{name} must be float32, float16 or bfloat16, got {array.dtype}")
+def check_frames(
+    name: str, dtype: str, shape: tuple[int, ...], axes: tuple[str, ...], encoder_size: int | None
+) -> None:
+    """InputError unless encoder output has a type and a shape that can be decoded."""
+    if dtype not in ("float32", "float16", "bfloat16"):
+        raise InputError(f"{name} must be float32, float16 or bfloat16, got {dtype}")
     layout = ", ".join(axes)
-    if array.ndim != len(axes):
-        raise InputError(f"{name} must have the shape [{layout}], got {list(array.shape)}")
-    if encoder_size is not None and array.shape[-2] != encoder_size:
-        swapped = ": it looks transposed" if array.shape[-1] == encoder_size else ""
-        raise InputError(f"{name} must be [{layout}] with E = {encoder_size}, got {list(array.shape)}{swapped}")
-    if array.shape[-1] > MAX_FRAMES:
-        raise InputError(f"{name} has {array.shape[-1]} frames, more than {MAX_FRAMES}")
+    if len(shape) != len(axes):
+        raise InputError(f"{name} must have the shape [{layout}], got {list(shape)}")
+    if encoder_size is not None and shape[-2] != encoder_size:
+        swapped = ": it looks transposed" if shape[-1] == encoder_size else ""
+        raise InputError(f"{name} must be [{layout}] with E = {encoder_size}, got {list(shape)}{swapped}")
+    if shape[-1] > MAX_FRAMES:
+        raise InputError(f"{name} has {shape[-1]} frames, more than {MAX_FRAMES}")
 
 
-def _check_lengths(lengths: Any, available: np.ndarray) -> np.ndarray:
+def check_lengths(lengths: Any, available: np.ndarray) -> np.ndarray:
+    """Lengths as int32 [B], none of them more than the frames available; None: all of these."""
     if lengths is None:
         return available.astype(np.int32)
     if isinstance(lengths, (list, tuple, int)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -125,11 +125,12 @@ class Decoder:
         self.network = network
         self.spec = spec
         self.search = _checked_search(search)
-        self.kernels = kernel_sets.get(kernels)
+        self.kernels = kernel_sets.get(kernels, network.device)
         self.vocabulary = vocabulary
         self._bound(self.search)  # what does not fit the vocabulary is said now
         self.program = network.program(self.kernels)
         self._start = network.start(_blank(spec))
+        self._door = encoder_rows if network.device == "cpu" else _device_door()
 
     @classmethod
     def from_bundle(
@@ -254,7 +255,7 @@ class Decoder:
             If the arrays, the search or the state do not fit; nothing has been decoded then.
         """
         search = self.search if search is None else _checked_search(search)
-        rows, lengths = encoder_rows(encoder_out, lengths, self.spec.encoder_size)
+        rows, lengths = self._door(encoder_out, lengths, self.spec.encoder_size)
         if state is None:
             state = self._fresh(len(lengths))
         elif not isinstance(state, DecoderState):
@@ -276,7 +277,7 @@ class Decoder:
     ) -> tuple[list[Hypothesis], DecoderState]:
         greedy = kernel_sets.GreedySearch(self.spec, search, lengths, self.kernels, frame=state.overshoot)
         if self.program is not None:
-            after = self.program.greedy(greedy, [np.asarray(row, np.float32) for row in rows], state.network)
+            after = self.program.greedy(greedy, rows, state.network)
         else:
             frames = frames_first(rows, lengths, self.network.frame_dtype)
             workspace = self.network.workspace(frames, state.network)
@@ -292,8 +293,7 @@ class Decoder:
         beam = kernel_sets.BeamSearch(self.spec, search, lengths, self.kernels, self._bound(search), state.beams)
         workspace = None
         if self.program is not None:
-            floats = [np.asarray(row, np.float32) for row in rows]
-            after = self.program.beam(beam, floats, state.network, state.places, final)
+            after = self.program.beam(beam, rows, state.network, state.places, final)
         else:
             places, slots = state.places, np.arange(beam.slots_per_row)
             arena = np.minimum(places[:-1, None] + slots, places[1:, None] - 1)  # the first are the stream's own
@@ -356,6 +356,12 @@ def _run_beam(search: kernel_sets.BeamSearch, workspace: Workspace) -> None:
         if len(slots):
             workspace.predict(parents, tokens, slots)
         search.step(workspace.joint(search.slots, search.rows, search.frames))
+
+
+def _device_door() -> Callable:
+    from .cuda.arrays import device_rows
+
+    return device_rows
 
 
 def _checked_search(search: Greedy | Beam) -> Greedy | Beam:

@@ -59,31 +59,45 @@ def _load(name: str) -> KernelSet:
         return KernelSet(name, None, module.decide, module.advance, module.BeamEngine)
     from . import _beam, _cpu
 
+    if name == "cuda":
+        from .cuda import decide
+
+        cpu = get("cpu")
+        return KernelSet(name, None, decide, cpu.advance, cpu.beam_engine)
     isa = name.removeprefix("cpu-")
     return KernelSet(name, isa, _cpu.RowDecider(isa), _cpu.advance, partial(_beam.BeamEngine, _cpu.rank_row(isa)))
 
 
-def get(name: str = "auto") -> KernelSet:
+def get(name: str = "auto", device: str = "cpu") -> KernelSet:
     """The kernel set of that name.
 
     ``"reference"`` (NumPy), ``"jit"`` (Numba), ``"cpu"`` (C++ for the best instruction set of this machine, or the one
     that the environment variable TDTDECODE_ISA names), ``"cpu-baseline"``, ``"cpu-avx2"``, ... (that instruction set),
-    ``"auto"`` (the same as ``"cpu"``).
+    ``"cuda"`` (CUDA C++, for rows on a GPU), ``"auto"`` (``"cpu"`` or ``"cuda"``, as the ``device`` is).
 
     Raises
     ------
     InputError
         If there is no such set here; the message lists the ones there are.
     MissingDependencyError
-        If ``"jit"`` is asked for and Numba is not installed.
+        If ``"jit"`` or ``"cuda"`` is asked for, and Numba or CuPy is not installed.
+    DeviceError
+        If ``"cuda"`` is asked for and there is no card.
     """
-    if name in ("auto", "cpu"):
+    if name == "auto":
+        name = device
+    if name == "cuda":
+        from ..cuda.device import current_device
+
+        current_device()
+        return _load(name)
+    if name == "cpu":
         forced = os.environ.get(ISA_VARIABLE)
         name = f"cpu-{forced}" if forced else _cpu_names()[-1]
         if name not in _cpu_names():
             raise InputError(f"{ISA_VARIABLE}={forced} names no instruction set of this machine: {_isas()}")
     if name not in ("reference", "jit", *_cpu_names()):
-        names = ", ".join(("auto", "reference", "jit", "cpu", *_cpu_names()))
+        names = ", ".join(("auto", "reference", "jit", "cpu", *_cpu_names(), "cuda"))
         raise InputError(f"no kernel set {name!r} on this machine: {names}")
     return _load(name)
 

@@ -48,11 +48,12 @@ class Workspace(Protocol):
 class Program(Protocol):
     """A network compiled together with the searches on it: one call runs a whole decode."""
 
-    def greedy(self, search: GreedySearch, rows: list[np.ndarray], state: Any) -> NetworkState:
-        """Run a search to its end on B ``rows`` float32 [E, T] from their state; the state they end in."""
+    def greedy(self, search: GreedySearch, rows: Any, state: Any) -> NetworkState:
+        """Run a search to its end on B ``rows`` [E, T] from their state; the state they end in. The rows are what the
+        door of the network's device returned."""
 
     def beam(
-        self, search: BeamSearch, rows: list[np.ndarray], state: Any, places: np.ndarray, final: bool
+        self, search: BeamSearch, rows: Any, state: Any, places: np.ndarray, final: bool
     ) -> NetworkState:
         """The same for a beam search, from its beams' states, those of stream i from ``places[i]`` on; returns those
         that the beams need then, stream by stream, or none if ``final``."""
@@ -62,6 +63,8 @@ class Network(Protocol):
     """Computes joint rows for a search. Shared by calls and threads: what changes lives in the workspace."""
 
     name: str
+    device: str
+    """``"cpu"`` or ``"cuda"``: where frames and states are."""
     frame_dtype: np.dtype
     """What encoder frames are given in."""
     lockstep: bool

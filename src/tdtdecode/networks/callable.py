@@ -35,6 +35,7 @@ class CallableNetwork:
     """
 
     name = "callable"
+    device = "cpu"
     frame_dtype = np.dtype(np.float32)
     lockstep = False
 

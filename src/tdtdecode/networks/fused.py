@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,6 +43,7 @@ class FusedNetwork:
     """
 
     name = "fused"
+    device = "cpu"
     lockstep = True
     frame_dtype = np.dtype(np.float32)
 
@@ -106,9 +107,9 @@ class FusedProgram:
         self._compiled = CompiledNetwork(self.packed, isa)
         self._threads = network.threads
 
-    def greedy(self, search: GreedySearch, rows: list[np.ndarray], state: ArrayState) -> ArrayState:
-        """Run a search to its end on B ``rows`` float32 [E, T], from their state to the state returned."""
-        self._check(rows)
+    def greedy(self, search: GreedySearch, rows: Sequence[np.ndarray] | np.ndarray, state: ArrayState) -> ArrayState:
+        """Run a search to its end on B ``rows`` [E, T], from their state to the state returned."""
+        rows = self._checked(rows)
         prediction, hidden, cell = (array.copy() for array in state.arrays)
         # Long utterances first, so that no row is left alone with one at the end.
         order = np.argsort(search.frame - search.positions[2], kind="stable").astype(np.int32)
@@ -120,11 +121,16 @@ class FusedProgram:
         return array_state(prediction, (hidden, cell))
 
     def beam(
-        self, search: BeamSearch, rows: list[np.ndarray], state: ArrayState, places: np.ndarray, final: bool
+        self,
+        search: BeamSearch,
+        rows: Sequence[np.ndarray] | np.ndarray,
+        state: ArrayState,
+        places: np.ndarray,
+        final: bool,
     ) -> ArrayState:
-        """Run a beam search to its end on B ``rows`` float32 [E, T], from the states of its beams, those of stream i
-        from ``places[i]`` on. Returns the states that they need then, stream by stream; none if ``final``."""
-        self._check(rows)
+        """Run a beam search to its end on B ``rows`` [E, T], from the states of its beams, those of stream i from
+        ``places[i]`` on. Returns the states that they need then, stream by stream; none if ``final``."""
+        rows = self._checked(rows)
         order = np.argsort(-search.lengths, kind="stable").astype(np.int32)
         with search.naming_failures():
             prediction, hidden, cell = map(np.ascontiguousarray, state.arrays)
@@ -138,11 +144,13 @@ class FusedProgram:
         prediction, hidden, cell = done
         return array_state(prediction, (hidden, cell))
 
-    def _check(self, rows: list[np.ndarray]) -> None:
+    def _checked(self, rows: Sequence[np.ndarray] | np.ndarray) -> list[np.ndarray]:
+        """The rows in float32."""
         size = self.packed.encoder.inputs
         for i, row in enumerate(rows):
             if row.shape[0] != size:
                 raise InputError(f"encoder_out[{i}] must be [E, T] with E = {size}, got {list(row.shape)}")
+        return [np.asarray(row, np.float32) for row in rows]
 
 
 class _Workspace:

@@ -46,6 +46,7 @@ class OrtNetwork:
     """
 
     name = "ort"
+    device = "cpu"
     lockstep = True
 
     def __init__(

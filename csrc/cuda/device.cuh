@@ -1,0 +1,110 @@
+// What kernels need of the device beside plain C++: shared memory, synchronisation inside a block and across the grid,
+// 16-bit numbers, the matrix unit.
+//
+// Kernels use these and threadIdx.x, blockIdx.x, blockDim.x, gridDim.x; nothing else of CUDA. So a header that supplies
+// twins of them (TDT_HOST_CUDA) runs the same sources on a computer without a GPU, under sanitizers too. Every call that
+// synchronises is made by whole warps or whole blocks.
+#pragma once
+
+#include "tdt/row.h"
+
+#if defined(TDT_HOST_CUDA)
+#include "host_cuda.h"
+#else
+
+namespace tdt::cuda {
+
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+// The block's dynamic shared memory, at a multiple of 16 bytes.
+__device__ __forceinline__ unsigned char* shared_memory() {
+  extern __shared__ __align__(16) unsigned char memory[];
+  return memory;
+}
+
+__device__ __forceinline__ void sync_block() { __syncthreads(); }
+__device__ __forceinline__ void sync_warp() { __syncwarp(kAllLanes); }
+template <class T>
+__device__ __forceinline__ T shuffle_xor(T value, int mask) {
+  return __shfl_xor_sync(kAllLanes, value, mask);
+}
+template <class T>
+__device__ __forceinline__ T shuffle(T value, int lane) {
+  return __shfl_sync(kAllLanes, value, lane);
+}
+__device__ __forceinline__ unsigned ballot(bool predicate) { return __ballot_sync(kAllLanes, predicate); }
+__device__ __forceinline__ int count_bits(unsigned bits) { return __popc(bits); }
+
+// Synchronisation across the grid is made of these alone: acquire loads, release stores and release additions.
+__device__ __forceinline__ unsigned load_acquire(const unsigned* word) {
+  unsigned value;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(word) : "memory");
+  return value;
+}
+__device__ __forceinline__ unsigned long long load_acquire(const unsigned long long* word) {
+  unsigned long long value;
+  asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(value) : "l"(word) : "memory");
+  return value;
+}
+__device__ __forceinline__ void store_release(unsigned* word, unsigned value) {
+  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
+}
+__device__ __forceinline__ void store_release(unsigned long long* word, unsigned long long value) {
+  asm volatile("st.release.gpu.global.u64 [%0], %1;" ::"l"(word), "l"(value) : "memory");
+}
+__device__ __forceinline__ void add_release(unsigned* word, unsigned value) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
+}
+// What is done while a word is waited for.
+__device__ __forceinline__ void pause() {}
+
+// Without any order; in global or shared memory.
+__device__ __forceinline__ void atomic_max(unsigned long long* word, unsigned long long value) {
+  atomicMax(word, value);
+}
+__device__ __forceinline__ int atomic_add(int* word, int value) { return atomicAdd(word, value); }
+
+__device__ __forceinline__ unsigned bits_of(float x) { return __float_as_uint(x); }
+__device__ __forceinline__ float float_of(unsigned bits) { return __uint_as_float(bits); }
+__device__ __forceinline__ long long clock_cycles() { return clock64(); }
+
+__device__ __forceinline__ unsigned short half_bits(float x) {
+  unsigned short bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+  return bits;
+}
+__device__ __forceinline__ float half_value(unsigned short bits) {
+  float x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+  return x;
+}
+
+// sums [16, 8] += a [16, 16] b [16, 8]. Of a, a lane holds 8 numbers, of b 4, of the sums 4, as PTX lays mma.m16n8k16
+// out. A column of the sums depends on its own column of b alone.
+__device__ __forceinline__ void multiply_halves(float (&sums)[4], const uint4& a, unsigned b0, unsigned b1) {
+#if __CUDA_ARCH__ >= 800
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
+#else  // in two halves
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a.x), "r"(a.y), "r"(b0));
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a.z), "r"(a.w), "r"(b1));
+#endif
+}
+__device__ __forceinline__ void multiply_bfloats(float (&sums)[4], const uint4& a, unsigned b0, unsigned b1) {
+#if __CUDA_ARCH__ >= 800
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
+#else
+  __trap();  // these cards have no such unit, and the host refuses the precision
+#endif
+}
+
+}  // namespace tdt::cuda
+
+#endif

@@ -1,0 +1,109 @@
+// What stands before a decode on the device: encoder frames projected into the joint, and the recurrent products of the
+// states it begins with.
+#include "network.cuh"
+
+namespace tdt::cuda {
+
+enum class FrameType : int { float32 = 0, float16 = 1, bfloat16 = 2 };
+
+// Encoder output [E, T] wherever it lies; strides in elements.
+struct Source {
+  const void* data;
+  long long element, frame;
+  int type, length;
+  int first;  // where its frames begin among all
+  int padding;
+
+  __device__ float at(int frame_index, int element_index) const {
+    const long long i = frame_index * frame + element_index * element;
+    if (type == static_cast<int>(FrameType::float32)) return static_cast<const float*>(data)[i];
+    const unsigned short bits = static_cast<const unsigned short*>(data)[i];
+    if (type == static_cast<int>(FrameType::float16)) return half_value(bits);
+    return float_of(static_cast<unsigned>(bits) << 16);
+  }
+};
+
+struct Projection {
+  Network net;
+  int sources, frames;  // frames of all
+  const Source* list;
+  float* projected;  // [frames, J]
+};
+
+struct Restoration {
+  Network net;
+  States states;
+  const Step* steps;  // of which only the slot is read
+  int count, padding;
+};
+
+// The source of a frame among all.
+__device__ inline const Source& source_of(const Projection& projection, int frame) {
+  int low = 0, high = projection.sources - 1;
+  while (low < high) {
+    const int middle = (low + high + 1) / 2;
+    if (projection.list[middle].first <= frame)
+      low = middle;
+    else
+      high = middle - 1;
+  }
+  return projection.list[low];
+}
+
+}  // namespace tdt::cuda
+
+using namespace tdt::cuda;
+
+// Blocks share out columns of frames and, where these are few, the tiles too.
+extern "C" __global__ void __launch_bounds__(512, 1) project_frames(const Projection* projection_at) {
+  Arena arena(shared_memory());
+  const Projection& projection = arena.copy(projection_at);
+  const Network& net = projection.net;
+  float* scratch = arena.take<float>(kScratchBytes / 4);
+  Weight::Input* x = arena.take<Weight::Input>(column_stride(net.encoder.inputs) * net.staged);
+  const int parts = (projection.frames + net.staged - 1) / net.staged, grid = static_cast<int>(gridDim.x);
+  const int slices = grid > parts ? grid / parts : 1;
+  for (int task = static_cast<int>(blockIdx.x); task < parts * slices; task += grid) {
+    const int first = task / slices * net.staged;
+    const int columns = projection.frames - first < net.staged ? projection.frames - first : net.staged;
+    const Share share = share_of(&net.encoder, task % slices, slices);
+    const int stride = column_stride(net.encoder.inputs), padded = stride - Weight::kPadding;
+    sync_block();
+    // Neighbouring threads read neighbouring frames: of encoder output [E, T] these lie side by side.
+    for (int i = static_cast<int>(threadIdx.x); i < columns * padded; i += static_cast<int>(blockDim.x)) {
+      const int column = i % columns, element = i / columns;
+      const Source& source = source_of(projection, first + column);
+      const bool inside = element < net.encoder.inputs;
+      x[column * stride + element] =
+          Weight::input(inside ? source.at(first + column - source.first, element) : 0.0f);
+    }
+    multiply(
+        share, x, scratch, columns,
+        [&](int, int output, int column, bool valid, float value) {
+          if (valid && output < net.joint)
+            projection.projected[static_cast<long long>(first + column) * net.joint + output] = value;
+        },
+        NoBatch{});
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(512, 1) restore_states(const Restoration* restoration_at) {
+  Arena arena(shared_memory());
+  const Restoration& restoration = arena.copy(restoration_at);
+  Worker worker(restoration.net, restoration.states, &arena, false);
+  worker.restore(restoration.steps, restoration.count);
+}
+
+// Bytes of shared memory that a block of either kernel needs, and the sizes of their parameters.
+extern "C" __global__ void frames_sizes(const Restoration* restoration_at, int* sizes) {
+  Arena arena(shared_memory()), other(shared_memory());
+  const Restoration& restoration = arena.copy(restoration_at);
+  Worker worker(restoration.net, restoration.states, &arena, false);
+  other.take<Projection>(1);
+  other.take<float>(kScratchBytes / 4);
+  other.take<Weight::Input>(column_stride(restoration.net.encoder.inputs) * restoration.net.staged);
+  if (threadIdx.x != 0) return;
+  sizes[0] = arena.used() > other.used() ? arena.used() : other.used();
+  sizes[1] = sizeof(Projection);
+  sizes[2] = sizeof(Restoration);
+}

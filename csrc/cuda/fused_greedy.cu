@@ -1,0 +1,351 @@
+// Greedy search over many utterances with a packed network: the whole loop in one launch (`fused_greedy`, cooperative),
+// or, where a card cannot run the grid together, phase by phase (`greedy_score`, `greedy_decide`, `greedy_layer`).
+//
+// Rows are places that one utterance after another takes. In a round every row's next few frames are scored together,
+// each row is decided up to its next token, and the predictor runs for the rows that emitted. What is to be decided,
+// every block decides for itself from the few numbers that the blocks exchange. So a token costs one barrier for each
+// layer but the first, one for the prediction and one for the joint; a round of blanks costs one.
+#include "network.cuh"
+#include "tdt/transition.h"
+
+namespace tdt::cuda {
+
+constexpr int kMaxRows = 128;
+// Rounds until exchanged numbers are overwritten: a block can be a round ahead of another, and clears the next one's.
+constexpr int kRounds = 3;
+
+struct Row {
+  int utterance, frame, symbols, slot;
+  int length, first_frame;  // of the utterance: its frames, and where they begin among the projected ones
+  int column, window;       // the frames from `frame` on that are scored, and where
+};
+
+struct Control {
+  int round, cursor, next, active;
+  int step_count;
+  Row rows[kMaxRows];
+  Step steps[kMaxRows];
+};
+
+// The slots of utterance u are 2u and 2u + 1: a step leads from one to the other.
+struct Greedy {
+  Network net;
+  States states;
+  int rows;     // places, at most kMaxRows and the threads of a block
+  int window;   // frames scored together, where there are few rows
+  int columns;  // scored at most
+  int max_symbols;
+  float blank_penalty;
+  int batch;                      // B
+  int waiting;                    // utterances that have frames
+  const int* order;               // [waiting] who comes first
+  const int* lengths;             // [B]
+  const int* first_frames;        // [B]
+  const int* starts;              // [3, B] where each stands: next frame, symbols there, slot ...
+  int* ends;                      // [3, B] ... and then
+  const float* projected;         // [all frames, J]
+  unsigned long long* best;       // [kRounds, columns] best token; zero before the first launch
+  float* specials;                // [kRounds, columns, 1 + D] logits of blank and of the durations
+  LogSum* sums;                   // [kRounds, columns, blocks] of the tokens
+  int capacity;
+  int* log;         // [4, capacity] utterance, token, frame, duration
+  float* logprobs;  // [2, capacity]
+  int* summary;     // [3] tokens logged, rows that are not done, utterances that have begun
+  Control* control;   // [2]; zero before the first launch
+  unsigned* barrier;  // [blocks] zero before each launch
+};
+
+// A block's part in the search.
+class Searcher {
+ public:
+  __device__ Searcher(const Greedy* search, const Control* control, Arena* arena, bool keeping)
+      : search_(arena->copy(search)),
+        control_(arena->copy(control)),
+        integers_(arena->take<int>(warp_count())),
+        emissions_(arena->take<Emission>(kMaxRows)),
+        tile_best_(arena->take<Best>(kBatch * kGroup)),
+        tile_sums_(arena->take<LogSum>(kBatch * kGroup)),
+        worker_(search_.net, search_.states, arena, keeping) {}
+
+  __device__ Worker& worker() { return worker_; }
+  __device__ const Control& control() const { return control_; }
+  __device__ bool over() const { return control_.active == 0 || control_.cursor + control_.active > search_.capacity; }
+
+  __device__ void store(Control* to) const {
+    if (blockIdx.x != 0) return;
+    copy_words(to, &control_);
+    if (threadIdx.x != 0) return;
+    search_.summary[0] = control_.cursor;
+    search_.summary[1] = control_.active;
+    search_.summary[2] = control_.next;
+  }
+  // Nothing happens in this round.
+  __device__ void stop() {
+    if (threadIdx.x == 0) control_.step_count = 0;
+    sync_block();
+  }
+
+  // Lets utterances take the free places, and says which frames are scored next.
+  __device__ void plan() {
+    const int row = static_cast<int>(threadIdx.x);
+    const int waiting = search_.waiting - control_.next, free = search_.rows - control_.active;
+    const int admitted = waiting < free ? waiting : free, active = control_.active + admitted;
+    if (row >= control_.active && row < active) {
+      const int u = search_.order[control_.next + row - control_.active];
+      const int *start = search_.starts + u, batch = search_.batch;
+      control_.rows[row] = {u, start[0], start[batch], start[2 * batch], search_.lengths[u], search_.first_frames[u],
+                            0, 0};
+    }
+    const int window = window_of(active);
+    if (row < active) {
+      Row& mine = control_.rows[row];
+      mine.column = row * window;
+      mine.window = mine.length - mine.frame < window ? mine.length - mine.frame : window;
+    }
+    sync_block();
+    if (row == 0) {
+      control_.active = active;
+      control_.next += admitted;
+    }
+    sync_block();
+  }
+
+  // Scores the rows' windows and publishes what decisions need.
+  __device__ void score() {
+    const RowLayout& layout = search_.net.layout;
+    const int window = window_of(control_.active), columns = control_.active * window;
+    const int entries = layout.token_entries(), buffer = control_.round % kRounds * search_.columns;
+    if (blockIdx.x == 0)  // the next round's
+      for (int i = static_cast<int>(threadIdx.x); i < search_.columns; i += static_cast<int>(blockDim.x))
+        search_.best[(control_.round + 1) % kRounds * search_.columns + i] = 0;
+    if (!worker_.scores())
+      for (int i = static_cast<int>(threadIdx.x); i < columns; i += static_cast<int>(blockDim.x))
+        sums_at(buffer + i)[blockIdx.x] = LogSum{};
+    worker_.joint(
+        search_.projected, columns,
+        [&](int column) {
+          const Row& row = control_.rows[column / window];
+          const int at = column % window < row.window ? column % window : row.window - 1;
+          return Column{row.slot, row.first_frame + row.frame + at};
+        },
+        [&](int tile, int output, int column, bool valid, float value) {
+          const float logit = sanitized(value);
+          const bool is_blank = output == layout.blank, is_token = output < entries;
+          if (valid && output < layout.width() && (is_blank || !is_token))
+            specials_at(buffer + column)[is_blank ? 0 : 1 + output - entries] = logit;
+          const Best best = over_lanes(is_token && !is_blank ? candidate(logit, output) : Best{}, kTile, better);
+          const LogSum sum = over_lanes(is_token ? log_sum_of(logit) : LogSum{}, kTile, added);
+          if (lane_index() % kTile == 0) {
+            tile_best_[tile * kGroup + column % kGroup] = best;
+            tile_sums_[tile * kGroup + column % kGroup] = sum;
+          }
+        },
+        [&](int group, int tiles, bool is_first) {
+          sync_block();
+          const int at = static_cast<int>(threadIdx.x);
+          if (at >= kGroup || group + at >= columns) return;
+          Best best = tile_best_[at];
+          for (int tile = 1; tile < tiles; ++tile) best = better(best, tile_best_[tile * kGroup + at]);
+          if (best.index != kNoIndex) atomic_max(&search_.best[buffer + group + at], packed(best));
+          LogSum& sum = sums_at(buffer + group + at)[blockIdx.x];
+          LogSum total = is_first ? LogSum{} : sum;
+          for (int tile = 0; tile < tiles; ++tile) total = added(total, tile_sums_[tile * kGroup + at]);
+          sum = total;
+        });
+  }
+
+  // Follows each row through its window, up to its next token.
+  __device__ void decide() {
+    const RowLayout& layout = search_.net.layout;
+    const int index = static_cast<int>(threadIdx.x), buffer = control_.round % kRounds * search_.columns;
+    Row row = {};
+    Position at = {0, 0};
+    Emission emission = {};
+    int token = -1, token_frame = 0;
+    if (index < control_.active) {
+      row = control_.rows[index];
+      at = {row.frame, row.symbols};
+      while (token < 0 && at.frame < row.frame + row.window) {
+        const int column = buffer + row.column + at.frame - row.frame;
+        const float* special = specials_at(column);
+        const Best best = unpacked(search_.best[column]);
+        const bool emitted = emits(best, special[0], search_.blank_penalty, layout.blank);
+        int duration = 0;
+        emission.duration_index = kNoIndex;
+        if (layout.num_durations > 0) {
+          Best longest;
+          for (int i = 0; i < layout.num_durations; ++i) longest = better(longest, candidate(special[1 + i], i));
+          emission.duration_index = longest.index;
+          duration = layout.durations[longest.index == kNoIndex ? 0 : longest.index];
+        }
+        if (emitted) {
+          token = best.index;
+          token_frame = at.frame;
+          emission.value = best.value;
+          emission.column = column;
+          emission.duration = duration;
+        }
+        at = advanced(at, !emitted, duration, search_.max_symbols);
+      }
+    }
+    const Rank emitted = ranked(token >= 0, integers_);
+    const bool alive = index < control_.active && at.frame < row.length;
+    const Rank living = ranked(alive, integers_);
+    if (token >= 0) {
+      emissions_[emitted.before] = emission;
+      control_.steps[emitted.before] = {row.slot, token, row.slot ^ 1};
+      row.slot ^= 1;
+      if (blockIdx.x == 0) {
+        int* entry = search_.log + control_.cursor + emitted.before;
+        entry[0] = row.utterance;
+        entry[search_.capacity] = token;
+        entry[2ll * search_.capacity] = token_frame;
+        entry[3ll * search_.capacity] = emission.duration;
+      }
+    }
+    if (index < control_.active && !alive && blockIdx.x == 0) {
+      int* end = search_.ends + row.utterance;
+      end[0] = at.frame;
+      end[search_.batch] = at.symbols;
+      end[2 * search_.batch] = row.slot;
+    }
+    row.frame = at.frame;
+    row.symbols = at.symbols;
+    if (alive) control_.rows[living.before] = row;
+    first_logged_ = control_.cursor;
+    sync_block();
+    if (index == 0) {
+      control_.step_count = emitted.total;
+      control_.cursor += emitted.total;
+      control_.active = living.total;
+      ++control_.round;
+    }
+    sync_block();
+  }
+
+  // Log-probabilities of what was decided, each by one warp of the grid: nothing waits for them.
+  __device__ void report() {
+    const RowLayout& layout = search_.net.layout;
+    const int grid = static_cast<int>(gridDim.x), lane = lane_index();
+    for (int i = warp_index() * grid + grid - 1 - static_cast<int>(blockIdx.x); i < control_.step_count;
+         i += warp_count() * grid) {
+      const Emission emission = emissions_[i];
+      const LogSum* sums = sums_at(emission.column);
+      LogSum total;
+      for (int block = lane; block < grid; block += kWarp) total = added(total, sums[block]);
+      total = over_lanes(total, kWarp, added);
+      const float* durations = specials_at(emission.column) + 1;
+      LogSum timing;
+      for (int d = lane; d < layout.num_durations; d += kWarp) timing = added(timing, log_sum_of(durations[d]));
+      timing = over_lanes(timing, kWarp, added);
+      if (lane != 0) continue;
+      float* entry = search_.logprobs + first_logged_ + i;
+      entry[0] = log_probability(emission.value, total.max, logf(total.sum));
+      entry[search_.capacity] = emission.duration_index == kNoIndex
+                                    ? 0.0f
+                                    : log_probability(durations[emission.duration_index], timing.max, logf(timing.sum));
+    }
+  }
+
+ private:
+  struct Emission {
+    int column, duration, duration_index;
+    float value;
+  };
+
+  __device__ int window_of(int active) const {
+    return active > 0 && search_.window > active ? search_.window / active : 1;
+  }
+  __device__ float* specials_at(int column) const {
+    return search_.specials + static_cast<long long>(column) * (1 + search_.net.layout.num_durations);
+  }
+  __device__ LogSum* sums_at(int column) const { return search_.sums + static_cast<long long>(column) * gridDim.x; }
+
+  const Greedy& search_;
+  Control& control_;
+  int* integers_;
+  Emission* emissions_;
+  Best* tile_best_;
+  LogSum* tile_sums_;
+  Worker worker_;
+  int first_logged_ = 0;
+};
+
+// Reports while the blocks wait for each other.
+struct ReportingBarrier {
+  GridBarrier& barrier;
+  Searcher& searcher;
+  bool pending;
+
+  __device__ void arrive() {
+    barrier.arrive();
+    if (pending) searcher.report();
+    pending = false;
+  }
+  __device__ void wait() { barrier.wait(); }
+  __device__ void sync() {
+    arrive();
+    wait();
+  }
+};
+
+}  // namespace tdt::cuda
+
+using namespace tdt::cuda;
+
+// Until all utterances are done or the log is full; then the host makes it larger and launches again.
+extern "C" __global__ void __launch_bounds__(512, 1) fused_greedy(const Greedy* search) {
+  Arena arena(shared_memory());
+  Searcher searcher(search, search->control, &arena, true);
+  GridBarrier barrier(search->barrier);
+  for (;;) {
+    searcher.plan();
+    if (searcher.over()) break;
+    searcher.score();
+    barrier.sync();
+    searcher.decide();
+    if (!searcher.control().step_count) continue;
+    ReportingBarrier reporting = {barrier, searcher, true};
+    searcher.worker().predict(searcher.control().steps, searcher.control().step_count, reporting);
+  }
+  searcher.store(search->control);
+}
+
+// The phases one by one. `parity` tells which of the two control blocks is read; deciding writes the other one.
+extern "C" __global__ void __launch_bounds__(512, 1) greedy_score(const Greedy* search, int parity) {
+  Arena arena(shared_memory());
+  Searcher searcher(search, search->control + parity, &arena, false);
+  searcher.plan();
+  if (!searcher.over()) searcher.score();
+}
+
+extern "C" __global__ void __launch_bounds__(512, 1) greedy_decide(const Greedy* search, int parity) {
+  Arena arena(shared_memory());
+  Searcher searcher(search, search->control + parity, &arena, false);
+  searcher.plan();
+  if (searcher.over())
+    searcher.stop();
+  else {
+    searcher.decide();
+    searcher.report();
+    searcher.worker().first_layer(searcher.control().steps, searcher.control().step_count, false);
+  }
+  searcher.store(search->control + 1 - parity);
+}
+
+extern "C" __global__ void __launch_bounds__(512, 1) greedy_layer(const Greedy* search, int parity, int layer) {
+  Arena arena(shared_memory());
+  Searcher searcher(search, search->control + 1 - parity, &arena, false);
+  NoBarrier none;
+  searcher.worker().upper_layer(layer, searcher.control().steps, searcher.control().step_count, false, none);
+}
+
+// Bytes of shared memory that a block needs beside its weights, and of a control block.
+extern "C" __global__ void fused_greedy_sizes(const Greedy* search, int* sizes) {
+  Arena arena(shared_memory());
+  Searcher searcher(search, search->control, &arena, false);
+  if (threadIdx.x != 0) return;
+  sizes[0] = arena.used();
+  sizes[1] = sizeof(Control);
+  sizes[2] = sizeof(Greedy);
+}

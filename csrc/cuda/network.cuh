@@ -1,0 +1,254 @@
+// A transducer's predictor and joint on the whole grid, phase by phase. A phase reads what earlier ones left in global
+// memory; between two phases stands a barrier over the grid, or the end of a launch.
+#pragma once
+
+#include "grid.cuh"
+#include "weights.cuh"
+
+namespace tdt::cuda {
+
+constexpr int kMaxLayers = 8;
+
+enum class Activation : int { relu = 0, tanh = 1, sigmoid = 2 };
+
+// Gates of a layer stand unit by unit: i, o, f, c of the first, then of the second.
+struct Network {
+  RowLayout layout;
+  Activation activation;
+  int layers;
+  int hidden;          // H, padded to whole tiles of gates
+  int joint;           // J
+  const float* table;  // [V + 1, 4 H]: the first layer's gates by token, but for its recurrent product;
+                       // [V + 1, J]: without layers, the prediction
+  Matrix recurrent[kMaxLayers];
+  Matrix input[kMaxLayers];  // from the layer below; the first has none
+  Matrix prediction;
+  Matrix output;
+  Matrix encoder;
+  int staged;          // columns that are staged at once, a multiple of kGroup
+  int resident_bytes;  // of shared memory for weights
+};
+
+// Predictor states by slot: [L, slots, H] outputs and cells, [L, slots, 4 H] recurrent products, and what the joint takes,
+// [slots, J].
+struct States {
+  int slots;
+  float *hidden, *cell, *recurrent, *prediction;
+
+  __device__ float* hidden_at(const Network& net, int layer, int slot) const {
+    return hidden + (static_cast<long long>(layer) * slots + slot) * net.hidden;
+  }
+  __device__ float* cell_at(const Network& net, int layer, int slot) const {
+    return cell + (static_cast<long long>(layer) * slots + slot) * net.hidden;
+  }
+  __device__ float* recurrent_at(const Network& net, int layer, int slot) const {
+    return recurrent + (static_cast<long long>(layer) * slots + slot) * net.hidden * 4;
+  }
+  __device__ float* prediction_at(const Network& net, int slot) const {
+    return prediction + static_cast<long long>(slot) * net.joint;
+  }
+};
+
+// A predictor step: from the state in `parent`, by `token`, to `slot`, which is no step's parent.
+struct Step {
+  int parent, token, slot;
+};
+
+// A joint row that is wanted: of the state in `slot` and the projected frame at `frame`.
+struct Column {
+  int slot, frame;
+};
+
+__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+
+__device__ __forceinline__ float activated(Activation activation, float x) {
+  if (activation == Activation::relu) return x < 0.0f ? 0.0f : x;  // NaN stays NaN
+  return activation == Activation::tanh ? tanhf(x) : sigmoid(x);
+}
+
+struct Cell {
+  float hidden, cell;
+};
+__device__ __forceinline__ Cell lstm(float i, float o, float f, float c, float cell) {
+  Cell next;
+  next.cell = sigmoid(f) * cell + sigmoid(i) * tanhf(c);
+  next.hidden = sigmoid(o) * tanhf(next.cell);
+  return next;
+}
+
+// Where a launch has no barriers: each phase is a launch of its own.
+struct NoBarrier {
+  __device__ void arrive() {}
+  __device__ void wait() {}
+  __device__ void sync() {}
+};
+
+// A block's part in the network: its shares of the matrices and its shared memory.
+class Worker {
+ public:
+  // With `keeping`, weights are brought to shared memory, as far as the network says.
+  __device__ Worker(const Network& net, const States& states, Arena* arena, bool keeping)
+      : net_(net), states_(states) {
+    scratch_ = arena->take<float>(kScratchBytes / 4);
+    shares_ = arena->take<Share>(kShares);
+    x_ = arena->take<Weight::Input>(column_stride(net.layers && net.hidden > net.joint ? net.hidden : net.joint) *
+                                    net.staged);
+    int left = keeping ? net.resident_bytes : 0;
+    // In the order in which a token waits for them.
+    take(kOutput, &net.output, arena, &left);
+    for (int layer = 1; layer < net.layers; ++layer) take(kInput + layer, &net.input[layer], arena, &left);
+    if (net.layers) take(kPrediction, &net.prediction, arena, &left);
+    for (int layer = 0; layer < net.layers; ++layer) take(kRecurrent + layer, &net.recurrent[layer], arena, &left);
+    sync_block();
+  }
+
+  // All predictor steps, phases and barriers between them.
+  template <class Barrier>
+  __device__ void predict(const Step* steps, int count, Barrier& barrier) {
+    // A few steps' first layer costs less than a barrier: every block computes it for itself.
+    const bool alone = net_.layers > 0 && count <= kGroup;
+    first_layer(steps, count, alone);
+    if (!alone) barrier.sync();
+    for (int layer = 1; layer <= net_.layers; ++layer) upper_layer(layer, steps, count, alone && layer == 1, barrier);
+  }
+
+  // The first layer, or without layers the prediction. With `alone` the whole of it, staged for what follows; else this
+  // block's part.
+  __device__ void first_layer(const Step* steps, int count, bool alone) {
+    const int width = net_.layers ? net_.hidden : net_.joint;
+    const int stride = column_stride(width);
+    if (alone) {  // what pads the columns
+      const int padding = stride - Weight::kPadding - width;
+      for (int i = static_cast<int>(threadIdx.x); i < count * padding; i += static_cast<int>(blockDim.x))
+        x_[i / padding * stride + width + i % padding] = Weight::input(0.0f);
+    }
+    const int first = static_cast<int>(alone ? threadIdx.x : blockIdx.x * blockDim.x + threadIdx.x);
+    const int every = static_cast<int>(alone ? blockDim.x : gridDim.x * blockDim.x);
+    for (int i = first; i < count * width; i += every) {
+      const int at = i / width, unit = i % width;
+      const Step step = steps[at];
+      if (!net_.layers) {
+        states_.prediction_at(net_, step.slot)[unit] = net_.table[static_cast<long long>(step.token) * width + unit];
+        continue;
+      }
+      const float4 own = *reinterpret_cast<const float4*>(
+          net_.table + (static_cast<long long>(step.token) * net_.hidden + unit) * 4);
+      const float4 past = *reinterpret_cast<const float4*>(states_.recurrent_at(net_, 0, step.parent) + unit * 4);
+      const Cell next = lstm(own.x + past.x, own.y + past.y, own.z + past.z, own.w + past.w,
+                             states_.cell_at(net_, 0, step.parent)[unit]);
+      if (alone) x_[at * stride + unit] = Weight::input(next.hidden);
+      if (alone && blockIdx.x != 0) continue;
+      states_.hidden_at(net_, 0, step.slot)[unit] = next.hidden;
+      states_.cell_at(net_, 0, step.slot)[unit] = next.cell;
+    }
+  }
+
+  // Layer `layer`, or above the last one the prediction; and meanwhile the recurrent product of the layer below, which
+  // nothing waits for before the next token.
+  template <class Barrier>
+  __device__ void upper_layer(int layer, const Step* steps, int count, bool staged, Barrier& barrier) {
+    int first = 0, columns = 0;
+    for (; first < count; first += columns) {
+      columns = count - first < net_.staged ? count - first : net_.staged;
+      if (!staged) stage_hidden(layer - 1, steps + first, columns);
+      if (layer < net_.layers)
+        gates(layer, steps + first, columns);
+      else
+        project(steps + first, columns);
+      if (first + columns < count) recurrent(layer - 1, steps + first, columns);
+    }
+    barrier.arrive();
+    if (count) recurrent(layer - 1, steps + first - columns, columns);
+    barrier.wait();
+  }
+
+  // The recurrent products of states that are there.
+  __device__ void restore(const Step* steps, int count) {
+    for (int layer = 0; layer < net_.layers; ++layer)
+      for (int first = 0; first < count; first += net_.staged) {
+        const int columns = count - first < net_.staged ? count - first : net_.staged;
+        stage_hidden(layer, steps + first, columns);
+        recurrent(layer, steps + first, columns);
+      }
+  }
+
+  // Joint rows of `column(i)`, i < count; `use` and `batch` as in `multiply`, with columns counted through.
+  template <class ColumnAt, class Use, class Batch>
+  __device__ void joint(const float* projected, int count, ColumnAt column, Use use, Batch batch) {
+    for (int first = 0; first < count; first += net_.staged) {
+      const int columns = count - first < net_.staged ? count - first : net_.staged;
+      stage(x_, columns, net_.joint, [&](int i, int unit) {
+        const Column wanted = column(first + i);
+        const float frame = projected[static_cast<long long>(wanted.frame) * net_.joint + unit];
+        return activated(net_.activation, frame + states_.prediction_at(net_, wanted.slot)[unit]);
+      });
+      multiply(
+          shares_[kOutput], x_, scratch_, columns,
+          [&](int tile, int output, int i, bool valid, float value) { use(tile, output, first + i, valid, value); },
+          [&](int group, int tiles, bool is_first) { batch(first + group, tiles, is_first); });
+    }
+  }
+  // Whether this block has any part in joint rows.
+  __device__ bool scores() const { return shares_[kOutput].count > 0; }
+
+  static constexpr int kOutput = 0, kPrediction = 1, kInput = 2, kRecurrent = kInput + kMaxLayers;
+  static constexpr int kShares = kRecurrent + kMaxLayers;
+
+ private:
+  __device__ void take(int which, const Matrix* matrix, Arena* arena, int* left) {
+    const int grid = static_cast<int>(gridDim.x);
+    Share share = share_of(matrix, (static_cast<int>(blockIdx.x) + grid - matrix->owner) % grid, grid);
+    keep(&share, arena, left);
+    if (threadIdx.x == 0) shares_[which] = share;
+  }
+
+  __device__ void stage_hidden(int layer, const Step* steps, int columns) {
+    stage(x_, columns, net_.hidden,
+          [&](int i, int unit) { return states_.hidden_at(net_, layer, steps[i].slot)[unit]; });
+  }
+
+  __device__ void gates(int layer, const Step* steps, int columns) {
+    multiply(
+        shares_[kInput + layer], x_, scratch_, columns,
+        [&](int, int output, int column, bool valid, float value) {
+          const int four = lane_index() & ~3;  // a unit's gates are neighbours
+          const float i = shuffle(value, four), o = shuffle(value, four + 1);
+          const float f = shuffle(value, four + 2), c = shuffle(value, four + 3);
+          const int unit = output / 4;
+          if (!valid || lane_index() != four || unit >= net_.hidden) return;
+          const Step step = steps[column];
+          const float4 past = *reinterpret_cast<const float4*>(states_.recurrent_at(net_, layer, step.parent) + unit * 4);
+          const Cell next =
+              lstm(i + past.x, o + past.y, f + past.z, c + past.w, states_.cell_at(net_, layer, step.parent)[unit]);
+          states_.hidden_at(net_, layer, step.slot)[unit] = next.hidden;
+          states_.cell_at(net_, layer, step.slot)[unit] = next.cell;
+        },
+        NoBatch{});
+  }
+
+  __device__ void project(const Step* steps, int columns) {
+    multiply(
+        shares_[kPrediction], x_, scratch_, columns,
+        [&](int, int output, int column, bool valid, float value) {
+          if (valid && output < net_.joint) states_.prediction_at(net_, steps[column].slot)[output] = value;
+        },
+        NoBatch{});
+  }
+
+  __device__ void recurrent(int layer, const Step* steps, int columns) {
+    multiply(
+        shares_[kRecurrent + layer], x_, scratch_, columns,
+        [&](int, int output, int column, bool valid, float value) {
+          if (valid && output < net_.hidden * 4) states_.recurrent_at(net_, layer, steps[column].slot)[output] = value;
+        },
+        NoBatch{});
+  }
+
+  const Network& net_;
+  const States& states_;
+  float* scratch_;
+  Share* shares_;
+  Weight::Input* x_;
+};
+
+}  // namespace tdt::cuda

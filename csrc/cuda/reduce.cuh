@@ -1,0 +1,104 @@
+// Reductions in a fixed order: results do not depend on which thread was first.
+#pragma once
+
+#include "device.cuh"
+
+namespace tdt::cuda {
+
+constexpr int kWarp = 32;
+
+__device__ __forceinline__ int lane_index() { return static_cast<int>(threadIdx.x % kWarp); }
+__device__ __forceinline__ int warp_index() { return static_cast<int>(threadIdx.x / kWarp); }
+__device__ __forceinline__ int warp_count() { return static_cast<int>(blockDim.x / kWarp); }
+
+// A sum of exponentials relative to the largest term.
+struct LogSum {
+  float max = kLowest, sum = 0.0f;
+};
+
+__device__ __forceinline__ LogSum added(LogSum a, LogSum b) {
+  const float max = a.max > b.max ? a.max : b.max;
+  if (!(max > kLowest)) return a;
+  LogSum result;
+  result.max = max;
+  result.sum = a.sum * expf(a.max - max) + b.sum * expf(b.max - max);
+  return result;
+}
+__device__ __forceinline__ LogSum log_sum_of(float logit) {
+  LogSum one;
+  if (logit > kLowest) {
+    one.max = logit;
+    one.sum = 1.0f;
+  }
+  return one;
+}
+__device__ __forceinline__ float exchanged(float value, int mask) { return shuffle_xor(value, mask); }
+__device__ __forceinline__ Best exchanged(const Best& value, int mask) {
+  Best other;
+  other.value = shuffle_xor(value.value, mask);
+  other.index = shuffle_xor(value.index, mask);
+  return other;
+}
+__device__ __forceinline__ LogSum exchanged(const LogSum& value, int mask) {
+  LogSum other;
+  other.max = shuffle_xor(value.max, mask);
+  other.sum = shuffle_xor(value.sum, mask);
+  return other;
+}
+
+// Over `width` neighbouring lanes, a power of two; each gets the result.
+template <class T, class Combine>
+__device__ __forceinline__ T over_lanes(T value, int width, Combine combine) {
+  for (int mask = width / 2; mask > 0; mask /= 2) {
+    const T other = exchanged(value, mask);
+    value = lane_index() & mask ? combine(other, value) : combine(value, other);
+  }
+  return value;
+}
+
+// Over the whole block; each thread gets the result. `scratch` is shared memory for one T per warp.
+template <class T, class Combine>
+__device__ T over_block(T value, T* scratch, Combine combine) {
+  value = over_lanes(value, kWarp, combine);
+  sync_block();
+  if (lane_index() == 0) scratch[warp_index()] = value;
+  sync_block();
+  value = scratch[0];
+  for (int warp = 1; warp < warp_count(); ++warp) value = combine(value, scratch[warp]);
+  return value;
+}
+
+// How many threads before this one have the flag, and of all. `scratch` is shared memory for one int per warp.
+struct Rank {
+  int before, total;
+};
+__device__ __forceinline__ Rank ranked(bool flag, int* scratch) {
+  const unsigned bits = ballot(flag);
+  sync_block();
+  if (lane_index() == 0) scratch[warp_index()] = count_bits(bits);
+  sync_block();
+  Rank rank = {count_bits(bits & ((1u << lane_index()) - 1u)), 0};
+  for (int warp = 0; warp < warp_count(); ++warp) {
+    if (warp < warp_index()) rank.before += scratch[warp];
+    rank.total += scratch[warp];
+  }
+  return rank;
+}
+
+// Largest value, then lowest index, as one number: the order of the words is that of `better`. 0: none.
+__device__ __forceinline__ unsigned long long packed(const Best& best) {
+  if (best.index == kNoIndex) return 0;
+  const unsigned bits = bits_of(best.value + 0.0f);  // -0 equals 0
+  const unsigned ordered = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+  return static_cast<unsigned long long>(ordered) << 32 | (0xffffffffu - static_cast<unsigned>(best.index));
+}
+__device__ __forceinline__ Best unpacked(unsigned long long word) {
+  Best best;
+  if (word == 0) return best;
+  const unsigned ordered = static_cast<unsigned>(word >> 32);
+  best.value = float_of(ordered & 0x80000000u ? ordered & 0x7fffffffu : ~ordered);
+  best.index = static_cast<int>(0xffffffffu - static_cast<unsigned>(word));
+  return best;
+}
+
+}  // namespace tdt::cuda

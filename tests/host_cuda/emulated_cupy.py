@@ -1,0 +1,316 @@
+"""As much of CuPy as the package uses, on the host: kernels run in `host_cuda.h`'s machine, arrays are NumPy's.
+
+Arrays of the device and of the host do not mix, as on a card: NumPy cannot read these, and these do not take NumPy's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+
+HERE = Path(__file__).parent
+
+DEVICE = SimpleNamespace(
+    multiprocessors=3, threads=64, shared_memory=100 * 1024, cooperative=True, capability="90", name=b"emulated", count=1
+)
+"""What the emulated card is like; tests change it."""
+
+TRANSFERS = {"to_host": 0, "to_device": 0, "launches": 0, "replays": 0}
+"""How often memory was copied and kernels were launched."""
+
+
+class Flags:
+    def __init__(self, array):
+        self.c_contiguous = array.flags.c_contiguous
+
+
+class ndarray:  # noqa: N801 - CuPy's name
+    """An array on the device."""
+
+    __array_ufunc__ = None
+
+    def __init__(self, array):
+        self._array = array
+
+    def __array__(self, *_, **__):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed")
+
+    shape = property(lambda self: self._array.shape)
+    dtype = property(lambda self: self._array.dtype)
+    strides = property(lambda self: self._array.strides)
+    size = property(lambda self: self._array.size)
+    ndim = property(lambda self: self._array.ndim)
+    nbytes = property(lambda self: self._array.nbytes)
+    flags = property(lambda self: Flags(self._array))
+
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self._array.ctypes.data)
+
+    def __len__(self):
+        return len(self._array)
+
+    def __getitem__(self, index):
+        return ndarray(self._array[_index(index)])
+
+    def __setitem__(self, index, value):
+        self._array[_index(index)] = value._array if isinstance(value, ndarray) else _scalar(value)
+
+    def take(self, index, axis=None):
+        return ndarray(self._array.take(index._array, axis))
+
+    def view(self, dtype):
+        return ndarray(self._array.view(dtype))
+
+    def reshape(self, *shape):
+        return ndarray(self._array.reshape(*shape))
+
+    def transpose(self, *axes):
+        return ndarray(self._array.transpose(*axes))
+
+    def astype(self, dtype, copy=True):
+        return ndarray(self._array.astype(dtype, copy=copy))
+
+    def copy(self):
+        return ndarray(self._array.copy())
+
+    def fill(self, value):
+        self._array.fill(value)
+
+    def set(self, host):
+        assert type(host) is np.ndarray and host.dtype == self.dtype and host.shape == self.shape
+        TRANSFERS["to_device"] += 1
+        self._array[...] = host
+
+    def __dlpack_device__(self):
+        return 2, 0
+
+    def __dlpack__(self, stream=None):
+        return self._array.__dlpack__()
+
+
+def _scalar(value):
+    assert np.isscalar(value), "a host array was assigned to a device array"
+    return value
+
+
+def _index(index):
+    parts = index if isinstance(index, tuple) else (index,)
+    assert not any(isinstance(part, np.ndarray) for part in parts), "a host array indexes a device array"
+    return tuple(part._array if isinstance(part, ndarray) else part for part in parts)
+
+
+def asarray(array):
+    if isinstance(array, ndarray):
+        return array
+    TRANSFERS["to_device"] += 1
+    return ndarray(np.array(array, order="C"))
+
+
+def asnumpy(array):
+    TRANSFERS["to_host"] += 1
+    return array._array.copy()
+
+
+def from_dlpack(array):
+    return ndarray(np.from_dlpack(array._array if isinstance(array, ndarray) else array))
+
+
+def empty(shape, dtype=float):
+    """Filled with what no kernel may rely on."""
+    array = np.empty(shape, dtype)
+    array.view(np.uint8).reshape(-1)[...] = 0xFF if array.size else 0
+    return ndarray(array)
+
+
+def zeros(shape, dtype=float):
+    return ndarray(np.zeros(shape, dtype))
+
+
+def concatenate(arrays, axis=0):
+    return ndarray(np.concatenate([array._array for array in arrays], axis))
+
+
+def ascontiguousarray(array, dtype=None):
+    return ndarray(np.ascontiguousarray(array._array, dtype))
+
+
+class Graph:
+    def __init__(self, launches):
+        self._launches = launches
+
+    def launch(self, stream=None):
+        TRANSFERS["replays"] += 1
+        for launch in self._launches:
+            launch()
+
+
+class Stream:
+    current: list = []
+
+    def __init__(self, null=False, non_blocking=False):
+        self.ptr = 0 if null else id(self) & 0xFFFFFFF0
+        self.captured = None
+        self.waited_for = []
+
+    def __enter__(self):
+        Stream.current.append(self)
+        return self
+
+    def __exit__(self, *_):
+        Stream.current.pop()
+
+    def begin_capture(self):
+        self.captured = []
+
+    def end_capture(self):
+        launches, self.captured = self.captured, None
+        return Graph(launches)
+
+    def record(self, event=None):
+        return SimpleNamespace(stream=self, synchronize=lambda: None)
+
+    def wait_event(self, event):
+        self.waited_for.append(event.stream)
+
+    def synchronize(self):
+        assert self.captured is None
+
+
+NULL = Stream(null=True)
+
+
+def get_current_stream():
+    return Stream.current[-1] if Stream.current else NULL
+
+
+class RawKernel:
+    def __init__(self, function, cooperative, name):
+        self._function, self._cooperative, self._name = function, cooperative, name
+        self.max_dynamic_shared_size_bytes = 48 * 1024
+
+    def __call__(self, grid, block, args, shared_mem=0):
+        assert shared_mem <= self.max_dynamic_shared_size_bytes <= max(48 * 1024, DEVICE.shared_memory)
+        assert block[0] <= DEVICE.threads, "more threads than the card has"
+        if self._cooperative:
+            assert grid[0] <= DEVICE.multiprocessors, "a cooperative grid that the card cannot hold"
+        values = [self._argument(value) for value in args]
+        pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+
+        def launch(values=values):
+            TRANSFERS["launches"] += 1
+            self._function(grid[0], block[0], ctypes.c_size_t(shared_mem), int(self._cooperative), pointers)
+
+        stream = get_current_stream()
+        if stream.captured is not None:
+            stream.captured.append(launch)
+        else:
+            launch()
+
+    @staticmethod
+    def _argument(value):
+        if isinstance(value, ndarray):
+            return ctypes.c_uint64(value.data.ptr)
+        assert isinstance(value, np.generic), f"kernels take arrays and NumPy's numbers, got {type(value)}"
+        return (ctypes.c_ubyte * value.nbytes).from_buffer_copy(value.tobytes())
+
+
+class RawModule:
+    def __init__(self, code, options=(), enable_cooperative_groups=False):
+        self._library = compiled(code, options)
+        self._cooperative = enable_cooperative_groups
+
+    def get_function(self, name):
+        return RawKernel(getattr(self._library, f"emulated_{name}"), self._cooperative, name)
+
+
+LIBRARIES: dict[str, ctypes.CDLL] = {}
+
+
+def compiled(code: str, options=(), extra=tuple(os.environ.get("TDT_EMULATION_FLAGS", "").split())) -> ctypes.CDLL:
+    """A source file built for the host, with a function for each kernel that launches it."""
+    headers = b"".join(path.read_bytes() for path in sorted(HERE.glob("*.h")))
+    key = hashlib.sha256(repr((code, options, extra)).encode() + headers).hexdigest()[:20]
+    if key not in LIBRARIES:
+        folder = Path(os.environ.get("TDT_EMULATION_FOLDER") or tempfile.gettempdir()) / f"tdt-emulation-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        library = folder / f"{key}.so"
+        if not library.exists():
+            kernels = re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(", code)
+            glue = "".join(
+                f'extern "C" void emulated_{name}(unsigned grid, unsigned block, std::size_t shared, int cooperative, '
+                f"void** arguments) {{ tdt::host::launch({name}, grid, block, shared, cooperative, arguments); }}\n"
+                for name in kernels
+            )
+            source = folder / f"{key}.cpp"
+            source.write_text(code + "\n" + glue)
+            building = folder / f"{key}.{os.getpid()}.so"
+            command = ["g++", "-std=c++17", "-O1", "-g1", "-shared", "-fPIC", "-DTDT_HOST_CUDA", f"-I{HERE}"]
+            command += ["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror", *extra, *options]
+            try:
+                subprocess.run([*command, str(source), "-o", str(building)], check=True, capture_output=True, text=True)
+            except subprocess.CalledProcessError as error:
+                raise RuntimeError(error.stderr[:6000]) from None
+            building.rename(library)
+        LIBRARIES[key] = ctypes.CDLL(str(library))
+    return LIBRARIES[key]
+
+
+def module() -> ModuleType:
+    """The module to put in CuPy's place."""
+    cupy = ModuleType("cupy")
+    names = (ndarray, asarray, asnumpy, from_dlpack, empty, zeros, concatenate, ascontiguousarray, RawModule)
+    for item in names:
+        setattr(cupy, item.__name__, item)
+    cupy.cuda = SimpleNamespace(
+        Stream=Stream,
+        get_current_stream=get_current_stream,
+        Device=lambda index=0: SimpleNamespace(
+            compute_capability=DEVICE.capability,
+            attributes={
+                "MultiProcessorCount": DEVICE.multiprocessors,
+                "MaxSharedMemoryPerBlockOptin": DEVICE.shared_memory,
+                "MaxThreadsPerBlock": DEVICE.threads,
+                "CooperativeLaunch": int(DEVICE.cooperative),
+            },
+        ),
+        runtime=SimpleNamespace(
+            getDeviceCount=lambda: DEVICE.count,
+            getDevice=lambda: 0,
+            getDeviceProperties=lambda index: {"name": DEVICE.name},
+        ),
+    )
+    return cupy
+
+
+@contextlib.contextmanager
+def installed(**device):
+    """Within it the package finds this in CuPy's place, on a card like `DEVICE` but for what is given."""
+    import sys
+
+    from tdtdecode.cuda import device as cuda_device
+
+    before, found = dict(vars(DEVICE)), sys.modules.get("cupy")
+    vars(DEVICE).update(device)
+    sys.modules["cupy"] = module()
+    caches = (cuda_device._device, cuda_device.kernels)
+    for cache in caches:
+        cache.cache_clear()
+    try:
+        yield sys.modules["cupy"]
+    finally:
+        for cache in caches:
+            cache.cache_clear()
+        vars(DEVICE).update(before)
+        sys.modules.pop("cupy")
+        if found is not None:
+            sys.modules["cupy"] = found

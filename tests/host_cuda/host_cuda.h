@@ -1,0 +1,406 @@
+// Twins of what csrc/cuda/device.cuh takes from CUDA, and a machine that runs kernels with them on the host.
+//
+// Every CUDA thread is a fiber, and all fibers share one thread of the host: a run is repeatable, and a barrier costs
+// microseconds. Which fiber runs next is drawn from a seed, so that different seeds try different interleavings.
+// ThreadSanitizer is told of each fiber as a thread of its own, with no order between two of them but by the atomics
+// and barriers here; AddressSanitizer of each fiber's stack.
+#pragma once
+
+#include <ucontext.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include <cmath>
+
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+extern "C" {
+void AnnotateIgnoreReadsBegin(const char* file, int line);
+void AnnotateIgnoreReadsEnd(const char* file, int line);
+void AnnotateIgnoreWritesBegin(const char* file, int line);
+void AnnotateIgnoreWritesEnd(const char* file, int line);
+}
+#define UNSEEN __attribute__((no_sanitize_thread))
+#else
+#define UNSEEN
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+
+struct uint4 {
+  unsigned x, y, z, w;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct HostIndex {
+  unsigned x;
+};
+
+namespace tdt::host {
+
+constexpr int kLanes = 32;
+constexpr std::size_t kStack = 1 << 16;
+
+// While it lives, ThreadSanitizer does not look: the machine's own books, which one fiber at a time reads and writes.
+struct Unseen {
+#if defined(__SANITIZE_THREAD__)
+  Unseen() {
+    AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+    AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+  }
+  ~Unseen() {
+    AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+    AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+  }
+#else
+  Unseen() {}
+#endif
+};
+
+class Barrier {
+ public:
+  explicit Barrier(int count) : count_(count) {}
+  void wait();
+
+ private:
+  int count_, arrived_ = 0;
+  unsigned generation_ = 0;
+  std::vector<struct Fiber*> waiting_;
+};
+
+struct Warp {
+  Barrier barrier{kLanes};
+  unsigned long long words[kLanes];
+};
+
+struct Block {
+  Block(unsigned index, int threads, std::size_t shared)
+      : index(index), barrier(threads), warps(threads / kLanes), memory((shared + 31) / 16) {
+    // Shared memory holds anything when a block begins; here, NaN.
+    std::memset(memory.data(), 0xff, memory.size() * 16);
+  }
+  unsigned index;
+  Barrier barrier;
+  std::vector<Warp> warps;
+  struct alignas(16) Word {
+    unsigned char bytes[16];
+  };
+  std::vector<Word> memory;
+};
+
+struct Fiber {
+  ucontext_t context;
+  std::unique_ptr<char[]> stack{new char[kStack]};
+  Block* block = nullptr;
+  unsigned thread = 0;
+#if defined(__SANITIZE_THREAD__)
+  void* twin = __tsan_create_fiber(0);
+#endif
+};
+
+// A launch in progress.
+struct Machine {
+  unsigned blocks = 0, threads = 0;
+  std::function<void()> kernel;
+  std::vector<std::unique_ptr<Fiber>> pool;
+  std::vector<Fiber*> ready;
+  Fiber* current = nullptr;
+  int alive = 0;
+  unsigned order = 0;  // what orders the host before its kernels and after them
+  ucontext_t host;
+#if defined(__SANITIZE_THREAD__)
+  void* host_twin = nullptr;
+#endif
+  std::mt19937 random{0};
+
+  UNSEEN static Machine& get() { return *the; }
+  static Machine* the;
+
+  UNSEEN void to(Fiber* fiber) {
+    current = fiber;
+#if defined(__SANITIZE_THREAD__)
+    __tsan_switch_to_fiber(fiber->twin, __tsan_switch_to_fiber_no_sync);
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+    void* fake;
+    __sanitizer_start_switch_fiber(&fake, fiber->stack.get(), kStack);
+    swapcontext(&host, &fiber->context);
+    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+#else
+    swapcontext(&host, &fiber->context);
+#endif
+  }
+
+  // The fiber that runs steps aside; it is among the ready ones, or will be put there.
+  UNSEEN void away(bool for_ever = false) {
+    Fiber* self = current;
+#if defined(__SANITIZE_THREAD__)
+    __tsan_switch_to_fiber(host_twin, __tsan_switch_to_fiber_no_sync);
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+    void* fake;
+    __sanitizer_start_switch_fiber(for_ever ? nullptr : &fake, host_stack, host_size);
+    swapcontext(&self->context, &host);
+    __sanitizer_finish_switch_fiber(fake, &host_stack, &host_size);
+#else
+    static_cast<void>(for_ever);
+    swapcontext(&self->context, &host);
+#endif
+  }
+#if defined(__SANITIZE_ADDRESS__)
+  const void* host_stack = nullptr;
+  std::size_t host_size = 0;
+#endif
+
+  static void body() {
+    Machine& machine = get();
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(nullptr, &machine.host_stack, &machine.host_size);
+#endif
+    __atomic_load_n(&machine.order, __ATOMIC_ACQUIRE);
+    machine.kernel();
+    __atomic_fetch_add(&machine.order, 1, __ATOMIC_ACQ_REL);
+    {
+      Unseen unseen;
+      --machine.alive;
+    }
+    machine.away(true);
+  }
+
+  void run(std::vector<std::unique_ptr<Block>>& some) {
+    const std::size_t count = some.size() * threads;
+    while (pool.size() < count) pool.push_back(std::make_unique<Fiber>());
+#if defined(__SANITIZE_THREAD__)
+    host_twin = __tsan_get_current_fiber();
+#endif
+    alive = static_cast<int>(count);
+    ready.clear();
+    for (std::size_t i = 0; i < count; ++i) {
+      Fiber* fiber = pool[i].get();
+      fiber->block = some[i / threads].get();
+      fiber->thread = static_cast<unsigned>(i % threads);
+      getcontext(&fiber->context);
+      fiber->context.uc_stack.ss_sp = fiber->stack.get();
+      fiber->context.uc_stack.ss_size = kStack;
+      fiber->context.uc_link = nullptr;
+      makecontext(&fiber->context, body, 0);
+      ready.push_back(fiber);
+    }
+    __atomic_fetch_add(&order, 1, __ATOMIC_ACQ_REL);
+    while (alive) {
+      if (ready.empty()) {
+        std::fprintf(stderr, "a barrier is waited for by some threads and never reached by the others\n");
+        std::abort();
+      }
+      const std::size_t at = random() % ready.size();
+      Fiber* next = ready[at];
+      ready[at] = ready.back();
+      ready.pop_back();
+      to(next);
+    }
+    __atomic_load_n(&order, __ATOMIC_ACQUIRE);
+  }
+
+  // Blocks of a cooperative launch run side by side, others one after the other: those must not wait for each other.
+  void launch(unsigned grid, unsigned block, std::size_t shared, bool cooperative, std::function<void()> body) {
+    if (block == 0 || block % kLanes) {
+      std::fprintf(stderr, "blocks must be whole warps, got %u threads\n", block);
+      std::abort();
+    }
+    blocks = grid;
+    threads = block;
+    kernel = std::move(body);
+    std::vector<std::unique_ptr<Block>> some;
+    for (unsigned i = 0; i < grid; ++i) {
+      some.push_back(std::make_unique<Block>(i, static_cast<int>(block), shared));
+      if (cooperative && i + 1 < grid) continue;
+      run(some);
+      some.clear();
+    }
+  }
+};
+
+inline Machine* Machine::the = new Machine;
+
+UNSEEN inline Fiber& self() { return *Machine::get().current; }
+
+inline void Barrier::wait() {
+  // What was written before the barrier is ordered before what is read after it.
+  __atomic_fetch_add(&generation_, 1, __ATOMIC_ACQ_REL);
+  bool last;
+  {
+    Unseen unseen;
+    Machine& machine = Machine::get();
+    last = ++arrived_ == count_;
+    if (last) {
+      arrived_ = 0;
+      for (Fiber* fiber : waiting_) machine.ready.push_back(fiber);
+      waiting_.clear();
+    } else {
+      waiting_.push_back(machine.current);
+    }
+  }
+  if (!last) Machine::get().away();
+  __atomic_load_n(&generation_, __ATOMIC_ACQUIRE);
+}
+
+UNSEEN inline Warp& warp() { return self().block->warps[self().thread / kLanes]; }
+
+template <class T>
+T exchanged(T value, int lane) {
+  static_assert(sizeof(T) <= 8);
+  Warp& mine = warp();
+  std::memcpy(&mine.words[self().thread % kLanes], &value, sizeof value);
+  mine.barrier.wait();
+  T other;
+  std::memcpy(&other, &mine.words[lane], sizeof other);
+  mine.barrier.wait();
+  return other;
+}
+
+// Launches a kernel with arguments as CUDA takes them: an address for each.
+template <class... Arguments, std::size_t... I>
+void call(void (*kernel)(Arguments...), void** arguments, std::index_sequence<I...>) {
+  kernel(*static_cast<std::decay_t<Arguments>*>(arguments[I])...);
+}
+template <class... Arguments>
+void launch(void (*kernel)(Arguments...), unsigned grid, unsigned block, std::size_t shared, int cooperative,
+            void** arguments) {
+  Machine::get().launch(grid, block, shared, cooperative != 0, [=] {
+    call(kernel, arguments, std::index_sequence_for<Arguments...>{});
+  });
+}
+
+}  // namespace tdt::host
+
+#define threadIdx (HostIndex{tdt::host::self().thread})
+#define blockIdx (HostIndex{tdt::host::self().block->index})
+#define blockDim (HostIndex{tdt::host::Machine::get().threads})
+#define gridDim (HostIndex{tdt::host::Machine::get().blocks})
+
+namespace tdt::cuda {
+
+inline unsigned char* shared_memory() { return host::self().block->memory.data()->bytes; }
+inline void sync_block() { host::self().block->barrier.wait(); }
+inline void sync_warp() { host::warp().barrier.wait(); }
+template <class T>
+T shuffle_xor(T value, int mask) {
+  return host::exchanged(value, static_cast<int>(host::self().thread % host::kLanes) ^ mask);
+}
+template <class T>
+T shuffle(T value, int lane) {
+  return host::exchanged(value, lane);
+}
+inline unsigned ballot(bool predicate) {
+  host::Warp& mine = host::warp();
+  mine.words[host::self().thread % host::kLanes] = predicate;
+  mine.barrier.wait();
+  unsigned bits = 0;
+  for (int lane = 0; lane < host::kLanes; ++lane) bits |= static_cast<unsigned>(mine.words[lane]) << lane;
+  mine.barrier.wait();
+  return bits;
+}
+inline int count_bits(unsigned bits) { return __builtin_popcount(bits); }
+
+inline unsigned load_acquire(const unsigned* word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
+inline unsigned long long load_acquire(const unsigned long long* word) {
+  return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+}
+inline void store_release(unsigned* word, unsigned value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
+inline void store_release(unsigned long long* word, unsigned long long value) {
+  __atomic_store_n(word, value, __ATOMIC_RELEASE);
+}
+inline void add_release(unsigned* word, unsigned value) { __atomic_fetch_add(word, value, __ATOMIC_RELEASE); }
+inline void pause() {
+  host::Machine& machine = host::Machine::get();
+  {
+    host::Unseen unseen;
+    machine.ready.push_back(machine.current);
+  }
+  machine.away();
+}
+inline void atomic_max(unsigned long long* word, unsigned long long value) {
+  unsigned long long old = __atomic_load_n(word, __ATOMIC_RELAXED);
+  while (old < value && !__atomic_compare_exchange_n(word, &old, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+}
+inline int atomic_add(int* word, int value) { return __atomic_fetch_add(word, value, __ATOMIC_RELAXED); }
+
+inline unsigned bits_of(float x) {
+  unsigned bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+inline float float_of(unsigned bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+inline long long clock_cycles() { return 0; }
+
+inline float half_value(unsigned short bits) {
+  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+  float x = exponent == 31  ? (fraction ? NAN : INFINITY)
+            : exponent == 0 ? std::ldexp(static_cast<float>(fraction), -24)
+                            : std::ldexp(static_cast<float>(fraction + 1024), exponent - 25);
+  return bits >> 15 ? -x : x;
+}
+// Rounded to the nearest, ties to even.
+inline unsigned short half_bits(float x) {
+  const unsigned short sign = static_cast<unsigned short>(bits_of(x) >> 16 & 0x8000u);
+  const float size = std::fabs(x);
+  if (std::isnan(x)) return 0x7fff;
+  if (size >= 65520.0f) return sign | 0x7c00;
+  if (size < std::ldexp(1.0f, -14)) return sign | static_cast<unsigned short>(std::nearbyint(std::ldexp(size, 24)));
+  int exponent;
+  const float fraction = std::frexp(size, &exponent);  // [0.5, 1)
+  const auto mantissa = static_cast<unsigned>(std::nearbyint(std::ldexp(fraction, 11)));  // 1024 .. 2048
+  return static_cast<unsigned short>(sign | (((exponent + 14) << 10) + (mantissa - 1024)));
+}
+inline float bfloat_value(unsigned short bits) { return float_of(static_cast<unsigned>(bits) << 16); }
+
+// Each lane computes its four sums from the fragments of all.
+template <class Value>
+void multiply_fragments(float (&sums)[4], const uint4& a, unsigned b0, unsigned b1, Value value) {
+  const unsigned own[6] = {a.x, a.y, a.z, a.w, b0, b1};
+  unsigned all[6][host::kLanes];
+  for (int i = 0; i < 6; ++i) {
+    host::Warp& mine = host::warp();
+    mine.words[host::self().thread % host::kLanes] = own[i];
+    mine.barrier.wait();
+    for (int lane = 0; lane < host::kLanes; ++lane) all[i][lane] = static_cast<unsigned>(mine.words[lane]);
+    mine.barrier.wait();
+  }
+  const int lane = static_cast<int>(host::self().thread % host::kLanes);
+  const auto number = [&](unsigned word, int k) { return value(static_cast<unsigned short>(word >> (16 * (k & 1)))); };
+  for (int i = 0; i < 4; ++i) {
+    const int row = lane / 4 + 8 * (i / 2), column = lane % 4 * 2 + i % 2;
+    for (int k = 0; k < 16; ++k) {
+      const float x = number(all[(k / 8) * 2 + row / 8][row % 8 * 4 + k % 8 / 2], k);
+      const float y = number(all[4 + k / 8][column * 4 + k % 8 / 2], k);
+      sums[i] += x * y;
+    }
+  }
+}
+inline void multiply_halves(float (&sums)[4], const uint4& a, unsigned b0, unsigned b1) {
+  multiply_fragments(sums, a, b0, b1, half_value);
+}
+inline void multiply_bfloats(float (&sums)[4], const uint4& a, unsigned b0, unsigned b1) {
+  multiply_fragments(sums, a, b0, b1, bfloat_value);
+}
+
+}  // namespace tdt::cuda
