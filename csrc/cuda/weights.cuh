@@ -46,14 +46,14 @@ struct Float32 {
       for (int column = 0; column < kGroup; ++column) {
         if (column >= columns) break;
         const float4 values = *reinterpret_cast<const float4*>(at + column * stride);
-        own[0][column] += float_of(a.x) * values.x;
-        own[0][column] += float_of(a.y) * values.y;
-        own[0][column] += float_of(a.z) * values.z;
-        own[0][column] += float_of(a.w) * values.w;
-        own[1][column] += float_of(b.x) * values.x;
-        own[1][column] += float_of(b.y) * values.y;
-        own[1][column] += float_of(b.z) * values.z;
-        own[1][column] += float_of(b.w) * values.w;
+        own[0][column] = fmaf(float_of(a.x), values.x, own[0][column]);
+        own[0][column] = fmaf(float_of(a.y), values.y, own[0][column]);
+        own[0][column] = fmaf(float_of(a.z), values.z, own[0][column]);
+        own[0][column] = fmaf(float_of(a.w), values.w, own[0][column]);
+        own[1][column] = fmaf(float_of(b.x), values.x, own[1][column]);
+        own[1][column] = fmaf(float_of(b.y), values.y, own[1][column]);
+        own[1][column] = fmaf(float_of(b.z), values.z, own[1][column]);
+        own[1][column] = fmaf(float_of(b.w), values.w, own[1][column]);
       }
     }
 #pragma unroll

@@ -15,7 +15,7 @@ def _struct(*fields: Any) -> np.dtype:
     return np.dtype(list(fields), align=True)
 
 
-POINTER, LONG, INT, FLOAT = "u8", "i8", "i4", "f4"
+POINTER, LONG, INT, FLOAT, DOUBLE = "u8", "i8", "i4", "f4", "f8"
 
 MATRIX = _struct(("tiles", POINTER), ("bias", POINTER), ("count", INT), ("inputs", INT), ("owner", INT))
 ROW_LAYOUT = _struct(("vocab_size", INT), ("blank", INT), ("num_durations", INT), ("durations", POINTER))
@@ -49,6 +49,47 @@ GREEDY = _struct(
     *((name, POINTER) for name in ("best", "specials", "sums")),
     ("capacity", INT),
     *((name, POINTER) for name in ("log", "logprobs", "summary", "control", "barrier")),
+)
+
+BEAM_OPTIONS = _struct(
+    ("threshold", DOUBLE),
+    *((name, INT) for name in ("strategy", "size", "max_symbols", "blank_mode", "prune_early")),
+    *((name, FLOAT) for name in ("blank_penalty", "temperature", "weight_sum")),
+)
+RANKING = _struct(("size", INT), ("temperature", FLOAT), ("statistic", INT), ("alpha", FLOAT))
+RECORD = _struct(
+    *((name, INT) for name in ("previous", "token", "frame", "duration")),
+    *((name, FLOAT) for name in ("token_logprob", "duration_logprob", "statistic")),
+)
+HYPOTHESIS = _struct(
+    *((name, DOUBLE) for name in ("score", "best")),
+    ("prefix", POINTER),
+    *((name, INT) for name in ("frame", "symbols", "length", "record", "slot", "parent", "token", "place")),
+)
+ENTRY_BYTES, PAIR_BYTES, RANKED_BYTES, ASKING_BYTES = 56, 24, 36, 20
+AUTOMATON = _struct(
+    *((n, POINTER) for n in ("first_arc", "arc_token", "arc_weight", "arc_target", "backoff_state", "backoff_weight")),
+    ("weight", FLOAT),
+    ("padding", INT),
+)
+BEAM_SEARCH = _struct(
+    ("options", BEAM_OPTIONS),
+    ("ranking", RANKING),
+    ("layout", ROW_LAYOUT),
+    *((name, INT) for name in ("utterances", "hypotheses", "slots", "ranks", "max_entries", "capacity")),
+    *((name, POINTER) for name in ("lengths", "first_frames", "offsets", "counts", "beams", "records", "entries")),
+    *((name, POINTER) for name in ("marks", "pairs", "asking", "ranked", "tokens", "token_logprobs")),
+    ("duration_logprobs", POINTER),
+    ("fusions", INT),
+    *((name, POINTER) for name in ("automata", "fusion_states", "bonus")),
+)
+WANTED = _struct(*((name, INT) for name in ("slot", "frame", "place", "utterance")))
+REQUESTS = _struct(("step_count", INT), ("wanted_count", INT), ("steps", POINTER), ("wanted", POINTER))
+FUSED_BEAM = _struct(
+    ("net", NETWORK),
+    ("states", STATES),
+    ("search", BEAM_SEARCH),
+    *((name, POINTER) for name in ("projected", "requests", "rows", "scratch", "barrier")),
 )
 
 

@@ -186,14 +186,15 @@ class BeamSearch:
         self.spec = spec
         self.options = options
         self._lengths = lengths.astype(np.int32)
-        self._fusions = tuple(fusions)
+        self.engine_options = engine_options
+        self.fusions = tuple(fusions)
         self.engine = kernels.beam_engine(
-            spec.vocab_size, spec.blank, spec.duration_table, engine_options, self._fusions, len(lengths)
+            spec.vocab_size, spec.blank, spec.duration_table, engine_options, self.fusions, len(lengths)
         )
         self.slots_per_row = self.engine.slots
         for row in range(len(lengths)):
             if states is None:
-                start = [fusion.start[row if len(fusion.start) > 1 else 0] for fusion in self._fusions]
+                start = [fusion.start[row if len(fusion.start) > 1 else 0] for fusion in self.fusions]
                 self.engine.start(row, np.concatenate([np.empty(0, np.int64), *start]).astype(np.int64))
             else:
                 self.engine.restore(row, states[row])
@@ -260,7 +261,7 @@ class BeamSearch:
 
     def naming_failures(self) -> _NamingFailures:
         """A context that tells what was wrong with a user's function that failed inside."""
-        return _NamingFailures(self._fusions)
+        return _NamingFailures(self.fusions)
 
     def _all(self) -> range:
         return range(len(self._lengths))

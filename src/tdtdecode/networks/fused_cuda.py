@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..cuda.device import Device, current_device
+from ..cuda.fused_beam import run_beam
 from ..cuda.fused_greedy import run_greedy
 from ..cuda.packing import WEIGHT_TYPES, pack_network
 from ..cuda.program import FusedNetworkOnDevice, Launch
@@ -103,4 +104,6 @@ class FusedCudaProgram:
     def beam(
         self, search: BeamSearch, rows: Sequence[DeviceArray], state: DeviceState, places: np.ndarray, final: bool
     ) -> DeviceState:
-        raise NotImplementedError
+        """Run a beam search to its end on B ``rows`` [E, T], from the states of its beams, those of stream i from
+        ``places[i]`` on. Returns the states that they need then, stream by stream; none if ``final``."""
+        return run_beam(self._on_device, search, rows, state, places, final)

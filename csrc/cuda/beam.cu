@@ -1,0 +1,46 @@
+// Beam search whose network is run by others, step by step: a round is `advance_beams`, the predictor for the steps that
+// were asked for, the joint for the rows, and `rank_rows`.
+#include "beam.cuh"
+
+using namespace tdt::cuda;
+
+// A block for each beam. The counts of `requests` are zero before.
+extern "C" __global__ void __launch_bounds__(512, 1) advance_beams(const BeamSearch* search, Requests* requests) {
+  Arena arena(shared_memory());
+  const BeamSearch& own = arena.copy(search);
+  BeamScratch& scratch = *arena.take<BeamScratch>(1);
+  for (int i = static_cast<int>(blockIdx.x); i < own.utterances; i += static_cast<int>(gridDim.x))
+    Beam(own, i, scratch).advance(&requests->step_count, requests->steps, &requests->wanted_count, requests->wanted);
+}
+
+// A block for each predictor step: the fusions' scores after it. `scratch` [blocks, V + 1].
+extern "C" __global__ void __launch_bounds__(512, 1) score_steps(const BeamSearch* search, const Requests* requests,
+                                                                 float* scratch) {
+  const int entries = search->layout.token_entries();
+  for (int i = static_cast<int>(blockIdx.x); i < requests->step_count; i += static_cast<int>(gridDim.x)) {
+    const long long slot = requests->steps[i].slot;
+    score_fusions(search->automata, search->fusions, search->fusion_states + slot * search->fusions, entries,
+                  search->layout.blank, scratch + static_cast<long long>(blockIdx.x) * entries,
+                  search->bonus + slot * entries);
+  }
+}
+
+// The same for the slots that a chunk begins with.
+extern "C" __global__ void __launch_bounds__(512, 1) score_slots(const BeamSearch* search, const int* slots, int count,
+                                                                 float* scratch) {
+  const int entries = search->layout.token_entries();
+  for (int i = static_cast<int>(blockIdx.x); i < count; i += static_cast<int>(gridDim.x)) {
+    const long long slot = slots[i];
+    score_fusions(search->automata, search->fusions, search->fusion_states + slot * search->fusions, entries,
+                  search->layout.blank, scratch + static_cast<long long>(blockIdx.x) * entries,
+                  search->bonus + slot * entries);
+  }
+}
+
+// A block for each row that was asked for, in the order of the requests.
+extern "C" __global__ void __launch_bounds__(512, 1) rank_rows(const BeamSearch* search, const Requests* requests,
+                                                               const float* rows) {
+  for (int i = static_cast<int>(blockIdx.x); i < requests->wanted_count; i += static_cast<int>(gridDim.x))
+    rank_wanted(*search, requests->wanted[i], rows + static_cast<long long>(i) * search->layout.width(),
+                shared_memory());
+}

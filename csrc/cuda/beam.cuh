@@ -1,0 +1,684 @@
+// One utterance's beam, run by one block: the steps of csrc/cpu/beam.cpp, with a thread for each entry where that has a
+// loop over entries. What depends on the order of entries is taken in that order.
+#pragma once
+
+#include "fusion.cuh"
+#include "network.cuh"
+#include "rank.cuh"
+#include "tdt/hypothesis.h"
+#include "tdt/transition.h"
+
+namespace tdt::cuda {
+
+enum class Strategy : int { greedy = 0, tsd = 1, malsd = 2 };
+enum class BlankMode : int { no_score = 0, lm_weighted_full = 1 };
+
+struct BeamOptions {
+  double threshold;  // of tsd
+  int strategy, size, max_symbols, blank_mode, prune_early;
+  float blank_penalty, temperature, weight_sum;
+};
+
+// An emitted token of one alignment, linked to the one before it; -1: none.
+struct Record {
+  int previous, token, frame, duration;
+  float token_logprob, duration_logprob, statistic;
+};
+
+struct Hypothesis {
+  double score;               // of the alignments merged here
+  double best;                // of the best of them, which the records tell
+  unsigned long long prefix;  // hash of the tokens
+  int frame, symbols;
+  int length;                 // tokens
+  int record;
+  int slot;                   // of the predictor's state after these tokens; -1: not yet computed ...
+  int parent, token;          // ... from the state in this slot and the last token
+  int place;                  // of the ranked row; -1: not yet asked for
+};
+
+// A hypothesis of the next step. Where several were merged, `hypothesis` and `rank` tell what it is, `from`,
+// `from_rank` and `duration` the last step of its best alignment.
+struct Entry {
+  double score, best;
+  unsigned long long prefix;
+  int frame, symbols, length;
+  int hypothesis, rank;  // -1: no entry
+  int from, from_rank, duration;
+};
+
+constexpr int kKept = -2, kBlankRank = -1;  // ranks that stand for no token
+
+// A malsd step of one hypothesis.
+struct Pair {
+  float score;
+  int rank, duration;
+  int valid;
+  long long order;
+};
+
+// A hypothesis that waits for a row: which of the rows and of the predictor steps asked for is its own, and whose
+// state it shares.
+struct Asking {
+  int asks, row, step, same, slot;
+};
+
+// What a beam has for itself in shared memory.
+struct BeamScratch {
+  unsigned long long words[kWarp];
+  int integers[kWarp];
+  int first, counted;
+};
+
+// Arrays of all utterances; what belongs to one lies together.
+struct BeamSearch {
+  BeamOptions options;
+  Ranking ranking;
+  RowLayout layout;
+  int utterances, hypotheses, slots, ranks, max_entries, capacity;
+  const int* lengths;       // [B]
+  const int* first_frames;  // [B] where its frames begin among all
+  const int* offsets;       // [B] frames of the stream before the chunk
+  int* counts;              // [B, 4] hypotheses, which of the two buffers, records, whether there is no room for more
+  Hypothesis* beams;        // [B, 2, hypotheses]
+  Record* records;          // [B, capacity]
+  Entry* entries;           // [B, max_entries]
+  int* marks;               // [B, max_entries]
+  Pair* pairs;              // [B, max_entries]
+  Asking* asking;           // [B, hypotheses]
+  Ranked* ranked;           // [B, hypotheses]
+  int* tokens;              // [B, hypotheses, ranks]
+  float* token_logprobs;    // [B, hypotheses, ranks]
+  float* duration_logprobs; // [B, hypotheses, D]
+  int fusions;
+  const Automaton* automata;  // [fusions]
+  long long* fusion_states;   // [B, slots, fusions]
+  float* bonus;               // [B, slots, V + 1]
+};
+
+// A joint row that is wanted: of the state in `slot`, counted through the batch, and a frame; ranked at `place`.
+struct Wanted {
+  int slot, frame, place, utterance;
+};
+
+// What the beams ask for in a round.
+struct Requests {
+  int step_count, wanted_count;
+  Step* steps;      // [B size]
+  Wanted* wanted;   // [B size]
+};
+
+class Beam {
+ public:
+  __device__ Beam(const BeamSearch& search, int utterance, BeamScratch& scratch)
+      : search_(search),
+        utterance_(utterance),
+        length_(search.lengths[utterance]),
+        thread_(static_cast<int>(threadIdx.x)),
+        threads_(static_cast<int>(blockDim.x)),
+        scratch_(scratch),
+        counts_(search.counts + 4ll * utterance),
+        records_(search.records + static_cast<long long>(utterance) * search.capacity),
+        entries_(search.entries + static_cast<long long>(utterance) * search.max_entries),
+        marks_(search.marks + static_cast<long long>(utterance) * search.max_entries),
+        pairs_(search.pairs + static_cast<long long>(utterance) * search.max_entries),
+        asking_(search.asking + static_cast<long long>(utterance) * search.hypotheses) {
+    sync_block();
+    count_ = counts_[0];
+    buffer_ = counts_[1];
+    recorded_ = counts_[2];
+  }
+
+  // Goes as far as the ranked rows allow, then asks for the next ones: the earliest first, `size` at most, which is as
+  // many as the next step can need.
+  __device__ void advance(int* step_count, Step* steps, int* wanted_count, Wanted* wanted) {
+    bool full = false;
+    while (next_in_time() && ready()) {
+      full = recorded_ + search_.hypotheses > search_.capacity;
+      if (full) break;
+      const Strategy strategy = static_cast<Strategy>(search_.options.strategy);
+      const int count = strategy == Strategy::greedy ? greedy() : strategy == Strategy::tsd ? tsd() : malsd();
+      commit(count);
+    }
+    if (!full && next_in_time()) request(step_count, steps, wanted_count, wanted);
+    sync_block();
+    if (thread_ != 0) return;
+    counts_[0] = count_;
+    counts_[1] = buffer_;
+    counts_[2] = recorded_;
+    counts_[3] = full;
+  }
+
+ private:
+  __device__ Hypothesis* hypotheses() const {
+    return search_.beams + (2ll * utterance_ + buffer_) * search_.hypotheses;
+  }
+  __device__ long long place_of(const Hypothesis& h) const {
+    return static_cast<long long>(utterance_) * search_.hypotheses + h.place;
+  }
+  __device__ const Ranked& row_of(const Hypothesis& h) const { return search_.ranked[place_of(h)]; }
+  __device__ int token_of(const Hypothesis& h, int rank) const {
+    return rank < 0 ? -1 : search_.tokens[place_of(h) * search_.ranks + rank];
+  }
+  __device__ float token_logprob(const Hypothesis& h, int rank) const {
+    return search_.token_logprobs[place_of(h) * search_.ranks + rank];
+  }
+  // RNN-T is read as a table of one duration, 0, that is certain.
+  __device__ int durations() const { return search_.layout.num_durations ? search_.layout.num_durations : 1; }
+  __device__ int frames(int index) const { return search_.layout.num_durations ? search_.layout.durations[index] : 0; }
+  __device__ float duration_logprob(const Hypothesis& h, int index) const {
+    const int count = search_.layout.num_durations;
+    return count ? search_.duration_logprobs[place_of(h) * count + index] : 0.0f;
+  }
+  __device__ float bonus(const Hypothesis& h, int token) const {
+    if (!search_.fusions) return 0.0f;
+    const long long slot = static_cast<long long>(utterance_) * search_.slots + h.slot;
+    return search_.bonus[slot * search_.layout.token_entries() + token];
+  }
+  __device__ bool inside(const Hypothesis& h) const { return h.frame < length_; }
+  __device__ unsigned long long time_of(const Hypothesis& h) const {
+    const auto frame = static_cast<unsigned>(h.frame), symbols = static_cast<unsigned>(h.symbols);
+    return static_cast<unsigned long long>(frame) << 32 | symbols;
+  }
+
+  template <class T, class Combine>
+  __device__ T over_all(T value, Combine combine) {
+    for (int mask = kWarp / 2; mask > 0; mask /= 2) value = combine(value, shuffle_xor(value, mask));
+    sync_block();
+    T* words = reinterpret_cast<T*>(scratch_.words);
+    if (lane_index() == 0) words[warp_index()] = value;
+    sync_block();
+    value = words[0];
+    for (int warp = 1; warp < warp_count(); ++warp) value = combine(value, words[warp]);
+    return value;
+  }
+  __device__ bool any(bool flag) {
+    return over_all(static_cast<int>(flag), [](int a, int b) { return a | b; }) != 0;
+  }
+
+  // The earliest position of a hypothesis inside the audio: the lowest frame, then the fewest symbols there.
+  __device__ bool next_in_time() {
+    unsigned long long earliest = ~0ull;
+    for (int i = thread_; i < count_; i += threads_) {
+      const Hypothesis& h = hypotheses()[i];
+      if (inside(h) && time_of(h) < earliest) earliest = time_of(h);
+    }
+    earliest_ = over_all(earliest, [](unsigned long long a, unsigned long long b) { return a < b ? a : b; });
+    return earliest_ != ~0ull;
+  }
+
+  // Whether the rows that the next step reads are there.
+  __device__ bool ready() {
+    const bool in_turn = search_.options.strategy == static_cast<int>(Strategy::tsd);
+    bool missing = false;
+    for (int i = thread_; i < count_; i += threads_) {
+      const Hypothesis& h = hypotheses()[i];
+      missing = missing || (inside(h) && h.place < 0 && (!in_turn || time_of(h) == earliest_));
+    }
+    return !any(missing);
+  }
+
+  __device__ Entry kept(int i) const {
+    const Hypothesis& h = hypotheses()[i];
+    return {h.score, h.best, h.prefix, h.frame, h.symbols, h.length, i, kKept, i, kKept, 0};
+  }
+  // Hypothesis i with one more step, whose score is `step`; `duration` is an index.
+  __device__ Entry extended(int i, int rank, double step, int duration) const {
+    const Hypothesis& h = hypotheses()[i];
+    const Position at = advanced({h.frame, h.symbols}, rank == kBlankRank, frames(duration), search_.options.max_symbols);
+    const bool emits = rank >= 0;
+    return {h.score + step, h.best + step,    emits ? tdt::extended(h.prefix, token_of(h, rank)) : h.prefix,
+            at.frame,       at.symbols,       h.length + emits,
+            i,              rank,             i,
+            rank,           duration};
+  }
+  __device__ static Entry none() { return {0.0, 0.0, 0, 0, 0, 0, -1, 0, 0, 0, 0}; }
+
+  __device__ int greedy() {
+    if (thread_ == 0) {
+      const Hypothesis& h = hypotheses()[0];
+      const Ranked& row = row_of(h);
+      Best largest;
+      largest.value = row.largest;
+      largest.index = row.largest_index;
+      const bool is_blank =
+          !emits(largest, row.blank_logit, search_.options.blank_penalty, search_.layout.blank);
+      double logprob = row.blank_logprob;
+      if (!is_blank) logprob = static_cast<double>(token_logprob(h, 0)) + bonus(h, token_of(h, 0));
+      entries_[0] =
+          extended(0, is_blank ? kBlankRank : 0, logprob + duration_logprob(h, row.longest), row.longest);
+    }
+    sync_block();
+    return 1;
+  }
+
+  // Everything on the earliest frame is extended in every way that could matter. What stands at the same place with the
+  // same tokens is one hypothesis; only then are the worst dropped.
+  __device__ int tsd() {
+    // First those that wait, in their order, then what comes of the others.
+    const int ways = (search_.ranks + 1) * durations();
+    int waiting = 0, extending = 0;
+    for (int first = 0; first < count_; first += threads_) {
+      const int i = first + thread_;
+      const bool extends = i < count_ && time_of(hypotheses()[i]) == earliest_;
+      const Rank kept_rank = tdt::cuda::ranked(i < count_ && !extends, scratch_.integers);
+      const Rank extended_rank = tdt::cuda::ranked(extends, scratch_.integers);
+      if (i < count_ && !extends) entries_[waiting + kept_rank.before] = kept(i);
+      if (extends) marks_[extending + extended_rank.before] = i;
+      waiting += kept_rank.total;
+      extending += extended_rank.total;
+    }
+    sync_block();
+    const double temperature = search_.options.temperature;
+    const int total = waiting + extending * ways;
+    for (int at = thread_; at < extending * ways; at += threads_) {
+      const int i = marks_[at / ways], index = at % durations();
+      int rank = at % ways / durations();
+      const Hypothesis& h = hypotheses()[i];
+      const Ranked& row = row_of(h);
+      double score;
+      if (rank == search_.ranks) {
+        rank = kBlankRank;
+        score = row.blank_logprob / temperature - row.token_normalizer - search_.options.blank_penalty;
+      } else if (rank < row.count) {
+        score = token_logprob(h, rank) / temperature - row.token_normalizer + bonus(h, token_of(h, rank));
+      } else {
+        entries_[waiting + at] = none();
+        continue;
+      }
+      if (search_.layout.num_durations) score += duration_logprob(h, index) / temperature - row.duration_normalizer;
+      entries_[waiting + at] = extended(i, rank, score, index);
+    }
+    sync_block();
+    merge(total);
+    return prune(total);
+  }
+
+  // Adds up equal entries at the first of them, in their order; `marks_` tells which these are.
+  __device__ void merge(int total) {
+    for (int i = thread_; i < total; i += threads_) {
+      const Entry& entry = entries_[i];
+      int first = i;
+      for (int j = 0; j < i && entry.hypothesis >= 0; ++j) {
+        const Entry& other = entries_[j];
+        if (other.hypothesis < 0 || other.prefix != entry.prefix || other.frame != entry.frame ||
+            other.symbols != entry.symbols || !same_tokens(other, entry))
+          continue;
+        first = j;
+        break;
+      }
+      marks_[i] = entry.hypothesis < 0 ? -1 : first;
+    }
+    sync_block();
+    for (int i = thread_; i < total; i += threads_) {
+      if (marks_[i] != i) continue;
+      Entry entry = entries_[i];
+      bool changed = false;
+      for (int j = i + 1; j < total; ++j) {
+        if (marks_[j] != i) continue;
+        const Entry& other = entries_[j];
+        entry.score = log_add(entry.score, other.score);
+        if (other.best > entry.best) {
+          entry.best = other.best;
+          entry.from = other.from;
+          entry.from_rank = other.from_rank;
+          entry.duration = other.duration;
+        }
+        changed = true;
+      }
+      if (changed) entries_[i] = entry;
+    }
+    sync_block();
+  }
+
+  // A hypothesis is dropped once `size` others that are at least as far in the audio score at least as high, or one of
+  // these is better by more than the threshold. Those that are dropped themselves may be counted: what is behind them
+  // is dropped with them. Of the entries marked as first ones; returns how many there are then.
+  __device__ int prune(int total) {
+    int kept_count = 0;
+    for (int first = 0; first < total; first += threads_) {
+      const int i = first + thread_;
+      bool keeps = i < total && marks_[i] == i;
+      if (keeps) {
+        const Entry& entry = entries_[i];
+        int above = 0;
+        double best = -1.0 / 0.0;
+        for (int j = 0; j < total; ++j) {
+          if (j == i || marks_[j] != j) continue;
+          const Entry& other = entries_[j];
+          const bool ahead = other.frame > entry.frame ||
+                             (other.frame == entry.frame &&
+                              (other.score > entry.score || (other.score == entry.score && j < i)));
+          if (!ahead) continue;
+          above += other.score >= entry.score;
+          if (other.score > best) best = other.score;
+        }
+        keeps = above < search_.options.size && !(entry.score < best - search_.options.threshold);
+      }
+      const Rank rank = tdt::cuda::ranked(keeps, scratch_.integers);
+      if (keeps) pairs_[kept_count + rank.before].rank = i;
+      kept_count += rank.total;
+    }
+    sync_block();
+    return kept_count;
+  }
+
+  // NeMo's modified alignment-length-synchronous decoding; scores are rounded to float wherever NeMo's are.
+  __device__ int malsd() {
+    const float largest_blank = 0.99f;
+    const BeamOptions& options = search_.options;
+    const int ways = (search_.ranks + 1) * durations(), size = options.size;
+    for (int at = thread_; at < count_ * ways; at += threads_) {
+      const Hypothesis& h = hypotheses()[at / ways];
+      Pair pair = {0.0f, 0, at % durations(), 0, 0};
+      if (inside(h)) {
+        const Ranked& row = row_of(h);
+        const float blank = row.blank_logprob - options.blank_penalty;
+        float steered_blank = blank, shift = 0.0f;
+        if (options.blank_mode == static_cast<int>(BlankMode::lm_weighted_full) && search_.fusions) {
+          const float certain = expf(row.blank_logprob);
+          shift = options.weight_sum * log1pf(-(certain < largest_blank ? certain : largest_blank));
+          steered_blank = blank * (1.0f + options.weight_sum);
+        }
+        int ranks = row.count;
+        bool with_blank = true;
+        if (options.prune_early) {  // blank has to be among the best by itself
+          int above = 0;
+          for (int rank = 0; rank < row.count; ++rank) {
+            const float logprob = token_logprob(h, rank);
+            above += logprob > row.blank_logprob ||
+                     (logprob == row.blank_logprob && token_of(h, rank) < search_.layout.blank);
+          }
+          with_blank = above < size;
+          if (ranks > size - with_blank) ranks = size - with_blank;
+        }
+        const int rank = at % ways / durations();
+        float score = 0.0f;
+        int token = search_.layout.blank;
+        if (rank == search_.ranks) {
+          pair.rank = kBlankRank;
+          pair.valid = with_blank;
+          score = steered_blank;
+        } else if (rank < ranks) {
+          pair.rank = rank;
+          pair.valid = 1;
+          token = token_of(h, rank);
+          score = token_logprob(h, rank) + (shift + bonus(h, token));
+        }
+        pair.score = score + duration_logprob(h, pair.duration);
+        pair.order = static_cast<long long>(token) * durations() + pair.duration;
+      }
+      pairs_[at] = pair;
+    }
+    for (int i = thread_; i < count_ * size; i += threads_) entries_[i] = none();
+    sync_block();
+    for (int at = thread_; at < count_ * ways; at += threads_) {
+      const int i = at / ways;
+      const Hypothesis& h = hypotheses()[i];
+      const Pair pair = pairs_[at];
+      if (!inside(h)) {
+        if (at % ways == 0) entries_[i * size] = kept(i);
+        continue;
+      }
+      if (!pair.valid) continue;
+      int above = 0;
+      for (int j = i * ways; j < (i + 1) * ways; ++j) {
+        const Pair& other = pairs_[j];
+        above += other.valid && (other.score > pair.score || (other.score == pair.score && other.order < pair.order));
+      }
+      if (h.symbols >= options.max_symbols) {
+        if (above) continue;
+        const Ranked& row = row_of(h);
+        float blank = row.blank_logprob - options.blank_penalty;
+        if (!options.prune_early && options.blank_mode == static_cast<int>(BlankMode::lm_weighted_full) &&
+            search_.fusions)
+          blank = blank * (1.0f + options.weight_sum);
+        Entry entry = extended(i, kBlankRank, blank + duration_logprob(h, row.longest), pair.duration);
+        entry.score = static_cast<float>(entry.score);
+        entries_[i * size] = entry;
+        continue;
+      }
+      if (above >= size) continue;
+      Entry entry = extended(i, pair.rank, pair.score, pair.duration);
+      // The cap acts on the next step, by a forced blank.
+      const bool is_blank = pair.rank == kBlankRank;
+      const int duration = frames(pair.duration);
+      entry.frame = h.frame + (is_blank && duration < 1 ? 1 : duration);
+      entry.symbols = is_blank || duration > 0 ? 0 : h.symbols + 1;
+      entry.score = static_cast<float>(entry.score);
+      entries_[i * size + above] = entry;
+    }
+    sync_block();
+    // The best `size` of all, best first; then equal ones become one.
+    const int total = count_ * size;
+    int valid = 0;
+    for (int first = 0; first < total; first += threads_) {
+      const int i = first + thread_;
+      const bool exists = i < total && entries_[i].hypothesis >= 0;
+      if (exists) {
+        int above = 0;
+        for (int j = 0; j < total; ++j) {
+          const Entry& other = entries_[j];
+          above += other.hypothesis >= 0 &&
+                   (other.score > entries_[i].score || (other.score == entries_[i].score && j < i));
+        }
+        if (above < size) pairs_[above].rank = i;
+      }
+      valid += tdt::cuda::ranked(exists, scratch_.integers).total;
+    }
+    sync_block();
+    const int best = valid < size ? valid : size;
+    if (thread_ == 0) {  // a few, one after the other
+      int last = 0;
+      for (int i = 0; i < best; ++i) {
+        const int at = pairs_[i].rank;
+        int same = 0;
+        while (same < last && !(entries_[pairs_[same].rank].prefix == entries_[at].prefix &&
+                                entries_[pairs_[same].rank].frame == entries_[at].frame &&
+                                same_tokens(entries_[pairs_[same].rank], entries_[at])))
+          ++same;
+        if (same < last) {
+          Entry& first = entries_[pairs_[same].rank];
+          first.score = static_cast<float>(log_add(first.score, entries_[at].score));
+        } else {
+          pairs_[last++].rank = at;
+        }
+      }
+      scratch_.counted = last;
+    }
+    sync_block();
+    return scratch_.counted;
+  }
+
+  // Makes hypotheses of the entries, listed in `pairs_` (greedy: the one), and records of the tokens they emit.
+  __device__ void commit(int count) {
+    const bool listed = search_.options.strategy != static_cast<int>(Strategy::greedy);
+    Hypothesis* next = search_.beams + (2ll * utterance_ + 1 - buffer_) * search_.hypotheses;
+    for (int first = 0; first < count; first += threads_) {
+      const int i = first + thread_;
+      Entry entry = none();
+      if (i < count) entry = entries_[listed ? pairs_[i].rank : 0];
+      const Rank emitted = tdt::cuda::ranked(i < count && entry.from_rank >= 0, scratch_.integers);
+      if (i < count) {
+        Hypothesis h = hypotheses()[entry.hypothesis];
+        const Hypothesis& from = hypotheses()[entry.from];
+        if (entry.rank >= 0) {
+          h.parent = h.slot;
+          h.slot = -1;
+          h.token = token_of(hypotheses()[entry.hypothesis], entry.rank);
+        }
+        if (entry.rank != kKept) h.place = -1;
+        h.score = entry.score;
+        h.best = entry.best;
+        h.prefix = entry.prefix;
+        h.frame = entry.frame;
+        h.symbols = entry.symbols;
+        h.length = entry.length;
+        h.record = from.record;
+        if (entry.from_rank >= 0) {
+          const int at = recorded_ + emitted.before;
+          records_[at] = {from.record,
+                          token_of(from, entry.from_rank),
+                          search_.offsets[utterance_] + from.frame,
+                          frames(entry.duration),
+                          token_logprob(from, entry.from_rank),
+                          duration_logprob(from, entry.duration),
+                          row_of(from).statistic};
+          h.record = at;
+        }
+        next[i] = h;
+      }
+      recorded_ += emitted.total;
+    }
+    sync_block();
+    buffer_ = 1 - buffer_;
+    count_ = count;
+  }
+
+  // Lists what the hypotheses wait for.
+  __device__ void request(int* step_count, Step* steps, int* wanted_count, Wanted* wanted) {
+    Hypothesis* own = hypotheses();
+    for (int i = thread_; i < count_; i += threads_) {
+      const bool waits = inside(own[i]) && own[i].place < 0;
+      int before = 0;
+      for (int j = 0; waits && j < count_; ++j)
+        before += inside(own[j]) && own[j].place < 0 &&
+                  (time_of(own[j]) < time_of(own[i]) || (time_of(own[j]) == time_of(own[i]) && j < i));
+      asking_[i].asks = waits && before < search_.options.size;
+    }
+    sync_block();
+    int asked = 0, stepped = 0;
+    for (int first = 0; first < count_; first += threads_) {
+      const int i = first + thread_;
+      const bool asks = i < count_ && asking_[i].asks;
+      const int same = asks ? state_of(i) : i;
+      const bool takes_step = asks && own[i].slot < 0 && same == i;
+      const Rank row = tdt::cuda::ranked(asks, scratch_.integers);
+      const Rank step = tdt::cuda::ranked(takes_step, scratch_.integers);
+      if (asks) {
+        asking_[i].row = asked + row.before;
+        asking_[i].step = takes_step ? stepped + step.before : -1;
+        asking_[i].same = same;
+      }
+      asked += row.total;
+      stepped += step.total;
+    }
+    if (thread_ == 0) {
+      scratch_.first = atomic_add(step_count, stepped);
+      scratch_.counted = atomic_add(wanted_count, asked);
+    }
+    int *free_places = marks_, *free_slots = marks_ + asked;
+    find_free(search_.hypotheses, asked, free_places, [](const Hypothesis& h) { return h.place; });
+    find_free(search_.slots, stepped, free_slots,
+              [](const Hypothesis& h) { return h.slot >= 0 ? h.slot : h.parent; });
+    sync_block();
+    const int first_slot = utterance_ * search_.slots;
+    const auto slot_of = [&](int i) {
+      return own[i].slot >= 0 ? own[i].slot : free_slots[asking_[i].step];
+    };
+    for (int i = thread_; i < count_; i += threads_) {
+      if (!asking_[i].asks) continue;
+      asking_[i].slot = slot_of(asking_[i].same);
+      if (asking_[i].step < 0) continue;
+      const int parent = first_slot + own[i].parent, slot = first_slot + asking_[i].slot;
+      steps[scratch_.first + asking_[i].step] = {parent, own[i].token, slot};
+      for (int fusion = 0; fusion < search_.fusions; ++fusion) {
+        const long long* before = search_.fusion_states + static_cast<long long>(parent) * search_.fusions;
+        search_.fusion_states[static_cast<long long>(slot) * search_.fusions + fusion] =
+            search_.automata[fusion].next(static_cast<int>(before[fusion]), own[i].token);
+      }
+    }
+    sync_block();
+    for (int i = thread_; i < count_; i += threads_) {
+      if (!asking_[i].asks) continue;
+      own[i].slot = asking_[i].slot;
+      own[i].place = free_places[asking_[i].row];
+      wanted[scratch_.counted + asking_[i].row] = {first_slot + own[i].slot,
+                                                   search_.first_frames[utterance_] + own[i].frame, own[i].place,
+                                                   utterance_};
+    }
+    sync_block();
+  }
+
+  // The hypothesis whose predictor state is that of hypothesis i: one with the same tokens that has it already, or the
+  // first with the same tokens that asks for it.
+  __device__ int state_of(int i) const {
+    const Hypothesis* own = hypotheses();
+    if (own[i].slot >= 0) return i;
+    int same = i;
+    for (int j = 0; j < count_; ++j) {
+      const bool known = own[j].slot >= 0;
+      if (!known && !(j < same && asking_[j].asks)) continue;
+      if (own[j].prefix != own[i].prefix || own[j].length != own[i].length ||
+          !same_chain(own[j].record, -1, own[i].record, -1))
+        continue;
+      same = j;
+      if (known) break;
+    }
+    return same;
+  }
+
+  // The first `wanted` numbers below `end` that are no hypothesis's.
+  template <class Number>
+  __device__ void find_free(int end, int wanted, int* found, Number number) {
+    int count = 0;
+    for (int first = 0; first < end && count < wanted; first += threads_) {
+      const int at = first + thread_;
+      bool free = at < end;
+      for (int i = 0; free && i < count_; ++i) free = number(hypotheses()[i]) != at;
+      const Rank rank = tdt::cuda::ranked(free, scratch_.integers);
+      if (free && count + rank.before < wanted) found[count + rank.before] = at;
+      count += rank.total;
+    }
+  }
+
+  // Whether two chains of records, each followed by a token (-1: none), have the same tokens; they are equally long.
+  __device__ bool same_chain(int a, int token_a, int b, int token_b) const {
+    for (;;) {
+      if (token_a < 0 && token_b < 0 && a == b) return true;
+      if (token_a < 0) {
+        if (a < 0) return false;
+        token_a = records_[a].token;
+        a = records_[a].previous;
+      }
+      if (token_b < 0) {
+        if (b < 0) return false;
+        token_b = records_[b].token;
+        b = records_[b].previous;
+      }
+      if (token_a != token_b) return false;
+      token_a = token_b = -1;
+    }
+  }
+  __device__ bool same_tokens(const Entry& a, const Entry& b) const {
+    if (a.length != b.length) return false;
+    const Hypothesis &x = hypotheses()[a.hypothesis], &y = hypotheses()[b.hypothesis];
+    return same_chain(x.record, token_of(x, a.rank), y.record, token_of(y, b.rank));
+  }
+
+  const BeamSearch& search_;
+  const int utterance_, length_, thread_, threads_;
+  BeamScratch& scratch_;
+  int* counts_;
+  Record* records_;
+  Entry* entries_;
+  int* marks_;
+  Pair* pairs_;
+  Asking* asking_;
+  int count_, buffer_, recorded_;
+  unsigned long long earliest_ = 0;
+};
+
+// Ranks the row of a request, by one block.
+__device__ inline void rank_wanted(const BeamSearch& search, const Wanted& wanted, const float* row, void* scratch) {
+  const long long place = static_cast<long long>(wanted.utterance) * search.hypotheses + wanted.place;
+  const bool late = !(search.options.strategy == static_cast<int>(Strategy::malsd) && search.options.prune_early);
+  const float* bonus = nullptr;
+  if (search.fusions && late)
+    bonus = search.bonus + static_cast<long long>(wanted.slot) * search.layout.token_entries();
+  rank_row(row, search.layout, bonus, search.ranking, scratch, search.ranked + place,
+           search.tokens + place * search.ranks, search.token_logprobs + place * search.ranks,
+           search.duration_logprobs + place * search.layout.num_durations);
+}
+
+}  // namespace tdt::cuda

@@ -1,0 +1,136 @@
+// Beam search with a packed network: the whole loop in one cooperative launch (`fused_beam`), or phase by phase
+// (`beam_advance`, `beam_layer`, `beam_joint`, `beam_rank`).
+//
+// A round: each beam moves on and asks for predictor steps and joint rows, the predictor runs for the new prefixes, the
+// rows are scored and ranked. Beams are shared out over the blocks, and so are the rows to be ranked.
+#include "beam.cuh"
+
+namespace tdt::cuda {
+
+struct FusedBeam {
+  Network net;
+  States states;
+  BeamSearch search;
+  const float* projected;  // [all frames, J]
+  Requests* requests;      // [2]: this round's and the next one's; their counts are zero before each launch
+  float* rows;             // [B size, V + 1 + D]
+  float* scratch;          // [blocks, V + 1]
+  unsigned* barrier;       // [blocks] zero before each launch
+};
+
+// A block's part in a round.
+class Round {
+ public:
+  __device__ Round(const FusedBeam* search, Arena* arena, bool keeping)
+      : own_(arena->copy(search)),
+        scratch_(*arena->take<BeamScratch>(1)),
+        worker_(own_.net, own_.states, arena, keeping) {}
+
+  __device__ Worker& worker() { return worker_; }
+
+  __device__ void advance(Requests* requests) {
+    for (int i = static_cast<int>(blockIdx.x); i < own_.search.utterances; i += static_cast<int>(gridDim.x))
+      Beam(own_.search, i, scratch_)
+          .advance(&requests->step_count, requests->steps, &requests->wanted_count, requests->wanted);
+  }
+
+  // The fusions' scores after the steps, while the predictor takes them; and the next round's counts are cleared.
+  __device__ void prepare(const Requests* requests, Requests* next) {
+    if (blockIdx.x == 0 && threadIdx.x == 0) next->step_count = next->wanted_count = 0;
+    if (!own_.search.fusions) return;
+    const int entries = own_.net.layout.token_entries();
+    for (int i = static_cast<int>(blockIdx.x); i < requests->step_count; i += static_cast<int>(gridDim.x)) {
+      const long long slot = requests->steps[i].slot;
+      score_fusions(own_.search.automata, own_.search.fusions,
+                    own_.search.fusion_states + slot * own_.search.fusions, entries, own_.net.layout.blank,
+                    own_.scratch + static_cast<long long>(blockIdx.x) * entries, own_.search.bonus + slot * entries);
+    }
+  }
+
+  __device__ void joint(const Requests* requests) {
+    const int width = own_.net.layout.width();
+    worker_.joint(
+        own_.projected, requests->wanted_count,
+        [&](int i) {
+          return Column{requests->wanted[i].slot, requests->wanted[i].frame};
+        },
+        [&](int, int output, int column, bool valid, float value) {
+          if (valid && output < width) own_.rows[static_cast<long long>(column) * width + output] = value;
+        },
+        NoBatch{});
+  }
+
+  __device__ void rank(const Requests* requests) {
+    for (int i = static_cast<int>(blockIdx.x); i < requests->wanted_count; i += static_cast<int>(gridDim.x))
+      rank_wanted(own_.search, requests->wanted[i], own_.rows + static_cast<long long>(i) * own_.net.layout.width(),
+                  &scratch_);
+  }
+
+ private:
+  const FusedBeam& own_;
+  BeamScratch& scratch_;
+  Worker worker_;
+};
+
+}  // namespace tdt::cuda
+
+using namespace tdt::cuda;
+
+// Until all beams are past the end, or one has no room for more records; then the host makes room and launches again.
+extern "C" __global__ void __launch_bounds__(512, 1) fused_beam(const FusedBeam* search) {
+  Arena arena(shared_memory());
+  Round round(search, &arena, true);
+  GridBarrier barrier(search->barrier);
+  for (int i = 0;; i = 1 - i) {
+    Requests *requests = search->requests + i, *next = search->requests + 1 - i;
+    round.advance(requests);
+    barrier.sync();
+    const int steps = requests->step_count;
+    if (!requests->wanted_count) break;
+    round.prepare(requests, next);
+    if (steps) round.worker().predict(requests->steps, steps, barrier);
+    round.joint(requests);
+    barrier.sync();
+    round.rank(requests);
+    barrier.sync();
+  }
+}
+
+// The phases one by one; `which` of the requests is this round's.
+extern "C" __global__ void __launch_bounds__(512, 1) beam_advance(const FusedBeam* search, int which) {
+  Arena arena(shared_memory());
+  Round(search, &arena, false).advance(search->requests + which);
+}
+
+extern "C" __global__ void __launch_bounds__(512, 1) beam_layer(const FusedBeam* search, int which, int layer) {
+  Arena arena(shared_memory());
+  Round round(search, &arena, false);
+  const Requests* requests = search->requests + which;
+  if (layer == 0) {
+    round.prepare(requests, search->requests + 1 - which);
+    round.worker().first_layer(requests->steps, requests->step_count, false);
+  } else {
+    NoBarrier none;
+    round.worker().upper_layer(layer, requests->steps, requests->step_count, false, none);
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(512, 1) beam_joint(const FusedBeam* search, int which) {
+  Arena arena(shared_memory());
+  Round(search, &arena, false).joint(search->requests + which);
+}
+
+extern "C" __global__ void __launch_bounds__(512, 1) beam_rank(const FusedBeam* search, int which) {
+  Arena arena(shared_memory());
+  Round(search, &arena, false).rank(search->requests + which);
+}
+
+// Bytes of shared memory that a block needs beside its weights.
+extern "C" __global__ void fused_beam_sizes(const FusedBeam* search, int* sizes) {
+  Arena arena(shared_memory());
+  Round round(search, &arena, false);
+  if (threadIdx.x != 0) return;
+  sizes[0] = arena.used();
+  sizes[1] = sizeof(Record);
+  sizes[2] = sizeof(FusedBeam);
+}

@@ -1,0 +1,132 @@
+// Joint rows decided and ranked, each by one block: row -> decision, row -> best tokens with log-probabilities.
+#pragma once
+
+#include "reduce.cuh"
+
+namespace tdt::cuda {
+
+// The loops over a row's parts that `tdt::decide` asks for, each over the whole block.
+struct BlockReduce {
+  void* scratch;  // shared memory, 8 bytes for each warp
+
+  __device__ Best best(const float* row, int first, int last) const {
+    Best best;
+    for (int i = first + static_cast<int>(threadIdx.x); i < last; i += static_cast<int>(blockDim.x))
+      best = better(best, candidate(sanitized(row[i]), i));
+    return over_block(best, static_cast<Best*>(scratch), better);
+  }
+  __device__ float log_sum_exp(const float* part, int n, float max) const {
+    return logf(total(part, n, [=](float logit) { return expf(logit - max); }));
+  }
+  // The sum of a function of sanitized entries.
+  template <class Term>
+  __device__ float total(const float* part, int n, Term term) const {
+    float sum = 0.0f;
+    for (int i = static_cast<int>(threadIdx.x); i < n; i += static_cast<int>(blockDim.x))
+      sum += term(sanitized(part[i]));
+    return over_block(sum, static_cast<float*>(scratch), [](float a, float b) { return a + b; });
+  }
+};
+
+// The sum over a row that a confidence measure is computed from.
+enum class Statistic : int { none = 0, max_prob = 1, power_sum = 2, power_log_sum = 3, shannon = 4 };
+
+// What a beam reads of a row beside its best tokens; see the host's RankedRow.
+struct Ranked {
+  int count, largest_index, longest;
+  float largest, blank_logit, blank_logprob, statistic, token_normalizer, duration_normalizer;
+};
+
+struct Ranking {
+  int size;           // best tokens wanted
+  float temperature;  // log-probabilities are ranked at ...
+  int statistic;
+  float alpha;
+};
+
+// Ranks a row: its best tokens by logit / temperature + bonus, blank aside, with log-probabilities that know neither.
+// `bonus` [V + 1] may be null. Writes `tokens` and `token_logprobs` [size], `duration_logprobs` [D].
+__device__ inline void rank_row(const float* row, const RowLayout& layout, const float* bonus, const Ranking& ranking,
+                                void* scratch, Ranked* ranked, int* tokens, float* token_logprobs,
+                                float* duration_logprobs) {
+  const BlockReduce reduce = {scratch};
+  const int entries = layout.token_entries(), thread = static_cast<int>(threadIdx.x);
+  const int threads = static_cast<int>(blockDim.x);
+  const float scale = 1.0f / ranking.temperature;
+  const float blank = sanitized(row[layout.blank]);
+  const Best largest = better(reduce.best(row, 0, layout.blank), reduce.best(row, layout.blank + 1, entries));
+  const float max = blank > largest.value ? blank : largest.value;
+  Ranked result = {};
+  result.largest = largest.value;
+  result.largest_index = largest.index;
+  result.blank_logit = blank;
+  const Statistic statistic = static_cast<Statistic>(ranking.statistic);
+  if (max > kLowest) {
+    const float log_sum = reduce.log_sum_exp(row, entries, max);
+    const auto logprob = [=](float logit) { return logit > kLowest ? log_probability(logit, max, log_sum) : kLowest; };
+    const auto value = [=](int token) {
+      float value = sanitized(row[token]) * scale;
+      if (bonus) value += bonus[token];
+      return value > kLargest ? kLargest : value;
+    };
+    // Each thread offers the best of its own tokens; the one whose offer is taken looks for its next.
+    const auto offer = [=](const Best& after) {
+      Best best;
+      for (int token = thread; token < entries; token += threads) {
+        if (token == layout.blank) continue;
+        const Best one = candidate(value(token), token);
+        const bool taken = after.index != kNoIndex &&
+                           (one.value > after.value || (one.value == after.value && one.index <= after.index));
+        if (!taken) best = better(best, one);
+      }
+      return best;
+    };
+    Best mine = offer(Best{});
+    for (; result.count < ranking.size; ++result.count) {
+      const Best next = over_block(mine, static_cast<Best*>(scratch), better);
+      if (next.index == kNoIndex) break;
+      if (thread == 0) {
+        tokens[result.count] = next.index;
+        token_logprobs[result.count] = logprob(sanitized(row[next.index]));
+      }
+      if (next.index % threads == thread) mine = offer(next);
+    }
+    result.blank_logprob = logprob(blank);
+    if (scale != 1.0f)
+      result.token_normalizer =
+          logf(reduce.total(row, entries, [=](float logit) { return expf((logit - max) * scale); })) - scale * log_sum;
+    const float alpha = statistic == Statistic::shannon ? 1.0f : ranking.alpha;
+    if (statistic == Statistic::max_prob) result.statistic = expf(-log_sum);
+    if (statistic == Statistic::power_sum)
+      result.statistic = reduce.total(row, entries, [=](float logit) { return expf(alpha * logprob(logit)); });
+    if (statistic == Statistic::power_log_sum || statistic == Statistic::shannon)
+      result.statistic = reduce.total(row, entries, [=](float logit) {
+        const float power = expf(alpha * logprob(logit));
+        return power > 0.0f ? power * logprob(logit) : 0.0f;
+      });
+  } else {  // a certain blank
+    result.statistic = statistic == Statistic::max_prob || statistic == Statistic::power_sum ? 1.0f : 0.0f;
+  }
+
+  const float* durations = row + entries;
+  const Best longest = reduce.best(durations, 0, layout.num_durations);
+  const bool certain = longest.index == kNoIndex;  // certainly the table's first entry
+  result.longest = certain ? 0 : longest.index;
+  float log_sum = 0.0f;
+  if (!certain) {
+    log_sum = reduce.log_sum_exp(durations, layout.num_durations, longest.value);
+    if (scale != 1.0f)
+      result.duration_normalizer = logf(reduce.total(durations, layout.num_durations,
+                                                     [=](float logit) { return expf((logit - longest.value) * scale); })) -
+                                   scale * log_sum;
+  }
+  for (int i = thread; i < layout.num_durations; i += threads) {
+    const float logit = sanitized(durations[i]);
+    duration_logprobs[i] = certain            ? (i == 0 ? 0.0f : kLowest)
+                           : logit > kLowest ? log_probability(logit, longest.value, log_sum)
+                                             : kLowest;
+  }
+  if (thread == 0) *ranked = result;
+}
+
+}  // namespace tdt::cuda
