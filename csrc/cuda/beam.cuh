@@ -3,7 +3,8 @@
 #pragma once
 
 #include "fusion.cuh"
-#include "network.cuh"
+#include "requests.cuh"
+#include "weights.cuh"
 #include "rank.cuh"
 #include "tdt/hypothesis.h"
 #include "tdt/transition.h"
@@ -94,18 +95,6 @@ struct BeamSearch {
   const Automaton* automata;  // [fusions]
   long long* fusion_states;   // [B, slots, fusions]
   float* bonus;               // [B, slots, V + 1]
-};
-
-// A joint row that is wanted: of the state in `slot`, counted through the batch, and a frame; ranked at `place`.
-struct Wanted {
-  int slot, frame, place, utterance;
-};
-
-// What the beams ask for in a round.
-struct Requests {
-  int step_count, wanted_count;
-  Step* steps;      // [B size]
-  Wanted* wanted;   // [B size]
 };
 
 class Beam {

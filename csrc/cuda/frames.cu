@@ -1,27 +1,9 @@
 // What stands before a decode on the device: encoder frames projected into the joint, and the recurrent products of the
 // states it begins with.
 #include "network.cuh"
+#include "source.cuh"
 
 namespace tdt::cuda {
-
-enum class FrameType : int { float32 = 0, float16 = 1, bfloat16 = 2 };
-
-// Encoder output [E, T] wherever it lies; strides in elements.
-struct Source {
-  const void* data;
-  long long element, frame;
-  int type, length;
-  int first;  // where its frames begin among all
-  int padding;
-
-  __device__ float at(int frame_index, int element_index) const {
-    const long long i = frame_index * frame + element_index * element;
-    if (type == static_cast<int>(FrameType::float32)) return static_cast<const float*>(data)[i];
-    const unsigned short bits = static_cast<const unsigned short*>(data)[i];
-    if (type == static_cast<int>(FrameType::float16)) return half_value(bits);
-    return float_of(static_cast<unsigned>(bits) << 16);
-  }
-};
 
 struct Projection {
   Network net;
@@ -36,19 +18,6 @@ struct Restoration {
   const Step* steps;  // of which only the slot is read
   int count, padding;
 };
-
-// The source of a frame among all.
-__device__ inline const Source& source_of(const Projection& projection, int frame) {
-  int low = 0, high = projection.sources - 1;
-  while (low < high) {
-    const int middle = (low + high + 1) / 2;
-    if (projection.list[middle].first <= frame)
-      low = middle;
-    else
-      high = middle - 1;
-  }
-  return projection.list[low];
-}
 
 }  // namespace tdt::cuda
 
@@ -72,7 +41,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) project_frames(const Projec
     // Neighbouring threads read neighbouring frames: of encoder output [E, T] these lie side by side.
     for (int i = static_cast<int>(threadIdx.x); i < columns * padded; i += static_cast<int>(blockDim.x)) {
       const int column = i % columns, element = i / columns;
-      const Source& source = source_of(projection, first + column);
+      const Source& source = source_of(projection.list, projection.sources, first + column);
       const bool inside = element < net.encoder.inputs;
       x[column * stride + element] =
           Weight::input(inside ? source.at(first + column - source.first, element) : 0.0f);

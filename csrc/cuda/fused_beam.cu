@@ -4,6 +4,7 @@
 // A round: each beam moves on and asks for predictor steps and joint rows, the predictor runs for the new prefixes, the
 // rows are scored and ranked. Beams are shared out over the blocks, and so are the rows to be ranked.
 #include "beam.cuh"
+#include "network.cuh"
 
 namespace tdt::cuda {
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "grid.cuh"
+#include "requests.cuh"
 #include "weights.cuh"
 
 namespace tdt::cuda {
@@ -47,11 +48,6 @@ struct States {
   __device__ float* prediction_at(const Network& net, int slot) const {
     return prediction + static_cast<long long>(slot) * net.joint;
   }
-};
-
-// A predictor step: from the state in `parent`, by `token`, to `slot`, which is no step's parent.
-struct Step {
-  int parent, token, slot;
 };
 
 // A joint row that is wanted: of the state in `slot` and the projected frame at `frame`.

@@ -6,14 +6,18 @@ import ctypes
 import os
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .bundle.graph import import_onnxruntime
+from .errors import DeviceError, MissingDependencyError
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
 CPU_PROVIDERS = ("CPUExecutionProvider",)
+CUDA_PROVIDER = "CUDAExecutionProvider"
+CUDA = "cuda"
+"""What ONNX Runtime calls the device of that provider."""
 
 
 def default_options(threads: int | None) -> ort.SessionOptions:
@@ -25,6 +29,42 @@ def default_options(threads: int | None) -> ort.SessionOptions:
     # Waiting threads sleep: on busy cores spinning costs several times the work itself.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
+
+
+def cuda_session(
+    open_session: Callable[[list[Any]], ort.InferenceSession], device: int, stream: int, purpose: str
+) -> ort.InferenceSession:
+    """A session whose graph runs on a CUDA device and on that stream.
+
+    Parameters
+    ----------
+    open_session:
+        Opens the session with a list of providers.
+    device, stream:
+        The device's number; the stream's address, which is not the default stream's.
+    purpose:
+        What the session is for, for messages.
+
+    Raises
+    ------
+    MissingDependencyError
+        If this ONNX Runtime has no CUDA provider.
+    DeviceError
+        If the provider is there and cannot be used.
+    """
+    runtime = import_onnxruntime()
+    if CUDA_PROVIDER not in runtime.get_available_providers():
+        raise MissingDependencyError("onnxruntime-gpu", "gpu", f"{purpose} on cuda (onnxruntime's {CUDA_PROVIDER})")
+    if hasattr(runtime, "preload_dlls"):
+        runtime.preload_dlls()  # cuDNN and CUDA, as the wheels of CuPy or PyTorch bring them
+    session = open_session([(CUDA_PROVIDER, {"device_id": device, "user_compute_stream": str(stream)})])
+    if CUDA_PROVIDER not in session.get_providers():
+        # ONNX Runtime goes on with the CPU where it cannot load the provider.
+        raise DeviceError(
+            f"{purpose} on cuda: onnxruntime cannot load its {CUDA_PROVIDER} (cuDNN or CUDA is missing or of another "
+            "version: pip install 'tdtdecode[gpu]'); use device='cpu'"
+        )
+    return session
 
 
 class ForkSafeSession:

@@ -9,6 +9,9 @@ from .graph import Graph, Port
 Shape = tuple[int | None, ...]
 """An exact shape for one step (T = U = 1), with None where the batch is."""
 
+Ports = list[tuple[Port, Shape]]
+"""Inputs or outputs of a graph with their shapes for one step."""
+
 
 @dataclass(frozen=True, eq=False)
 class PredictorGraph:
@@ -87,3 +90,9 @@ def width(shape: Shape) -> int:
     for dim in shape:
         elements *= 1 if dim is None else dim
     return elements
+
+def token_ports(graph: PredictorGraph | CombinedTransducer) -> tuple[Ports, Ports]:
+    """The inputs of tokens and states, and the outputs of states, with their shapes for one step."""
+    states: list[Shape] = [(layers, None, size) for layers, size in graph.state_shapes]
+    lengths: Ports = [(graph.target_length, (None,))] if graph.target_length else []
+    return [(graph.targets, (None, 1)), *lengths, *zip(graph.states_in, states)], [*zip(graph.states_out, states)]

@@ -133,6 +133,7 @@ class DeviceBeams:
         ):  # fmt: skip
             ranking[name] = value
         self._first_frames = first_frames
+        self.scored = False
 
     def put(self, upload: Upload) -> None:
         """Put what the kernels only read into an upload."""

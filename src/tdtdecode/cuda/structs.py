@@ -92,6 +92,18 @@ FUSED_BEAM = _struct(
     *((name, POINTER) for name in ("projected", "requests", "rows", "scratch", "barrier")),
 )
 
+GREEDY_STEPS = _struct(
+    *((name, INT) for name in ("batch", "blank", "max_symbols", "rows")),
+    *((n, POINTER) for n in ("decisions", "logprobs", "lengths", "first_frames", "frames", "symbols")),
+    ("capacity", INT),
+    *((name, POINTER) for name in ("log", "log_logprobs", "logged")),
+)
+COPY = _struct(
+    *((name, POINTER) for name in ("source", "target", "from", "to")),
+    *((name, LONG) for name in ("source_row", "source_outer", "target_row", "target_outer")),
+    *((name, INT) for name in ("from_stride", "to_stride", "outer", "bytes")),
+)
+
 
 def filled(dtype: np.dtype, **values: Any) -> np.ndarray:
     """A structure [1] with those fields; arrays on the device stand for their address."""

@@ -6,6 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from ..cuda.device import current_device, import_cupy, kernels
+from ..cuda.stepwise import device_layout
+from ..transducer import TransducerSpec
+
 
 def decide(
     rows: Any,
@@ -16,4 +20,14 @@ def decide(
     decisions: np.ndarray,
     logprobs: np.ndarray,
 ) -> None:
-    raise NotImplementedError
+    """`reference.decide` for ``rows`` on the device; what is decided comes to the host."""
+    cupy, card, count = import_cupy(), current_device(), len(rows)
+    layout, kept = device_layout(TransducerSpec(vocab_size, tuple(durations.tolist()), blank))
+    made, values = cupy.empty((2, count), np.int32), cupy.empty((2, count), np.float32)
+    arguments = (
+        rows, np.int32(count), np.uint64(0), cupy.asarray(layout.view(np.uint8)), np.float32(blank_penalty), made, values
+    )  # fmt: skip
+    if count:
+        kernels("rows.cu").launch("decide_rows", count, card.threads, arguments, 8 * 32)
+    decisions[:, :count], logprobs[:, :count] = cupy.asnumpy(made), cupy.asnumpy(values)
+    del kept

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..bundle.graph import Graph, Port
-from ..bundle.transducers import CombinedTransducer, PredictorGraph, Shape, SplitTransducer, width
+from ..bundle.graph import Graph
+from ..bundle.transducers import CombinedTransducer, Ports, PredictorGraph, SplitTransducer, token_ports, width
 from ..errors import InputError
 from ..sessions import CPU_PROVIDERS, ForkSafeSession, default_options
 from .state import ArrayState, array_state
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 256
 """Most rows given to one run: beyond it batching gains nothing and the buffers only grow."""
-
-
-Ports = list[tuple[Port, Shape]]
-"""Inputs or outputs of a graph with their shapes for one step."""
 
 
 class OrtNetwork:
@@ -134,19 +130,12 @@ class _Runs:
         self._session.run_with_iobinding(binding)
 
 
-def _token_ports(graph: PredictorGraph | CombinedTransducer) -> tuple[Ports, Ports]:
-    """The inputs of tokens and states, and the outputs of states, with their shapes for one step."""
-    states: list[Shape] = [(layers, None, size) for layers, size in graph.state_shapes]
-    lengths: Ports = [(graph.target_length, (None,))] if graph.target_length else []
-    return [(graph.targets, (None, 1)), *lengths, *zip(graph.states_in, states)], [*zip(graph.states_out, states)]
-
-
 class _PredictorRuns:
     """Predictor steps from states in an arena to states in that arena."""
 
     def __init__(self, graph: PredictorGraph, model: _Model, rows: int):
         self.graph = graph
-        inputs, states_out = _token_ports(graph)
+        inputs, states_out = token_ports(graph)
         self._runs = _Runs(model, inputs, [(graph.output, graph.output_shape), *states_out], rows)
 
     def run(
@@ -229,7 +218,7 @@ class _WholeWorkspace:
         self._next_states = tuple(np.empty_like(array) for array in self._states)
         self._frames = _Frames(frames)
         self._graph = graph
-        inputs, states_out = _token_ports(graph)
+        inputs, states_out = token_ports(graph)
         self._runs = _Runs(
             model,
             [(graph.encoder, graph.encoder_shape), *inputs],
