@@ -11,7 +11,7 @@ import numpy as np
 
 from . import kernels as kernel_sets
 from .arrays import encoder_rows, frames_first
-from .errors import DeviceError, InputError
+from .errors import InputError
 from .hypothesis import Hypothesis
 from .networks import Network, NetworkState, Workspace
 from .search import Beam, Greedy, for_rows
@@ -163,7 +163,8 @@ class Decoder:
         durations:
             Frames by duration index; None: what the bundle says, else ``range(D)``.
         device:
-            ``"cpu"``.
+            ``"cpu"``, or ``"cuda"``: the card that CuPy uses. Encoder output that is there already is read in place,
+            after the work that its owner has given to its own stream; what is not is copied there.
         network:
             ``"fused"``: the weights lifted out of the graphs, and the whole loop compiled. ``"ort"``: the graphs run by
             ONNX Runtime. ``"auto"``: fused where the weights can be lifted (``tdtdecode info MODEL`` tells) and the
@@ -171,14 +172,15 @@ class Decoder:
         kernels:
             Name of a kernel set (`tdtdecode.kernels.available`).
         precision:
-            Of the fused network's arithmetic: ``"float32"``, exact; ``"bfloat16"`` or ``"int8"``, faster and close.
-            ``"ort"`` computes as the graphs are stored, whatever that is: it takes ``"float32"`` alone.
+            Of the fused network's arithmetic: ``"float32"``, exact; faster and close: ``"bfloat16"`` or ``"int8"`` on
+            the cpu, ``"float16"`` or ``"bfloat16"`` on cuda. ``"ort"`` computes as the graphs are stored, whatever that
+            is: it takes ``"float32"`` alone.
         threads:
-            The decoder's own threads. Results do not depend on them.
+            The decoder's own threads on the cpu. Results do not depend on them.
         search:
             The default search.
         session_options, providers:
-            For the sessions of ``"ort"``, in place of our own options and the CPU provider.
+            For the sessions of ``"ort"``, in place of our own options and, on the cpu, of the CPU provider.
 
         Raises
         ------
@@ -187,15 +189,15 @@ class Decoder:
         InputError, DeviceError, MissingDependencyError
             If an option cannot be had; the message lists what can.
         """
-        if device != "cpu":
-            raise DeviceError(f"device {device!r} is not available in this version: use device='cpu'")
+        if device not in ("cpu", "cuda"):
+            raise InputError(f"no device {device!r}: cpu, cuda")
         threads = as_integer("threads", threads, low=1)
-        kernel_set = kernel_sets.get(kernels)
+        kernel_set = kernel_sets.get(kernels, device)
         from .bundle import Bundle, read_bundle
         from .networks.choice import bundle_network
 
         bundle = directory if isinstance(directory, Bundle) else read_bundle(directory, layout, variant, durations)
-        chosen = bundle_network(bundle, kernel_set, network, precision, threads, session_options, providers)
+        chosen = bundle_network(bundle, kernel_set, network, precision, threads, session_options, providers, device)
         return cls(chosen, bundle.spec, search, kernels, bundle.vocabulary)
 
     def decode(self, encoder_out: Any, lengths: Any = None, search: Greedy | Beam | None = None) -> list[Hypothesis]:
@@ -281,7 +283,7 @@ class Decoder:
         else:
             frames = frames_first(rows, lengths, self.network.frame_dtype)
             workspace = self.network.workspace(frames, state.network)
-            (_lockstep if self.network.lockstep else _label_looping)(greedy, workspace)
+            (_lockstep if self.network.lockstep else label_looping)(greedy, workspace)
             after = workspace.state()
         hypotheses = greedy.hypotheses(first_frame=state.consumed)
         return hypotheses, DecoderState(state.consumed + lengths, greedy.frame - lengths, after)
@@ -335,7 +337,7 @@ def _lockstep(search: kernel_sets.GreedySearch, workspace: Workspace) -> None:
             workspace.predict(slots, tokens, slots)
 
 
-def _label_looping(search: kernel_sets.GreedySearch, workspace: Workspace) -> None:
+def label_looping(search: kernel_sets.GreedySearch, workspace: Workspace) -> None:
     """Joint calls until every row has its next token or its end; then one predictor call for all that emitted."""
     while search.pending:
         emitted: list[tuple[np.ndarray, np.ndarray]] = []

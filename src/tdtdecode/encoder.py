@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,8 @@ import numpy as np
 from .audio.features import HOP, SAMPLE_RATE
 from .bundle import Bundle, Port, load_graph
 from .bundle.graph import import_onnxruntime
-from .errors import BundleError, InputError
-from .sessions import CPU_PROVIDERS, ForkSafeSession, default_options
+from .errors import BundleError, DeviceError, InputError
+from .sessions import CPU_PROVIDERS, CUDA, ForkSafeSession, cuda_session, default_options, quantized_refusal
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -31,6 +32,8 @@ class Encoder:
         Used as they are, in place of ours.
     providers:
         Execution providers, default the CPU's alone.
+    device:
+        ``"cpu"``, or ``"cuda"``: on the CUDA provider, which leaves its output on the card that CuPy uses.
 
     Attributes
     ----------
@@ -50,6 +53,7 @@ class Encoder:
         threads: int | None = None,
         session_options: ort.SessionOptions | None = None,
         providers: Sequence[Any] | None = None,
+        device: str = "cpu",
     ):
         file = bundle.encoder
         if file is None:
@@ -63,7 +67,17 @@ class Encoder:
         self._graph = graph if graph.weights_folder is not None else None
         self._options = session_options or default_options(threads)
         self._providers = list(providers or CPU_PROVIDERS)
-        self._session = ForkSafeSession(self._open)
+        self._card: int | None = None
+        if device == "cpu":
+            self._session = ForkSafeSession(partial(self._open, self._providers))
+        else:
+            if graph.quantized:
+                raise DeviceError(quantized_refusal(file, "an encoder in float32 or float16 (variant), or device='cpu'"))
+            from .cuda.device import current_device, shared_stream
+
+            self._card = current_device().index
+            stream = shared_stream(self._card).ptr
+            self._session = ForkSafeSession(partial(cuda_session, self._open, self._card, stream, "the encoder"))
 
     def __call__(self, features: np.ndarray, lengths: np.ndarray) -> tuple[ort.OrtValue, np.ndarray]:
         """Encode a batch.
@@ -91,7 +105,10 @@ class Encoder:
         binding = session.io_binding()
         binding.bind_cpu_input(self._audio.name, np.ascontiguousarray(features, self._audio.dtype))
         binding.bind_cpu_input(self._length.name, np.ascontiguousarray(lengths, self._length.dtype))
-        binding.bind_output(self._frames.name)
+        if self._card is None:
+            binding.bind_output(self._frames.name)
+        else:
+            binding.bind_output(self._frames.name, CUDA, self._card)
         binding.bind_output(self._counts.name)
         try:
             session.run_with_iobinding(binding)
@@ -104,10 +121,10 @@ class Encoder:
         frames, counts = binding.get_outputs()
         return frames, counts.numpy().astype(np.int64)
 
-    def _open(self) -> ort.InferenceSession:
+    def _open(self, providers: list[Any]) -> ort.InferenceSession:
         if self._graph is not None:
-            return self._graph.session(self._options, self._providers)
-        return import_onnxruntime().InferenceSession(os.fspath(self._file), self._options, providers=self._providers)
+            return self._graph.session(self._options, providers)
+        return import_onnxruntime().InferenceSession(os.fspath(self._file), self._options, providers=providers)
 
 
 def _pair(ports: Sequence[Port], kind: str, file: os.PathLike[str]) -> tuple[Port, Port]:

@@ -15,9 +15,10 @@ from .audio.features import HOP, SAMPLE_RATE
 from .audio.reading import Audio, audio_seconds
 from .bundle import Bundle, read_bundle
 from .confidence import Confidence
+from .cuda.device import current_device
 from .decoder import Decoder
 from .encoder import Encoder
-from .errors import BundleError, DeviceError, InputError
+from .errors import BundleError, DeviceError, InputError, MissingDependencyError
 from .hub import find_model
 from .hypothesis import Hypothesis, Transcript
 from .search import Beam, Greedy, for_rows
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _BATCH_SECONDS = 480.0
 """Most audio in a batch, padding counted: an encoder's attention takes memory by the square of the length."""
+
+DEVICES = ("cpu", "cuda", "auto", "both")
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +56,9 @@ def load_model(
     name_or_directory:
         ``"demo"``, a model directory in any layout, or a Hugging Face hub id (`tdtdecode.hub.find_model`).
     device:
-        ``"cpu"``, or ``"auto"``, which chooses it.
+        ``"cpu"``; ``"cuda"``: encoder and decoder on the card that CuPy uses; ``"auto"``: cuda where there is a card
+        and what it needs is installed, else the cpu, and the log (``tdtdecode``, level INFO) says which and why;
+        ``"both"``: holds the model on both and gives each call the faster one for its length (`RoutedRecognizer`).
     threads:
         Threads of the decoder and of the encoder. None: one for the decoder, the encoder all cores.
     session_options:
@@ -68,19 +73,31 @@ def load_model(
     InputError, DeviceError, MissingDependencyError
         If there is no such model, or an option cannot be had.
     """
-    if device not in ("cpu", "cuda", "auto"):
-        raise InputError(f"no device {device!r}: cpu, cuda, auto")
-    if device == "cuda":
-        raise DeviceError("device 'cuda' is not available in this version: use device='cpu'")
-    if device == "auto":
-        _log.info("device: cpu")
-        device = "cpu"
+    if device not in DEVICES:
+        raise InputError(f"no device {device!r}: {', '.join(DEVICES)}")
     bundle = read_bundle(find_model(name_or_directory, variant), layout, variant, durations)
-    decoder = Decoder.from_bundle(
-        bundle, device=device, network=network, kernels=kernels, precision=precision,
-        threads=1 if threads is None else threads, search=search, session_options=session_options, providers=providers,
-    )
-    return Recognizer(bundle, Encoder(bundle, threads, session_options, providers), decoder)
+
+    def on(device: str) -> Recognizer:
+        decoder = Decoder.from_bundle(
+            bundle, device=device, network=network, kernels=kernels, precision=precision,
+            threads=1 if threads is None else threads, search=search, session_options=session_options,
+            providers=providers,
+        )  # fmt: skip
+        return Recognizer(bundle, Encoder(bundle, threads, session_options, providers, device), decoder)
+
+    if device == "both":
+        from .routing import RoutedRecognizer
+
+        return RoutedRecognizer(on("cpu"), on("cuda"))
+    if device != "auto":
+        return on(device)
+    try:
+        model = on("cuda")
+    except (DeviceError, MissingDependencyError) as error:
+        _log.info("device: cpu, since cuda cannot be used: %s", error)
+        return on("cpu")
+    _log.info("device: cuda (%s)", current_device().name)
+    return model
 
 
 class Recognizer:
@@ -109,6 +126,7 @@ class Recognizer:
         if features.mel_bins is None:
             raise BundleError("the number of mel bins is stated nowhere", file=file, field="feat_dim")
         self.bundle = bundle
+        self.device = decoder.network.device
         self.encoder = encoder
         self.decoder = decoder
         self._extract = FeatureExtractor(features.mel_bins, features.normalize)

@@ -67,6 +67,11 @@ def cuda_session(
     return session
 
 
+def quantized_refusal(file: os.PathLike[str], instead: str) -> str:
+    """Why a quantised graph is not run on a GPU, and what to use."""
+    return f"{file} is quantised to int8, which onnxruntime's CUDA provider does not compute: use {instead}"
+
+
 class ForkSafeSession:
     """A session whose threads do not survive a fork, so that a child process opens its own.
 

@@ -103,6 +103,15 @@ def _device(index: int) -> Device:
     )
 
 
+@lru_cache(maxsize=None)
+def shared_stream(index: int) -> Any:
+    """The stream that all sessions on a card share: what follows them there comes after them.
+
+    It is not the default stream, whose address, 0, ONNX Runtime takes for none.
+    """
+    return import_cupy().cuda.Stream(non_blocking=True)
+
+
 class Kernels:
     """The kernels of one source file.
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..errors import InputError
 from ..transducer import TransducerSpec
 from .beam import DeviceBeams, check_beam
 from .device import Device, import_cupy, kernels
@@ -41,7 +40,6 @@ class DeviceWorkspace(Protocol):
 class StepwiseNetwork(Protocol):
     """A network on the device that is run step by step."""
 
-    spec: TransducerSpec
     card: Device
     rows: int
     """Most rows of one run."""
@@ -80,7 +78,7 @@ def _greedy_part(
 ) -> tuple[np.ndarray, np.ndarray, Any]:
     """Decode some utterances of the batch: what was emitted, with places among these, and their states."""
     cupy = import_cupy()
-    spec, card = network.spec, network.card
+    spec, card = search.spec, network.card
     frame, symbols, lengths = search.positions[:, some]
     count = len(some)
     first = (np.cumsum(lengths, dtype=np.int64) - lengths).astype(np.int32)
@@ -165,7 +163,7 @@ def _beam_part(
     network: StepwiseNetwork, search: BeamSearch, rows: list[DeviceArray], some: np.ndarray, start: Any
 ) -> tuple[DeviceBeams, DeviceWorkspace]:
     cupy = import_cupy()
-    spec, card = network.spec, network.card
+    spec, card = search.spec, network.card
     lengths = search.lengths[some]
     first = np.cumsum(lengths, dtype=np.int64) - lengths
     layout, kept = device_layout(spec)
@@ -213,8 +211,3 @@ def device_layout(spec: TransducerSpec) -> tuple[np.ndarray, Any]:
     )
     return layout, durations
 
-
-def check_joint_rows(rows: Any, count: int, width: int) -> None:
-    """InputError unless a user's joint returned rows as it should."""
-    if rows.ndim != 2 or rows.shape != (count, width):
-        raise InputError(f"joint must return rows of shape [{count}, {width}], got {list(rows.shape)}")

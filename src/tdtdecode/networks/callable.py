@@ -12,10 +12,11 @@ from ..errors import InputError
 
 if TYPE_CHECKING:
     from ..kernels import KernelSet
+    from . import Program
 
 
 class CallableNetwork:
-    """Predictor and joint as Python functions over NumPy arrays.
+    """Predictor and joint as Python functions over NumPy arrays, or over CuPy's.
 
     Parameters
     ----------
@@ -27,6 +28,8 @@ class CallableNetwork:
     select:
         ``select(state, index) -> state``: the rows at int [N] ``index`` of a state, in that order; an index may occur
         more than once.
+    device:
+        ``"cpu"``, or ``"cuda"``: the functions take and return CuPy arrays, ``index`` too, and rows stay on the card.
 
     The functions must treat rows independently and leave their arguments unchanged. States are only ever made by
     ``predict`` and picked from by ``select``, so the predictor runs for all rows that emitted together, which is when
@@ -35,7 +38,6 @@ class CallableNetwork:
     """
 
     name = "callable"
-    device = "cpu"
     frame_dtype = np.dtype(np.float32)
     lockstep = False
 
@@ -44,29 +46,58 @@ class CallableNetwork:
         predict: Callable[[np.ndarray, Any], tuple[np.ndarray, Any]],
         joint: Callable[[np.ndarray, np.ndarray], np.ndarray],
         select: Callable[[Any, np.ndarray], Any],
+        device: str = "cpu",
     ):
+        if device not in ("cpu", "cuda"):
+            raise InputError(f"no device {device!r}: cpu, cuda")
         self.predict = predict
         self.joint = joint
         self.select = select
+        self.device = device
+        self._arrays: Any = np
+        if device == "cuda":
+            from ..cuda.device import current_device, import_cupy
+
+            current_device()
+            self._arrays = import_cupy()
 
     def start(self, blank: int) -> CallableState:
         g, state = self.predict_checked(np.array([blank], np.int32), None)
         return CallableState(((state, g),), np.zeros((2, 1), np.intp))
 
-    def program(self, kernels: KernelSet) -> None:
-        return None
+    def program(self, kernels: KernelSet) -> Program | None:
+        if self.device == "cpu":
+            return None
+        from .callable_cuda import CallableCudaProgram
 
-    def workspace(self, frames: np.ndarray, state: CallableState) -> _Workspace:
-        return _Workspace(self, frames, state)
+        return CallableCudaProgram(self, kernels)
 
-    def predict_checked(self, tokens: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
-        result = self.predict(tokens, state)
+    def workspace(self, frames: Any, state: CallableState) -> CallableWorkspace:
+        return CallableWorkspace(self, frames, state)
+
+    def on_device(self, array: np.ndarray) -> Any:
+        """An array of the host as the functions take it."""
+        return self._arrays.asarray(np.ascontiguousarray(array))
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+        return self._arrays.empty(shape, dtype)
+
+    def predict_checked(self, tokens: np.ndarray, state: Any) -> tuple[Any, Any]:
+        """``predict`` for tokens of the host."""
+        result = self.predict(self.on_device(tokens), state)
         if not isinstance(result, tuple) or len(result) != 2:
             raise InputError(f"predict must return (g, state), got {type(result).__name__}")
-        g = np.asarray(result[0])
+        g = self._arrays.asarray(result[0])
         if g.ndim != 2 or len(g) != len(tokens):
             raise InputError(f"predict must return g of shape [{len(tokens)}, H], got {list(g.shape)}")
         return g, result[1]
+
+    def joint_checked(self, frames: Any, g: Any) -> Any:
+        """``joint``, its rows float32 and contiguous."""
+        made = self._arrays.asarray(self.joint(frames, g))
+        if made.ndim != 2 or len(made) != len(g):
+            raise InputError(f"joint must return rows of shape [{len(g)}, V + 1 + D], got {list(made.shape)}")
+        return self._arrays.ascontiguousarray(made, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,35 +133,37 @@ class CallableState:
         return isinstance(other, CallableState) and len(set(widths)) <= 1
 
 
-class _Workspace:
-    def __init__(self, network: CallableNetwork, frames: np.ndarray, state: CallableState):
+class CallableWorkspace:
+    """Predictor states by slot, and frames [B, T, E]; a `Workspace`. Slots, tokens and rows are the host's."""
+
+    def __init__(self, network: CallableNetwork, frames: Any, state: CallableState):
         self._network = network
         self._frames = frames
         self._parts = dict(enumerate(state.parts))
         self._places = state.places.copy()
         width = state.parts[0][1].shape[1]
-        self._g = np.empty((len(state), width), state.parts[0][1].dtype)
+        self._g = network.empty((len(state), width), state.parts[0][1].dtype)
         for part, rows in self._by_part(np.arange(len(state))):
-            self._g[rows] = state.parts[part][1][self._places[1, rows]]
+            index = network.on_device(self._places[1, rows])
+            self._g[network.on_device(rows)] = state.parts[part][1][index]
 
-    def joint(self, slots: np.ndarray, rows: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        made = np.asarray(self._network.joint(self._frames[rows, frames], self._g[slots]))
-        if made.ndim != 2 or len(made) != len(slots):
-            raise InputError(f"joint must return rows of shape [{len(slots)}, V + 1 + D], got {list(made.shape)}")
-        return np.ascontiguousarray(made, np.float32)
+    def joint(self, slots: np.ndarray, rows: np.ndarray, frames: np.ndarray) -> Any:
+        place = self._network.on_device
+        return self._network.joint_checked(self._frames[place(rows), place(frames)], self._g[place(slots)])
 
     def predict(self, parents: np.ndarray, tokens: np.ndarray, slots: np.ndarray) -> None:
         # Parents are read before any slot is written: a slot may be another row's parent.
         fresh = []
         for part, rows in self._by_part(parents):
-            state = self._network.select(self._parts[part][0], self._places[1, parents[rows]])
+            index = self._network.on_device(self._places[1, parents[rows]])
+            state = self._network.select(self._parts[part][0], index)
             g, state = self._network.predict_checked(np.ascontiguousarray(tokens[rows]), state)
             fresh.append((slots[rows], g, state))
         for rows, g, state in fresh:
             part = max(self._parts) + 1
             self._parts[part] = state, g
             self._places[0, rows], self._places[1, rows] = part, np.arange(len(rows))
-            self._g[rows] = g
+            self._g[self._network.on_device(rows)] = g
         # States that no row lies in any more are let go.
         for part in set(self._parts) - set(self._places[0].tolist()):
             del self._parts[part]

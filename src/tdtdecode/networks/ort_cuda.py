@@ -11,15 +11,14 @@ import numpy as np
 
 from ..bundle.graph import Graph, import_onnxruntime
 from ..bundle.transducers import CombinedTransducer, SplitTransducer, width
-from ..cuda.device import current_device, import_cupy
+from ..cuda.device import current_device, import_cupy, shared_stream
 from ..cuda.graphs import Workspace, laid_out
 from ..cuda.requests import Requests
 from ..cuda.state import DeviceState, uploaded
 from ..cuda.stepwise import run_beam, run_greedy
 from ..cuda.structs import STEP
 from ..errors import DeviceError, InputError
-from ..sessions import cuda_session, default_options
-from ..transducer import TransducerSpec
+from ..sessions import cuda_session, default_options, quantized_refusal
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -35,8 +34,6 @@ class OrtCudaNetwork:
     ----------
     transducer, session_options:
         As for `OrtNetwork`.
-    spec:
-        The joint row's layout.
 
     Sessions and kernels share one stream, so their order is that of their launches; one decode uses it at a time. Its
     states are `DeviceState`, the arrays those of `OrtNetwork`.
@@ -56,14 +53,11 @@ class OrtCudaNetwork:
     def __init__(
         self,
         transducer: SplitTransducer | CombinedTransducer,
-        spec: TransducerSpec,
         session_options: ort.SessionOptions | None = None,
     ):
         self._transducer = transducer
-        self.spec = spec
         self.card = current_device()
-        # Not the default stream: ONNX Runtime takes its address, 0, for none.
-        self.stream = import_cupy().cuda.Stream(non_blocking=True)
+        self.stream = shared_stream(self.card.index)
         options = session_options or default_options(1)
         if isinstance(transducer, SplitTransducer):
             graphs = [transducer.predictor.graph, transducer.joint.graph]
@@ -74,7 +68,10 @@ class OrtCudaNetwork:
         self.frame_dtype = encoder.dtype
         self._encoder_size = width(shape)
         for graph in graphs:
-            refuse_quantized(graph, "variant=None or variant='fp16', or network='fused'")
+            if graph.quantized:
+                raise DeviceError(
+                    quantized_refusal(graph.file, "float32 or float16 graphs (variant), network='fused' or device='cpu'")
+                )
         sessions = [
             cuda_session(_opener(graph, options), self.card.index, self.stream.ptr, "network 'ort'") for graph in graphs
         ]
@@ -158,14 +155,6 @@ class OrtCudaProgram:
         ``places[i]`` on. Returns the states that they need then, stream by stream; none if ``final``."""
         with self._network.in_order():
             return run_beam(self._network, search, rows, state, places, final)
-
-
-def refuse_quantized(graph: Graph, instead: str) -> None:
-    """DeviceError for a graph that ONNX Runtime's CUDA provider would run on the CPU, piece by piece."""
-    if graph.quantized:
-        raise DeviceError(
-            f"{graph.file} is quantised to int8, which onnxruntime's CUDA provider does not compute: use {instead}"
-        )
 
 
 def _opener(graph: Graph, options: ort.SessionOptions) -> Callable[[list[Any]], ort.InferenceSession]:
