@@ -58,6 +58,9 @@ __device__ __forceinline__ void add_release(unsigned* word, unsigned value) {
 // What is done while a word is waited for.
 __device__ __forceinline__ void pause() {}
 
+// Soon a word at this address in global memory will be read.
+__device__ __forceinline__ void prefetch(const void* word) { asm volatile("prefetch.global.L1 [%0];" ::"l"(word)); }
+
 // Without any order; in global or shared memory.
 __device__ __forceinline__ void atomic_max(unsigned long long* word, unsigned long long value) {
   atomicMax(word, value);

@@ -65,6 +65,8 @@ class Searcher {
         emissions_(arena->take<Emission>(kMaxRows)),
         tile_best_(arena->take<Best>(kBatch * kGroup)),
         tile_sums_(arena->take<LogSum>(kBatch * kGroup)),
+        best_(arena->take<unsigned long long>(search_.columns)),
+        specials_(arena->take<float>(search_.columns * (1 + search_.net.layout.num_durations))),
         worker_(search_.net, search_.states, arena, keeping) {}
 
   __device__ Worker& worker() { return worker_; }
@@ -158,6 +160,10 @@ class Searcher {
   __device__ void decide() {
     const RowLayout& layout = search_.net.layout;
     const int index = static_cast<int>(threadIdx.x), buffer = control_.round % kRounds * search_.columns;
+    const int columns = control_.active * window_of(control_.active), each = 1 + layout.num_durations;
+    for (int i = index; i < columns; i += static_cast<int>(blockDim.x)) best_[i] = search_.best[buffer + i];
+    for (int i = index; i < columns * each; i += static_cast<int>(blockDim.x)) specials_[i] = specials_at(buffer)[i];
+    sync_block();
     Row row = {};
     Position at = {0, 0};
     Emission emission = {};
@@ -166,9 +172,9 @@ class Searcher {
       row = control_.rows[index];
       at = {row.frame, row.symbols};
       while (token < 0 && at.frame < row.frame + row.window) {
-        const int column = buffer + row.column + at.frame - row.frame;
-        const float* special = specials_at(column);
-        const Best best = unpacked(search_.best[column]);
+        const int column = row.column + at.frame - row.frame;
+        const float* special = specials_ + column * each;
+        const Best best = unpacked(best_[column]);
         const bool emitted = emits(best, special[0], search_.blank_penalty, layout.blank);
         int duration = 0;
         emission.duration_index = kNoIndex;
@@ -182,7 +188,7 @@ class Searcher {
           token = best.index;
           token_frame = at.frame;
           emission.value = best.value;
-          emission.column = column;
+          emission.column = buffer + column;
           emission.duration = duration;
         }
         at = advanced(at, !emitted, duration, search_.max_symbols);
@@ -267,6 +273,8 @@ class Searcher {
   Emission* emissions_;
   Best* tile_best_;
   LogSum* tile_sums_;
+  unsigned long long* best_;
+  float* specials_;
   Worker worker_;
   int first_logged_ = 0;
 };

@@ -118,24 +118,42 @@ class Worker {
       for (int i = static_cast<int>(threadIdx.x); i < count * padding; i += static_cast<int>(blockDim.x))
         x_[i / padding * stride + width + i % padding] = Weight::input(0.0f);
     }
-    const int first = static_cast<int>(alone ? threadIdx.x : blockIdx.x * blockDim.x + threadIdx.x);
-    const int every = static_cast<int>(alone ? blockDim.x : gridDim.x * blockDim.x);
-    for (int i = first; i < count * width; i += every) {
-      const int at = i / width, unit = i % width;
-      const Step step = steps[at];
-      if (!net_.layers) {
-        states_.prediction_at(net_, step.slot)[unit] = net_.table[static_cast<long long>(step.token) * width + unit];
-        continue;
+    const int thread = static_cast<int>(alone ? threadIdx.x : blockIdx.x * blockDim.x + threadIdx.x);
+    const int threads = static_cast<int>(alone ? blockDim.x : gridDim.x * blockDim.x);
+    constexpr int kAhead = 2;  // as in `stage`
+    for (int first = thread; first < count * width; first += kAhead * threads) {
+      float4 own[kAhead] = {}, past[kAhead] = {};
+      float cell[kAhead] = {};
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        const int at = first + i * threads;
+        if (at >= count * width) break;
+        const Step step = steps[at / width];
+        const int unit = at % width;
+        if (!net_.layers) {
+          own[i].x = net_.table[static_cast<long long>(step.token) * width + unit];
+          continue;
+        }
+        own[i] = *reinterpret_cast<const float4*>(net_.table + (static_cast<long long>(step.token) * width + unit) * 4);
+        past[i] = *reinterpret_cast<const float4*>(states_.recurrent_at(net_, 0, step.parent) + unit * 4);
+        cell[i] = states_.cell_at(net_, 0, step.parent)[unit];
       }
-      const float4 own = *reinterpret_cast<const float4*>(
-          net_.table + (static_cast<long long>(step.token) * net_.hidden + unit) * 4);
-      const float4 past = *reinterpret_cast<const float4*>(states_.recurrent_at(net_, 0, step.parent) + unit * 4);
-      const Cell next = lstm(own.x + past.x, own.y + past.y, own.z + past.z, own.w + past.w,
-                             states_.cell_at(net_, 0, step.parent)[unit]);
-      if (alone) x_[at * stride + unit] = Weight::input(next.hidden);
-      if (alone && blockIdx.x != 0) continue;
-      states_.hidden_at(net_, 0, step.slot)[unit] = next.hidden;
-      states_.cell_at(net_, 0, step.slot)[unit] = next.cell;
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        const int at = first + i * threads;
+        if (at >= count * width) break;
+        const int slot = steps[at / width].slot, unit = at % width;
+        if (!net_.layers) {
+          states_.prediction_at(net_, slot)[unit] = own[i].x;
+          continue;
+        }
+        const Cell next =
+            lstm(own[i].x + past[i].x, own[i].y + past[i].y, own[i].z + past[i].z, own[i].w + past[i].w, cell[i]);
+        if (alone) x_[at / width * stride + unit] = Weight::input(next.hidden);
+        if (alone && blockIdx.x != 0) continue;
+        states_.hidden_at(net_, 0, slot)[unit] = next.hidden;
+        states_.cell_at(net_, 0, slot)[unit] = next.cell;
+      }
     }
   }
 
@@ -173,11 +191,20 @@ class Worker {
   __device__ void joint(const float* projected, int count, ColumnAt column, Use use, Batch batch) {
     for (int first = 0; first < count; first += net_.staged) {
       const int columns = count - first < net_.staged ? count - first : net_.staged;
-      stage(x_, columns, net_.joint, [&](int i, int unit) {
-        const Column wanted = column(first + i);
-        const float frame = projected[static_cast<long long>(wanted.frame) * net_.joint + unit];
-        return activated(net_.activation, frame + states_.prediction_at(net_, wanted.slot)[unit]);
-      });
+      stage(
+          x_, columns, net_.joint,
+          [&](int i, int unit) {
+            const Column wanted = column(first + i);
+            const float* frame = projected + static_cast<long long>(wanted.frame) * net_.joint;
+            return Both{load_four(frame, unit, net_.joint),
+                        load_four(states_.prediction_at(net_, wanted.slot), unit, net_.joint)};
+          },
+          [&](const Both& both) {
+            return float4{activated(net_.activation, both.frame.x + both.prediction.x),
+                          activated(net_.activation, both.frame.y + both.prediction.y),
+                          activated(net_.activation, both.frame.z + both.prediction.z),
+                          activated(net_.activation, both.frame.w + both.prediction.w)};
+          });
       multiply(
           shares_[kOutput], x_, scratch_, columns,
           [&](int tile, int output, int i, bool valid, float value) { use(tile, output, first + i, valid, value); },
@@ -191,6 +218,10 @@ class Worker {
   static constexpr int kShares = kRecurrent + kMaxLayers;
 
  private:
+  struct Both {
+    float4 frame, prediction;
+  };
+
   __device__ void take(int which, const Matrix* matrix, Arena* arena, int* left) {
     const int grid = static_cast<int>(gridDim.x);
     Share share = share_of(matrix, (static_cast<int>(blockIdx.x) + grid - matrix->owner) % grid, grid);
@@ -199,11 +230,21 @@ class Worker {
   }
 
   __device__ void stage_hidden(int layer, const Step* steps, int columns) {
-    stage(x_, columns, net_.hidden,
-          [&](int i, int unit) { return states_.hidden_at(net_, layer, steps[i].slot)[unit]; });
+    stage(
+        x_, columns, net_.hidden,
+        [&](int i, int unit) { return load_four(states_.hidden_at(net_, layer, steps[i].slot), unit, net_.hidden); },
+        [](const float4& four) { return four; });
   }
 
   __device__ void gates(int layer, const Step* steps, int columns) {
+    const Share& share = shares_[kInput + layer];
+    const int units = share.count * kTile / 4;
+    for (int i = static_cast<int>(threadIdx.x); i < units * columns; i += static_cast<int>(blockDim.x)) {
+      const int unit = share.tile(i % units / 4) * 4 + i % 4, parent = steps[i / units].parent;
+      if (unit >= net_.hidden) continue;
+      prefetch(states_.recurrent_at(net_, layer, parent) + unit * 4);
+      prefetch(states_.cell_at(net_, layer, parent) + unit);
+    }
     multiply(
         shares_[kInput + layer], x_, scratch_, columns,
         [&](int, int output, int column, bool valid, float value) {

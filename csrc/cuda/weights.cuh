@@ -80,10 +80,14 @@ struct SixteenBits {
     // Two chains of sums, so that one's latency hides behind the other.
     float even[4] = {}, odd[4] = {};
     const Input* at = x + column * stride + lane % 4 * 2;
-    for (int step = 0; step < steps; ++step, weights += kWarp, at += kDepth) {
-      const unsigned b0 = *reinterpret_cast<const unsigned*>(at), b1 = *reinterpret_cast<const unsigned*>(at + 8);
-      Multiply(step % 2 ? odd : even, weights[lane], b0, b1);
+    const auto pair = [](const Input* two) { return *reinterpret_cast<const unsigned*>(two); };
+    int step = 0;
+    for (; step + 1 < steps; step += 2, weights += 2 * kWarp, at += 2 * kDepth) {
+      const uint4 a = weights[lane], b = weights[kWarp + lane];
+      Multiply(even, a, pair(at), pair(at + 8));
+      Multiply(odd, b, pair(at + kDepth), pair(at + kDepth + 8));
     }
+    if (step < steps) Multiply(even, weights[lane], pair(at), pair(at + 8));
     for (int i = 0; i < 4; ++i)
       sums[(lane % 4 * 2 + i % 2) * kTile + i / 2 * 8 + lane / 4] = even[i] + odd[i];
   }
@@ -183,13 +187,43 @@ __device__ inline void keep(Share* share, Arena* arena, int* left) {
   *left -= share->resident_count * bytes;
 }
 
-// Stages columns [columns] of `inputs` values, `value(column, input)`; what pads them is zero.
-template <class Value>
-__device__ __forceinline__ void stage(Weight::Input* x, int columns, int inputs, Value value) {
-  const int stride = column_stride(inputs), padded = stride - Weight::kPadding;
-  for (int column = 0; column < columns; ++column)
-    for (int i = static_cast<int>(threadIdx.x); i < padded; i += static_cast<int>(blockDim.x))
-      x[column * stride + i] = Weight::input(i < inputs ? value(column, i) : 0.0f);
+// Four neighbouring values of a row; what is past its end is zero.
+__device__ __forceinline__ float4 load_four(const float* row, int i, int size) {
+  if (size % 4 == 0 && i < size) return *reinterpret_cast<const float4*>(row + i);
+  float4 four = {0.0f, 0.0f, 0.0f, 0.0f};
+  if (i < size) four.x = row[i];
+  if (i + 1 < size) four.y = row[i + 1];
+  if (i + 2 < size) four.z = row[i + 2];
+  if (i + 3 < size) four.w = row[i + 3];
+  return four;
+}
+
+// Stages columns [columns] of `inputs` values; `load(column, i)` fetches what four of them are made of, `make` makes
+// them, and of what is past the end zeros. A thread's fetches are all under way before the first is used.
+template <class Load, class Make>
+__device__ __forceinline__ void stage(Weight::Input* x, int columns, int inputs, Load load, Make make) {
+  constexpr int kAhead = 4;
+  const int stride = column_stride(inputs), fours = (stride - Weight::kPadding) / 4;
+  const int total = columns * fours, threads = static_cast<int>(blockDim.x);
+  for (int first = static_cast<int>(threadIdx.x); first < total; first += kAhead * threads) {
+    decltype(load(0, 0)) fetched[kAhead] = {};
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int at = first + i * threads;
+      if (at < total) fetched[i] = load(at / fours, at % fours * 4);
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int at = first + i * threads, from = at % fours * 4;
+      if (at >= total) break;
+      const float4 made = make(fetched[i]);
+      Weight::Input* to = x + at / fours * stride + from;
+      to[0] = Weight::input(from < inputs ? made.x : 0.0f);
+      to[1] = Weight::input(from + 1 < inputs ? made.y : 0.0f);
+      to[2] = Weight::input(from + 2 < inputs ? made.z : 0.0f);
+      to[3] = Weight::input(from + 3 < inputs ? made.w : 0.0f);
+    }
+  }
 }
 
 // Multiplies a share with staged columns. `use(tile, output, column, valid, value)` gets each product with its bias, for

@@ -333,6 +333,7 @@ inline void pause() {
   }
   machine.away();
 }
+inline void prefetch(const void*) {}
 inline void atomic_max(unsigned long long* word, unsigned long long value) {
   unsigned long long old = __atomic_load_n(word, __ATOMIC_RELAXED);
   while (old < value && !__atomic_compare_exchange_n(word, &old, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {

@@ -50,7 +50,9 @@ class _Run:
         window = 4 if network.net.precision == "float32" else 8
         columns = max(places, window)
         few = columns <= LATENCY_COLUMNS
-        net, self._shared = network.spread(FILE, GREEDY, LATENCY_COLUMNS if few else THROUGHPUT_COLUMNS)
+        net, self._shared = network.spread(
+            FILE, GREEDY, LATENCY_COLUMNS if few else THROUGHPUT_COLUMNS, columns=columns
+        )
         slots = 2 * np.arange(batch, dtype=np.int32)
         states, self._arrays = network.states(2 * batch, start, slots)
         self._starts = np.stack([search.frame, search.symbols, slots]).astype(np.int32)

@@ -85,7 +85,7 @@ class FusedNetworkOnDevice:
         self.device = device
         self.launch = launch
         self._defines = (("TDT_WEIGHT", WEIGHT_TYPES[net.precision]), ("TDT_BARRIER", BARRIERS.index(launch.barrier)))
-        self._needed: dict[tuple[str, int], int] = {}
+        self._needed: dict[tuple[Any, ...], int] = {}
         self._graphs: dict[tuple[str, int], tuple[Any, Any, Any]] = {}
         self._lock = threading.Lock()
 
@@ -131,19 +131,21 @@ class FusedNetworkOnDevice:
                 self.run(file, name, int(place.data.ptr), shared, *numbers)
             return stream, place, stream.end_capture()
 
-    def spread(self, file: str, struct: np.dtype, staged: int) -> tuple[np.ndarray, int]:
+    def spread(self, file: str, struct: np.dtype, staged: int, **fields: Any) -> tuple[np.ndarray, int]:
         """The network as the kernels of a file take it, and the shared memory of their blocks in bytes.
 
-        ``struct`` is what ``<file>_sizes``, the kernel that says what a block needs, gets as its parameters.
+        ``struct`` with those fields is what ``<file>_sizes``, the kernel that says what a block needs, gets as its
+        parameters.
         """
         net = self.net.struct.copy()
         net["staged"] = staged
-        key = file, staged
+        key = file, staged, *fields.values()
         if key not in self._needed:
             cupy = import_cupy()
             sizes = cupy.zeros(3, np.int32)
             control = cupy.zeros(1 << 16, np.uint8)
-            fields = {"control": control} if "control" in (struct.names or ()) else {}
+            if "control" in (struct.names or ()):
+                fields["control"] = control
             parameters = cupy.asarray(filled(struct, net=net[0], **fields).view(np.uint8))
             probe = file.removesuffix(".cu") + "_sizes"
             arguments = (np.uint64(parameters.data.ptr), np.uint64(sizes.data.ptr))
