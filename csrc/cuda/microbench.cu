@@ -39,12 +39,13 @@ extern "C" __global__ void __launch_bounds__(512, 1) tagged_exchange(unsigned lo
 
 namespace tdt::cuda {
 
-// Reads `words` of 16 bytes over and over, each thread its own in turn; their sum keeps the reads alive.
+// Reads `words` of 16 bytes, a power of two, over and over, each thread its own in turn; what it returns keeps the reads
+// alive.
 __device__ inline unsigned read_over(const uint4* memory, int words, int repetitions) {
   unsigned sum = 0;
   for (int i = 0; i < repetitions; ++i)
     for (int at = static_cast<int>(threadIdx.x); at < words; at += static_cast<int>(blockDim.x)) {
-      const uint4 word = memory[(at + i) % words];
+      const uint4 word = memory[(at + i) & (words - 1)];
       sum += word.x ^ word.y ^ word.z ^ word.w;
     }
   return sum;

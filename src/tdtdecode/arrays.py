@@ -44,12 +44,12 @@ def encoder_rows(
     if isinstance(encoder_out, (list, tuple)):
         rows = [to_numpy(row, f"encoder_out[{i}]") for i, row in enumerate(encoder_out)]
         for i, row in enumerate(rows):
-            check_frames(f"encoder_out[{i}]", row.dtype.name, row.shape, ("E", "T"), encoder_size)
+            check_frames(f"encoder_out[{i}]", str(row.dtype), row.shape, ("E", "T"), encoder_size)
             if row.shape[0] != rows[0].shape[0]:
                 raise InputError(f"encoder_out[{i}] has E = {row.shape[0]}, encoder_out[0] has {rows[0].shape[0]}")
         return rows, check_lengths(lengths, np.array([row.shape[1] for row in rows], np.int64))
     batch = to_numpy(encoder_out, "encoder_out")
-    check_frames("encoder_out", batch.dtype.name, batch.shape, ("B", "E", "T"), encoder_size)
+    check_frames("encoder_out", str(batch.dtype), batch.shape, ("B", "E", "T"), encoder_size)
     return batch, check_lengths(lengths, np.full(len(batch), batch.shape[2], np.int64))
 
 

@@ -20,6 +20,11 @@ CUDA = "cuda"
 """What ONNX Runtime calls the device of that provider."""
 
 
+def cuda_options(device: int, stream: int) -> dict[str, Any]:
+    """What the CUDA provider is told."""
+    return {"device_id": device, "user_compute_stream": str(stream)}
+
+
 def default_options(threads: int | None) -> ort.SessionOptions:
     """Session options for that many threads within an operator; None: as many as there are cores."""
     options = import_onnxruntime().SessionOptions()
@@ -57,7 +62,7 @@ def cuda_session(
         raise MissingDependencyError("onnxruntime-gpu", "gpu", f"{purpose} on cuda (onnxruntime's {CUDA_PROVIDER})")
     if hasattr(runtime, "preload_dlls"):
         runtime.preload_dlls()  # cuDNN and CUDA, as the wheels of CuPy or PyTorch bring them
-    session = open_session([(CUDA_PROVIDER, {"device_id": device, "user_compute_stream": str(stream)})])
+    session = open_session([(CUDA_PROVIDER, cuda_options(device, stream))])
     if CUDA_PROVIDER not in session.get_providers():
         # ONNX Runtime goes on with the CPU where it cannot load the provider.
         raise DeviceError(

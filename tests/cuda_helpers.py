@@ -1,0 +1,74 @@
+"""The two places where the GPU's tests run: the host's emulation of a card, and a card where there is one."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from tests.host_cuda import emulated_cupy
+
+LAUNCHES = {"persistent": {}, "flags": {"barrier": "flags"}, "phases": {"persistent": False}}
+"""How a fused decode can be launched: in one piece with either barrier over the grid, or phase by phase."""
+
+
+def missing_card() -> str | None:
+    """Why there is no card to test on; None if there is one."""
+    try:
+        import cupy
+    except ImportError as error:
+        return f"no card: CuPy is not installed ({error})"
+    try:
+        return None if cupy.cuda.runtime.getDeviceCount() else "no card: CUDA sees none"
+    except Exception as error:
+        return f"no card: {error}"
+
+
+NO_CARD = missing_card()
+needs_card = pytest.mark.skipif(NO_CARD is not None, reason=str(NO_CARD))
+CARDS = ["emulated", pytest.param("card", marks=needs_card)]
+
+
+@contextmanager
+def emulated(**device):
+    """An emulated card in CuPy's place, and ONNX Runtime's CPU provider in that of its CUDA provider."""
+    from tdtdecode import encoder, sessions
+    from tdtdecode.cuda import graphs
+
+    with ExitStack() as stack:
+        cupy = stack.enter_context(emulated_cupy.installed(**device))
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(sessions, "CUDA_PROVIDER", "CPUExecutionProvider")
+        patch.setattr(sessions, "cuda_options", lambda device, stream: {})
+        for module in (sessions, graphs, encoder):
+            patch.setattr(module, "CUDA", "cpu")
+        yield cupy
+
+
+@contextmanager
+def on(card: str, **device):
+    """Within it the package finds that card; yields the module cupy."""
+    if card == "emulated":
+        with emulated(**device) as cupy:
+            yield cupy
+    else:
+        import cupy
+
+        yield cupy
+
+
+@pytest.fixture(params=CARDS)
+def cupy(request):
+    """CuPy on the emulated card, or on a real one."""
+    with on(request.param) as module:
+        yield module
+
+
+def launch(**options):
+    """A `Launch` for the card at hand with those options."""
+    from dataclasses import replace
+
+    from tdtdecode.cuda.device import current_device
+    from tdtdecode.cuda.program import Launch
+
+    return replace(Launch.of(current_device()), **options)
