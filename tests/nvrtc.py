@@ -20,11 +20,12 @@ def load_nvrtc() -> ctypes.CDLL:
     raise ImportError("the nvidia-cuda-nvrtc wheel is not installed")
 
 
-def compile_source(source: str, name: str, architecture: int, include: list[Path]) -> str:
+def compile_source(source: str, name: str, architecture: int, include: list[Path], **defines: str | int) -> str:
     """PTX of a source for sm_<architecture>; RuntimeError with the compiler's log where it does not compile."""
     nvrtc, program = load_nvrtc(), ctypes.c_void_p()
     _check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), name.encode(), 0, None, None))
     options = ["-std=c++17", f"-arch=compute_{architecture}", *(f"-I{folder}" for folder in include)]
+    options += [f"-D{macro}={value}" for macro, value in defines.items()]
     arguments = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
     try:
         if nvrtc.nvrtcCompileProgram(program, len(options), arguments):

@@ -21,6 +21,7 @@ from benches.random_bundle import make_bundle  # noqa: E402
 from tdtdecode.cli import main  # noqa: E402
 from tdtdecode.formats import FORMATS  # noqa: E402
 from tdtdecode.recognizer import load_model  # noqa: E402
+from tests.cuda_helpers import on  # noqa: E402
 
 DEMO = Path(tdtdecode.__file__).parent / "demo"
 
@@ -169,7 +170,6 @@ def test_a_result_that_cannot_be_written(transcribe, recordings, tmp_path):
     (["--format", "doc", "a.wav"], "doc"),
     (["--search", "viterbi", "a.wav"], "viterbi"),
     (["--device", "tpu", "a.wav"], "tpu"),
-    (["--device", "cuda", "a.wav"], "not available in this version"),
     (["--batch-size", "0", "a.wav"], "positive integer"),
     (["--max-symbols", "x", "a.wav"], "positive integer"),
     (["--threads", "-1", "a.wav"], "positive integer"),
@@ -179,6 +179,12 @@ def test_a_result_that_cannot_be_written(transcribe, recordings, tmp_path):
 def test_wrong_usage(transcribe, arguments, message):
     status, out, err = transcribe(*arguments)
     assert (status, out) == (2, "") and message in err and "Traceback" not in err
+
+
+def test_a_device_that_is_not_there(transcribe):
+    with on("emulated", count=0):
+        status, out, err = transcribe("--device", "cuda", "a.wav")
+    assert (status, out) == (2, "") and "no CUDA device is visible; use device='cpu'" in err
 
 
 def test_a_model_that_cannot_be_used(tmp_path, capsys):

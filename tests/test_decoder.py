@@ -324,12 +324,12 @@ class TestOptions:
     @pytest.mark.parametrize(
         "options, error, message",
         [
-            ({"device": "cuda"}, tdt.DeviceError, "device 'cuda' is not available"),
+            ({"device": "tpu"}, tdt.InputError, "no device 'tpu': cpu, cuda"),
             ({"network": "tensorrt"}, tdt.InputError, "no network 'tensorrt'.*auto, ort, fused"),
             ({"network": "fused", "kernels": "jit"}, tdt.InputError, "not exist for kernels 'jit': reference, cpu"),
             ({"network": "ort", "precision": "int8"}, tdt.InputError, "precision='int8'.*variant"),
-            ({"precision": "float16"}, tdt.InputError, "no precision 'float16' on the cpu: float32, bfloat16, int8"),
-            ({"kernels": "cuda"}, tdt.InputError, "no kernel set 'cuda'"),
+            ({"precision": "float16"}, tdt.InputError, r"'float16' on the cpu \(float32, bfloat16, int8\)"),
+            ({"kernels": "cuda"}, tdt.InputError, "kernels 'cuda' run on what is on a GPU"),
             ({"threads": 0}, tdt.InputError, "threads must be at least 1"),
             (
                 {"network": "ort", "threads": 2, "session_options": ort.SessionOptions()},

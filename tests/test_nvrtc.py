@@ -1,7 +1,8 @@
-"""The rules in csrc/tdt compile as device code for every architecture, so that a GPU runs the same ones."""
+"""Every CUDA source compiles for every architecture, and so do the rules in csrc/tdt that the CPU shares."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,34 @@ def compiler():
 def test_rules_compile(architecture):
     ptx = nvrtc.compile_source(RULES_KERNEL, "rules.cu", architecture, [CSRC])
     assert ".visible .entry rules" in ptx and f".target sm_{architecture}" in ptx
+
+
+SOURCES = sorted(path.name for path in (CSRC / "cuda").glob("*.cu"))
+WEIGHTED = [name for name in SOURCES if "network.cuh" in (CSRC / "cuda" / name).read_text()]
+"""Sources that are compiled for each type of weights."""
+
+
+@pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
+@pytest.mark.parametrize("name", SOURCES)
+def test_sources_compile(name, architecture):
+    source = (CSRC / "cuda" / name).read_text()
+    kernels = set(re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(", source))
+    for weight in ("Float32", "Float16", "Bfloat16") if name in WEIGHTED else (None,):
+        defines = {} if weight is None else {"TDT_WEIGHT": weight}
+        ptx = nvrtc.compile_source(source, name, architecture, [CSRC, CSRC / "cuda"], **defines)
+        assert set(re.findall(r"\.visible \.entry (\w+)", ptx)) == kernels and kernels
+        assert f".target sm_{architecture}" in ptx
+        if weight == "Float16":
+            assert ("mma.sync.aligned.m16n8k16" if architecture >= 80 else "mma.sync.aligned.m16n8k8") in ptx
+
+
+@pytest.mark.parametrize("name", ["fused_greedy.cu", "fused_beam.cu"])
+def test_either_barrier_compiles(name):
+    texts = {
+        nvrtc.compile_source((CSRC / "cuda" / name).read_text(), name, 90, [CSRC, CSRC / "cuda"], TDT_BARRIER=kind)
+        for kind in (0, 1)
+    }
+    assert len(texts) == 2
 
 
 def test_errors_are_reported():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import logging
@@ -15,14 +16,18 @@ import pytest
 pytest.importorskip("onnxruntime")
 
 from benches.random_bundle import LAYOUTS, make_bundle  # noqa: E402
+from tdtdecode import routing  # noqa: E402
 from tdtdecode.audio import FeatureExtractor  # noqa: E402
+from tdtdecode.audio.features import SAMPLE_RATE  # noqa: E402
 from tdtdecode.bundle import read_bundle  # noqa: E402
-from tdtdecode.errors import BundleError, DeviceError, InputError  # noqa: E402
+from tdtdecode.errors import BundleError, InputError  # noqa: E402
 from tdtdecode.fusion import PhraseBoost  # noqa: E402
 from tdtdecode.hypothesis import Transcript  # noqa: E402
 from tdtdecode.recognizer import Recognizer, load_model  # noqa: E402
 from tdtdecode.search import Beam, Greedy  # noqa: E402
 from tests.conftest import in_fork  # noqa: E402
+from tests.cuda_helpers import CARDS, on  # noqa: E402
+from tests.host_cuda import emulated_cupy  # noqa: E402
 
 SIZES = dict(vocab_size=64, encoder_size=32, predictor_size=32, joint_size=32, mel_bins=80)
 
@@ -262,14 +267,61 @@ def test_bad_options(model, options):
         model.recognize(noise(16_000), **options)
 
 
-def test_devices(bundles, caplog):
-    with pytest.raises(DeviceError, match="not available in this version"):
-        load_model(bundles(), device="cuda")
-    with pytest.raises(InputError, match="cpu, cuda, auto"):
-        load_model(bundles(), device="gpu")
-    with caplog.at_level(logging.INFO, "tdtdecode"):
-        load_model(bundles(), device="auto")
-    assert "device: cpu" in caplog.text
+class TestDevices:
+    def test_names(self, bundles):
+        with pytest.raises(InputError, match="no device 'gpu': cpu, cuda, auto, both"):
+            load_model(bundles(), device="gpu")
+
+    @pytest.mark.parametrize("card", CARDS)
+    def test_what_is_recognised_is_the_same(self, bundles, model, card):
+        recordings = [noise(16_000 * seconds, seed=seconds) for seconds in (3, 1, 2)]
+        with on(card):
+            found = load_model(bundles(), device="cuda")
+            assert (found.device, model.device) == ("cuda", "cpu")
+            for search in (None, Beam(size=2)):
+                for ours, theirs in zip(found.recognize(recordings, search), model.recognize(recordings, search)):
+                    check_same(ours, theirs)
+
+    @pytest.mark.parametrize("card", CARDS)
+    def test_auto_takes_the_card_and_says_so(self, bundles, caplog, card):
+        with on(card), caplog.at_level(logging.INFO, "tdtdecode"):
+            assert load_model(bundles(), device="auto").device == "cuda"
+        assert "device: cuda (" in caplog.text
+
+    def test_auto_says_why_it_takes_the_cpu(self, bundles, caplog):
+        with caplog.at_level(logging.INFO, "tdtdecode"):
+            with on("emulated", count=0):
+                assert load_model(bundles(), device="auto").device == "cpu"
+            with emulated_cupy.installed():
+                assert load_model(bundles(), device="auto").device == "cpu"
+        first, second = (record.getMessage() for record in caplog.records if "device: cpu" in record.getMessage())
+        assert "no CUDA device is visible" in first and "onnxruntime-gpu" in second
+
+    def test_both_gives_short_audio_to_the_faster_one(self, bundles, caplog, monkeypatch):
+        def timed(model, samples):
+            """A GPU that takes a second whatever there is, and a CPU that takes a third of the audio's time."""
+            return 1.0 if model.device == "cuda" else len(samples) / SAMPLE_RATE / 3
+
+        monkeypatch.setattr(routing, "_median_time", timed)
+        with on("emulated"), caplog.at_level(logging.INFO, "tdtdecode"):
+            model = load_model(bundles(), device="both")
+            assert model.crossover == 2.0 and "cpu for up to 2 s of audio, cuda beyond" in caplog.text
+            used = []
+            for one in (model.cpu, model.cuda):
+                monkeypatch.setattr(one, "_transcribe", lambda *_, name=one.device: used.append(name) or [])
+            short, long = noise(16_000), noise(16_000 * 3)
+            for audio in ([], [short], [short, short], [short, short, short], [long]):
+                with contextlib.suppress(ValueError):  # no transcripts came
+                    model.recognize(audio)
+            assert used == ["cpu", "cpu", "cuda", "cuda"]
+            with pytest.raises(InputError):
+                model.recognize("missing.wav")
+
+    def test_the_crossover_is_measured(self, bundles):
+        with on("emulated"):
+            model = load_model(bundles(), device="both")
+        assert model.crossover in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+        assert model.device == "cuda" and model.bundle is model.cpu.bundle
 
 
 def test_options_reach_the_sessions(bundles):

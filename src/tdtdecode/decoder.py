@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .bundle import Bundle
     from .bundle.vocabulary import Vocabulary
     from .kernels.beam import BeamState, BoundFusion
+    from .networks import SteppedNetwork
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +126,7 @@ class Decoder:
         self.network = network
         self.spec = spec
         self.search = _checked_search(search)
-        self.kernels = kernel_sets.get(kernels, network.device)
+        self.kernels = _kernel_set(kernels, network.device)
         self.vocabulary = vocabulary
         self._bound(self.search)  # what does not fit the vocabulary is said now
         self.program = network.program(self.kernels)
@@ -192,7 +193,7 @@ class Decoder:
         if device not in ("cpu", "cuda"):
             raise InputError(f"no device {device!r}: cpu, cuda")
         threads = as_integer("threads", threads, low=1)
-        kernel_set = kernel_sets.get(kernels, device)
+        kernel_set = _kernel_set(kernels, device)
         from .bundle import Bundle, read_bundle
         from .networks.choice import bundle_network
 
@@ -281,9 +282,10 @@ class Decoder:
         if self.program is not None:
             after = self.program.greedy(greedy, rows, state.network)
         else:
-            frames = frames_first(rows, lengths, self.network.frame_dtype)
-            workspace = self.network.workspace(frames, state.network)
-            (_lockstep if self.network.lockstep else label_looping)(greedy, workspace)
+            network = cast("SteppedNetwork", self.network)
+            frames = frames_first(rows, lengths, network.frame_dtype)
+            workspace = network.workspace(frames, state.network)
+            (_lockstep if network.lockstep else label_looping)(greedy, workspace)
             after = workspace.state()
         hypotheses = greedy.hypotheses(first_frame=state.consumed)
         return hypotheses, DecoderState(state.consumed + lengths, greedy.frame - lengths, after)
@@ -299,8 +301,9 @@ class Decoder:
         else:
             places, slots = state.places, np.arange(beam.slots_per_row)
             arena = np.minimum(places[:-1, None] + slots, places[1:, None] - 1)  # the first are the stream's own
-            frames = frames_first(rows, lengths, self.network.frame_dtype)
-            workspace = self.network.workspace(frames, state.network.select(arena.ravel()))
+            network = cast("SteppedNetwork", self.network)
+            frames = frames_first(rows, lengths, network.frame_dtype)
+            workspace = network.workspace(frames, state.network.select(arena.ravel()))
             _run_beam(beam, workspace)
         if final:
             return beam.hypotheses(), self._fresh(len(lengths))
@@ -358,6 +361,12 @@ def _run_beam(search: kernel_sets.BeamSearch, workspace: Workspace) -> None:
         if len(slots):
             workspace.predict(parents, tokens, slots)
         search.step(workspace.joint(search.slots, search.rows, search.frames))
+
+
+def _kernel_set(name: str, device: str) -> kernel_sets.KernelSet:
+    if name == "cuda" and device == "cpu":
+        raise InputError("kernels 'cuda' run on what is on a GPU: device='cuda'")
+    return kernel_sets.get(name, device)
 
 
 def _device_door() -> Callable:

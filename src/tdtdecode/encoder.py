@@ -72,7 +72,7 @@ class Encoder:
             self._session = ForkSafeSession(partial(self._open, self._providers))
         else:
             if graph.quantized:
-                raise DeviceError(quantized_refusal(file, "an encoder in float32 or float16 (variant), or device='cpu'"))
+                raise DeviceError(quantized_refusal(file, "an encoder of another variant, or device='cpu'"))
             from .cuda.device import current_device, shared_stream
 
             self._card = current_device().index

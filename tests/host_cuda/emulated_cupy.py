@@ -20,8 +20,9 @@ import numpy as np
 HERE = Path(__file__).parent
 
 DEVICE = SimpleNamespace(
-    multiprocessors=3, threads=64, shared_memory=100 * 1024, cooperative=True, capability="90", name=b"emulated", count=1
-)
+    multiprocessors=3, threads=64, shared_memory=100 * 1024, cooperative=True, capability="90", name=b"emulated",
+    count=1,
+)  # fmt: skip
 """What the emulated card is like; tests change it."""
 
 TRANSFERS = {"to_host": 0, "to_device": 0, "launches": 0, "replays": 0}

@@ -160,12 +160,17 @@ struct Machine {
   std::vector<Fiber*> ready;
   Fiber* current = nullptr;
   int alive = 0;
-  unsigned order = 0;  // what orders the host before its kernels and after them
+  unsigned begun = 0, ended = 0;  // what orders the host before its fibers, and these before the host
   Context host;
 #if defined(__SANITIZE_THREAD__)
   void* host_twin = nullptr;
 #endif
-  std::mt19937 random{0};
+  std::mt19937 random{seed()};
+
+  static unsigned seed() {
+    const char* text = std::getenv("TDT_EMULATION_SEED");
+    return text ? static_cast<unsigned>(std::atoi(text)) : 0;
+  }
 
   UNSEEN static Machine& get() { return *the; }
   static Machine* the;
@@ -176,7 +181,7 @@ struct Machine {
     __tsan_switch_to_fiber(fiber->twin, __tsan_switch_to_fiber_no_sync);
 #endif
 #if defined(__SANITIZE_ADDRESS__)
-    void* fake;
+    void* fake = nullptr;
     __sanitizer_start_switch_fiber(&fake, fiber->stack.get(), kStack);
     host.leave_for(fiber->context);
     __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
@@ -192,7 +197,7 @@ struct Machine {
     __tsan_switch_to_fiber(host_twin, __tsan_switch_to_fiber_no_sync);
 #endif
 #if defined(__SANITIZE_ADDRESS__)
-    void* fake;
+    void* fake = nullptr;
     __sanitizer_start_switch_fiber(for_ever ? nullptr : &fake, host_stack, host_size);
     self->context.leave_for(host);
     __sanitizer_finish_switch_fiber(fake, &host_stack, &host_size);
@@ -211,9 +216,9 @@ struct Machine {
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_finish_switch_fiber(nullptr, &machine.host_stack, &machine.host_size);
 #endif
-    __atomic_load_n(&machine.order, __ATOMIC_ACQUIRE);
+    __atomic_load_n(&machine.begun, __ATOMIC_ACQUIRE);
     machine.kernel();
-    __atomic_fetch_add(&machine.order, 1, __ATOMIC_ACQ_REL);
+    __atomic_fetch_add(&machine.ended, 1, __ATOMIC_RELEASE);
     {
       Unseen unseen;
       --machine.alive;
@@ -236,7 +241,7 @@ struct Machine {
       fiber->context.begin(fiber->stack.get(), body);
       ready.push_back(fiber);
     }
-    __atomic_fetch_add(&order, 1, __ATOMIC_ACQ_REL);
+    __atomic_store_n(&begun, 1, __ATOMIC_RELEASE);
     while (alive) {
       if (ready.empty()) {
         std::fprintf(stderr, "a barrier is waited for by some threads and never reached by the others\n");
@@ -248,7 +253,7 @@ struct Machine {
       ready.pop_back();
       to(next);
     }
-    __atomic_load_n(&order, __ATOMIC_ACQUIRE);
+    __atomic_load_n(&ended, __ATOMIC_ACQUIRE);
   }
 
   // Blocks of a cooperative launch run side by side, others one after the other: those must not wait for each other.

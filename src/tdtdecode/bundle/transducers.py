@@ -91,6 +91,7 @@ def width(shape: Shape) -> int:
         elements *= 1 if dim is None else dim
     return elements
 
+
 def token_ports(graph: PredictorGraph | CombinedTransducer) -> tuple[Ports, Ports]:
     """The inputs of tokens and states, and the outputs of states, with their shapes for one step."""
     states: list[Shape] = [(layers, None, size) for layers, size in graph.state_shapes]

@@ -11,6 +11,7 @@ import numpy as np
 from ..arrays import DLPACK_BFLOAT, check_frames, check_lengths, dlpack_tensor, to_numpy
 from ..errors import DeviceError, InputError
 from .device import current_device, import_cupy
+from .structs import SOURCE
 
 _DLPACK_CUDA, _DLPACK_MANAGED, _DLPACK_FLOAT = 2, 13, 2
 _LEGACY_STREAM = 1
@@ -75,6 +76,28 @@ def device_rows(encoder_out: Any, lengths: Any, encoder_size: int | None) -> tup
     batch = to_device(encoder_out, "encoder_out")
     check_frames("encoder_out", batch.dtype, batch.shape, ("B", "E", "T"), encoder_size)
     return [batch[i] for i in range(len(batch))], _lengths(lengths, np.full(len(batch), batch.shape[2], np.int64))
+
+
+def source_table(rows: Sequence[DeviceArray], lengths: np.ndarray, encoder_size: int) -> tuple[np.ndarray, int]:
+    """`structs.SOURCE` of the rows that have frames, and the number of frames of all.
+
+    Raises
+    ------
+    InputError
+        If a row [E, T] has another E, or there are more frames than 32 bits count.
+    """
+    first = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    if first[-1] >= 2**31:
+        raise InputError(f"{first[-1]} frames are more than one decode on the device takes: use smaller batches")
+    sources = np.zeros(np.count_nonzero(lengths), SOURCE)
+    for record, i in zip(sources, np.flatnonzero(lengths).tolist()):
+        row = rows[i]
+        if row.shape[0] != encoder_size:
+            raise InputError(f"encoder_out[{i}] must be [E, T] with E = {encoder_size}, got {list(row.shape)}")
+        values = row.pointer, *row.strides, TYPES[row.dtype], lengths[i], first[i]
+        for name, value in zip(("data", "element", "frame", "type", "length", "first"), values):
+            record[name] = value
+    return sources, int(first[-1])
 
 
 def to_device(array: Any, name: str) -> DeviceArray:

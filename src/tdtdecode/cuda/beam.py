@@ -75,7 +75,11 @@ class DeviceBeams:
         hypotheses, ranks = self.slots // 2, min(options.size, spec.vocab_size)
         most = hypotheses + options.size * (ranks + 1) * max(spec.num_durations, 1)
         check_beam(search)
-        self._states = [BeamState(*arrays, states=len(used)) for *arrays, used in map(search.engine.close, rows)]
+        self._states = []
+        for row in rows.tolist():
+            scores, prefixes, numbers, records, logprobs, fusion, first_frame, used = search.engine.close(row)
+            state = BeamState(scores, prefixes, numbers, records, logprobs, fusion, first_frame, states=len(used))
+            self._states.append(state)
         self.state_counts = np.array([state.states for state in self._states])
         self._lengths = search.lengths[rows]
 
@@ -84,20 +88,20 @@ class DeviceBeams:
         recorded = max((state.records.shape[1] for state in self._states), default=0)
         frames = int(self._lengths.max(initial=0))
         self._capacity = recorded + (_RECORDS_PER_FRAME * frames + 4) * hypotheses
-        records = np.zeros((batch, recorded), RECORD)
+        records_at_start = np.zeros((batch, recorded), RECORD)
         fusions = search.fusions
         fusion_states = np.zeros((batch, self.slots, len(fusions)), np.int64)
         for i, state in enumerate(self._states):
             counts[i, 0], counts[i, 2] = len(state.prefixes), state.records.shape[1]
             _fill(beams[i, 0], (*_SCORES, "prefix", *_NUMBERS), (*state.scores, state.prefixes, *state.numbers))
             beams[i, 0]["place"] = -1
-            _fill(records[i], (*_RECORDED, *_LOGPROBS), (*state.records, *state.logprobs))
+            _fill(records_at_start[i], (*_RECORDED, *_LOGPROBS), (*state.records, *state.logprobs))
             if fusions:
                 fusion_states[i, : state.states] = state.fusion
         self._counts, self._beams = cupy.asarray(counts), _on_device(beams)
         self._records = cupy.empty((batch, self._capacity, RECORD.itemsize // 4), np.int32)
         if recorded:
-            self._records[:, :recorded] = cupy.asarray(records.view(np.int32).reshape(batch, recorded, -1))
+            self._records[:, :recorded] = cupy.asarray(records_at_start.view(np.int32).reshape(batch, recorded, -1))
         self._fusion_states = cupy.asarray(fusion_states)
         self._tables = [_on_this_device(fusion) for fusion in fusions]
         entries = spec.vocab_size + 1
@@ -213,8 +217,8 @@ def check_beam(search: BeamSearch) -> None:
     most = search.slots_per_row // 2 + options.size * ways
     if most > MAX_ENTRIES:
         raise InputError(
-            f"a beam of {options.size} may have {most} hypotheses to choose from in one step, {MAX_ENTRIES} is the most "
-            "on cuda: make the beam smaller, or use device='cpu'"
+            f"a beam of {options.size} may have {most} hypotheses to choose from in one step, {MAX_ENTRIES} is the "
+            "most on cuda: make the beam smaller, or use device='cpu'"
         )
     if any(fusion.automaton is None for fusion in search.fusions):
         raise InputError(

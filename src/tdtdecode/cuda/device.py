@@ -149,10 +149,12 @@ class Kernels:
     def _module(self) -> Any:
         folder = source_folder()
         # CuPy keeps compiled kernels by their source and options, and does not look at what they include.
-        options = ("-std=c++17", f"-I{folder}", f"-I{folder / 'cuda'}", f"-DTDT_SOURCES={_fingerprint(folder)}")
-        options += tuple(f"-D{name}={value}" for name, value in self.defines)
+        options = [f"-D{name}={value}" for name, value in self.defines]
+        options += ["-std=c++17", f"-I{folder}", f"-I{folder / 'cuda'}", f"-DTDT_SOURCES={_fingerprint(folder)}"]
         source = (folder / "cuda" / self.file).read_text()
-        return import_cupy().RawModule(code=source, options=options, enable_cooperative_groups=self.cooperative)
+        return import_cupy().RawModule(
+            code=source, options=tuple(options), enable_cooperative_groups=self.cooperative
+        )
 
 
 @lru_cache(maxsize=None)

@@ -12,7 +12,7 @@ from .beam import DeviceBeams, check_beam
 from .device import import_cupy, kernels
 from .program import LATENCY_COLUMNS, THROUGHPUT_COLUMNS, FusedNetworkOnDevice, Upload
 from .state import DeviceState
-from .structs import FUSED_BEAM, REQUESTS, STEP, WANTED, filled
+from .structs import FUSED_BEAM, REQUESTS, STEP, WANTED, filled, offset_of
 
 if TYPE_CHECKING:
     from ..kernels import BeamSearch
@@ -21,7 +21,7 @@ FILE = "fused_beam.cu"
 
 _STATE_BYTES = 1 << 30
 """Memory for predictor states and fusions' scores at most; it bounds how many utterances are decoded together."""
-_ROUNDS_PER_GRAPH = 16
+ROUNDS_PER_GRAPH = 16
 
 
 def run_beam(
@@ -95,7 +95,7 @@ def _run(
     upload.send()
     preparation.run()
     if search.fusions:
-        search_at = address + FUSED_BEAM.fields["search"][1]
+        search_at = address + offset_of(FUSED_BEAM, "search")
         arguments = (np.uint64(search_at), np.uint64(slots), np.int32(len(beams.start_slots)), memory["scratch"])
         kernels("beam.cu").launch("score_slots", blocks, network.launch.threads, arguments)
     while True:
@@ -124,7 +124,7 @@ def _run(
 def _rounds(layers: int) -> list[tuple[str, tuple[int, ...]]]:
     """The launches of an even number of rounds."""
     launches: list[tuple[str, tuple[int, ...]]] = []
-    for i in range(_ROUNDS_PER_GRAPH):
+    for i in range(ROUNDS_PER_GRAPH):
         which = i % 2
         launches.append(("beam_advance", (which,)))
         launches += [("beam_layer", (which, layer)) for layer in range(layers + 1)]

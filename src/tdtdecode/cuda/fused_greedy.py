@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,7 +24,7 @@ _CURSOR = 1
 """Place of the log's length among the integers of a control block."""
 _SUMMARY = 4
 _MOST_LOGGED = 1 << 20
-_ROUNDS_PER_GRAPH = 16
+ROUNDS_PER_GRAPH = 16
 """Rounds between two looks of the host at how far the search is, where it is launched phase by phase."""
 
 
@@ -131,7 +131,7 @@ class _Run:
 def _rounds(layers: int) -> list[tuple[str, tuple[int, ...]]]:
     """The launches of an even number of rounds."""
     launches: list[tuple[str, tuple[int, ...]]] = []
-    for i in range(_ROUNDS_PER_GRAPH):
+    for i in range(ROUNDS_PER_GRAPH):
         parity = i % 2
         launches += [("greedy_score", (parity,)), ("greedy_decide", (parity,))]
         launches += [("greedy_layer", (parity, layer)) for layer in range(1, layers + 1)]

@@ -13,26 +13,20 @@ import numpy as np
 
 from ..bundle.transducers import CombinedTransducer, Ports, PredictorGraph, SplitTransducer, token_ports, width
 from ..sessions import CUDA
-from .arrays import TYPES, DeviceArray
+from .arrays import DeviceArray, source_table
 from .device import Device, import_cupy, kernels
 from .requests import Requests
 from .state import DeviceState
-from .structs import COPY, SOURCE, address
+from .structs import COPY, address
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
+
 def laid_out(rows: Sequence[DeviceArray], lengths: np.ndarray, size: int, dtype: np.dtype, card: Device) -> Any:
     """The frames of rows [E, T] one after the other, ``dtype`` [all frames, E] on the device."""
     cupy = import_cupy()
-    first = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    used = np.flatnonzero(lengths)
-    sources = np.zeros(len(used), SOURCE)
-    for record, i in zip(sources, used):
-        values = rows[i].pointer, *rows[i].strides, TYPES[rows[i].dtype], lengths[i], first[i]
-        for name, value in zip(("data", "element", "frame", "type", "length", "first"), values):
-            record[name] = value
-    frames = int(first[-1])
+    sources, frames = source_table(rows, lengths, size)
     out = cupy.empty((max(frames, 1), size), dtype)
     if frames:
         table = cupy.asarray(sources.view(np.uint8))
@@ -258,4 +252,3 @@ class Workspace:
         return _copy(
             address(source), address(target), row, row, row, layers, (count * row, count * row), parents, slots
         )
-

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DeviceError, InputError
-from .arrays import TYPES, DeviceArray
+from ..errors import DeviceError
+from .arrays import DeviceArray, source_table
 from .device import Device, Kernels, import_cupy, kernels
 from .packing import WEIGHT_TYPES, DeviceNetwork
 from .state import DeviceState
-from .structs import PROJECTION, RESTORATION, SOURCE, STATES, STEP, filled
+from .structs import PROJECTION, RESTORATION, STATES, STEP, filled
 
 LATENCY_COLUMNS, THROUGHPUT_COLUMNS = 8, 32
 """Columns staged together, for few rows and for many: what staging takes, weights cannot have."""
@@ -183,19 +183,9 @@ class FusedNetworkOnDevice:
     ) -> Preparation:
         """What stands before a decode: frames to project, and recurrent products of the states at ``places``."""
         net, shared = self.spread("frames.cu", RESTORATION, THROUGHPUT_COLUMNS)
-        first = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        if first[-1] >= 2**31:
-            raise InputError(f"{first[-1]} frames are more than one decode on the device takes: use smaller batches")
         encoder_size = int(self.net.struct[0]["encoder"]["inputs"])
-        sources = np.zeros(np.count_nonzero(lengths), SOURCE)
-        for record, i in zip(sources, np.flatnonzero(lengths)):
-            row = rows[i]
-            if row.shape[0] != encoder_size:
-                raise InputError(f"encoder_out[{i}] must be [E, T] with E = {encoder_size}, got {list(row.shape)}")
-            values = row.pointer, *row.strides, TYPES[row.dtype], lengths[i], first[i]
-            for name, value in zip(("data", "element", "frame", "type", "length", "first"), values):
-                record[name] = value
-        frames = int(first[-1])
+        sources, frames = source_table(rows, lengths, encoder_size)
+        first_frames = np.cumsum(lengths, dtype=np.int64) - lengths
         projected = import_cupy().empty((max(frames, 1), self.net.joint), np.float32)
         projection = restoration = 0
         if frames:
@@ -208,7 +198,7 @@ class FusedNetworkOnDevice:
             steps["slot"] = places
             table = upload.put(steps)
             restoration = upload.put(filled(RESTORATION, net=net[0], states=states[0], steps=table, count=len(steps)))
-        return Preparation(self, projected, first[:-1].astype(np.int32), projection, restoration, shared)
+        return Preparation(self, projected, first_frames.astype(np.int32), projection, restoration, shared)
 
 
 @dataclass(frozen=True, eq=False)

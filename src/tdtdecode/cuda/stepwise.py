@@ -33,8 +33,8 @@ class DeviceWorkspace(Protocol):
     def predict(self, requests: Requests, rows: int) -> None:
         """Take the predictor steps that are asked for, at most so many."""
 
-    def state(self, slots: np.ndarray) -> DeviceState:
-        """The states in those slots."""
+    def state(self, slots: np.ndarray) -> Any:
+        """The states in those slots, a `NetworkState`."""
 
 
 class StepwiseNetwork(Protocol):
@@ -104,8 +104,10 @@ def _greedy_part(
     )
     layout_at = upload.put(layout)
     upload.send()
-    decide = (np.int32(count), np.uint64(requests.wanted_count), np.uint64(layout_at))
-    decide += np.float32(search.options.blank_penalty), decisions, logprobs
+    decide = (
+        np.int32(count), np.uint64(requests.wanted_count), np.uint64(layout_at),
+        np.float32(search.options.blank_penalty), decisions, logprobs,
+    )  # fmt: skip
     shared = 8 * 32
     found, values = [np.empty((4, 0), np.int32)], [np.empty((2, 0), np.float32)]
     pending = len(waiting)
@@ -210,4 +212,3 @@ def device_layout(spec: TransducerSpec) -> tuple[np.ndarray, Any]:
         ROW_LAYOUT, vocab_size=spec.vocab_size, blank=spec.blank, num_durations=spec.num_durations, durations=durations
     )
     return layout, durations
-

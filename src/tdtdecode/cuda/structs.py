@@ -113,6 +113,12 @@ def filled(dtype: np.dtype, **values: Any) -> np.ndarray:
     return record
 
 
+def offset_of(dtype: np.dtype, name: str) -> int:
+    """Where a field begins in a structure, in bytes."""
+    assert dtype.fields is not None
+    return int(dtype.fields[name][1])
+
+
 def address(array: Any) -> int:
     """Where a device array begins."""
     return int(array.data.ptr)

@@ -60,22 +60,27 @@ class Program(Protocol):
 
 
 class Network(Protocol):
-    """Computes joint rows for a search. Shared by calls and threads: what changes lives in the workspace."""
+    """Computes joint rows for a search. Shared by calls and threads: what changes belongs to a call."""
 
     name: str
     device: str
     """``"cpu"`` or ``"cuda"``: where frames and states are."""
-    frame_dtype: np.dtype
-    """What encoder frames are given in."""
-    lockstep: bool
-    """True: the predictor runs for any subset of rows. False: only for all rows that are still alive, together
-    (label looping: rows that emitted wait for the others)."""
 
     def start(self, blank: int) -> NetworkState:
         """The state of one row before its first frame: the predictor run on blank from nothing."""
 
     def program(self, kernels: KernelSet) -> Program | None:
-        """The compiled whole for these kernels; None where they drive the network step by step."""
+        """The compiled whole for these kernels; None where they drive the network, a `SteppedNetwork`, step by step."""
+
+
+class SteppedNetwork(Network, Protocol):
+    """A network on the CPU that a search can drive step by step."""
+
+    frame_dtype: np.dtype
+    """What encoder frames are given in."""
+    lockstep: bool
+    """True: the predictor runs for any subset of rows. False: only for all rows that are still alive, together
+    (label looping: rows that emitted wait for the others)."""
 
     def workspace(self, frames: np.ndarray, state: Any) -> Workspace:
         """A workspace for ``frames`` [B, T, E] of ``frame_dtype``, contiguous; its slots hold the rows of the state."""

@@ -5,13 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from ..transducer import TransducerSpec
-from . import Network
+from . import SteppedNetwork
 
 _ROWS = 3
 
 
 def deviation(
-    reference: Network, other: Network, spec: TransducerSpec, encoder_size: int, steps: int = 6, seed: int = 0
+    reference: SteppedNetwork,
+    other: SteppedNetwork,
+    spec: TransducerSpec,
+    encoder_size: int,
+    steps: int = 6,
+    seed: int = 0,
 ) -> float:
     """The largest difference between joint rows of two networks over random frames and the same random tokens.
 

@@ -55,8 +55,7 @@ class FusedCudaNetwork:
         self, weights: TransducerWeights, spec: TransducerSpec, precision: str = "float32", launch: Launch | None = None
     ):
         if precision not in WEIGHT_TYPES:
-            advice = ": choose float16, which is as fast" if precision == "int8" else ""
-            raise InputError(f"network 'fused' has no precision {precision!r} on cuda{advice}: {', '.join(WEIGHT_TYPES)}")
+            raise InputError(f"network 'fused' has no precision {precision!r} on cuda: {', '.join(WEIGHT_TYPES)}")
         self._specification = FusedNetwork(weights, spec)  # checks the sizes
         self.card = current_device()
         if precision == "bfloat16" and self.card.capability < _BFLOAT16_CAPABILITY:

@@ -70,7 +70,7 @@ class OrtCudaNetwork:
         for graph in graphs:
             if graph.quantized:
                 raise DeviceError(
-                    quantized_refusal(graph.file, "float32 or float16 graphs (variant), network='fused' or device='cpu'")
+                    quantized_refusal(graph.file, "graphs of another variant, network='fused' or device='cpu'")
                 )
         sessions = [
             cuda_session(_opener(graph, options), self.card.index, self.stream.ptr, "network 'ort'") for graph in graphs
@@ -113,11 +113,6 @@ class OrtCudaNetwork:
 
     def frames(self, rows: Sequence[DeviceArray], lengths: np.ndarray) -> Any:
         """Rows [E, T] as the graphs take their frames, [all frames, E] on the device."""
-        for i, row in enumerate(rows):
-            if row.shape[0] != self._encoder_size:
-                raise InputError(
-                    f"encoder_out[{i}] must be [E, T] with E = {self._encoder_size}, got {list(row.shape)}"
-                )
         return laid_out(rows, lengths, self._encoder_size, self.frame_dtype, self.card)
 
     def workspace(self, state: DeviceState, places: np.ndarray, slots: int, frames: Any, rows: int) -> Workspace:

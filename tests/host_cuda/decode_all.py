@@ -1,0 +1,66 @@
+"""Decodes with every fused kernel on an emulated card, once for each way to launch them: a program for sanitizers."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+import tdtdecode as tdt
+from tdtdecode.cuda import fused_beam, fused_greedy
+from tdtdecode.fusion import PhraseBoost
+from tests.conftest import random_frames
+from tests.cuda_helpers import LAUNCHES, emulated, launch
+from tests.fused_helpers import random_weights
+
+RACY = """
+#include "grid.cuh"
+using namespace tdt::cuda;
+extern "C" __global__ void between_blocks(int* data) {
+  if (threadIdx.x == 5) data[blockIdx.x] = 7;
+  data[8 + blockIdx.x * blockDim.x + threadIdx.x] = data[(blockIdx.x + 1) % gridDim.x];
+}
+extern "C" __global__ void between_warps(int* data) {
+  int* shared = reinterpret_cast<int*>(shared_memory());
+  shared[threadIdx.x] = 1;
+  sync_warp();
+  data[8 + blockIdx.x * blockDim.x + threadIdx.x] = shared[(threadIdx.x + 40) % blockDim.x];
+}
+extern "C" __global__ void past_the_end(int* data) { data[threadIdx.x + 1024] = 1; }
+"""
+
+
+def plant(cupy, name: str) -> None:
+    """Run a kernel that is wrong."""
+    from tdtdecode.cuda.device import source_folder
+
+    folder = source_folder()
+    options = "-std=c++17", f"-I{folder}", f"-I{folder / 'cuda'}"
+    kernel = cupy.RawModule(code=RACY, options=options, enable_cooperative_groups=True).get_function(name)
+    kernel((3,), (64,), (cupy.zeros(1024, np.int32),), shared_mem=256)
+
+
+def decode(how: dict) -> None:
+    """Every precision and strategy, chunks, and more utterances than places."""
+    from tdtdecode.networks.fused_cuda import FusedCudaNetwork
+
+    for layers, precision in ((2, "float32"), (1, "float16"), (0, "bfloat16")):
+        spec = tdt.TransducerSpec(vocab_size=20, encoder_size=6)
+        weights = random_weights(spec, 8, 8, layers, seed=layers)
+        frames, lengths = random_frames(4, 6, 8, seed=layers)
+        decoder = tdt.Decoder(FusedCudaNetwork(weights, spec, precision, launch(rows=3, **how)), spec)
+        boost = PhraseBoost([[3, 5], [7, 1, 2]], weight=1.0)
+        searches = tdt.Greedy(), tdt.Beam(size=2, fusion=[boost]), tdt.Beam("malsd", 2), tdt.Greedy(fusion=[boost])
+        for search in searches:
+            _, state = decoder.decode_chunk(frames[:, :, :5], np.minimum(lengths, 5), search=search)
+            decoder.decode_chunk(frames[:, :, 5:], np.maximum(lengths - 5, 0), state, final=True, search=search)
+
+
+if __name__ == "__main__":
+    with emulated() as emulated_cupy:
+        if sys.argv[1] in LAUNCHES:
+            fused_greedy.ROUNDS_PER_GRAPH = fused_beam.ROUNDS_PER_GRAPH = 2
+            decode(LAUNCHES[sys.argv[1]])
+        else:
+            plant(emulated_cupy, sys.argv[1])
+    print("done")
