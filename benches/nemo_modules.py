@@ -7,21 +7,25 @@ import numpy as np
 from .random_weights import LstmLayer, Weights
 
 
-def nemo_greedy(weights: Weights, max_symbols: int = 10):
-    """``decode(encoder_out [B, E, T], lengths [B])``: NeMo's label-looping greedy search; a list of its hypotheses."""
+def nemo_greedy(weights: Weights, max_symbols: int = 10, device: str = "cpu"):
+    """``decode(encoder_out [B, E, T], lengths [B])``: NeMo's label-looping greedy search; a list of its hypotheses.
+
+    On ``"cuda"`` with its CUDA graphs, and frames that are brought there once per call.
+    """
     import torch
     from nemo.collections.asr.parts.submodules.rnnt_greedy_decoding import GreedyBatchedTDTInfer
 
-    decoder, joint = nemo_modules(weights)
+    decoder, joint = (module.to(device) for module in nemo_modules(weights))
     greedy = GreedyBatchedTDTInfer(
         decoder, joint, blank_index=weights.blank, durations=list(weights.durations),
-        max_symbols_per_step=max_symbols, preserve_alignments=False, use_cuda_graph_decoder=False,
+        max_symbols_per_step=max_symbols, preserve_alignments=False, use_cuda_graph_decoder=device == "cuda",
     )  # fmt: skip
 
     def decode(encoder_out: np.ndarray, lengths: np.ndarray) -> list:
         with torch.inference_mode():
             (hypotheses,) = greedy(
-                encoder_output=torch.from_numpy(encoder_out), encoded_lengths=torch.from_numpy(np.asarray(lengths))
+                encoder_output=torch.from_numpy(encoder_out).to(device),
+                encoded_lengths=torch.from_numpy(np.asarray(lengths)).to(device),
             )
         return hypotheses
 
@@ -80,7 +84,7 @@ def nemo_modules(weights: Weights):
     )
     state = {"prediction.embed.weight": torch.from_numpy(weights.embedding)}
     for i, layer in enumerate(weights.layers):
-        state |= {f"prediction.dec_rnn.lstm.{name}_l{i}": value for name, value in _as_torch_lstm(layer).items()}
+        state |= {f"prediction.dec_rnn.lstm.{name}_l{i}": value for name, value in as_torch_lstm(layer).items()}
     decoder.load_state_dict(state)
     last = [name for name in joint.state_dict() if name.startswith("joint_net") and name.endswith("weight")][-1]
     state = {}
@@ -95,7 +99,7 @@ def nemo_modules(weights: Weights):
     return decoder.eval(), joint.eval()
 
 
-def _as_torch_lstm(layer: LstmLayer) -> dict:
+def as_torch_lstm(layer: LstmLayer) -> dict:
     """ONNX orders an LSTM's gates i, o, f, c; torch i, f, c, o."""
     import torch
 

@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -145,6 +146,18 @@ def ascontiguousarray(array, dtype=None):
     return ndarray(np.ascontiguousarray(array._array, dtype))
 
 
+class Event:
+    def record(self, stream=None):
+        self.time = time.perf_counter()
+
+    def synchronize(self):
+        pass
+
+
+def get_elapsed_time(begin, end):
+    return (end.time - begin.time) * 1e3
+
+
 class Graph:
     def __init__(self, launches):
         self._launches = launches
@@ -274,6 +287,8 @@ def module() -> ModuleType:
         setattr(cupy, item.__name__, item)
     cupy.cuda = SimpleNamespace(
         Stream=Stream,
+        Event=Event,
+        get_elapsed_time=get_elapsed_time,
         get_current_stream=get_current_stream,
         Device=lambda index=0: SimpleNamespace(
             compute_capability=DEVICE.capability,

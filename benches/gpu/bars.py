@@ -1,0 +1,49 @@
+"""What decoding on a GPU is held to, on an H200 in float16, and what was measured of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+OURS = "fused float16"
+
+
+def reached(comparisons: list[dict]) -> list[dict[str, Any]]:
+    """Each bar with its limit and the figure measured; None where it was not."""
+
+    def system(vocab_size: int, batch: int, name: str) -> dict:
+        for comparison in comparisons:
+            if (comparison["vocab_size"], comparison["batch"]) == (vocab_size, batch):
+                return comparison["systems"].get(name, {})
+        return {}
+
+    def ratio(vocab_size: int, batch: int, slower: str, faster: str) -> float | None:
+        above, below = (system(vocab_size, batch, name).get("median") for name in (slower, faster))
+        return None if above is None or below is None else above / below
+
+    bars: list[dict[str, Any]] = [
+        {
+            "bar": f"greedy, batch 1, V = {vocab_size}, microseconds a token",
+            "limit": f"at most {limit}",
+            "measured": system(vocab_size, 1, OURS).get("us_per_token"),
+        }
+        for vocab_size, limit in ((1024, 6), (8192, 9))
+    ]
+    for vocab_size in (1024, 8192):
+        bars += [
+            {
+                "bar": f"batch 1, V = {vocab_size}, times as fast as an ONNX Runtime call per step",
+                "limit": "at least 20",
+                "measured": ratio(vocab_size, 1, "onnx-asr, a call per step", OURS),
+            },
+            {
+                "bar": f"batch 128, V = {vocab_size}, times real time",
+                "limit": "at least 300,000",
+                "measured": system(vocab_size, 128, OURS).get("times_real_time"),
+            },
+            {
+                "bar": f"batch 1, V = {vocab_size}, beam 4 in units of greedy",
+                "limit": "at most 3",
+                "measured": ratio(vocab_size, 1, f"{OURS}, beam 4", OURS),
+            },
+        ]
+    return bars
