@@ -111,7 +111,7 @@ def test_a_single_array_is_no_archive(tmp_path, capsys):
 @pytest.mark.parametrize("options, message", [
     (["--runs", "0"], "--runs must be at least 1"),
     (["--encoder-out", "missing.npz"], "missing.npz: expected an .npz file"),
-    (["--kernels", "cuda"], "no kernel set 'cuda'"),
+    (["--kernels", "opencl"], "no kernel set 'opencl'"),
     (["--network", "ort", "--precision", "int8"], "precision"),
     (["--batch", str(10**9), "--frames", str(10**6)], "does not fit into memory"),
 ])  # fmt: skip

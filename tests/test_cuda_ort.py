@@ -130,14 +130,15 @@ class TestMissing:
             if not isinstance(bundle.transducer, CombinedTransducer):
                 assert tdt.Decoder.from_bundle(bundle, device="cuda").network.name == "fused", "which needs CuPy alone"
 
-    def test_a_provider_that_cannot_be_loaded(self, bundle, monkeypatch):
+    @pytest.mark.filterwarnings("ignore:Specified provider")
+    def test_a_provider_that_cannot_be_loaded(self, bundle):
         """ONNX Runtime itself goes on with the CPU."""
         from tdtdecode import sessions
 
-        with emulated():
+        with emulated(), pytest.MonkeyPatch.context() as patch:
             available = onnxruntime.get_available_providers()
-            monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [*available, "CUDAExecutionProvider"])
-            monkeypatch.setattr(sessions, "CUDA_PROVIDER", "CUDAExecutionProvider")
+            patch.setattr(onnxruntime, "get_available_providers", lambda: [*available, "CUDAExecutionProvider"])
+            patch.setattr(sessions, "CUDA_PROVIDER", "CUDAExecutionProvider")
             with pytest.raises(tdt.DeviceError, match="cannot load its CUDAExecutionProvider"):
                 tdt.Decoder.from_bundle(bundle, network="ort", device="cuda")
 
