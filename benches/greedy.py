@@ -12,7 +12,6 @@ machine reads a buffer of that size (tdtdecode.benchmark.floor_seconds).
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import importlib.util
 import tempfile
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from tdtdecode.evaluation import edit_distance
 
 from .random_bundle import random_encoder_out, random_pieces, write_bundle
 from .random_weights import Weights, random_weights
-from .report import environment, save
+from .report import environment, installed, save
 
 FRAMES, ENCODER_SIZE, FRAME_SECONDS = 423, 1024, 0.08
 PRECISIONS = ("float32", "bfloat16", "int8")
@@ -179,18 +178,12 @@ def main() -> None:
                     runs = options.runs if batch <= PEER_BATCH else max(3, options.runs // 2)
                     comparisons.append(measure(model, batch, threads, runs, options.peers))
     if options.save:
-        packages = [name for name in ("onnxruntime", "onnx-asr", "sherpa_onnx", "nemo_toolkit", "torch") if _has(name)]
+        names = "onnxruntime", "onnx-asr", "sherpa_onnx", "nemo_toolkit", "torch"
+        packages = [name for name in names if installed(name)]
         save("greedy", environment(*packages) | {"frames": FRAMES, "comparisons": comparisons})
         from .plot import draw
 
         draw("greedy")
-
-
-def _has(package: str) -> bool:
-    try:
-        return bool(importlib.metadata.version(package))
-    except importlib.metadata.PackageNotFoundError:
-        return False
 
 
 if __name__ == "__main__":

@@ -26,6 +26,14 @@ def environment(*packages: str) -> dict:
     }
 
 
+def installed(package: str) -> bool:
+    """Whether a package is installed, by its name in the index."""
+    try:
+        return bool(importlib.metadata.version(package))
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
 def save(name: str, result: dict) -> None:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"

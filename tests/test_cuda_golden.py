@@ -7,7 +7,7 @@ import pytest
 
 import tdtdecode as tdt
 from tests.cuda_helpers import CARDS, on
-from tests.test_golden import fusions
+from tests.test_golden import check_emissions, check_nbest, fusions, malsd_as_recorded
 
 
 @pytest.fixture(params=CARDS)
@@ -43,9 +43,7 @@ def test_greedy_is_nemos(golden, layout, network, card, tmp_path):
         assert decoder.network.device == "cuda" and decoder.network.name == network
         for cap in (10, 1):
             found = decoder.decode(golden.encoder_out, golden.lengths, search=tdt.Greedy(max_symbols=cap))
-            for row, expected in zip(golden.rows, golden.nemo["greedy"][f"max_symbols={cap}"], strict=True):
-                assert found[row].tokens.tolist() == expected["tokens"]
-                assert found[row].frames.tolist() == expected["frames"]
+            check_emissions(golden, found, golden.nemo["greedy"][f"max_symbols={cap}"])
 
 
 def test_chunks_equal_the_whole(golden, network, card, tmp_path):
@@ -67,9 +65,7 @@ def test_fused_greedy_is_nemos(golden, network, card, tmp_path):
         for name, expected in list(golden.nemo["greedy_fused"].items())[-2:]:
             search = tdt.Greedy(fusion=fusions(golden, name.split(",")))
             found = decoder.decode(golden.encoder_out, golden.lengths, search=search)
-            for row, nemo in zip(golden.rows, expected, strict=True):
-                assert found[row].tokens.tolist() == nemo["tokens"]
-                assert found[row].frames.tolist() == nemo["frames"]
+            check_emissions(golden, found, expected)
 
 
 def test_malsd_is_nemos(golden, network, card, tmp_path):
@@ -79,16 +75,6 @@ def test_malsd_is_nemos(golden, network, card, tmp_path):
     with on(card):
         decoder = decoder_on_cuda(golden, "split", network, tmp_path)
         for name in recorded_malsd(golden):
-            size, *rest = name.split(",")
-            blank_mode, pruning_mode = rest[-2:] if rest else ("no_score", "late")
-            search = tdt.Beam(
-                strategy="malsd", size=int(size.removeprefix("beam=")), fusion=fusions(golden, rest),
-                blank_mode=blank_mode, pruning_mode=pruning_mode,
-            )  # fmt: skip
+            search = malsd_as_recorded(golden, name)
             found = decoder.decode(golden.encoder_out, golden.lengths, search=search)
-            for row, nemo in zip(golden.rows, golden.nemo["malsd"][name], strict=True):
-                assert len(found[row].nbest) == len(nemo)
-                for hypothesis, entry in zip(found[row].nbest, nemo):
-                    assert hypothesis.tokens.tolist() == entry["tokens"]
-                    assert hypothesis.frames.tolist() == entry["frames"]
-                    assert hypothesis.score == pytest.approx(entry["score"], abs=1e-3)
+            check_nbest(golden, found, golden.nemo["malsd"][name])

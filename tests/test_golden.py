@@ -34,14 +34,41 @@ def decoder_for(tmp_path_factory):
     return make
 
 
+def check_emissions(golden, found, recorded):
+    """Assert that what was found has NeMo's tokens and frames."""
+    for row, expected in zip(golden.rows, recorded, strict=True):
+        assert found[row].tokens.tolist() == expected["tokens"]
+        assert found[row].frames.tolist() == expected["frames"]
+
+
+def check_nbest(golden, found, recorded):
+    """Assert that what was found has NeMo's n-best lists."""
+    for row, nemo in zip(golden.rows, recorded, strict=True):
+        assert len(found[row].nbest) == len(nemo)
+        for hypothesis, entry in zip(found[row].nbest, nemo):
+            assert hypothesis.tokens.tolist() == entry["tokens"]
+            assert hypothesis.frames.tolist() == entry["frames"]
+            durations = entry["durations"] if golden.durations else [0] * len(hypothesis)
+            assert hypothesis.durations.tolist() == durations
+            assert hypothesis.score == pytest.approx(entry["score"], abs=1e-3)
+
+
+def malsd_as_recorded(golden, name):
+    """The search of a name in NeMo's records."""
+    beam, *rest = name.split(",")
+    blank_mode, pruning_mode = rest[-2:] if rest else ("no_score", "late")
+    return tdt.Beam(
+        strategy="malsd", size=int(beam.removeprefix("beam=")), fusion=fusions(golden, rest), blank_mode=blank_mode,
+        pruning_mode=pruning_mode,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("cap", CAPS)
 def test_tokens_and_frames_are_nemos(golden, layout, cell, cap, decoder_for):
     decoder = decoder_for(golden, layout, cell)
     found = decoder.decode(golden.encoder_out, golden.lengths, search=tdt.Greedy(max_symbols=cap))
     assert [len(h) for row, h in enumerate(found) if row not in golden.rows] == [0] * (len(found) - len(golden.rows))
-    for row, expected in zip(golden.rows, golden.nemo["greedy"][f"max_symbols={cap}"], strict=True):
-        assert found[row].tokens.tolist() == expected["tokens"]
-        assert found[row].frames.tolist() == expected["frames"]
+    check_emissions(golden, found, golden.nemo["greedy"][f"max_symbols={cap}"])
 
 
 def test_durations_are_nemos_beam_ones_where_the_paths_agree(golden, layout, cell, decoder_for):
@@ -109,9 +136,7 @@ def test_fused_greedy_is_nemos(golden, layout, cell, decoder_for):
     for name, expected in golden.nemo["greedy_fused"].items():
         search = tdt.Greedy(fusion=fusions(golden, name.split(",")))
         found = decoder.decode(golden.encoder_out, golden.lengths, search=search)
-        for row, nemo in zip(golden.rows, expected, strict=True):
-            assert found[row].tokens.tolist() == nemo["tokens"]
-            assert found[row].frames.tolist() == nemo["frames"]
+        check_emissions(golden, found, expected)
 
 
 def test_malsd_is_nemos(golden, layout, cell, decoder_for):
@@ -120,18 +145,5 @@ def test_malsd_is_nemos(golden, layout, cell, decoder_for):
     if not recorded:
         assert golden.durations != list(range(len(golden.durations))), "NeMo's beam is right for this table"
     for name, expected in recorded.items():
-        beam, *rest = name.split(",")
-        blank_mode, pruning_mode = rest[-2:] if rest else ("no_score", "late")
-        search = tdt.Beam(
-            strategy="malsd", size=int(beam.removeprefix("beam=")), fusion=fusions(golden, rest),
-            blank_mode=blank_mode, pruning_mode=pruning_mode,
-        )  # fmt: skip
-        found = decoder.decode(golden.encoder_out, golden.lengths, search=search)
-        for row, nemo in zip(golden.rows, expected, strict=True):
-            assert len(found[row].nbest) == len(nemo)
-            for hypothesis, entry in zip(found[row].nbest, nemo):
-                assert hypothesis.tokens.tolist() == entry["tokens"]
-                assert hypothesis.frames.tolist() == entry["frames"]
-                durations = entry["durations"] if golden.durations else [0] * len(hypothesis)
-                assert hypothesis.durations.tolist() == durations
-                assert hypothesis.score == pytest.approx(entry["score"], abs=1e-3)
+        search = malsd_as_recorded(golden, name)
+        check_nbest(golden, decoder.decode(golden.encoder_out, golden.lengths, search=search), expected)

@@ -12,7 +12,6 @@ measures.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import importlib.util
 import json
 import tempfile
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import tdtdecode as tdt
 
-from ..report import RESULTS, environment, save
+from ..report import RESULTS, environment, installed, save
 from . import bars, decoding, end_to_end, micro
 
 _PACKAGES = ("cupy-cuda13x", "onnxruntime-gpu", "onnx-asr", "torch", "transformers", "nemo_toolkit")
@@ -63,7 +62,7 @@ def main() -> None:
     for bar in reached:
         print(f"{bar['bar']}: {bar['measured']} ({bar['limit']})")
     if options.save:
-        versions = [name for name in _PACKAGES if _installed(name)]
+        versions = [name for name in _PACKAGES if installed(name)]
         save(
             "gpu",
             environment(*versions)
@@ -75,13 +74,6 @@ def _measured() -> bool:
     """Whether figures are kept that must not be overwritten by their absence."""
     file = RESULTS / "gpu.json"
     return file.exists() and json.loads(file.read_text())["status"] == "measured"
-
-
-def _installed(package: str) -> bool:
-    try:
-        return bool(importlib.metadata.version(package))
-    except importlib.metadata.PackageNotFoundError:
-        return False
 
 
 if __name__ == "__main__":

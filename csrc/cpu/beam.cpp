@@ -382,23 +382,8 @@ void Beam::commit() {
   hypotheses.swap(next_);
 }
 
-// Whether two chains of records, each followed by a token (-1: none), have the same tokens; they are equally long.
 bool Beam::same_tokens(std::int32_t a, std::int32_t token_a, std::int32_t b, std::int32_t token_b) const {
-  for (;;) {
-    if (token_a < 0 && token_b < 0 && a == b) return true;
-    if (token_a < 0) {
-      if (a < 0) return false;
-      token_a = records[a].token;
-      a = records[a].previous;
-    }
-    if (token_b < 0) {
-      if (b < 0) return false;
-      token_b = records[b].token;
-      b = records[b].previous;
-    }
-    if (token_a != token_b) return false;
-    token_a = token_b = -1;
-  }
+  return tdt::same_tokens(records.data(), a, token_a, b, token_b);
 }
 
 std::vector<Beam::Result> Beam::results() const {

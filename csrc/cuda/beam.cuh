@@ -599,7 +599,7 @@ class Beam {
       const bool known = own[j].slot >= 0;
       if (!known && !(j < same && asking_[j].asks)) continue;
       if (own[j].prefix != own[i].prefix || own[j].length != own[i].length ||
-          !same_chain(own[j].record, -1, own[i].record, -1))
+          !tdt::same_tokens(records_, own[j].record, -1, own[i].record, -1))
         continue;
       same = j;
       if (known) break;
@@ -621,28 +621,10 @@ class Beam {
     }
   }
 
-  // Whether two chains of records, each followed by a token (-1: none), have the same tokens; they are equally long.
-  __device__ bool same_chain(int a, int token_a, int b, int token_b) const {
-    for (;;) {
-      if (token_a < 0 && token_b < 0 && a == b) return true;
-      if (token_a < 0) {
-        if (a < 0) return false;
-        token_a = records_[a].token;
-        a = records_[a].previous;
-      }
-      if (token_b < 0) {
-        if (b < 0) return false;
-        token_b = records_[b].token;
-        b = records_[b].previous;
-      }
-      if (token_a != token_b) return false;
-      token_a = token_b = -1;
-    }
-  }
   __device__ bool same_tokens(const Entry& a, const Entry& b) const {
     if (a.length != b.length) return false;
     const Hypothesis &x = hypotheses()[a.hypothesis], &y = hypotheses()[b.hypothesis];
-    return same_chain(x.record, token_of(x, a.rank), y.record, token_of(y, b.rank));
+    return tdt::same_tokens(records_, x.record, token_of(x, a.rank), y.record, token_of(y, b.rank));
   }
 
   const BeamSearch& search_;

@@ -22,6 +22,27 @@ TDT_HD unsigned long long extended(unsigned long long prefix, int token) {
   return x ^ (x >> 31);
 }
 
+// Whether two chains of records, each followed by a token (-1: none), have the same tokens; they are equally long. A
+// record has a `token` and a `previous` one, -1 for none.
+template <class Record>
+TDT_HD bool same_tokens(const Record* records, int a, int token_a, int b, int token_b) {
+  for (;;) {
+    if (token_a < 0 && token_b < 0 && a == b) return true;
+    if (token_a < 0) {
+      if (a < 0) return false;
+      token_a = records[a].token;
+      a = records[a].previous;
+    }
+    if (token_b < 0) {
+      if (b < 0) return false;
+      token_b = records[b].token;
+      b = records[b].previous;
+    }
+    if (token_a != token_b) return false;
+    token_a = token_b = -1;
+  }
+}
+
 // log(e^a + e^b); the logarithm of nothing is kLowest.
 TDT_HD double log_add(double a, double b) {
   const double larger = a > b ? a : b, smaller = a > b ? b : a;
