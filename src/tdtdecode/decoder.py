@@ -280,14 +280,16 @@ class Decoder:
     ) -> tuple[list[Hypothesis], DecoderState]:
         greedy = kernel_sets.GreedySearch(self.spec, search, lengths, self.kernels, frame=state.overshoot)
         if self.program is not None:
-            after = self.program.greedy(greedy, rows, state.network)
+            after = self.program.greedy(greedy, rows, state.network, final)
         else:
             network = cast("SteppedNetwork", self.network)
             frames = frames_first(rows, lengths, network.frame_dtype)
             workspace = network.workspace(frames, state.network)
             (_lockstep if network.lockstep else label_looping)(greedy, workspace)
-            after = workspace.state()
+            after = None if final else workspace.state()
         hypotheses = greedy.hypotheses(first_frame=state.consumed)
+        if after is None:
+            return hypotheses, self._fresh(len(lengths))
         return hypotheses, DecoderState(state.consumed + lengths, greedy.frame - lengths, after)
 
     def _beam_chunk(

@@ -183,7 +183,7 @@ class Stream:
     def __exit__(self, *_):
         Stream.current.pop()
 
-    def begin_capture(self):
+    def begin_capture(self, mode=None):
         self.captured = []
 
     def end_capture(self):
@@ -302,6 +302,7 @@ def module() -> ModuleType:
         runtime=SimpleNamespace(
             getDeviceCount=lambda: DEVICE.count,
             getDevice=lambda: 0,
+            streamCaptureModeThreadLocal=1,
             getDeviceProperties=lambda index: {"name": DEVICE.name},
         ),
     )

@@ -11,7 +11,7 @@ from .arrays import DeviceArray
 from .beam import DeviceBeams, check_beam
 from .device import import_cupy, kernels
 from .program import LATENCY_COLUMNS, THROUGHPUT_COLUMNS, FusedNetworkOnDevice, Upload
-from .state import DeviceState
+from .state import DeviceState, complete
 from .structs import FUSED_BEAM, REQUESTS, STEP, WANTED, filled, offset_of
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _run(
     counts = np.bincount(used // beams.slots, minlength=len(rows))
     index = cupy.asarray(used)
     hidden, cell, _, prediction = arrays
-    return DeviceState((prediction[index], hidden[:, index], cell[:, index]), (0, 1, 1)), counts
+    return complete(DeviceState((prediction[index], hidden[:, index], cell[:, index]), (0, 1, 1))), counts
 
 
 def _rounds(layers: int) -> list[tuple[str, tuple[int, ...]]]:

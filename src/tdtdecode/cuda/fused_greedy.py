@@ -10,7 +10,7 @@ import numpy as np
 from .arrays import DeviceArray
 from .device import import_cupy
 from .program import LATENCY_COLUMNS, THROUGHPUT_COLUMNS, FusedNetworkOnDevice, Upload
-from .state import DeviceState
+from .state import DeviceState, complete
 from .structs import GREEDY, address, filled
 
 if TYPE_CHECKING:
@@ -29,10 +29,11 @@ ROUNDS_PER_GRAPH = 16
 
 
 def run_greedy(
-    network: FusedNetworkOnDevice, search: GreedySearch, rows: Sequence[DeviceArray], start: DeviceState
-) -> DeviceState:
-    """Run a search to its end on B rows, from their states to the states returned."""
-    return _Run(network, search, rows, start).result()
+    network: FusedNetworkOnDevice, search: GreedySearch, rows: Sequence[DeviceArray], start: DeviceState, final: bool
+) -> DeviceState | None:
+    """Run a search to its end on B rows, from their states to the states returned; None if ``final``."""
+    run = _Run(network, search, rows, start)
+    return None if final else run.result()
 
 
 class _Run:
@@ -104,7 +105,7 @@ class _Run:
         """The states that the rows end in."""
         index = import_cupy().asarray(self._ends.astype(np.int64))
         hidden, cell, _, prediction = self._arrays
-        return DeviceState((prediction[index], hidden[:, index], cell[:, index]), (0, 1, 1))
+        return complete(DeviceState((prediction[index], hidden[:, index], cell[:, index]), (0, 1, 1)))
 
     def _run(self, waiting: int) -> np.ndarray:
         """Launch until all is done; where each row ended, int32 [3, B]."""

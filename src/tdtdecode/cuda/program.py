@@ -126,7 +126,7 @@ class FusedNetworkOnDevice:
         place = cupy.empty(size, np.uint8)
         stream = cupy.cuda.Stream(non_blocking=True)
         with stream:
-            stream.begin_capture()
+            stream.begin_capture(cupy.cuda.runtime.streamCaptureModeThreadLocal)  # others' work goes on meanwhile
             for name, numbers in launches:
                 self.run(file, name, int(place.data.ptr), shared, *numbers)
             return stream, place, stream.end_capture()

@@ -37,6 +37,12 @@ class DeviceState:
         return [(a.dtype, a.shape[:axis] + a.shape[axis + 1 :]) for a, axis in zip(self.arrays, self.axes)]
 
 
+def complete(state: DeviceState) -> DeviceState:
+    """The state, once it is computed: it may be gone on from on any stream."""
+    import_cupy().cuda.get_current_stream().synchronize()
+    return state
+
+
 def uploaded(*arrays: np.ndarray, axes: tuple[int, ...]) -> DeviceState:
     """Arrays of a state, brought to the device."""
     asarray = import_cupy().asarray

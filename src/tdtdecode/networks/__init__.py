@@ -48,9 +48,9 @@ class Workspace(Protocol):
 class Program(Protocol):
     """A network compiled together with the searches on it: one call runs a whole decode."""
 
-    def greedy(self, search: GreedySearch, rows: Any, state: Any) -> NetworkState:
-        """Run a search to its end on B ``rows`` [E, T] from their state; the state they end in. The rows are what the
-        door of the network's device returned."""
+    def greedy(self, search: GreedySearch, rows: Any, state: Any, final: bool) -> NetworkState | None:
+        """Run a search to its end on B ``rows`` [E, T] from their state; the state they end in, or None if ``final``.
+        The rows are what the door of the network's device returned."""
 
     def beam(
         self, search: BeamSearch, rows: Any, state: Any, places: np.ndarray, final: bool

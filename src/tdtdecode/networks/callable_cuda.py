@@ -35,15 +35,17 @@ class CallableCudaProgram:
         self._network = network
         self.card = current_device()
 
-    def greedy(self, search: GreedySearch, rows: Sequence[DeviceArray], state: CallableState) -> CallableState:
-        """Run a search to its end on B ``rows`` [E, T], from their state to the state returned."""
+    def greedy(
+        self, search: GreedySearch, rows: Sequence[DeviceArray], state: CallableState, final: bool
+    ) -> CallableState | None:
+        """Run a search to its end on B ``rows`` [E, T], from their state to the state returned; None if ``final``."""
         from ..decoder import label_looping
 
         lengths = search.positions[2]
         first = np.cumsum(lengths, dtype=np.int64) - lengths
         workspace = _FlatFrames(self._network, self.frames(rows, lengths), state, first)
         label_looping(search, workspace)
-        return workspace.state()
+        return None if final else workspace.state()
 
     def beam(
         self, search: BeamSearch, rows: Sequence[DeviceArray], state: CallableState, places: np.ndarray, final: bool

@@ -107,8 +107,10 @@ class FusedProgram:
         self._compiled = CompiledNetwork(self.packed, isa)
         self._threads = network.threads
 
-    def greedy(self, search: GreedySearch, rows: Sequence[np.ndarray] | np.ndarray, state: ArrayState) -> ArrayState:
-        """Run a search to its end on B ``rows`` [E, T], from their state to the state returned."""
+    def greedy(
+        self, search: GreedySearch, rows: Sequence[np.ndarray] | np.ndarray, state: ArrayState, final: bool
+    ) -> ArrayState | None:
+        """Run a search to its end on B ``rows`` [E, T], from their state to the state returned; None if ``final``."""
         rows = self._checked(rows)
         prediction, hidden, cell = (array.copy() for array in state.arrays)
         # Long utterances first, so that no row is left alone with one at the end.
@@ -118,7 +120,7 @@ class FusedProgram:
             search.options.max_symbols, search.options.blank_penalty, self._threads,
         )  # fmt: skip
         search.finish(log, logprobs)
-        return array_state(prediction, (hidden, cell))
+        return None if final else array_state(prediction, (hidden, cell))
 
     def beam(
         self,

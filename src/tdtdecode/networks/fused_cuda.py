@@ -96,9 +96,11 @@ class FusedCudaProgram:
     def device(self) -> Device:
         return self._on_device.device
 
-    def greedy(self, search: GreedySearch, rows: Sequence[DeviceArray], state: DeviceState) -> DeviceState:
-        """Run a search to its end on B ``rows`` [E, T], from their state to the state returned."""
-        return run_greedy(self._on_device, search, rows, state)
+    def greedy(
+        self, search: GreedySearch, rows: Sequence[DeviceArray], state: DeviceState, final: bool
+    ) -> DeviceState | None:
+        """Run a search to its end on B ``rows`` [E, T], from their state to the state returned; None if ``final``."""
+        return run_greedy(self._on_device, search, rows, state, final)
 
     def beam(
         self, search: BeamSearch, rows: Sequence[DeviceArray], state: DeviceState, places: np.ndarray, final: bool

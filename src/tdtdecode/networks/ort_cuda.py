@@ -138,10 +138,13 @@ class OrtCudaProgram:
     def __init__(self, network: OrtCudaNetwork):
         self._network = network
 
-    def greedy(self, search: GreedySearch, rows: Sequence[DeviceArray], state: DeviceState) -> DeviceState:
-        """Run a search to its end on B ``rows`` [E, T], from their state to the state returned."""
+    def greedy(
+        self, search: GreedySearch, rows: Sequence[DeviceArray], state: DeviceState, final: bool
+    ) -> DeviceState | None:
+        """Run a search to its end on B ``rows`` [E, T], from their state to the state returned; None if ``final``."""
         with self._network.in_order():
-            return run_greedy(self._network, search, rows, state)
+            after = run_greedy(self._network, search, rows, state)
+            return None if final else after
 
     def beam(
         self, search: BeamSearch, rows: Sequence[DeviceArray], state: DeviceState, places: np.ndarray, final: bool
