@@ -7,7 +7,7 @@ using namespace tdt::cuda;
 // A block for each beam. The counts of `requests` are zero before.
 extern "C" __global__ void __launch_bounds__(512, 1) advance_beams(const BeamSearch* search, Requests* requests) {
   Arena arena(shared_memory());
-  const BeamSearch& own = arena.copy(search);
+  const BeamSearch& own = copied(arena.take<BeamSearch>(1), search);
   BeamScratch& scratch = *arena.take<BeamScratch>(1);
   for (int i = static_cast<int>(blockIdx.x); i < own.utterances; i += static_cast<int>(gridDim.x))
     Beam(own, i, scratch).advance(&requests->step_count, requests->steps, &requests->wanted_count, requests->wanted);

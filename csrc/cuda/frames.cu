@@ -19,6 +19,16 @@ struct Restoration {
   int count, padding;
 };
 
+struct ProjectionRoom {
+  Projection* projection;
+  float* scratch;
+  Weight::Input* x;
+};
+__device__ inline ProjectionRoom reserve(const Network& net, Arena* arena) {
+  return {arena->take<Projection>(1), arena->take<float>(kScratchBytes / 4),
+          arena->take<Weight::Input>(column_stride(net.encoder.inputs) * net.staged)};
+}
+
 }  // namespace tdt::cuda
 
 using namespace tdt::cuda;
@@ -26,10 +36,11 @@ using namespace tdt::cuda;
 // Blocks share out columns of frames and, where these are few, the tiles too.
 extern "C" __global__ void __launch_bounds__(512, 1) project_frames(const Projection* projection_at) {
   Arena arena(shared_memory());
-  const Projection& projection = arena.copy(projection_at);
+  const ProjectionRoom room = reserve(projection_at->net, &arena);
+  const Projection& projection = copied(room.projection, projection_at);
   const Network& net = projection.net;
-  float* scratch = arena.take<float>(kScratchBytes / 4);
-  Weight::Input* x = arena.take<Weight::Input>(column_stride(net.encoder.inputs) * net.staged);
+  float* scratch = room.scratch;
+  Weight::Input* x = room.x;
   const int parts = (projection.frames + net.staged - 1) / net.staged, grid = static_cast<int>(gridDim.x);
   const int slices = grid > parts ? grid / parts : 1;
   for (int task = static_cast<int>(blockIdx.x); task < parts * slices; task += grid) {
@@ -58,19 +69,18 @@ extern "C" __global__ void __launch_bounds__(512, 1) project_frames(const Projec
 
 extern "C" __global__ void __launch_bounds__(512, 1) restore_states(const Restoration* restoration_at) {
   Arena arena(shared_memory());
-  const Restoration& restoration = arena.copy(restoration_at);
-  Worker worker(restoration.net, restoration.states, &arena, false);
+  const Restoration& restoration = copied(arena.take<Restoration>(1), restoration_at);
+  const Worker::Room room = Worker::reserve(restoration_at->net, &arena);
+  Worker worker(restoration.net, restoration.states, room, &arena, false);
   worker.restore(restoration.steps, restoration.count);
 }
 
 // Bytes of shared memory that a block of either kernel needs, and the sizes of their parameters.
 extern "C" __global__ void frames_sizes(const Restoration* restoration_at, int* sizes) {
   Arena arena(shared_memory()), other(shared_memory());
-  const Restoration& restoration = arena.copy(restoration_at);
-  Worker worker(restoration.net, restoration.states, &arena, false);
-  other.take<Projection>(1);
-  other.take<float>(kScratchBytes / 4);
-  other.take<Weight::Input>(column_stride(restoration.net.encoder.inputs) * restoration.net.staged);
+  arena.take<Restoration>(1);
+  Worker::reserve(restoration_at->net, &arena);
+  reserve(restoration_at->net, &other);
   if (threadIdx.x != 0) return;
   sizes[0] = arena.used() > other.used() ? arena.used() : other.used();
   sizes[1] = sizeof(Projection);

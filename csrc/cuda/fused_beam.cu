@@ -22,10 +22,17 @@ struct FusedBeam {
 // A block's part in a round.
 class Round {
  public:
+  struct Room {
+    FusedBeam* search;
+    BeamScratch* scratch;
+    Worker::Room worker;
+  };
+  __device__ static Room reserve(const FusedBeam& search, Arena* arena) {
+    return {arena->take<FusedBeam>(1), arena->take<BeamScratch>(1), Worker::reserve(search.net, arena)};
+  }
+
   __device__ Round(const FusedBeam* search, Arena* arena, bool keeping)
-      : own_(arena->copy(search)),
-        scratch_(*arena->take<BeamScratch>(1)),
-        worker_(own_.net, own_.states, arena, keeping) {}
+      : Round(search, reserve(*search, arena), arena, keeping) {}
 
   __device__ Worker& worker() { return worker_; }
 
@@ -68,6 +75,11 @@ class Round {
   }
 
  private:
+  __device__ Round(const FusedBeam* search, const Room& room, Arena* arena, bool keeping)
+      : own_(copied(room.search, search)),
+        scratch_(*room.scratch),
+        worker_(own_.net, own_.states, room.worker, arena, keeping) {}
+
   const FusedBeam& own_;
   BeamScratch& scratch_;
   Worker worker_;
@@ -129,7 +141,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) beam_rank(const FusedBeam* 
 // Bytes of shared memory that a block needs beside its weights.
 extern "C" __global__ void fused_beam_sizes(const FusedBeam* search, int* sizes) {
   Arena arena(shared_memory());
-  Round round(search, &arena, false);
+  Round::reserve(*search, &arena);
   if (threadIdx.x != 0) return;
   sizes[0] = arena.used();
   sizes[1] = sizeof(Record);

@@ -58,16 +58,35 @@ struct Greedy {
 // A block's part in the search.
 class Searcher {
  public:
+  struct Emission {
+    int column, duration, duration_index;
+    float value;
+  };
+  struct Room {
+    Greedy* search;
+    Control* control;
+    int* integers;
+    Emission* emissions;
+    Best* tile_best;
+    LogSum* tile_sums;
+    unsigned long long* best;
+    float* specials;
+    Worker::Room worker;
+  };
+  __device__ static Room reserve(const Greedy& search, Arena* arena) {
+    return {arena->take<Greedy>(1),
+            arena->take<Control>(1),
+            arena->take<int>(warp_count()),
+            arena->take<Emission>(kMaxRows),
+            arena->take<Best>(kBatch * kGroup),
+            arena->take<LogSum>(kBatch * kGroup),
+            arena->take<unsigned long long>(search.columns),
+            arena->take<float>(search.columns * (1 + search.net.layout.num_durations)),
+            Worker::reserve(search.net, arena)};
+  }
+
   __device__ Searcher(const Greedy* search, const Control* control, Arena* arena, bool keeping)
-      : search_(arena->copy(search)),
-        control_(arena->copy(control)),
-        integers_(arena->take<int>(warp_count())),
-        emissions_(arena->take<Emission>(kMaxRows)),
-        tile_best_(arena->take<Best>(kBatch * kGroup)),
-        tile_sums_(arena->take<LogSum>(kBatch * kGroup)),
-        best_(arena->take<unsigned long long>(search_.columns)),
-        specials_(arena->take<float>(search_.columns * (1 + search_.net.layout.num_durations))),
-        worker_(search_.net, search_.states, arena, keeping) {}
+      : Searcher(search, control, reserve(*search, arena), arena, keeping) {}
 
   __device__ Worker& worker() { return worker_; }
   __device__ const Control& control() const { return control_; }
@@ -254,10 +273,16 @@ class Searcher {
   }
 
  private:
-  struct Emission {
-    int column, duration, duration_index;
-    float value;
-  };
+  __device__ Searcher(const Greedy* search, const Control* control, const Room& room, Arena* arena, bool keeping)
+      : search_(copied(room.search, search)),
+        control_(copied(room.control, control)),
+        integers_(room.integers),
+        emissions_(room.emissions),
+        tile_best_(room.tile_best),
+        tile_sums_(room.tile_sums),
+        best_(room.best),
+        specials_(room.specials),
+        worker_(search_.net, search_.states, room.worker, arena, keeping) {}
 
   __device__ int window_of(int active) const {
     return active > 0 && search_.window > active ? search_.window / active : 1;
@@ -351,7 +376,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) greedy_layer(const Greedy* 
 // Bytes of shared memory that a block needs beside its weights, and of a control block.
 extern "C" __global__ void fused_greedy_sizes(const Greedy* search, int* sizes) {
   Arena arena(shared_memory());
-  Searcher searcher(search, search->control, &arena, false);
+  Searcher::reserve(*search, &arena);
   if (threadIdx.x != 0) return;
   sizes[0] = arena.used();
   sizes[1] = sizeof(Control);

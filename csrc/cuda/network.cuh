@@ -82,13 +82,21 @@ struct NoBarrier {
 // A block's part in the network: its shares of the matrices and its shared memory.
 class Worker {
  public:
-  // With `keeping`, weights are brought to shared memory, as far as the network says.
-  __device__ Worker(const Network& net, const States& states, Arena* arena, bool keeping)
-      : net_(net), states_(states) {
-    scratch_ = arena->take<float>(kScratchBytes / 4);
-    shares_ = arena->take<Share>(kShares);
-    x_ = arena->take<Weight::Input>(column_stride(net.layers && net.hidden > net.joint ? net.hidden : net.joint) *
-                                    net.staged);
+  // What it needs of shared memory beside weights.
+  struct Room {
+    float* scratch;
+    Share* shares;
+    Weight::Input* x;
+  };
+  __device__ static Room reserve(const Network& net, Arena* arena) {
+    const int widest = net.layers && net.hidden > net.joint ? net.hidden : net.joint;
+    return {arena->take<float>(kScratchBytes / 4), arena->take<Share>(kShares),
+            arena->take<Weight::Input>(column_stride(widest) * net.staged)};
+  }
+
+  // With `keeping`, weights are brought to the rest of shared memory, as far as the network says.
+  __device__ Worker(const Network& net, const States& states, const Room& room, Arena* arena, bool keeping)
+      : net_(net), states_(states), scratch_(room.scratch), shares_(room.shares), x_(room.x) {
     int left = keeping ? net.resident_bytes : 0;
     // In the order in which a token waits for them.
     take(kOutput, &net.output, arena, &left);

@@ -118,7 +118,7 @@ __device__ __forceinline__ int column_stride(int inputs) {
   return (inputs + kDepth - 1) / kDepth * kDepth + Weight::kPadding;
 }
 
-// Copies an object by all threads of the block.
+// Copies an object by all threads of the block; `copied` once all have.
 template <class T>
 __device__ inline void copy_words(T* to, const T* from) {
   static_assert(sizeof(T) % 4 == 0);
@@ -126,7 +126,14 @@ __device__ inline void copy_words(T* to, const T* from) {
     reinterpret_cast<unsigned*>(to)[i] = reinterpret_cast<const unsigned*>(from)[i];
 }
 
-// Hands out shared memory.
+template <class T>
+__device__ inline T& copied(T* to, const T* from) {
+  copy_words(to, from);
+  sync_block();
+  return *to;
+}
+
+// Shares out memory, of which it reads and writes nothing.
 class Arena {
  public:
   __device__ explicit Arena(unsigned char* memory) : first_(memory), next_(memory) {}
@@ -135,14 +142,6 @@ class Arena {
     T* taken = reinterpret_cast<T*>(next_);
     next_ += (count * sizeof(T) + 15) / 16 * 16;
     return taken;
-  }
-  // A copy of an object, made by all threads of the block.
-  template <class T>
-  __device__ T& copy(const T* object) {
-    T* made = take<T>(1);
-    copy_words(made, object);
-    sync_block();
-    return *made;
   }
   __device__ int used() const { return static_cast<int>(next_ - first_); }
 

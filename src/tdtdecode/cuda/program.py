@@ -143,13 +143,10 @@ class FusedNetworkOnDevice:
         if key not in self._needed:
             cupy = import_cupy()
             sizes = cupy.zeros(3, np.int32)
-            control = cupy.zeros(1 << 16, np.uint8)
-            if "control" in (struct.names or ()):
-                fields["control"] = control
             parameters = cupy.asarray(filled(struct, net=net[0], **fields).view(np.uint8))
             probe = file.removesuffix(".cu") + "_sizes"
             arguments = (np.uint64(parameters.data.ptr), np.uint64(sizes.data.ptr))
-            self.kernels(file).launch(probe, 1, self.launch.threads, arguments, self.device.shared_memory)
+            self.kernels(file).launch(probe, 1, self.launch.threads, arguments)
             self._needed[key], _, struct_size = cupy.asnumpy(sizes).tolist()
             assert struct_size == struct.itemsize, f"structs.py says {struct.itemsize} bytes, {file} {struct_size}"
         needed = self._needed[key]
