@@ -219,6 +219,14 @@ class TestBeam:
             expected = fused(weights, spec).decode(frames, lengths, search)
             check_same(cuda_decoder(weights, spec).decode(frames, lengths, search), expected)
 
+    @pytest.mark.parametrize("name", SEARCHES)
+    def test_fewer_tokens_than_hypotheses(self, cupy, name):  # noqa: F811
+        spec = tdt.TransducerSpec(vocab_size=1, durations=(), encoder_size=4)
+        weights = random_weights(spec, seed=3)
+        frames, lengths = random_frames(3, 4, 9, seed=3)
+        expected = fused(weights, spec).decode(frames, lengths, SEARCHES[name])
+        check_same(cuda_decoder(weights, spec).decode(frames, lengths, SEARCHES[name]), expected)
+
     def test_what_is_refused(self, cupy):  # noqa: F811
         spec, options = MODELS["parakeet"]
         decoder = cuda_decoder(random_weights(spec, **options), spec)

@@ -73,7 +73,7 @@ class DeviceBeams:
         self.slots = search.slots_per_row
         self.size = options.size
         hypotheses, ranks = self.slots // 2, min(options.size, spec.vocab_size)
-        most = hypotheses + options.size * (ranks + 1) * max(spec.num_durations, 1)
+        most = most_entries(search)
         check_beam(search)
         self._states = []
         for row in rows.tolist():
@@ -210,14 +210,20 @@ class DeviceBeams:
         return np.concatenate(used)
 
 
-def check_beam(search: BeamSearch) -> None:
-    """InputError if a search is not one that the device's kernels run."""
+def most_entries(search: BeamSearch) -> int:
+    """Hypotheses that one step of a beam may have to choose from: those that wait and all ways to extend the others, or
+    as many of each as a beam keeps."""
     options, spec = search.engine_options, search.spec
     ways = (min(options.size, spec.vocab_size) + 1) * max(spec.num_durations, 1)
-    most = search.slots_per_row // 2 + options.size * ways
+    return max(search.slots_per_row // 2 + options.size * ways, options.size**2)
+
+
+def check_beam(search: BeamSearch) -> None:
+    """InputError if a search is not one that the device's kernels run."""
+    most = most_entries(search)
     if most > MAX_ENTRIES:
         raise InputError(
-            f"a beam of {options.size} may have {most} hypotheses to choose from in one step, {MAX_ENTRIES} is the "
+            f"a beam of {search.engine_options.size} may have {most} hypotheses to choose from in one step, {MAX_ENTRIES} is the "
             "most on cuda: make the beam smaller, or use device='cpu'"
         )
     if any(fusion.automaton is None for fusion in search.fusions):
