@@ -1,5 +1,5 @@
-// What stands before a decode on the device: encoder frames projected into the joint, and the recurrent products of the
-// states it begins with.
+// What stands before a decode on the device: encoder frames projected into the joint, and the states it begins with with
+// their recurrent products.
 #include "network.cuh"
 #include "source.cuh"
 
@@ -12,11 +12,13 @@ struct Projection {
   float* projected;  // [frames, J]
 };
 
+// States as a decode returned them: [rows, J] predictions, [L, rows, H] outputs and cells.
 struct Restoration {
   Network net;
   States states;
-  const Step* steps;  // of which only the slot is read
-  int count, padding;
+  const float *prediction, *hidden, *cell;
+  const Step* steps;  // each brings the row `parent` to its slot
+  int rows, count;
 };
 
 struct ProjectionRoom {
@@ -71,8 +73,27 @@ extern "C" __global__ void __launch_bounds__(512, 1) restore_states(const Restor
   Arena arena(shared_memory());
   const Restoration& restoration = copied(arena.take<Restoration>(1), restoration_at);
   const Worker::Room room = Worker::reserve(restoration_at->net, &arena);
-  Worker worker(restoration.net, restoration.states, room, &arena, false);
-  worker.restore(restoration.steps, restoration.count);
+  const Network& net = restoration.net;
+  const States& states = restoration.states;
+  const int first = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  const int every = static_cast<int>(gridDim.x * blockDim.x);
+  for (int i = first; i < restoration.count * net.joint; i += every) {
+    const Step step = restoration.steps[i / net.joint];
+    states.prediction_at(net, step.slot)[i % net.joint] =
+        restoration.prediction[static_cast<long long>(step.parent) * net.joint + i % net.joint];
+  }
+  for (int layer = 0; layer < net.layers; ++layer)
+    for (int i = first; i < restoration.count * net.hidden; i += every) {
+      const Step step = restoration.steps[i / net.hidden];
+      const long long from = (static_cast<long long>(layer) * restoration.rows + step.parent) * net.hidden;
+      states.hidden_at(net, layer, step.slot)[i % net.hidden] = restoration.hidden[from + i % net.hidden];
+      states.cell_at(net, layer, step.slot)[i % net.hidden] = restoration.cell[from + i % net.hidden];
+    }
+  // The recurrent products are made from the rows themselves: what other blocks have copied is not yet seen here.
+  Worker worker(net, states, room, &arena, false);
+  worker.restore(restoration.steps, restoration.count, [&](int layer, const Step& step) {
+    return restoration.hidden + (static_cast<long long>(layer) * restoration.rows + step.parent) * net.hidden;
+  });
 }
 
 // Bytes of shared memory that a block of either kernel needs, and the sizes of their parameters.

@@ -27,6 +27,8 @@ struct Control {
   Step steps[kMaxRows];
 };
 
+static_assert(sizeof(Control) == 4 * (5 + (8 + 3) * kMaxRows), "fused_greedy.py makes room for two of these");
+
 // The slots of utterance u are 2u and 2u + 1: a step leads from one to the other.
 struct Greedy {
   Network net;

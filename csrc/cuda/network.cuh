@@ -184,12 +184,16 @@ class Worker {
     barrier.wait();
   }
 
-  // The recurrent products of states that are there.
-  __device__ void restore(const Step* steps, int count) {
+  // The recurrent products of states whose outputs lie at `output(layer, step)`.
+  template <class Output>
+  __device__ void restore(const Step* steps, int count, Output output) {
     for (int layer = 0; layer < net_.layers; ++layer)
       for (int first = 0; first < count; first += net_.staged) {
         const int columns = count - first < net_.staged ? count - first : net_.staged;
-        stage_hidden(layer, steps + first, columns);
+        stage(
+            x_, columns, net_.hidden,
+            [&](int i, int unit) { return load_four(output(layer, steps[first + i]), unit, net_.hidden); },
+            [](const float4& four) { return four; });
         recurrent(layer, steps + first, columns);
       }
   }

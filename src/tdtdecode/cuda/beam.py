@@ -223,8 +223,8 @@ def check_beam(search: BeamSearch) -> None:
     most = most_entries(search)
     if most > MAX_ENTRIES:
         raise InputError(
-            f"a beam of {search.engine_options.size} may have {most} hypotheses to choose from in one step, {MAX_ENTRIES} is the "
-            "most on cuda: make the beam smaller, or use device='cpu'"
+            f"a beam of {search.engine_options.size} may have {most} hypotheses to choose from in one step, "
+            f"{MAX_ENTRIES} is the most on cuda: make the beam smaller, or use device='cpu'"
         )
     if any(fusion.automaton is None for fusion in search.fusions):
         raise InputError(

@@ -11,7 +11,7 @@ from .arrays import DeviceArray
 from .beam import DeviceBeams, check_beam
 from .device import import_cupy, kernels
 from .program import LATENCY_COLUMNS, THROUGHPUT_COLUMNS, FusedNetworkOnDevice, Upload
-from .state import DeviceState, complete
+from .state import DeviceState
 from .structs import FUSED_BEAM, REQUESTS, STEP, WANTED, filled, offset_of
 
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ def _run(
     wanted = len(rows) * beams.size
     few = wanted <= LATENCY_COLUMNS
     spread, shared = network.spread(FILE, FUSED_BEAM, LATENCY_COLUMNS if few else THROUGHPUT_COLUMNS)
-    states, arrays = network.states(len(rows) * beams.slots, start, beams.start_slots)
-    preparation = network.prepare(upload, rows, lengths, states, beams.start_slots)
+    preparation = network.prepare(upload, rows, lengths, start, len(rows) * beams.slots, beams.start_slots)
     beams.put(upload)
     lists = cupy.empty(2 * wanted * STEP.itemsize, np.uint8), cupy.empty(2 * wanted * WANTED.itemsize, np.uint8)
     empty = np.zeros(2, REQUESTS)
@@ -89,7 +88,7 @@ def _run(
         "scratch": cupy.empty((blocks if search.fusions else 0, net.entries), np.float32),
         "barrier": cupy.zeros(blocks, np.uint32),
     }
-    parameters = filled(FUSED_BEAM, net=spread[0], states=states[0], search=beams.struct[0], **memory)
+    parameters = filled(FUSED_BEAM, net=spread[0], states=preparation.states[0], search=beams.struct[0], **memory)
     address = upload.put(parameters)
     slots = upload.put(beams.start_slots)
     upload.send()
@@ -116,9 +115,7 @@ def _run(
         memory["barrier"].fill(0)
     used = beams.finish()
     counts = np.bincount(used // beams.slots, minlength=len(rows))
-    index = cupy.asarray(used)
-    hidden, cell, _, prediction = arrays
-    return complete(DeviceState((prediction[index], hidden[:, index], cell[:, index]), (0, 1, 1))), counts
+    return preparation.state(used), counts
 
 
 def _rounds(layers: int) -> list[tuple[str, tuple[int, ...]]]:

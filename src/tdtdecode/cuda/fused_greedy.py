@@ -10,7 +10,7 @@ import numpy as np
 from .arrays import DeviceArray
 from .device import import_cupy
 from .program import LATENCY_COLUMNS, THROUGHPUT_COLUMNS, FusedNetworkOnDevice, Upload
-from .state import DeviceState, complete
+from .state import DeviceState
 from .structs import GREEDY, address, filled
 
 if TYPE_CHECKING:
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 FILE = "fused_greedy.cu"
 
 _ROUNDS = 3
-_CONTROL_BYTES = 1 << 14
+_CONTROL_WORDS = (5 + (8 + 3) * 128 + 1) // 2
+"""8-byte words of a ``Control``."""
 _CURSOR = 1
-"""Place of the log's length among the integers of a control block."""
+"""Place of the log's length among its integers."""
 _SUMMARY = 4
 _MOST_LOGGED = 1 << 20
 ROUNDS_PER_GRAPH = 16
@@ -55,64 +56,54 @@ class _Run:
             FILE, GREEDY, LATENCY_COLUMNS if few else THROUGHPUT_COLUMNS, columns=columns
         )
         slots = 2 * np.arange(batch, dtype=np.int32)
-        states, self._arrays = network.states(2 * batch, start, slots)
         self._starts = np.stack([search.frame, search.symbols, slots]).astype(np.int32)
-        specials = 1 + search.spec.num_durations
-        self._best = cupy.zeros((_ROUNDS, columns), np.uint64)
+        upload = Upload(64 * 1024 + 256 * batch)
+        self._preparation = network.prepare(upload, rows, lengths, start, 2 * batch, slots)
+        blocks, specials = network.launch.blocks, 1 + search.spec.num_durations
+        self._best = cupy.zeros(_ROUNDS * columns + 2 * _CONTROL_WORDS + blocks, np.uint64)
+        best = address(self._best)
+        control = best + 8 * _ROUNDS * columns
+        self._cursor = _ROUNDS * columns * 2 + _CURSOR
+        self._barrier = self._best[-blocks:]
         self._scratch = (
             cupy.empty((_ROUNDS, columns, specials), np.float32),
-            cupy.empty((_ROUNDS, columns, network.launch.blocks, 2), np.float32),
+            cupy.empty((_ROUNDS, columns, blocks, 2), np.float32),
         )
-        self._control = cupy.zeros(2 * _CONTROL_BYTES, np.uint8)
-        self._barrier = cupy.zeros(network.launch.blocks, np.uint32)
-
-        upload = Upload(64 * 1024 + 256 * batch)
-        preparation = network.prepare(upload, rows, lengths, states, slots[waiting])
-        self._projected = preparation.projected
-        self._parameters = filled(
-            GREEDY, net=net[0], states=states[0], rows=places, window=window, columns=columns,
-            max_symbols=search.options.max_symbols, blank_penalty=search.options.blank_penalty, batch=batch,
-            waiting=len(waiting), order=upload.put(order), lengths=upload.put(lengths),
-            first_frames=upload.put(preparation.first_frames), starts=upload.put(self._starts),
-            projected=self._projected, best=self._best, specials=self._scratch[0], sums=self._scratch[1],
-            control=self._control, barrier=self._barrier,
-        )  # fmt: skip
         # A token a frame is more than speech has; where it is not enough the host empties the log and goes on.
         frames = int(np.sum(lengths[waiting] - search.frame[waiting], dtype=np.int64))
         self._capacity = min(frames, _MOST_LOGGED) + network.launch.rows
         self._head = _SUMMARY + 3 * batch
         self._results = cupy.empty(self._head + 6 * self._capacity, np.int32)
-        self._results[_SUMMARY : self._head] = cupy.asarray(self._starts.reshape(-1))
         at = address(self._results)
-        fields = {
-            "summary": at, "ends": at + 4 * _SUMMARY, "log": at + 4 * self._head,
-            "logprobs": at + 4 * (self._head + 4 * self._capacity), "capacity": self._capacity,
-        }  # fmt: skip
-        for name, value in fields.items():
-            self._parameters[name] = value
+        self._parameters = filled(
+            GREEDY, net=net[0], states=self._preparation.states[0], rows=places, window=window, columns=columns,
+            max_symbols=search.options.max_symbols, blank_penalty=search.options.blank_penalty, batch=batch,
+            waiting=len(waiting), order=upload.put(order), lengths=upload.put(lengths),
+            first_frames=upload.put(self._preparation.first_frames), starts=upload.put(self._starts),
+            projected=self._preparation.projected, best=best, control=control, barrier=self._barrier,
+            specials=self._scratch[0], sums=self._scratch[1], summary=at, ends=at + 4 * _SUMMARY,
+            log=at + 4 * self._head, logprobs=at + 4 * (self._head + 4 * self._capacity), capacity=self._capacity,
+        )  # fmt: skip
         self._address = upload.put(self._parameters)
         upload.send()
         self._log, self._logprobs = np.empty((4, 0), np.int32), np.empty((2, 0), np.float32)
-        ends = self._starts
+        ends = self._starts.copy()
+        self._preparation.run()
         if len(waiting):
-            preparation.run()
-            ends = self._run(len(waiting))
+            ends[:, waiting] = self._run(len(waiting))[:, waiting]
         search.positions[:2] = ends[:2]
         search.finish(self._log, self._logprobs)
         self._ends = ends[2]
 
     def result(self) -> DeviceState:
         """The states that the rows end in."""
-        index = import_cupy().asarray(self._ends.astype(np.int64))
-        hidden, cell, _, prediction = self._arrays
-        return complete(DeviceState((prediction[index], hidden[:, index], cell[:, index]), (0, 1, 1)))
+        return self._preparation.state(self._ends)
 
     def _run(self, waiting: int) -> np.ndarray:
         """Launch until all is done; where each row ended, int32 [3, B]."""
         logs, logprobs = [self._log], [self._logprobs]
         while True:
             if self._network.launch.persistent:
-                self._barrier.fill(0)
                 self._network.run(FILE, "fused_greedy", self._address, self._shared, cooperative=True)
             else:
                 launches = _rounds(self._network.net.layers)
@@ -123,7 +114,8 @@ class _Run:
                 log, found = np.split(results[self._head :].reshape(6, self._capacity)[:, :logged], [4])
                 logs.append(log)
                 logprobs.append(found.view(np.float32))
-                self._control.view(np.int32)[_CURSOR] = 0
+                self._best.view(np.int32)[self._cursor] = 0
+                self._barrier.fill(0)
             if active == 0 and begun == waiting:
                 self._log, self._logprobs = np.concatenate(logs, axis=1), np.concatenate(logprobs, axis=1)
                 return results[_SUMMARY : self._head].reshape(3, -1)

@@ -117,7 +117,7 @@ class Workspace:
         self._whole = isinstance(transducer, CombinedTransducer)
         index = cupy.asarray(np.ascontiguousarray(places, np.int64))
         self._arenas = []
-        for array, axis in zip(state.arrays, state.axes):
+        for array, axis in zip(state.gathered(), state.axes):
             arena = cupy.zeros(array.shape[:axis] + (slots,) + array.shape[axis + 1 :], array.dtype)
             arena[(slice(None),) * axis + (index,)] = array
             self._arenas.append(arena)
@@ -193,7 +193,7 @@ class Workspace:
 
     def state(self, slots: np.ndarray) -> DeviceState:
         """The states in those slots."""
-        return DeviceState(tuple(self._arenas), self._axes).select(slots)
+        return DeviceState(tuple(self._arenas), self._axes, slots)
 
     def _gather(self, name: str, rows: int, count: int, key: int, copies: list[np.ndarray]) -> None:
         """Copy rows; a table is brought to the device once."""

@@ -158,44 +158,49 @@ class FusedNetworkOnDevice:
         net["resident_bytes"] = self.device.shared_memory - needed
         return net, self.device.shared_memory if self.launch.persistent else needed
 
-    def states(self, slots: int, start: DeviceState, places: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
-        """States for that many slots as the kernels take them, and their arrays: outputs, cells, recurrent products,
-        predictions. Those of ``start`` are at ``places``."""
-        cupy = import_cupy()
-        net = self.net
-        prediction, hidden, cell = start.arrays
-        index = cupy.asarray(places.astype(np.int64))
-        arrays = (
-            cupy.empty((net.layers, slots, net.hidden), np.float32),
-            cupy.empty((net.layers, slots, net.hidden), np.float32),
-            cupy.empty((net.layers, slots, 4 * net.hidden), np.float32),
-            cupy.empty((slots, net.joint), np.float32),
-        )
-        arrays[0][:, index], arrays[1][:, index], arrays[3][index] = hidden, cell, prediction
-        names = ("hidden", "cell", "recurrent", "prediction")
-        return filled(STATES, slots=slots, **dict(zip(names, arrays))), arrays
-
     def prepare(
-        self, upload: Upload, rows: Sequence[DeviceArray], lengths: np.ndarray, states: np.ndarray, places: np.ndarray
+        self,
+        upload: Upload,
+        rows: Sequence[DeviceArray],
+        lengths: np.ndarray,
+        start: DeviceState,
+        slots: int,
+        places: np.ndarray,
     ) -> Preparation:
-        """What stands before a decode: frames to project, and recurrent products of the states at ``places``."""
+        """What stands before a decode: frames to project, and that many states, those of ``start`` at ``places``."""
+        cupy = import_cupy()
         net, shared = self.spread("frames.cu", RESTORATION, THROUGHPUT_COLUMNS)
         encoder_size = int(self.net.struct[0]["encoder"]["inputs"])
         sources, frames = source_table(rows, lengths, encoder_size)
         first_frames = np.cumsum(lengths, dtype=np.int64) - lengths
-        projected = import_cupy().empty((max(frames, 1), self.net.joint), np.float32)
+        projected = cupy.empty((max(frames, 1), self.net.joint), np.float32)
+        layers, hidden = self.net.layers, self.net.hidden
+        arrays = {
+            "prediction": cupy.empty((slots, self.net.joint), np.float32),
+            "hidden": cupy.empty((layers, slots, hidden), np.float32),
+            "cell": cupy.empty((layers, slots, hidden), np.float32),
+            "recurrent": cupy.empty((layers, slots, 4 * hidden), np.float32),
+        }
+        states = filled(STATES, slots=slots, **arrays)
         projection = restoration = 0
         if frames:
             table = upload.put(sources)
             projection = upload.put(
                 filled(PROJECTION, net=net[0], sources=len(sources), frames=frames, list=table, projected=projected)
             )
-        if self.net.layers and len(places):
+        if len(places):
             steps = np.zeros(len(places), STEP)
-            steps["slot"] = places
-            table = upload.put(steps)
-            restoration = upload.put(filled(RESTORATION, net=net[0], states=states[0], steps=table, count=len(steps)))
-        return Preparation(self, projected, first_frames.astype(np.int32), projection, restoration, shared)
+            steps["parent"], steps["slot"] = start.index, places
+            prediction, outputs, cells = start.arrays
+            restoration = upload.put(
+                filled(
+                    RESTORATION, net=net[0], states=states[0], prediction=prediction, hidden=outputs, cell=cells,
+                    steps=upload.put(steps), rows=len(prediction), count=len(steps),
+                )  # fmt: skip
+            )
+        first_frames = first_frames.astype(np.int32)
+        kept = tuple(arrays.values())
+        return Preparation(self, projected, first_frames, states, kept, projection, restoration, shared)
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,11 +213,17 @@ class Preparation:
         float32 [all frames, J] on the device.
     first_frames:
         int32 [B], where each row's frames begin.
+    states:
+        `structs.STATES`.
+    arrays:
+        What it points to: predictions, outputs, cells, recurrent products.
     """
 
     network: FusedNetworkOnDevice
     projected: Any
     first_frames: np.ndarray
+    states: np.ndarray
+    arrays: tuple[Any, ...]
     projection: int
     restoration: int
     shared: int
@@ -222,3 +233,7 @@ class Preparation:
         for name, parameters in (("project_frames", self.projection), ("restore_states", self.restoration)):
             if parameters:
                 self.network.run("frames.cu", name, parameters, self.shared)
+
+    def state(self, slots: np.ndarray) -> DeviceState:
+        """The states in those slots, once the decode is done."""
+        return DeviceState(self.arrays[:3], (0, 1, 1), slots)

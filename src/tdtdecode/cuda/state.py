@@ -12,38 +12,52 @@ from .device import import_cupy
 
 @dataclass(frozen=True, eq=False)
 class DeviceState:
-    """Rows of a predictor's state as arrays on the device, each with its row axis; as `networks.state.ArrayState`."""
+    """Rows of a predictor's state on the device. A value: nothing changes it in place.
+
+    Attributes
+    ----------
+    arrays:
+        What `networks.state.ArrayState` holds, on the device; more rows than these, perhaps.
+    axes:
+        The row axis of each.
+    index:
+        int64 [B] on the host: which rows of the arrays these are. So picking rows costs nothing before they are used.
+    """
 
     arrays: tuple[Any, ...]
     axes: tuple[int, ...]
+    index: np.ndarray
 
     def __len__(self) -> int:
-        return int(self.arrays[0].shape[self.axes[0]])
+        return len(self.index)
 
     def select(self, index: np.ndarray) -> DeviceState:
-        places = import_cupy().asarray(np.ascontiguousarray(index, np.int64))
-        return DeviceState(tuple(array.take(places, axis) for array, axis in zip(self.arrays, self.axes)), self.axes)
+        return DeviceState(self.arrays, self.axes, self.index[index])
 
     def join(self, others: list[DeviceState]) -> DeviceState:
-        columns = zip(*(state.arrays for state in (self, *others)))
+        if not others:
+            return self
+        columns = zip(*(state.gathered() for state in (self, *others)))
         concatenate = import_cupy().concatenate
-        return DeviceState(tuple(concatenate(c, axis) for c, axis in zip(columns, self.axes)), self.axes)
+        rows = sum(map(len, (self, *others)))
+        arrays = tuple(concatenate(column, axis) for column, axis in zip(columns, self.axes))
+        return DeviceState(arrays, self.axes, np.arange(rows))
 
     def like(self, other: Any) -> bool:
         return isinstance(other, DeviceState) and self._form() == other._form()
+
+    def gathered(self) -> tuple[Any, ...]:
+        """The arrays of these rows alone."""
+        places = import_cupy().asarray(np.ascontiguousarray(self.index, np.int64))
+        return tuple(array.take(places, axis) for array, axis in zip(self.arrays, self.axes))
 
     def _form(self) -> list[tuple[np.dtype, tuple[int, ...]]]:
         """Each array's dtype, and its shape without the row axis."""
         return [(a.dtype, a.shape[:axis] + a.shape[axis + 1 :]) for a, axis in zip(self.arrays, self.axes)]
 
 
-def complete(state: DeviceState) -> DeviceState:
-    """The state, once it is computed: it may be gone on from on any stream."""
-    import_cupy().cuda.get_current_stream().synchronize()
-    return state
-
-
 def uploaded(*arrays: np.ndarray, axes: tuple[int, ...]) -> DeviceState:
     """Arrays of a state, brought to the device."""
     asarray = import_cupy().asarray
-    return DeviceState(tuple(asarray(np.ascontiguousarray(array)) for array in arrays), axes)
+    rows = arrays[0].shape[axes[0]]
+    return DeviceState(tuple(asarray(np.ascontiguousarray(array)) for array in arrays), axes, np.arange(rows))

@@ -37,7 +37,13 @@ SOURCE = _struct(
 PROJECTION = _struct(
     ("net", NETWORK), ("sources", INT), ("frames", INT), ("list", POINTER), ("projected", POINTER)
 )
-RESTORATION = _struct(("net", NETWORK), ("states", STATES), ("steps", POINTER), ("count", INT), ("padding", INT))
+RESTORATION = _struct(
+    ("net", NETWORK),
+    ("states", STATES),
+    *((name, POINTER) for name in ("prediction", "hidden", "cell", "steps")),
+    ("rows", INT),
+    ("count", INT),
+)
 GREEDY = _struct(
     ("net", NETWORK),
     ("states", STATES),
