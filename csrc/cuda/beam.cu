@@ -4,6 +4,8 @@
 
 using namespace tdt::cuda;
 
+static_assert(sizeof(BeamSearch) + sizeof(BeamScratch) <= 20 * 1024, "what stepwise.py gives a block");
+
 // A block for each beam. The counts of `requests` are zero before.
 extern "C" __global__ void __launch_bounds__(512, 1) advance_beams(const BeamSearch* search, Requests* requests) {
   Arena arena(shared_memory());

@@ -22,11 +22,27 @@ class Beam {
         entries_(search.entries + static_cast<long long>(utterance) * search.max_entries),
         marks_(search.marks + static_cast<long long>(utterance) * search.max_entries),
         pairs_(search.pairs + static_cast<long long>(utterance) * search.max_entries),
-        asking_(search.asking + static_cast<long long>(utterance) * search.hypotheses) {
+        asking_(search.asking + static_cast<long long>(utterance) * search.hypotheses),
+        beams_(kept_beams()) {
     sync_block();
     count_ = counts_[0];
     buffer_ = counts_[1];
     recorded_ = counts_[2];
+    Arena arena(scratch.room);
+    Hypothesis* beams = arena.take<Hypothesis>(2 * search.hypotheses);
+    Entry* entries = arena.take<Entry>(search.max_entries);
+    Pair* pairs = arena.take<Pair>(search.max_entries);
+    Asking* asking = arena.take<Asking>(search.hypotheses);
+    int* marks = arena.take<int>(search.max_entries);
+    if (arena.used() > BeamScratch::kRoom) return;
+    for (int i = thread_; i < count_; i += threads_)
+      beams[buffer_ * search.hypotheses + i] = beams_[buffer_ * search.hypotheses + i];
+    beams_ = beams;
+    entries_ = entries;
+    pairs_ = pairs;
+    asking_ = asking;
+    marks_ = marks;
+    sync_block();
   }
 
   // Goes as far as the ranked rows allow, then asks for the next ones: the earliest first, `size` at most, which is as
@@ -42,6 +58,9 @@ class Beam {
     }
     if (!full && next_in_time()) request(step_count, steps, wanted_count, wanted);
     sync_block();
+    if (beams_ != kept_beams())
+      for (int i = thread_; i < count_; i += threads_)
+        kept_beams()[buffer_ * search_.hypotheses + i] = hypotheses()[i];
     if (thread_ != 0) return;
     counts_[0] = count_;
     counts_[1] = buffer_;
@@ -50,9 +69,9 @@ class Beam {
   }
 
  private:
-  __device__ Hypothesis* hypotheses() const {
-    return search_.beams + (2ll * utterance_ + buffer_) * search_.hypotheses;
-  }
+  // Where hypotheses lie between two rounds; two buffers.
+  __device__ Hypothesis* kept_beams() const { return search_.beams + 2ll * utterance_ * search_.hypotheses; }
+  __device__ Hypothesis* hypotheses() const { return beams_ + buffer_ * search_.hypotheses; }
   __device__ long long place_of(const Hypothesis& h) const {
     return static_cast<long long>(utterance_) * search_.hypotheses + h.place;
   }
@@ -197,15 +216,17 @@ class Beam {
   // Adds up equal entries at the first of them, in their order; `marks_` tells which these are.
   __device__ void merge(int total) {
     for (int i = thread_; i < total; i += threads_) {
-      const Entry& entry = entries_[i];
+      const Entry entry = entries_[i];
       int first = i;
-      for (int j = 0; j < i && entry.hypothesis >= 0; ++j) {
+      const int end = entry.hypothesis < 0 ? 0 : i;
+#pragma unroll 8
+      for (int j = 0; j < end; ++j) {
+        if (entries_[j].prefix != entry.prefix) continue;  // nearly always
         const Entry& other = entries_[j];
-        if (other.hypothesis < 0 || other.prefix != entry.prefix || other.frame != entry.frame ||
-            other.symbols != entry.symbols || !same_tokens(other, entry))
+        if (j >= first || other.hypothesis < 0 || other.frame != entry.frame || other.symbols != entry.symbols ||
+            !same_tokens(other, entry))
           continue;
         first = j;
-        break;
       }
       marks_[i] = entry.hypothesis < 0 ? -1 : first;
     }
@@ -214,6 +235,7 @@ class Beam {
       if (marks_[i] != i) continue;
       Entry entry = entries_[i];
       bool changed = false;
+#pragma unroll 8
       for (int j = i + 1; j < total; ++j) {
         if (marks_[j] != i) continue;
         const Entry& other = entries_[j];
@@ -240,20 +262,20 @@ class Beam {
       const int i = first + thread_;
       bool keeps = i < total && marks_[i] == i;
       if (keeps) {
-        const Entry& entry = entries_[i];
+        const int own_frame = entries_[i].frame;
+        const double own_score = entries_[i].score;
         int above = 0;
         double best = -1.0 / 0.0;
+#pragma unroll 4
         for (int j = 0; j < total; ++j) {
-          if (j == i || marks_[j] != j) continue;
-          const Entry& other = entries_[j];
-          const bool ahead = other.frame > entry.frame ||
-                             (other.frame == entry.frame &&
-                              (other.score > entry.score || (other.score == entry.score && j < i)));
-          if (!ahead) continue;
-          above += other.score >= entry.score;
-          if (other.score > best) best = other.score;
+          const int frame = entries_[j].frame, mark = marks_[j];
+          const double score = entries_[j].score;
+          const bool better = score > own_score || (score == own_score && j < i);
+          const bool ahead = mark == j && j != i && (frame > own_frame || (frame == own_frame && better));
+          above += ahead && score >= own_score;
+          best = ahead && score > best ? score : best;
         }
-        keeps = above < search_.options.size && !(entry.score < best - search_.options.threshold);
+        keeps = above < search_.options.size && !(own_score < best - search_.options.threshold);
       }
       const Rank rank = tdt::cuda::ranked(keeps, scratch_.integers);
       if (keeps) pairs_[kept_count + rank.before].rank = i;
@@ -393,7 +415,7 @@ class Beam {
   // Makes hypotheses of the entries, listed in `pairs_` (greedy: the one), and records of the tokens they emit.
   __device__ void commit(int count) {
     const bool listed = search_.options.strategy != static_cast<int>(Strategy::greedy);
-    Hypothesis* next = search_.beams + (2ll * utterance_ + 1 - buffer_) * search_.hypotheses;
+    Hypothesis* next = beams_ + (1 - buffer_) * search_.hypotheses;
     for (int first = 0; first < count; first += threads_) {
       const int i = first + thread_;
       Entry entry = none();
@@ -547,6 +569,7 @@ class Beam {
   int* marks_;
   Pair* pairs_;
   Asking* asking_;
+  Hypothesis* beams_;
   int count_, buffer_, recorded_;
   unsigned long long earliest_ = 0;
 };

@@ -61,8 +61,10 @@ struct Asking {
   int asks, row, step, same, slot;
 };
 
-// What a beam has for itself in shared memory.
-struct BeamScratch {
+// What a beam has for itself in shared memory; where it fits, its hypotheses and what a step makes of them too.
+struct alignas(16) BeamScratch {
+  static constexpr int kRoom = 16 * 1024;
+  unsigned char room[kRoom];
   unsigned long long words[kWarp];
   int integers[kWarp];
   int first, counted;

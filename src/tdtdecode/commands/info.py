@@ -10,7 +10,9 @@ import numpy as np
 
 from ..bundle import Bundle, CombinedTransducer, Graph, read_bundle
 from ..bundle.lifting import CannotLift
+from ..cuda.device import current_device
 from ..decoder import Decoder
+from ..errors import TdtDecodeError
 from ..evaluation import edit_distance
 from ..hub import find_model
 from ..networks.choice import fused_network
@@ -20,6 +22,7 @@ HELP = "Show versions, kernel sets with their instruction sets, execution provid
 
 _PACKAGES = (
     "tdtdecode", "numpy", "onnxruntime", "onnxruntime-gpu", "onnx", "soundfile", "soxr", "huggingface_hub", "numba",
+    "cupy-cuda13x",
 )
 
 
@@ -47,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     for isa, supported in instruction_sets():
         if not supported:
             print(f"  cpu-{isa} (not on this machine)")
+    print(f"GPU: {_card()}")
     print(f"execution providers: {', '.join(_providers()) or 'none'}")
     if versions["onnxruntime"] and versions["onnxruntime-gpu"]:
         print("warning: onnxruntime and onnxruntime-gpu overwrite each other's files: uninstall both, then install one")
@@ -89,6 +93,16 @@ def _difference(bundle: Bundle, encoder_size: int) -> tuple[int, int]:
     noise = np.random.default_rng(0).standard_normal((1, encoder_size, _TRIAL_FRAMES)).astype(np.float32)
     graph, fused = (decoder.decode(noise)[0].tokens for decoder in decoders)
     return edit_distance(graph.tolist(), fused.tolist()), len(graph)
+
+
+def _card() -> str:
+    """The card that device 'cuda' would use, or why there is none."""
+    try:
+        card = current_device()
+    except TdtDecodeError as error:
+        return f"none ({error})"
+    capability = f"{card.capability // 10}.{card.capability % 10}"
+    return f"{card.name}, compute capability {capability}, {card.multiprocessors} multiprocessors"
 
 
 def _version(package: str) -> str | None:

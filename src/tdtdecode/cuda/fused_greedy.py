@@ -100,7 +100,7 @@ class _Run:
         return self._preparation.state(self._ends)
 
     def _run(self, waiting: int) -> np.ndarray:
-        """Launch until all is done; where each row ended, int32 [3, B]."""
+        """Launch until all is done; where each row ended, int32 [3, B]. Where the log is full it is emptied."""
         logs, logprobs = [self._log], [self._logprobs]
         while True:
             if self._network.launch.persistent:
@@ -108,17 +108,19 @@ class _Run:
             else:
                 launches = _rounds(self._network.net.layers)
                 self._network.replay(FILE, launches, self._parameters, self._shared)
+                logged, active, begun = import_cupy().asnumpy(self._results[:_SUMMARY])[:-1].tolist()
+                if active and logged + active <= self._capacity:
+                    continue
             results = import_cupy().asnumpy(self._results)
             logged, active, begun = results[: _SUMMARY - 1].tolist()
-            if logged + self._network.launch.rows > self._capacity or (active == 0 and begun == waiting):
-                log, found = np.split(results[self._head :].reshape(6, self._capacity)[:, :logged], [4])
-                logs.append(log)
-                logprobs.append(found.view(np.float32))
-                self._best.view(np.int32)[self._cursor] = 0
-                self._barrier.fill(0)
+            log, found = np.split(results[self._head :].reshape(6, self._capacity)[:, :logged], [4])
+            logs.append(log)
+            logprobs.append(found.view(np.float32))
             if active == 0 and begun == waiting:
                 self._log, self._logprobs = np.concatenate(logs, axis=1), np.concatenate(logprobs, axis=1)
                 return results[_SUMMARY : self._head].reshape(3, -1)
+            self._best.view(np.int32)[self._cursor] = 0
+            self._barrier.fill(0)
 
 
 def _rounds(layers: int) -> list[tuple[str, tuple[int, ...]]]:

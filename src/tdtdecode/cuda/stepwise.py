@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from .arrays import DeviceArray
 
 
+_REDUCE_SHARED = 8 * 32
+_BEAM_SHARED = 20 * 1024
+"""Bytes of shared memory of a block that reduces rows, and of one that looks after a beam."""
+
+
 class DeviceWorkspace(Protocol):
     """One decode's predictor states by slot, and what computes rows from them; for lists that lie on the device."""
 
@@ -108,7 +113,7 @@ def _greedy_part(
         np.int32(count), np.uint64(requests.wanted_count), np.uint64(layout_at),
         np.float32(search.options.blank_penalty), decisions, logprobs,
     )  # fmt: skip
-    shared = 8 * 32
+    shared = _REDUCE_SHARED
     found, values = [np.empty((4, 0), np.int32)], [np.empty((2, 0), np.float32)]
     pending = len(waiting)
     while pending:
@@ -176,7 +181,6 @@ def _beam_part(
         start, beams.start_slots, len(some) * beams.slots, network.frames(rows, lengths), launched
     )
     scratch = cupy.empty((card.multiprocessors if search.fusions else 0, spec.vocab_size + 1), np.float32)
-    shared = 8 * 1024
     module = kernels("beam.cu")
     while True:
         upload = Upload(16 * 1024 + 64 * len(some) + 8 * len(beams.start_slots))
@@ -193,12 +197,12 @@ def _beam_part(
         while pending:
             for _ in range(network.rounds):
                 requests.clear()
-                module.launch("advance_beams", len(some), card.threads, (search_at, asked), shared)
+                module.launch("advance_beams", len(some), card.threads, (search_at, asked), _BEAM_SHARED)
                 workspace.predict(requests, launched)
                 if search.fusions:
                     module.launch("score_steps", card.multiprocessors, card.threads, (search_at, asked, scratch))
                 logits = workspace.joint(requests, launched)
-                module.launch("rank_rows", launched, card.threads, (search_at, asked, logits), shared)
+                module.launch("rank_rows", launched, card.threads, (search_at, asked, logits), _BEAM_SHARED)
             pending = int(requests.fetch()[1])
         if not beams.make_room():
             del kept
