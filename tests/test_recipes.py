@@ -7,13 +7,29 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import pytest
 
 import tdtdecode as tdt
 from tdtdecode.audio import FeatureExtractor
 from tests import demo
+from tests.cuda_helpers import CARDS, on
 from tests.test_fusion_ngram import random_arpa, write_arpa
 
 RECIPES = Path(__file__).parent.parent / "docs" / "recipes.md"
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_recipes_for_a_gpu(card):
+    blocks = re.findall(r"```python gpu\n(.*?)```", RECIPES.read_text(encoding="utf-8"), re.DOTALL)
+    waveforms = [samples for samples, _ in list(demo.recordings().values())[:2]]
+    model = tdt.load_model("demo")
+    said = [transcript.text for transcript in model.recognize([(w, 16000) for w in waveforms])]
+    encoder_out, lengths = model.encoder(*FeatureExtractor(80)(waveforms))
+    names = {"tdt": tdt, "directory": demo.DIRECTORY, "encoder_out": encoder_out.numpy(), "lengths": lengths}
+    with on(card):
+        for block in blocks:
+            exec(block, names)
+    assert len(blocks) == 1 and names["texts"] == said
 
 
 def test_recipes(tmp_path, capsys):
