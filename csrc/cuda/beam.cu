@@ -15,28 +15,17 @@ extern "C" __global__ void __launch_bounds__(512, 1) advance_beams(const BeamSea
     Beam(own, i, scratch).advance(&requests->step_count, requests->steps, &requests->wanted_count, requests->wanted);
 }
 
-// A block for each predictor step: the fusions' scores after it. `scratch` [blocks, V + 1].
-extern "C" __global__ void __launch_bounds__(512, 1) score_steps(const BeamSearch* search, const Requests* requests,
-                                                                 float* scratch) {
-  const int entries = search->layout.token_entries();
-  for (int i = static_cast<int>(blockIdx.x); i < requests->step_count; i += static_cast<int>(gridDim.x)) {
-    const long long slot = requests->steps[i].slot;
-    score_fusions(search->automata, search->fusions, search->fusion_states + slot * search->fusions, entries,
-                  search->layout.blank, scratch + static_cast<long long>(blockIdx.x) * entries,
-                  search->bonus + slot * entries);
-  }
+// A block for each predictor step.
+extern "C" __global__ void __launch_bounds__(512, 1) score_requests(const BeamSearch* search, const Requests* requests,
+                                                                    float* scratch) {
+  score_steps(*search, *requests, scratch);
 }
 
-// The same for the slots that a chunk begins with.
+// A block for each of the slots that a chunk begins with.
 extern "C" __global__ void __launch_bounds__(512, 1) score_slots(const BeamSearch* search, const int* slots, int count,
                                                                  float* scratch) {
-  const int entries = search->layout.token_entries();
-  for (int i = static_cast<int>(blockIdx.x); i < count; i += static_cast<int>(gridDim.x)) {
-    const long long slot = slots[i];
-    score_fusions(search->automata, search->fusions, search->fusion_states + slot * search->fusions, entries,
-                  search->layout.blank, scratch + static_cast<long long>(blockIdx.x) * entries,
-                  search->bonus + slot * entries);
-  }
+  for (int i = static_cast<int>(blockIdx.x); i < count; i += static_cast<int>(gridDim.x))
+    score_slot(*search, slots[i], scratch);
 }
 
 // A block for each row that was asked for, in the order of the requests.

@@ -96,6 +96,20 @@ struct BeamSearch {
   float* bonus;               // [B, slots, V + 1]
 };
 
+// The fusions' scores after the prefix in a slot, counted through the batch; by one block, with `scratch` [blocks, V + 1].
+__device__ inline void score_slot(const BeamSearch& search, long long slot, float* scratch) {
+  const int entries = search.layout.token_entries();
+  score_fusions(search.automata, search.fusions, search.fusion_states + slot * search.fusions, entries,
+                search.layout.blank, scratch + static_cast<long long>(blockIdx.x) * entries,
+                search.bonus + slot * entries);
+}
+
+// The same for every predictor step that is asked for.
+__device__ inline void score_steps(const BeamSearch& search, const Requests& requests, float* scratch) {
+  for (int i = static_cast<int>(blockIdx.x); i < requests.step_count; i += static_cast<int>(gridDim.x))
+    score_slot(search, requests.steps[i].slot, scratch);
+}
+
 // Ranks the row of a request, by one block.
 __device__ inline void rank_wanted(const BeamSearch& search, const Wanted& wanted, const float* row, void* scratch) {
   const long long place = static_cast<long long>(wanted.utterance) * search.hypotheses + wanted.place;

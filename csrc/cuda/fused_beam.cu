@@ -45,14 +45,7 @@ class Round {
   // The fusions' scores after the steps, while the predictor takes them; and the next round's counts are cleared.
   __device__ void prepare(const Requests* requests, Requests* next) {
     if (blockIdx.x == 0 && threadIdx.x == 0) next->step_count = next->wanted_count = 0;
-    if (!own_.search.fusions) return;
-    const int entries = own_.net.layout.token_entries();
-    for (int i = static_cast<int>(blockIdx.x); i < requests->step_count; i += static_cast<int>(gridDim.x)) {
-      const long long slot = requests->steps[i].slot;
-      score_fusions(own_.search.automata, own_.search.fusions,
-                    own_.search.fusion_states + slot * own_.search.fusions, entries, own_.net.layout.blank,
-                    own_.scratch + static_cast<long long>(blockIdx.x) * entries, own_.search.bonus + slot * entries);
-    }
+    if (own_.search.fusions) score_steps(own_.search, *requests, own_.scratch);
   }
 
   __device__ void joint(const Requests* requests) {

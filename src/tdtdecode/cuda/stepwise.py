@@ -200,7 +200,7 @@ def _beam_part(
                 module.launch("advance_beams", len(some), card.threads, (search_at, asked), _BEAM_SHARED)
                 workspace.predict(requests, launched)
                 if search.fusions:
-                    module.launch("score_steps", card.multiprocessors, card.threads, (search_at, asked, scratch))
+                    module.launch("score_requests", card.multiprocessors, card.threads, (search_at, asked, scratch))
                 logits = workspace.joint(requests, launched)
                 module.launch("rank_rows", launched, card.threads, (search_at, asked, logits), _BEAM_SHARED)
             pending = int(requests.fetch()[1])
