@@ -69,7 +69,6 @@ __device__ __forceinline__ int atomic_add(int* word, int value) { return atomicA
 
 __device__ __forceinline__ unsigned bits_of(float x) { return __float_as_uint(x); }
 __device__ __forceinline__ float float_of(unsigned bits) { return __uint_as_float(bits); }
-__device__ __forceinline__ long long clock_cycles() { return clock64(); }
 
 __device__ __forceinline__ unsigned short half_bits(float x) {
   unsigned short bits;

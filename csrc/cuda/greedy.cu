@@ -7,7 +7,7 @@
 namespace tdt::cuda {
 
 struct GreedySteps {
-  int batch, blank, max_symbols;
+  int blank, max_symbols;
   int rows;                // of `decisions` and `logprobs`
   const int* decisions;    // [2, rows] by place among the wanted rows
   const float* logprobs;   // [2, rows]

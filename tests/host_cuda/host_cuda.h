@@ -392,7 +392,6 @@ inline float float_of(unsigned bits) {
   std::memcpy(&x, &bits, sizeof x);
   return x;
 }
-inline long long clock_cycles() { return 0; }
 
 inline float half_value(unsigned short bits) {
   const int exponent = bits >> 10 & 31, fraction = bits & 1023;

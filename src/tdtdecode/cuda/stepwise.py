@@ -101,7 +101,7 @@ def _greedy_part(
     upload = Upload(4096 + 16 * count)
     search_at = upload.put(
         filled(
-            GREEDY_STEPS, batch=count, blank=spec.blank, max_symbols=search.options.max_symbols, rows=count,
+            GREEDY_STEPS, blank=spec.blank, max_symbols=search.options.max_symbols, rows=count,
             decisions=decisions, logprobs=logprobs, lengths=upload.put(lengths.astype(np.int32)),
             first_frames=upload.put(first), frames=places[0], symbols=places[1], capacity=capacity, log=log,
             log_logprobs=log_logprobs, logged=requests.flags,
@@ -113,16 +113,15 @@ def _greedy_part(
         np.int32(count), np.uint64(requests.wanted_count), np.uint64(layout_at),
         np.float32(search.options.blank_penalty), decisions, logprobs,
     )  # fmt: skip
-    shared = _REDUCE_SHARED
     found, values = [np.empty((4, 0), np.int32)], [np.empty((2, 0), np.float32)]
     pending = len(waiting)
     while pending:
         launched = min(count, 1 << (pending - 1).bit_length())  # few different numbers of rows, so few bindings
         for _ in range(network.rounds):
             logits = workspace.joint(requests, launched)
-            kernels("rows.cu").launch("decide_rows", launched, card.threads, (logits, *decide), shared)
+            kernels("rows.cu").launch("decide_rows", launched, card.threads, (logits, *decide), _REDUCE_SHARED)
             arguments = (np.uint64(search_at), np.uint64(requests.address))
-            kernels("greedy.cu").launch("advance_greedy", 1, card.threads, arguments, shared)
+            kernels("greedy.cu").launch("advance_greedy", 1, card.threads, arguments, _REDUCE_SHARED)
             workspace.predict(requests, launched)
         words = requests.fetch()
         pending, (logged, full) = int(words[1]), words[-2:]

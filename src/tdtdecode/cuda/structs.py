@@ -99,7 +99,7 @@ FUSED_BEAM = _struct(
 )
 
 GREEDY_STEPS = _struct(
-    *((name, INT) for name in ("batch", "blank", "max_symbols", "rows")),
+    *((name, INT) for name in ("blank", "max_symbols", "rows")),
     *((n, POINTER) for n in ("decisions", "logprobs", "lengths", "first_frames", "frames", "symbols")),
     ("capacity", INT),
     *((name, POINTER) for name in ("log", "log_logprobs", "logged")),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..cuda.device import Device, current_device
+from ..cuda.device import current_device
 from ..cuda.fused_beam import run_beam
 from ..cuda.fused_greedy import run_greedy
 from ..cuda.packing import WEIGHT_TYPES, pack_network
@@ -48,8 +48,6 @@ class FusedCudaNetwork:
 
     name = "fused"
     device = "cuda"
-    lockstep = True
-    frame_dtype = np.dtype(np.float32)
 
     def __init__(
         self, weights: TransducerWeights, spec: TransducerSpec, precision: str = "float32", launch: Launch | None = None
@@ -91,10 +89,6 @@ class FusedCudaProgram:
 
     def __init__(self, on_device: FusedNetworkOnDevice):
         self._on_device = on_device
-
-    @property
-    def device(self) -> Device:
-        return self._on_device.device
 
     def greedy(
         self, search: GreedySearch, rows: Sequence[DeviceArray], state: DeviceState, final: bool

@@ -46,7 +46,6 @@ class OrtCudaNetwork:
 
     name = "ort"
     device = "cuda"
-    lockstep = True
     rows = 256
     rounds = 8
 
@@ -65,7 +64,7 @@ class OrtCudaNetwork:
         else:
             graphs = [transducer.graph]
             encoder, shape = transducer.encoder, transducer.encoder_shape
-        self.frame_dtype = encoder.dtype
+        self._frame_dtype = encoder.dtype
         self._encoder_size = width(shape)
         for graph in graphs:
             if graph.quantized:
@@ -113,7 +112,7 @@ class OrtCudaNetwork:
 
     def frames(self, rows: Sequence[DeviceArray], lengths: np.ndarray) -> Any:
         """Rows [E, T] as the graphs take their frames, [all frames, E] on the device."""
-        return laid_out(rows, lengths, self._encoder_size, self.frame_dtype, self.card)
+        return laid_out(rows, lengths, self._encoder_size, self._frame_dtype, self.card)
 
     def workspace(self, state: DeviceState, places: np.ndarray, slots: int, frames: Any, rows: int) -> Workspace:
         """A workspace of that many slots, the states at ``places`` of them, for lists of at most ``rows``."""
