@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .audio.features import HOP, SAMPLE_RATE
-from .bundle import Bundle, Port, load_graph
+from .bundle import Bundle, load_graph
+from .bundle.encoder import encoder_ports
 from .bundle.graph import import_onnxruntime
 from .errors import BundleError, DeviceError, InputError
 from .sessions import CPU_PROVIDERS, CUDA, ForkSafeSession, cuda_session, default_options, quantized_refusal
@@ -60,8 +61,7 @@ class Encoder:
             raise BundleError("has no encoder, which recognising audio needs", file=bundle.directory)
         graph = load_graph(file, bundle.directory)
         self.rows_independent = not graph.quantized
-        self._audio, self._length = _pair(graph.inputs, "inputs", file)
-        self._frames, self._counts = _pair(graph.outputs, "outputs", file)
+        self._audio, self._length, self._frames, self._counts = encoder_ports(graph)
         self._file = file
         # Where the weights lie in the file itself, it is opened again instead: the graph is a second copy of them all.
         self._graph = graph if graph.weights_folder is not None else None
@@ -125,13 +125,3 @@ class Encoder:
         if self._graph is not None:
             return self._graph.session(self._options, providers)
         return import_onnxruntime().InferenceSession(os.fspath(self._file), self._options, providers=providers)
-
-
-def _pair(ports: Sequence[Port], kind: str, file: os.PathLike[str]) -> tuple[Port, Port]:
-    """The data [B, width, time] and the lengths [B] among a graph's inputs or outputs, whatever their names are."""
-    data = [port for port in ports if port.is_float and port.rank == 3]
-    lengths = [port for port in ports if port.dtype.kind == "i" and port.rank == 1]
-    if len(data) != 1 or len(lengths) != 1 or (kind == "inputs" and len(ports) != 2):
-        listed = "; ".join(map(str, ports))
-        raise BundleError(f"expected {kind} of data [batch, width, time] and lengths [batch], got {listed}", file=file)
-    return data[0], lengths[0]

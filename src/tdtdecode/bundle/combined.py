@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .description import Found
+from .description import Found, Stated
 from .files import find_file, read_json
-from .layouts import find_token_file, require, stated_count, variants_of
+from .layouts import find_token_file, require, stated_count, stated_durations, variants_of
 from .tokens import read_symbol_table
 
 GRAPH = "decoder_joint-model.onnx"
@@ -14,13 +14,14 @@ CONFIGURATION = "config.json"
 
 
 def read(directory: Path, variant: str | None) -> Found:
-    """Find the files of a combined bundle, and the feature sizes in its config.json where there is one."""
+    """Find the files of a combined bundle, and what its config.json states where there is one."""
     graphs = require(directory, "combined", (GRAPH,), variant)
     token_file = find_token_file(directory, ("vocab.txt", "tokens.txt"))
     file = find_file(directory, CONFIGURATION)
     data = {} if file is None else read_json(file)
     source = file or directory / CONFIGURATION
     mel_bins = stated_count(data, source, "features_size")
+    durations = data.get("tdt_durations")
     return Found(
         layout="combined",
         graphs=graphs,
@@ -29,4 +30,6 @@ def read(directory: Path, variant: str | None) -> Found:
         token_file=token_file,
         mel_bins=() if mel_bins is None else (mel_bins,),
         subsampling_factor=stated_count(data, source, "subsampling_factor"),
+        durations=None if durations is None else stated_durations(durations, source, "tdt_durations"),
+        normalize=Stated(data["normalize_type"], source, "normalize_type") if "normalize_type" in data else None,
     )

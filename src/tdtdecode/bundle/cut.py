@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from functools import cached_property
-from typing import TYPE_CHECKING
-
 from ..errors import BundleError, TdtDecodeError
+from .flow import Flow, part
 from .graph import Graph, Port, import_onnx
 from .ports import token_inputs
+from .probe import filled, free_batch_axes, probe_batch
 from .transducers import PredictorGraph
-
-if TYPE_CHECKING:
-    import onnx
 
 
 class CannotSplit(TdtDecodeError):
@@ -28,7 +23,7 @@ def encoder_input(graph: Graph) -> Port:
     floats = token_inputs(graph).floats
     if not floats:
         raise BundleError("no float input takes encoder frames", file=graph.file)
-    flow = _Flow(graph)
+    flow = Flow(graph)
     outputs = {port.name for port in graph.outputs if port.is_float}
     reached = {port: len(flow.reached([port.name]) & outputs) for port in floats}
     fewest = min((count for count in reached.values() if count), default=0)
@@ -37,9 +32,8 @@ def encoder_input(graph: Graph) -> Port:
 
 
 class Cut:
-    """Where a combined graph comes apart: at one tensor, taken as late as possible.
+    """Where a combined graph comes apart: at one tensor, through which everything passes.
 
-    All that does not depend on the encoder frames is then computed by the predictor, once per emitted token.
     Constants used by both sides are in both; weights stay as they are.
 
     Parameters
@@ -48,6 +42,12 @@ class Cut:
         The combined graph.
     encoder:
         Its input of encoder frames.
+
+    Attributes
+    ----------
+    tensors:
+        All such tensors, the latest first. Cut there, all that does not depend on the encoder frames is computed by
+        the predictor, once per emitted token.
 
     Raises
     ------
@@ -58,31 +58,71 @@ class Cut:
     def __init__(self, graph: Graph, encoder: Port):
         self._graph = graph
         self._encoder = encoder
-        self._flow = _Flow(graph)
+        self._flow = Flow(graph)
         with_encoder = self._flow.reached([encoder.name])
         rows = [port.name for port in graph.outputs if port.is_float and port.name in with_encoder]
         if len(rows) != 1:
             raise CannotSplit(f"the outputs {', '.join(rows) or 'none'} depend on the encoder; expected just the row")
         self._row = rows[0]
-        self._tensor = self._separator(with_encoder)
+        self.tensors = self._separators(with_encoder)
 
-    def predictor(self) -> Graph:
-        """The predictor's part; its outputs are the cut tensor and the states."""
+    def module_boundary(self, blank: int) -> str:
+        """The tensor where NeMo's modules meet: the predictor's outputs, past all that only turns their axes.
+
+        Raises
+        ------
+        CannotSplit
+            If there is no such tensor.
+        """
         onnx = import_onnx()
+        tokens = token_inputs(self._graph)
+        states = [port for port in tokens.floats if port.name != self._encoder.name]
+        free_batch_axes(self._graph, {**tokens.batch_axes, **{state.name: 1 for state in states}})
+        width = states[-1].shape[2] if states else None
+        batch = probe_batch(self._graph)
+        feeds = tokens.feeds(batch, blank)
+        for state in states:
+            layers, _, size = state.shape
+            assert isinstance(layers, int) and isinstance(size, int)  # as they were when the graph was bound
+            feeds[state.name] = filled((layers, None, size), batch, state.dtype, 0)
+        inputs = [value for value in self._graph.model.graph.input if value.name in feeds]
+        outputs = [onnx.ValueInfoProto(name=name) for name in self.tensors]
+        try:
+            values = part(self._graph, inputs, outputs).plain_session().run(list(self.tensors), feeds)
+        except Exception as error:  # ONNX Runtime's exceptions share no other base
+            raise CannotSplit(f"ONNX Runtime refuses the predictor's part: {error}") from None
+        found = None
+        for tensor, value in zip(reversed(self.tensors), reversed(values)):
+            of_tokens = width is not None and sorted(value.shape) == sorted([batch, 1, width])
+            if of_tokens and (found is None or self._turns(tensor)):
+                found = tensor
+            elif found is not None:
+                break
+        if found is None:
+            raise CannotSplit(f"no tensor of {width} numbers for each token lies before the joint")
+        return found
+
+    def _turns(self, tensor: str) -> bool:
+        return self._graph.model.graph.node[self._flow.producer[tensor]].op_type == "Transpose"
+
+    def predictor(self, tensor: str | None = None) -> Graph:
+        """The predictor's part; its outputs are the tensor cut at (default: the latest) and the states."""
+        onnx = import_onnx()
+        tensor = self.tensors[0] if tensor is None else tensor
         floats = {port.name for port in self._graph.outputs if port.is_float} - {self._row}
-        if self._tensor in floats:
-            raise CannotSplit(f"the joint takes the output {self._tensor}")
+        if tensor in floats:
+            raise CannotSplit(f"the joint takes the output {tensor}")
         states = [value for value in self._graph.model.graph.output if value.name in floats]
-        boundary = onnx.ValueInfoProto(name=self._tensor)
+        boundary = onnx.ValueInfoProto(name=tensor)
         inputs = [value for value in self._graph.model.graph.input if value.name != self._encoder.name]
-        part = self._part(inputs, [boundary, *states], stop=())
+        predictor = part(self._graph, inputs, [boundary, *states])
         # Operators outside the standard have types that only ONNX Runtime knows.
-        kind = _output_types(part)[self._tensor]
+        kind = _output_types(predictor)[tensor]
         if kind not in _FLOATS:
-            raise CannotSplit(f"the joint takes {self._tensor} of type {kind}; expected floats")
-        boundary = part.model.graph.output[0]
+            raise CannotSplit(f"the joint takes {tensor} of type {kind}; expected floats")
+        boundary = predictor.model.graph.output[0]
         boundary.type.tensor_type.elem_type = getattr(onnx.TensorProto, _FLOATS[kind])
-        return part
+        return predictor
 
     def joint(self, predictor: PredictorGraph) -> Graph:
         """The joint's part; its inputs are the encoder frames and the predictor's output."""
@@ -93,51 +133,27 @@ class Cut:
         )
         encoder = [value for value in self._graph.model.graph.input if value.name == self._encoder.name]
         rows = [value for value in self._graph.model.graph.output if value.name == self._row]
-        return self._part([*encoder, taken], rows, stop={self._tensor})
+        return part(self._graph, [*encoder, taken], rows, stop={port.name})
 
-    def _separator(self, with_encoder: set[str]) -> str:
+    def _separators(self, with_encoder: set[str]) -> tuple[str, ...]:
         flow = self._flow
         sources = [port.name for port in self._graph.inputs if port.name != self._encoder.name]
         with_tokens = flow.reached(sources) - with_encoder
         joint = [i for i in flow.needed([self._row]) if flow.outputs(i) & with_encoder]
         # What the joint takes from the predictor is a frontier. The node computed last before it moves to the
-        # joint's side, until one tensor is left through which everything passes.
+        # joint's side, until one tensor is left through which everything passes; and on, to the ones before it.
         frontier = {name for i in joint for name in flow.inputs(i)} & with_tokens
         taken = ", ".join(sorted(frontier))
-        while len(frontier) > 1:
-            if not frontier <= flow.producer.keys():
-                break
+        found: list[str] = []
+        while frontier and frontier <= flow.producer.keys():
+            if len(frontier) == 1:
+                found += frontier
             last = max(flow.producer[name] for name in frontier)
             frontier -= flow.outputs(last)
             frontier |= flow.inputs(last) & with_tokens
-        if len(frontier) != 1 or not frontier <= flow.producer.keys():
+        if not found:
             raise CannotSplit(f"the joint takes {taken or 'nothing'} from the predictor; expected one tensor")
-        return frontier.pop()
-
-    def _part(
-        self,
-        inputs: Iterable[onnx.ValueInfoProto],
-        outputs: Iterable[onnx.ValueInfoProto],
-        stop: Collection[str],
-    ) -> Graph:
-        onnx = import_onnx()
-        outputs = list(outputs)
-        whole = self._graph.model
-        indices = self._flow.needed([value.name for value in outputs], stop)
-        used = {name for i in indices for name in self._flow.inputs(i)}
-        graph = onnx.helper.make_graph(
-            [whole.graph.node[i] for i in sorted(indices)],
-            whole.graph.name or "part",
-            list(inputs),
-            outputs,
-            [tensor for tensor in whole.graph.initializer if tensor.name in used],
-            sparse_initializer=[t for t in whole.graph.sparse_initializer if t.values.name in used],
-        )
-        graph.quantization_annotation.extend(whole.graph.quantization_annotation)
-        part = onnx.helper.make_model(
-            graph, opset_imports=whole.opset_import, functions=whole.functions, ir_version=whole.ir_version
-        )
-        return Graph(part, self._graph.file, self._graph.weights_folder)
+        return tuple(found)
 
 
 _FLOATS = {"tensor(float)": "FLOAT", "tensor(float16)": "FLOAT16", "tensor(bfloat16)": "BFLOAT16"}
@@ -149,56 +165,3 @@ def _output_types(graph: Graph) -> dict[str, str]:
     except Exception as error:  # ONNX Runtime's exceptions share no other base
         raise CannotSplit(f"ONNX Runtime refuses the predictor's part: {error}") from None
     return {output.name: output.type for output in session.get_outputs()}
-
-
-class _Flow:
-    """Which tensors depend on which, through nodes in topological order."""
-
-    def __init__(self, graph: Graph):
-        self._nodes = graph.model.graph.node
-        self.producer = {name: i for i, node in enumerate(self._nodes) for name in node.output if name}
-        for i in range(len(self._nodes)):
-            if any(self.producer.get(name, -1) >= i for name in self.inputs(i)):
-                raise BundleError("its nodes are not in topological order", file=graph.file)
-
-    @cached_property
-    def _inputs(self) -> list[set[str]]:
-        return [set(_names_read(node)) for node in self._nodes]
-
-    def inputs(self, i: int) -> set[str]:
-        """Tensors that node i reads, also from inside its subgraphs."""
-        return self._inputs[i]
-
-    def outputs(self, i: int) -> set[str]:
-        return {name for name in self._nodes[i].output if name}
-
-    def reached(self, names: Iterable[str]) -> set[str]:
-        """The given tensors and all that depend on them."""
-        reached = set(names)
-        for i in range(len(self._nodes)):
-            if self.inputs(i) & reached:
-                reached |= self.outputs(i)
-        return reached
-
-    def needed(self, names: Iterable[str], stop: Collection[str] = ()) -> set[int]:
-        """The nodes that compute the given tensors, when those in `stop` are already there."""
-        needed: set[int] = set()
-        pending = [name for name in names if name not in stop]
-        while pending:
-            i = self.producer.get(pending.pop())
-            if i is not None and i not in needed:
-                needed.add(i)
-                pending.extend(name for name in self.inputs(i) if name not in stop)
-        return needed
-
-
-def _names_read(node: onnx.NodeProto) -> Iterator[str]:
-    yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-            inner = {name for inner_node in graph.node for name in inner_node.output}
-            inner.update(value.name for value in graph.input)
-            inner.update(tensor.name for tensor in graph.initializer)
-            for inner_node in graph.node:
-                yield from (name for name in _names_read(inner_node) if name not in inner)
-            yield from (value.name for value in graph.output if value.name not in inner)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleError
 from .description import FeatureSettings, Found, Stated
-from .graph import Graph, import_onnx, load_graph
-from .layouts import stated_count
+from .graph import Graph, Port, import_onnx, load_graph
+from .layouts import stated_count, stated_durations
 
 if TYPE_CHECKING:
     import onnx
@@ -23,11 +23,12 @@ _NO_NORMALIZATION = {"", "na", "none"}
 
 @dataclass(frozen=True)
 class EncoderFacts:
-    """Facts read from an encoder: its settings, its width, and the vocabulary size in its metadata."""
+    """Facts read from an encoder: its settings, its width, and the vocabulary size and durations in its metadata."""
 
     features: FeatureSettings
     size: int | None = None
     vocab_size: Stated[int] | None = None
+    durations: Stated[tuple[int, ...]] | None = None
 
 
 def read_encoder(file: Path | None, directory: Path, found: Found) -> EncoderFacts:
@@ -67,7 +68,30 @@ def read_encoder(file: Path | None, directory: Path, found: Found) -> EncoderFac
         _settings(_positions(graph), fixed_time, normalize, stated_mel, subsampling, found),
         size if isinstance(size, int) else None,
         stated_count(metadata, file, "vocab_size"),
+        stated_durations(metadata["tdt_durations"], file, "tdt_durations") if "tdt_durations" in metadata else None,
     )
+
+
+def encoder_ports(graph: Graph) -> tuple[Port, Port, Port, Port]:
+    """An encoder's features [B, mel, T], their lengths [B], its frames [B, width, T'] and theirs.
+
+    Raises
+    ------
+    BundleError
+        If it has other inputs than these, or not one each of these outputs.
+    """
+    found = []
+    for kind, ports in (("inputs", graph.inputs), ("outputs", graph.outputs)):
+        data = [port for port in ports if port.is_float and port.rank == 3]
+        lengths = [port for port in ports if port.dtype.kind == "i" and port.rank == 1]
+        if len(data) != 1 or len(lengths) != 1 or (kind == "inputs" and len(ports) != 2):
+            listed = "; ".join(map(str, ports))
+            raise BundleError(
+                f"expected {kind} of data [batch, width, time] and lengths [batch], got {listed}", file=graph.file
+            )
+        found += [data[0], lengths[0]]
+    audio, length, frames, counts = found
+    return audio, length, frames, counts
 
 
 def _settings(

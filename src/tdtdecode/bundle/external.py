@@ -30,7 +30,7 @@ def anchor_weights(model: onnx.ModelProto, file: Path, directory: Path) -> Path 
     BundleError
         If a location leaves the directory, or its file is missing or too short.
     """
-    tensors = [tensor for tensor in _tensors(model) if tensor.data_location == tensor.EXTERNAL]
+    tensors = list(external_tensors(model))
     if not tensors:
         return None
     real = {}
@@ -68,7 +68,7 @@ def _locate(location: str, file: Path, directory: Path, field: str) -> Path:
 def _check_extent(tensor: onnx.TensorProto, entries: dict[str, str], path: Path, file: Path) -> None:
     field = f"external data of {tensor.name!r}"
     try:
-        needed = _tensor_bytes(tensor)
+        needed = tensor_bytes(tensor)
     except (KeyError, ValueError):
         raise BundleError(f"unknown data type {tensor.data_type}", file=file, field=field) from None
     try:
@@ -88,7 +88,7 @@ def _check_extent(tensor: onnx.TensorProto, entries: dict[str, str], path: Path,
         )
 
 
-def _tensor_bytes(tensor: onnx.TensorProto) -> int:
+def tensor_bytes(tensor: onnx.TensorProto) -> int:
     """Size of a tensor's raw data in bytes."""
     from onnx.helper import tensor_dtype_to_np_dtype
 
@@ -99,6 +99,11 @@ def _tensor_bytes(tensor: onnx.TensorProto) -> int:
     if name.endswith("INT2"):
         return -(-elements // 4)
     return elements * tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+
+
+def external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor of a model whose values lie in another file."""
+    return (tensor for tensor in _tensors(model) if tensor.data_location == tensor.EXTERNAL)
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

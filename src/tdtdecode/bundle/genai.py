@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError
-from ..transducer import MAX_DURATION
 from .description import Found, Stated
 from .files import find_file, read_json
-from .layouts import require, stated_count, variants_of
+from .layouts import require, stated_count, stated_durations, variants_of
 from .tokens import read_piece_list, read_tokenizer
 from .vocabulary import Vocabulary
 
@@ -30,6 +29,7 @@ def read(directory: Path, variant: str | None) -> Found:
     )
     vocabulary, token_file = _vocabulary(directory, model, file)
     audio_file, audio = _audio_settings(directory, model, file)
+    durations = model.get("tdt_durations")
     mel_bins = (stated_count(model, file, "num_mels"), stated_count(audio, audio_file, "n_mels"))
     return Found(
         layout="genai",
@@ -37,7 +37,7 @@ def read(directory: Path, variant: str | None) -> Found:
         encoders=variants_of(directory, _graph_name(model, "encoder", "encoder.onnx", file), variant),
         vocabulary=vocabulary,
         token_file=token_file,
-        durations=_durations(model, file),
+        durations=None if durations is None else stated_durations(durations, file, "model.tdt_durations"),
         mel_bins=tuple(stated for stated in mel_bins if stated is not None),
         subsampling_factor=stated_count(model, file, "subsampling_factor"),
         sample_rate=stated_count(model, file, "sample_rate"),
@@ -62,18 +62,6 @@ def _vocabulary(directory: Path, model: dict[str, Any], file: Path) -> tuple[Voc
         if token_file is not None:
             return reader(token_file, entries, blank_id), token_file
     raise BundleError("no token file: looked for vocab.txt and tokenizer.json", file=directory)
-
-
-def _durations(model: dict[str, Any], file: Path) -> Stated[tuple[int, ...]] | None:
-    field = "model.tdt_durations"
-    durations = model.get("tdt_durations")
-    if durations is None:
-        return None
-    if not isinstance(durations, list) or any(
-        not isinstance(d, int) or isinstance(d, bool) or not 0 <= d <= MAX_DURATION for d in durations
-    ):
-        raise BundleError(f"expected a list of frame counts, got {durations!r:.60}", file=file, field=field)
-    return Stated(tuple(durations), file, field)
 
 
 def _audio_settings(directory: Path, model: dict[str, Any], file: Path) -> tuple[Path, dict[str, Any]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError
+from ..transducer import MAX_DURATION
 from .description import Stated
 from .files import find_file
 
@@ -77,6 +78,19 @@ def stated_count(data: dict[str, Any], file: Path, field: str, *, low: int = 1) 
     if not isinstance(number, int) or isinstance(number, bool) or not low <= number < 1 << 31:
         raise BundleError(f"expected a whole number of at least {low}, got {value!r:.60}", file=file, field=field)
     return Stated(number, file, field)
+
+
+def stated_durations(value: Any, file: Path, field: str) -> Stated[tuple[int, ...]]:
+    """Durations stated as a list, or in metadata as text with commas."""
+    durations = value
+    if isinstance(value, str):
+        numbers = [part.strip() for part in value.split(",") if part.strip()]
+        durations = [int(part) if part.isdecimal() and len(part) < 10 else part for part in numbers]
+    if not isinstance(durations, list) or any(
+        not isinstance(d, int) or isinstance(d, bool) or not 0 <= d <= MAX_DURATION for d in durations
+    ):
+        raise BundleError(f"expected a list of frame counts, got {value!r:.60}", file=file, field=field)
+    return Stated(tuple(durations), file, field)
 
 
 def _advice(directory: Path, found: dict[str | None, Path]) -> str:

@@ -38,10 +38,11 @@ def logits(graph: Expressions, name: str, rank: int) -> tuple[str, int | None]:
     _, node, _ = graph.source(name)
     if node is not None and node.op_type == "Concat":
         return _logits_of_parts(graph, node)
-    return _without_log_softmax(graph, name, rank), None
+    return without_log_softmax(graph, name, rank), None
 
 
-def _without_log_softmax(graph: Expressions, name: str, rank: int) -> str:
+def without_log_softmax(graph: Expressions, name: str, rank: int) -> str:
+    """The tensor before a log-softmax of whole rows, or `name` itself."""
     _, node, _ = graph.source(name)
     if node is not None and node.op_type == "Log":
         _, node, _ = graph.source(node.input[0])

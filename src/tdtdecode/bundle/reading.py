@@ -71,7 +71,7 @@ def read_bundle(
     output = transducer.joint if isinstance(transducer, SplitTransducer) else transducer
     spec = TransducerSpec(
         vocab_size=found.vocabulary.size,
-        durations=_durations(found, output.graph.file, width(output.output_shape), durations),
+        durations=_durations(found, facts, output.graph.file, width(output.output_shape), durations),
         blank=found.vocabulary.blank,
         encoder_size=width(output.encoder_shape),
     )
@@ -131,7 +131,9 @@ def _check_vocabulary(found: Found, facts: EncoderFacts, transducer: SplitTransd
         )
 
 
-def _durations(found: Found, joint: Path, row: int, asked: Iterable[int] | None) -> tuple[int, ...]:
+def _durations(
+    found: Found, facts: EncoderFacts, joint: Path, row: int, asked: Iterable[int] | None
+) -> tuple[int, ...]:
     vocabulary: Vocabulary = found.vocabulary
     count = row - len(vocabulary)
     if count < 0:
@@ -140,24 +142,24 @@ def _durations(found: Found, joint: Path, row: int, asked: Iterable[int] | None)
             "counted): the files belong to different models",
             file=joint,
         )
+    outputs = f"{joint.name} has {count} duration outputs ({row} - {len(vocabulary)} tokens with blank)"
     if asked is not None:
         try:
             asked = tuple(asked)
         except TypeError:
             raise InputError(f"durations must be a sequence of frame counts, got {asked!r}") from None
         if len(asked) != count:
-            raise InputError(
-                f"durations has {len(asked)} entries, but {joint.name} has {count} duration outputs "
-                f"({row} - {len(vocabulary)} tokens with blank)"
-            )
+            raise InputError(f"durations has {len(asked)} entries, but {outputs}")
         return asked
-    if found.durations is None:
-        return tuple(range(count))
-    if len(found.durations.value) != count:
-        raise BundleError(
-            f"has {len(found.durations.value)} entries, but {joint.name} has {count} duration outputs "
-            f"({row} - {len(vocabulary)} tokens with blank)",
-            file=found.durations.file,
-            field=found.durations.field,
-        )
-    return found.durations.value
+    stated = [durations for durations in (found.durations, facts.durations) if durations is not None]
+    for durations in stated:
+        if len(durations.value) != count:
+            raise BundleError(
+                f"has {len(durations.value)} entries, but {outputs}", file=durations.file, field=durations.field
+            )
+        if durations.value != stated[0].value:
+            raise BundleError(
+                f"{list(durations.value)} contradicts {stated[0]}; correct the one that is wrong", file=durations.file,
+                field=durations.field,
+            )
+    return stated[0].value if stated else tuple(range(count))

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from .graph import Graph, Port
 
 Shape = tuple[int | None, ...]
 """An exact shape for one step (T = U = 1), with None where the batch is."""
+
+_TYPES = ("float32", "float16", "bfloat16")
+_NARROW = {10: "float16", 16: "bfloat16"}  # as ONNX numbers its types
 
 Ports = list[tuple[Port, Shape]]
 """Inputs or outputs of a graph with their shapes for one step."""
@@ -97,3 +102,18 @@ def token_ports(graph: PredictorGraph | CombinedTransducer) -> tuple[Ports, Port
     states: list[Shape] = [(layers, None, size) for layers, size in graph.state_shapes]
     lengths: Ports = [(graph.target_length, (None,))] if graph.target_length else []
     return [(graph.targets, (None, 1)), *lengths, *zip(graph.states_in, states)], [*zip(graph.states_out, states)]
+
+
+def arithmetic(transducer: SplitTransducer | CombinedTransducer) -> str:
+    """The coarsest type that numbers have on their way through the graphs: float32, float16 or bfloat16."""
+    if isinstance(transducer, CombinedTransducer):
+        graphs, ports = [transducer.graph], [transducer.output]
+    else:
+        graphs = [transducer.predictor.graph, transducer.joint.graph]
+        ports = [transducer.predictor.output, transducer.joint.predictor, transducer.joint.output]
+    found = {np.dtype(port.dtype).name for port in ports}
+    for graph in graphs:
+        for node in graph.model.graph.node:
+            if node.op_type == "Cast":
+                found.update(_NARROW[a.i] for a in node.attribute if a.name == "to" and a.i in _NARROW)
+    return max(found & set(_TYPES), key=_TYPES.index, default=_TYPES[0])

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..bundle.dequantize import dequantized
 from ..bundle.description import Bundle
 from ..bundle.lifting import CannotLift, lift
-from ..bundle.transducers import CombinedTransducer, SplitTransducer
+from ..bundle.transducers import CombinedTransducer, SplitTransducer, arithmetic
 from ..errors import BundleError, InputError
 from ..weights import TransducerWeights
 from . import Network
@@ -109,7 +107,7 @@ def lifted_weights(bundle: Bundle) -> TransducerWeights:
     weights = lift(bundle.transducer)
     plain = FusedNetwork(weights, bundle.spec)
     found = deviation(OrtNetwork(_plain(bundle.transducer)), plain, bundle.spec, weights.encoder.weight.shape[1])
-    allowed = TOLERANCE[_arithmetic(bundle.transducer)]
+    allowed = TOLERANCE[arithmetic(bundle.transducer)]
     if not found <= allowed:
         raise CannotLift(
             f"the weights found in the graphs give other rows than the graphs (deviation {found:.2g}, at most "
@@ -125,10 +123,3 @@ def _plain(transducer: SplitTransducer | CombinedTransducer) -> SplitTransducer:
         replace(transducer.predictor, graph=dequantized(transducer.predictor.graph)),
         replace(transducer.joint, graph=dequantized(transducer.joint.graph)),
     )
-
-
-def _arithmetic(transducer: SplitTransducer | CombinedTransducer) -> str:
-    """The coarsest type that passes between the graphs, which stands for that inside them."""
-    assert isinstance(transducer, SplitTransducer)
-    ports = (transducer.predictor.output, transducer.joint.predictor, transducer.joint.output)
-    return max((np.dtype(port.dtype).name for port in ports), key=list(TOLERANCE).index)

@@ -1,0 +1,43 @@
+"""Writing the combined layout of NeMo and onnx-asr."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .content import Content, write_json, write_symbols
+from .graphs import PortNames, merge, write_encoder, write_joint, write_predictor
+from .saving import save_graph
+
+NAMES = PortNames(
+    integers="int32",
+    targets="targets",
+    target_length="target_length",
+    states_in=("input_states_1", "input_states_2"),
+    output="/decoder/outputs",
+    output_length="prednet_lengths",
+    states_out=("output_states_1", "output_states_2"),
+    frames="encoder_outputs",
+    prediction="/joint/decoder_outputs",
+    rows="outputs",
+    output_axes="BUH",
+    prediction_axes="BUH",
+)
+
+
+def write(content: Content, folder: Path, suffix: str) -> None:
+    """Write the encoder, decoder and joint in one graph, vocab.txt and config.json."""
+    features, spec = content.features, content.spec
+    predictor = write_predictor(content.modules.predictor, NAMES)
+    combined = merge(predictor, write_joint(content.modules.joint, NAMES), NAMES)
+    save_graph(combined, folder / f"decoder_joint-model{suffix}.onnx")
+    if content.encoder is not None:
+        save_graph(write_encoder(content.encoder, content.metadata()), folder / f"encoder-model{suffix}.onnx")
+    write_symbols(folder / "vocab.txt", content.pieces)
+    configuration = {
+        "model_type": "nemo-conformer-tdt" if spec.durations else "nemo-conformer-rnnt",
+        "features_size": features.mel_bins,
+        "subsampling_factor": features.subsampling_factor,
+        "normalize_type": features.normalize or "NA",
+        "tdt_durations": list(spec.durations),
+    }
+    write_json(folder / "config.json", {name: value for name, value in configuration.items() if value is not None})

@@ -1,0 +1,115 @@
+"""Writing graphs with their weights, and directories that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ...errors import InputError
+from ..external import external_tensors, tensor_bytes
+from ..graph import GRAPH_LIMIT, Graph
+
+_ALIGNMENT = 64
+"""Of weights in a data file, in bytes: a cache line, so that mapped weights suit any instruction set."""
+
+_BLOCK = 1 << 24
+
+
+@contextmanager
+def new_directory(out: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder to fill, which becomes `out` when all is done; where anything fails, nothing is left of it.
+
+    Raises
+    ------
+    InputError
+        If `out` exists and is not an empty folder, or cannot be made.
+    """
+    out = Path(out)
+    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
+        raise InputError(f"{out} exists already: give a new folder for the result")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise InputError(f"{out}: cannot be made ({error})") from None
+    try:
+        yield folder
+        os.chmod(folder, 0o777 & ~_umask())  # mkdtemp's folders are for their owner alone
+        os.replace(folder, out)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise InputError(f"{out}: cannot be written ({error})") from error
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def save_graph(graph: Graph, file: Path) -> list[Path]:
+    """Write a graph; external weights go to ``FILE.data`` beside it, each once. Its locations are changed in place.
+
+    Returns
+    -------
+    The files written.
+
+    Raises
+    ------
+    InputError
+        If the graph with the weights inside it is larger than a protobuf may be.
+    """
+    tensors = list(external_tensors(graph.model))
+    files = [file]
+    if tensors:
+        data = file.with_name(f"{file.name}.data")
+        files.append(data)
+        assert graph.weights_folder is not None
+        _gather(tensors, graph.weights_folder, data)
+    if graph.model.ByteSize() > GRAPH_LIMIT:
+        raise InputError(f"{file.name} would be larger than {GRAPH_LIMIT} bytes, which no ONNX file may be")
+    file.write_bytes(graph.model.SerializeToString())
+    return files
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file's contents, whatever links lead to it."""
+    shutil.copyfile(source, target)
+
+
+def _gather(tensors, folder: Path, data: Path) -> None:
+    """Copy external weights into one file, in the order that they lie in, and point the tensors at it."""
+    spans: dict[tuple[str, int, int], list] = {}
+    for tensor in tensors:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        span = (entries["location"], int(entries.get("offset", "0")), tensor_bytes(tensor))
+        spans.setdefault(span, []).append(tensor)
+    with open(data, "wb") as target:
+        for (location, offset, length), owners in sorted(spans.items(), key=lambda span: span[0]):
+            target.write(b"\0" * (-target.tell() % _ALIGNMENT))
+            start = target.tell()
+            with open(folder / location, "rb") as source:
+                source.seek(offset)
+                _copy(source, target, length)
+            for tensor in owners:
+                del tensor.external_data[:]
+                for key, value in (("location", data.name), ("offset", start), ("length", length)):
+                    entry = tensor.external_data.add()
+                    entry.key, entry.value = key, str(value)
+
+
+def _copy(source: BinaryIO, target: BinaryIO, length: int) -> None:
+    while length:
+        block = source.read(min(length, _BLOCK))
+        if not block:
+            raise OSError(f"{source.name} ended early")
+        target.write(block)
+        length -= len(block)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
