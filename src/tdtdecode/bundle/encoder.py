@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BundleError
 from .description import FeatureSettings, Found, Stated
 from .graph import Graph, Port, import_onnx, load_graph
-from .layouts import stated_count, stated_durations
+from .layouts import listed, stated_count, stated_durations
 
 if TYPE_CHECKING:
     import onnx
@@ -64,11 +64,12 @@ def read_encoder(file: Path | None, directory: Path, found: Found) -> EncoderFac
     subsampling = found.subsampling_factor or stated_count(metadata, file, "subsampling_factor")
     normalize = Stated(metadata["normalize_type"], file, "normalize_type") if "normalize_type" in metadata else None
     fixed_time = time if isinstance(time, int) else None
+    durations = metadata.get("tdt_durations")
     return EncoderFacts(
         _settings(_positions(graph), fixed_time, normalize, stated_mel, subsampling, found),
         size if isinstance(size, int) else None,
         stated_count(metadata, file, "vocab_size"),
-        stated_durations(metadata["tdt_durations"], file, "tdt_durations") if "tdt_durations" in metadata else None,
+        None if durations is None else stated_durations(listed(durations), file, "tdt_durations"),
     )
 
 

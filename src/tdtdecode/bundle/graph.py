@@ -191,12 +191,20 @@ def load_graph(file: Path, directory: Path) -> Graph:
     try:
         model.ParseFromString(data)
     except Exception as error:  # protobuf's own exception type differs between its implementations
-        raise BundleError(
-            f"not an ONNX graph, or a truncated one (an interrupted download?): {error}", file=file
-        ) from None
+        raise BundleError(f"not an ONNX graph{_in_its_place(data)}: {error}", file=file) from None
     if not model.graph.node or not model.graph.output:
-        raise BundleError("not an ONNX graph: it has no nodes or no outputs", file=file)
+        raise BundleError(f"not an ONNX graph{_in_its_place(data)}: it has no nodes or no outputs", file=file)
     for node in model.graph.node:
         if node.op_type == "EPContext":
             raise BundleError("contains precompiled code (EPContext); use the original export", file=file)
     return Graph(model, file, anchor_weights(model, file, directory))
+
+
+def _in_its_place(data: bytes) -> str:
+    """What came instead of a graph, for messages."""
+    beginning = data[:256].lstrip().lower()
+    if beginning.startswith(b"version https://git-lfs"):
+        return " but a Git LFS pointer to it (fetch the file itself: git lfs pull)"
+    if beginning.startswith((b"<!doctype", b"<html")):
+        return " but a web page (download the file itself)"
+    return ", or a truncated one (an interrupted download?)"

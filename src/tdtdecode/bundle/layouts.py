@@ -81,16 +81,18 @@ def stated_count(data: dict[str, Any], file: Path, field: str, *, low: int = 1) 
 
 
 def stated_durations(value: Any, file: Path, field: str) -> Stated[tuple[int, ...]]:
-    """Durations stated as a list, or in metadata as text with commas."""
-    durations = value
-    if isinstance(value, str):
-        numbers = [part.strip() for part in value.split(",") if part.strip()]
-        durations = [int(part) if part.isdecimal() and len(part) < 10 else part for part in numbers]
-    if not isinstance(durations, list) or any(
-        not isinstance(d, int) or isinstance(d, bool) or not 0 <= d <= MAX_DURATION for d in durations
+    """A list of durations."""
+    if not isinstance(value, list) or any(
+        not isinstance(d, int) or isinstance(d, bool) or not 0 <= d <= MAX_DURATION for d in value
     ):
         raise BundleError(f"expected a list of frame counts, got {value!r:.60}", file=file, field=field)
-    return Stated(tuple(durations), file, field)
+    return Stated(tuple(value), file, field)
+
+
+def listed(text: str) -> list[int | str]:
+    """Numbers with commas between them, as metadata have them; what is no number stays text."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    return [int(part) if part.isdecimal() and len(part) < 10 else part for part in parts]
 
 
 def _advice(directory: Path, found: dict[str | None, Path]) -> str:

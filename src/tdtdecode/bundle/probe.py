@@ -87,7 +87,7 @@ def _check_row(graph: Graph, port: Port, value: np.ndarray, row: np.ndarray) -> 
             field=port.name,
         )
     expected = row.astype(np.float64)
-    scale = max(1.0, float(np.max(np.abs(expected), initial=0.0)))
+    scale = max(1.0, float(np.max(np.abs(expected[np.isfinite(expected)]), initial=0.0)))
     if not np.allclose(last, expected, rtol=0, atol=scale * _TOLERANCE.get(port.dtype.name, 1e-3), equal_nan=True):
         raise BundleError(
             "rows of a batch change each other: this export works for a batch of one only; export it with a dynamic "

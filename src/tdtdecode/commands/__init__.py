@@ -5,10 +5,11 @@ Nothing heavy is imported before a command runs, so that ``--help`` answers at o
 
 from types import ModuleType
 
-from . import bench, convert, info, transcribe
+from . import bench, convert, info, inspect, transcribe
 
 COMMANDS: dict[str, ModuleType] = {
     "transcribe": transcribe,
+    "inspect": inspect,
     "convert": convert,
     "info": info,
     "bench": bench,

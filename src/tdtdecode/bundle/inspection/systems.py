@@ -1,0 +1,188 @@
+"""What each system asks of a directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from .evidence import COMBINED, ENCODER, JOINT, PREDICTOR, Evidence
+from .report import Use
+
+_SHERPA_FIELDS = ("vocab_size", "subsampling_factor", "pred_rnn_layers", "pred_hidden", "normalize_type", "url")
+
+
+def _another_layout(evidence: Evidence, layout: str, system: str) -> Iterator[str]:
+    if evidence.layout != layout:
+        yield f"{system} takes the {layout} layout: `tdtdecode convert DIR --to {layout} -o OUT`"
+
+
+def _whole(evidence: Evidence) -> Iterator[str]:
+    if ENCODER not in evidence.graphs:
+        yield "there is no encoder that can be read"
+    if evidence.decoder is None or evidence.joint is None:
+        yield "predictor or joint is missing, or cannot be read"
+    if evidence.tokens is None:
+        yield "there is no token file that can be read"
+
+
+def _float32(evidence: Evidence) -> Iterator[str]:
+    for graph in evidence.graphs.values():
+        floats = [port for port in (*graph.inputs, *graph.outputs) if port.is_float]
+        narrow = [port.name for port in floats if port.dtype.name != "float32"]
+        if narrow:
+            yield f"{graph.file.name} has inputs or outputs that are not float32: {', '.join(narrow)}"
+
+
+def _durations_in_order(evidence: Evidence) -> Iterator[str]:
+    stated = evidence.configuration.get("tdt_durations") or evidence.metadata.get("tdt_durations")
+    table = stated.split(",") if isinstance(stated, str) else stated
+    if isinstance(table, list) and [str(d).strip() for d in table] != [str(i) for i in range(len(table))]:
+        yield f"it takes durations to be 0, 1, 2, ..., not {', '.join(map(str, table))}"
+
+
+def _any_length(evidence: Evidence) -> Iterator[str]:
+    port = evidence.audio_port
+    if port is not None and isinstance(port.shape[1], int) and isinstance(port.shape[2], int):
+        yield f"the encoder takes {port.shape[2]} feature frames at a time, no more and no less"
+
+
+def sherpa_onnx(evidence: Evidence) -> Iterator[str]:
+    """Reasons why sherpa-onnx cannot use it."""
+    yield from _another_layout(evidence, "split", "sherpa-onnx")
+    if evidence.layout != "split":
+        return
+    yield from _whole(evidence)
+    yield from _float32(evidence)
+    yield from _durations_in_order(evidence)
+    yield from _any_length(evidence)
+    missing = [name for name in _SHERPA_FIELDS if name not in evidence.metadata]
+    if ENCODER in evidence.graphs and missing:
+        yield f"the encoder's metadata lack {', '.join(missing)}: `tdtdecode repair DIR -o OUT` writes them"
+    table = evidence.tokens
+    if table is not None and table.blanks and table.blanks != [len(table.entries) - 1]:
+        yield "blank is not the last token"
+    if len(evidence.states) not in (0, 2):
+        yield f"the predictor has {len(evidence.states)} states, not two"
+
+
+def onnx_asr(evidence: Evidence) -> Iterator[str]:
+    """Reasons why onnx-asr cannot use it."""
+    yield from _another_layout(evidence, "combined", "onnx-asr")
+    if evidence.layout != "combined":
+        return
+    yield from _whole(evidence)
+    yield from _float32(evidence)
+    yield from _durations_in_order(evidence)
+    yield from _any_length(evidence)
+    named = {ENCODER: {"audio_signal", "length", "outputs", "encoded_lengths"}, COMBINED: {
+        "encoder_outputs", "targets", "target_length", "input_states_1", "input_states_2", "outputs", "output_states_1",
+        "output_states_2"}}  # fmt: skip
+    for role, names in named.items():
+        graph = evidence.graphs.get(role)
+        absent = names - {port.name for port in (*graph.inputs, *graph.outputs)} if graph is not None else set()
+        if absent and graph is not None:
+            yield f"{graph.file.name} lacks inputs or outputs by the names {', '.join(sorted(absent))}"
+    if evidence.tokens is not None and evidence.tokens.file.name != "vocab.txt":
+        yield "the token file is not called vocab.txt"
+    mel = evidence.audio_port.shape[1] if evidence.audio_port is not None else None
+    if isinstance(mel, int) and mel not in (80, 128):
+        yield f"it computes 80 or 128 mel bins, not {mel}"
+    if (evidence.configuration.get("normalize_type") or evidence.metadata.get("normalize_type")) == "NA":
+        yield "it normalises features, which this model's are not"
+
+
+def onnxruntime_genai(evidence: Evidence) -> Iterator[str]:
+    """Reasons why onnxruntime-genai cannot use it."""
+    yield from _another_layout(evidence, "genai", "onnxruntime-genai")
+    if evidence.layout != "genai":
+        return
+    yield from _whole(evidence)
+    yield from _float32(evidence)
+    yield from _any_length(evidence)
+    model = evidence.model
+    if model.get("type") != "parakeet_tdt":
+        yield f"model.type is {model.get('type')!r}, not 'parakeet_tdt'"
+    missing = [name for name in _GENAI_FIELDS if name not in model]
+    if missing:
+        yield f"genai_config.json lacks model.{', model.'.join(missing)}"
+    ends = model.get("eos_token_id")
+    if "eos_token_id" in model and model.get("blank_id") not in (ends if isinstance(ends, list) else [ends]):
+        yield "model.eos_token_id does not have the blank, so that a transcript would not end"
+    unknown = sorted(set(model) - _GENAI_KNOWN)
+    if unknown:
+        yield f"genai_config.json has fields that it refuses: model.{', model.'.join(unknown)}"
+    yield from _genai_names(evidence)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if not (evidence.root / name).exists():
+            yield f"there is no {name}"
+
+
+def _genai_names(evidence: Evidence) -> Iterator[str]:
+    """Ports by the names that the configuration gives them."""
+    unnamed = []
+    for section, role in (("encoder", ENCODER), ("decoder", PREDICTOR), ("joiner", JOINT)):
+        graph, stated = evidence.graphs.get(role), evidence.model.get(section)
+        if graph is None or not isinstance(stated, dict):
+            continue
+        for side, ports in (("inputs", graph.inputs), ("outputs", graph.outputs)):
+            names = stated.get(side, {})
+            for key, default in _GENAI_PORTS[section][side].items():
+                name = names.get(key, default) if isinstance(names, dict) else default
+                if name is None:
+                    unnamed.append(f"model.{section}.{side}.{key}")
+                elif name not in {port.name for port in ports}:
+                    yield f"{graph.file.name} has no {name!r}, which model.{section}.{side}.{key} names"
+    if unnamed:
+        yield f"genai_config.json lacks names of ports: {', '.join(unnamed)}"
+
+
+_GENAI_FIELDS = (
+    "vocab_size", "blank_id", "context_length", "eos_token_id", "tdt_durations", "max_symbols_per_step", "sample_rate",
+    "num_mels", "fft_size", "hop_length", "win_length", "preemph", "log_eps", "norm_eps", "subsampling_factor",
+    "chunk_samples", "left_context_samples", "right_context_samples", "encoder", "decoder", "joiner",
+)  # fmt: skip
+_GENAI_KNOWN = {*_GENAI_FIELDS, "type", "bos_token_id", "pad_token_id", "speech", "tokenizer_dir", "left_context",
+                "conv_context", "pre_encode_cache_size", "vad", "sep_token_id", "decoder_start_token_id"}
+# What onnxruntime-genai assumes where the configuration is silent; None where there is nothing to assume.
+_GENAI_PORTS: dict[str, dict[str, dict[str, str | None]]] = {
+    "encoder": {
+        "inputs": {"audio_features": "audio_features", "input_lengths": "length"},
+        "outputs": {"encoder_outputs": "encoder_outputs", "output_lengths": "encoded_lengths"},
+    },
+    "decoder": {
+        "inputs": {"targets": None, "targets_length": None, "lstm_hidden_state": None, "lstm_cell_state": None},
+        "outputs": {"outputs": None, "outputs_length": None, "lstm_hidden_state": None, "lstm_cell_state": None},
+    },
+    "joiner": {
+        "inputs": {"encoder_outputs": "encoder_outputs", "decoder_outputs": "decoder_outputs"},
+        "outputs": {"logits": "outputs"},
+    },
+}  # fmt: skip
+
+SYSTEMS: dict[str, Callable[[Evidence], Iterator[str]]] = {
+    "sherpa-onnx": sherpa_onnx,
+    "onnx-asr": onnx_asr,
+    "onnxruntime-genai": onnxruntime_genai,
+}
+"""Systems other than this package, and the reasons why each cannot use a directory."""
+
+
+def uses(evidence: Evidence, ours: str | None, problems: dict[str, str]) -> tuple[Use, ...]:
+    """What the directory can be used with.
+
+    Parameters
+    ----------
+    ours:
+        Why this package cannot read it; None where it can.
+    problems:
+        Problems of the directory by code, as reasons.
+    """
+    found = [Use("tdtdecode", ours is None, () if ours is None else (ours,))]
+    for system, reasons in SYSTEMS.items():
+        against = list(dict.fromkeys(reasons(evidence)))
+        if evidence.layout == _LAYOUTS[system]:
+            against += problems.values()
+        found.append(Use(system, not against, tuple(dict.fromkeys(against))))
+    return tuple(found)
+
+
+_LAYOUTS = {"sherpa-onnx": "split", "onnx-asr": "combined", "onnxruntime-genai": "genai"}

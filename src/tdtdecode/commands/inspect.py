@@ -1,0 +1,67 @@
+"""``tdtdecode inspect``: what a model directory is, what is wrong with it, and what it can be used with."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from textwrap import fill
+
+from ..bundle.inspection import SYSTEMS, Inspection, inspect_bundle
+from ..hub import find_model
+from .status import DONE, SOME_FAILED
+
+HELP = "Say what a model directory is, what is wrong with it and how to mend it, and what it can be used with."
+
+_WIDTH = 116
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("model", help="'demo', a model directory or a hub id")
+    parser.add_argument("--layout", choices=("auto", "split", "combined", "genai"), default="auto",
+                        help="default: what the files look like most")
+    parser.add_argument("--variant", help="which files: int8, fp16, ... (default: those without a suffix, else others)")
+    parser.add_argument("--for", dest="system", choices=tuple(SYSTEMS),
+                        help="what keeps that system from using the directory is a problem, too")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Inspect and print; the status is 1 where there is a problem."""
+    directory = find_model(arguments.model, arguments.variant)
+    inspection = inspect_bundle(directory, arguments.layout, arguments.variant, arguments.system)
+    print(json.dumps(inspection.as_dict(), indent=2, ensure_ascii=False) if arguments.json else as_text(inspection))
+    return DONE if inspection.ok else SOME_FAILED
+
+
+def as_text(inspection: Inspection) -> str:
+    """The inspection for people."""
+    lines = [str(inspection.directory)]
+    width = max((len(fact.name) for fact in inspection.facts), default=0)
+    for fact in inspection.facts:
+        value = fact.value
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {number}" for name, number in value.items())
+        elif isinstance(value, list):
+            value = (", " if all(not isinstance(v, str) or " " not in v for v in value) else "; ").join(map(str, value))
+        elif value is None:
+            value = "none"
+        where = "" if fact.file == "." else f"  ({fact.file}{f': {fact.field}' if fact.field else ''})"
+        lines.append(f"  {fact.name:<{width}}  {value}{where}")
+    for note in inspection.notes:
+        lines.append(_wrapped(f"note: {note}", "  "))
+    lines.append("problems: none" if inspection.ok else "problems:")
+    for number, problem in enumerate(inspection.problems, 1):
+        where = problem.file if not problem.field else f"{problem.file}, {problem.field}"
+        lines.append(_wrapped(f"{number}. {where}: {problem.found}  [{problem.code}]", "  "))
+        lines.append(_wrapped(f"expected: {problem.expected}", "     "))
+        lines.append(_wrapped(f"to mend it: {problem.remedy}", "     "))
+    lines.append("can be used with:")
+    for use in inspection.uses:
+        lines.append(f"  {use.system:<18} {'yes' if use.usable else 'no'}")
+        lines += [_wrapped(f"- {reason}", "     ") for reason in use.reasons]
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, indent: str) -> str:
+    return fill(text, _WIDTH, initial_indent=indent, subsequent_indent=f"{indent}   ", break_long_words=False)
