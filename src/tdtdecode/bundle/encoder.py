@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BundleError
 from .description import FeatureSettings, Found, Stated
 from .graph import Graph, Port, import_onnx, load_graph
-from .layouts import listed, stated_count, stated_durations
+from .layouts import numbers_listed, stated_count, stated_durations
 
 if TYPE_CHECKING:
     import onnx
@@ -69,7 +69,7 @@ def read_encoder(file: Path | None, directory: Path, found: Found) -> EncoderFac
         _settings(_positions(graph), fixed_time, normalize, stated_mel, subsampling, found),
         size if isinstance(size, int) else None,
         stated_count(metadata, file, "vocab_size"),
-        None if durations is None else stated_durations(listed(durations), file, "tdt_durations"),
+        None if durations is None else stated_durations(numbers_listed(durations), file, "tdt_durations"),
     )
 
 

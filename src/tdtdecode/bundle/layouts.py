@@ -89,7 +89,7 @@ def stated_durations(value: Any, file: Path, field: str) -> Stated[tuple[int, ..
     return Stated(tuple(value), file, field)
 
 
-def listed(text: str) -> list[int | str]:
+def numbers_listed(text: str) -> list[int | str]:
     """Numbers with commas between them, as metadata have them; what is no number stays text."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     return [int(part) if part.isdecimal() and len(part) < 10 else part for part in parts]

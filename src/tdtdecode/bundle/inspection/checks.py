@@ -9,7 +9,7 @@ import numpy as np
 
 from ..description import Bundle
 from ..graph import Graph
-from ..layouts import listed
+from ..layouts import numbers_listed
 from ..lifting import CannotLift, lift
 from ..transducers import SplitTransducer, arithmetic
 from .evidence import COMBINED, ENCODER, GRAPH_NAMES, JOINT, PREDICTOR, TOKEN_FILES, Evidence
@@ -229,7 +229,7 @@ def durations(evidence: Evidence) -> Iterator[Problem]:
         stated.append((evidence.configuration_name, "tdt_durations", evidence.configuration["tdt_durations"]))
     second = evidence.metadata.get("tdt_durations")
     if second is not None:
-        stated.append((_name(evidence.graphs[ENCODER]), "tdt_durations", listed(second)))
+        stated.append((_name(evidence.graphs[ENCODER]), "tdt_durations", numbers_listed(second)))
     if count is not None and count < 0:
         yield Problem(
             "row-width", _name(evidence.joint), "", f"rows of {evidence.row_width}",
