@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from ..errors import BundleError
 from .files import contained
+from .tensors import stored_tensors, tensor_bytes
 
 if TYPE_CHECKING:
     import onnx
@@ -88,51 +88,6 @@ def _check_extent(tensor: onnx.TensorProto, entries: dict[str, str], path: Path,
         )
 
 
-def tensor_bytes(tensor: onnx.TensorProto) -> int:
-    """Size of a tensor's raw data in bytes."""
-    from onnx.helper import tensor_dtype_to_np_dtype
-
-    elements = prod(tensor.dims)
-    name = tensor.DataType.Name(tensor.data_type)
-    if name.endswith(("INT4", "FLOAT4E2M1")):
-        return -(-elements // 2)
-    if name.endswith("INT2"):
-        return -(-elements // 4)
-    return elements * tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-
-
 def external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Every tensor of a model whose values lie in another file."""
-    return (tensor for tensor in _tensors(model) if tensor.data_location == tensor.EXTERNAL)
-
-
-def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor stored in a model: ONNX Runtime may open the file of any of them."""
-    yield from _graph_tensors(model.graph)
-    for function in model.functions:
-        yield from _node_tensors(function.node)
-    for training in model.training_info:
-        yield from _graph_tensors(training.initialization)
-        yield from _graph_tensors(training.algorithm)
-
-
-def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield sparse.values
-        yield sparse.indices
-    yield from _node_tensors(graph.node)
-
-
-def _node_tensors(nodes) -> Iterator[onnx.TensorProto]:
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
-            for tensor in (*sparse, *attribute.sparse_tensors):
-                yield tensor.values
-                yield tensor.indices
-            for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-                yield from _graph_tensors(graph)
+    return (tensor for tensor in stored_tensors(model) if tensor.data_location == tensor.EXTERNAL)

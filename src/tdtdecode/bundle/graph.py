@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import BundleError, MissingDependencyError
-from .external import anchor_weights
+from .external import anchor_weights, external_tensors
 from .files import read_bytes
+from .tensors import check_tensors
 
 if TYPE_CHECKING:
     import onnx
@@ -161,10 +162,14 @@ class Graph:
         tensor = value.type.tensor_type
         if not value.type.HasField("tensor_type") or not tensor.elem_type:
             raise BundleError("expected a tensor", file=self.file, field=value.name)
+        try:
+            dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+        except KeyError:
+            raise BundleError(f"unknown data type {tensor.elem_type}", file=self.file, field=value.name) from None
         shape = tuple(
             dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in tensor.shape.dim
         )
-        return Port(value.name, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)), shape)
+        return Port(value.name, dtype, shape)
 
 
 def _enter(options: ort.SessionOptions, key: str, value: str) -> None:
@@ -197,7 +202,29 @@ def load_graph(file: Path, directory: Path) -> Graph:
     for node in model.graph.node:
         if node.op_type == "EPContext":
             raise BundleError("contains precompiled code (EPContext); use the original export", file=file)
+    _check_names(model, file)
+    check_tensors(model, file)
     return Graph(model, file, anchor_weights(model, file, directory))
+
+
+def _check_names(model: onnx.ModelProto, file: Path) -> None:
+    """Names are texts: those that are no UTF-8 come out of the protobuf as bytes."""
+    names = [entry.key for entry in model.metadata_props] + [entry.value for entry in model.metadata_props]
+    for tensor in external_tensors(model):
+        names += [entry.value for entry in tensor.external_data] + [entry.key for entry in tensor.external_data]
+    graphs = [model.graph]
+    while graphs:
+        graph = graphs.pop()
+        names += [item.name for item in (*graph.input, *graph.output, *graph.initializer, *graph.node)]
+        names += [dim.dim_param for value in (*graph.input, *graph.output) for dim in value.type.tensor_type.shape.dim]
+        for node in graph.node:
+            names += [*node.input, *node.output, node.op_type, node.domain]
+            for attribute in node.attribute:
+                names.append(attribute.name)
+                graphs += ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs)
+    for name in names:
+        if not isinstance(name, str):
+            raise BundleError(f"a name is no UTF-8 text: {name!r:.60}", file=file)
 
 
 def _in_its_place(data: bytes) -> str:

@@ -5,11 +5,12 @@ Nothing heavy is imported before a command runs, so that ``--help`` answers at o
 
 from types import ModuleType
 
-from . import bench, convert, info, inspect, transcribe
+from . import bench, convert, info, inspect, repair, transcribe
 
 COMMANDS: dict[str, ModuleType] = {
     "transcribe": transcribe,
     "inspect": inspect,
+    "repair": repair,
     "convert": convert,
     "info": info,
     "bench": bench,

@@ -7,7 +7,10 @@ from typing import Any
 
 from ...audio.features import HOP, SAMPLE_RATE
 from ...errors import BundleError
+from ...transducer import TransducerSpec
+from ..description import FeatureSettings
 from ..tokens import BLANK_NAMES
+from ..transducers import SplitTransducer
 from ..vocabulary import SPACE, UNKNOWN
 from ..windows import Windows
 from .content import Content, write_json
@@ -51,17 +54,17 @@ def write(content: Content, folder: Path, suffix: str) -> None:
         raise BundleError("stands without an encoder, which a GenAI directory has to have", file=joint)
     if content.features.normalize != "per_feature":
         raise BundleError("takes features that are not normalised; onnxruntime-genai's always are", file=joint)
-    write_json(folder / "genai_config.json", configuration(content))
+    write_json(folder / "genai_config.json", configuration(content.spec, content.features, content.modules))
     write_json(folder / "audio_processor_config.json", _audio(content))
-    _write_tokenizer(content, folder)
+    write_tokenizer(content.pieces, content.vocabulary.blank, folder)
     save_graph(write_encoder(content.encoder, content.metadata()), folder / "encoder.onnx")
     save_graph(write_predictor(content.modules.predictor, NAMES), folder / "decoder.onnx")
     save_graph(write_joint(content.modules.joint, NAMES), folder / "joint.onnx")
 
 
-def configuration(content: Content) -> dict[str, Any]:
-    """genai_config.json; onnxruntime-genai refuses fields that it does not know."""
-    spec, features = content.spec, content.features
+def configuration(spec: TransducerSpec, features: FeatureSettings, modules: SplitTransducer) -> dict[str, Any]:
+    """genai_config.json, with the names that `NAMES` gives; onnxruntime-genai refuses fields that it does not know."""
+    layers, hidden = modules.predictor.state_shapes[0]
     windows = Windows.of(features)
     samples = features.subsampling_factor * HOP
     model = {
@@ -94,8 +97,8 @@ def configuration(content: Content) -> dict[str, Any]:
         },
         "decoder": {
             "filename": "decoder.onnx",
-            "hidden_size": content.hidden_size,
-            "num_hidden_layers": content.layers,
+            "hidden_size": hidden,
+            "num_hidden_layers": layers,
             "inputs": {
                 "targets": NAMES.targets,
                 "targets_length": NAMES.target_length,
@@ -125,22 +128,21 @@ def _audio(content: Content) -> dict[str, Any]:
     return {"model_type": "speech_features", "audio_params": settings}
 
 
-def _write_tokenizer(content: Content, folder: Path) -> None:
+def write_tokenizer(pieces: list[str], blank: int, folder: Path) -> None:
     """vocab.txt, one piece a line; tokenizer.json, a Unigram model whose scores, used by encoders alone, are zero."""
-    pieces = content.pieces
-    pieces[content.vocabulary.blank] = BLANK_NAMES[1]
+    pieces = [*pieces[:blank], BLANK_NAMES[1], *pieces[blank + 1 :]]
     (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8", newline="\n")
     spaces = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "always", "split": True}
     unknown = pieces.index(UNKNOWN) if UNKNOWN in pieces else None
-    blank = {
-        "id": content.vocabulary.blank, "content": BLANK_NAMES[1], "single_word": False, "lstrip": False,
+    added = {
+        "id": blank, "content": BLANK_NAMES[1], "single_word": False, "lstrip": False,
         "rstrip": False, "normalized": False, "special": True,
     }  # fmt: skip
     tokenizer = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [blank],
+        "added_tokens": [added],
         "normalizer": None,
         "pre_tokenizer": spaces,
         "post_processor": None,

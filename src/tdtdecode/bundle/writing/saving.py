@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ...errors import InputError
-from ..external import external_tensors, tensor_bytes
+from ..external import external_tensors
 from ..graph import GRAPH_LIMIT, Graph
+from ..tensors import tensor_bytes
 
 _ALIGNMENT = 64
 """Of weights in a data file, in bytes: a cache line, so that mapped weights suit any instruction set."""
@@ -59,7 +60,7 @@ def save_graph(graph: Graph, file: Path) -> list[Path]:
     Raises
     ------
     InputError
-        If the graph with the weights inside it is larger than a protobuf may be.
+        If the graph with the weights inside it is larger than a protobuf may be, or the disk is full.
     """
     tensors = list(external_tensors(graph.model))
     files = [file]
@@ -74,6 +75,19 @@ def save_graph(graph: Graph, file: Path) -> list[Path]:
     return files
 
 
+def require_space(folder: Path, needed: int) -> None:
+    """Check that a folder's disk has room for that many bytes.
+
+    Raises
+    ------
+    InputError
+        If it has not.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(f"{folder.parent}: {needed:,} bytes are to be written, and {free:,} are free")
+
+
 def copy_file(source: Path, target: Path) -> None:
     """Copy a file's contents, whatever links lead to it."""
     shutil.copyfile(source, target)
@@ -86,6 +100,7 @@ def _gather(tensors, folder: Path, data: Path) -> None:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         span = (entries["location"], int(entries.get("offset", "0")), tensor_bytes(tensor))
         spans.setdefault(span, []).append(tensor)
+    require_space(data.parent, sum(length for _, _, length in spans))
     with open(data, "wb") as target:
         for (location, offset, length), owners in sorted(spans.items(), key=lambda span: span[0]):
             target.write(b"\0" * (-target.tell() % _ALIGNMENT))

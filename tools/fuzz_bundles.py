@@ -1,0 +1,408 @@
+"""Fuzzing whatever reads model directories: whatever they hold, there is an answer or a refusal, in bounded memory.
+
+    python -m tools.fuzz_bundles --seconds 3600 --seed 1
+
+Each case damages a small random bundle (bytes, protobuf fields, JSON, token lines, links, strange files) and hands it
+to `read_bundle`, `inspect_bundle`, `repair` and `convert`, in a child process with limits on memory and time. A finding
+is any exception that is not this package's own, a signal, a timeout, or a file opened outside the directory. A number
+makes a case: `--case N` runs it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+
+from benches.random_bundle import make_bundle
+from tdtdecode.bundle import read_bundle
+from tdtdecode.bundle.inspection import inspect_bundle
+from tdtdecode.conversion import convert
+from tdtdecode.errors import TdtDecodeError
+from tdtdecode.bundle.repairing import repair
+
+MEMORY = 3 << 30
+"""Address space that a case may take beyond what the process has, in bytes."""
+SECONDS = 30
+"""A case's time limit."""
+_CASES_PER_CHILD = 500
+
+_SIZES = {"vocab_size": 12, "encoder_size": 16, "predictor_size": 8, "joint_size": 10, "tokens_per_second": None}
+_KINDS = [
+    {"layout": layout, "mel_bins": 80, **options}
+    for layout in ("split", "combined", "genai")
+    for options in (
+        {}, {"external_weights": True}, {"precision": "int8"}, {"precision": "fp16", "position_frames": 100},
+    )
+]
+_NUMBERS = [0, 1, -1, 2, 7, 255, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 62), -(1 << 62), (1 << 63) - 1]
+_TEXTS = ["", "..", "/etc/passwd", "../../x", "a\0b", "\u2028", "x" * 70000, "encoder.onnx", "tdt", "1025", "nan", "[]"]
+
+Rng = random.Random
+
+
+def damage(directory: Path, rng: Rng) -> list[str]:
+    """Damage a directory in one to three ways; what was done."""
+    done = []
+    for _ in range(rng.choice([1, 1, 1, 2, 3])):
+        files = [path for path in sorted(directory.iterdir()) if path.is_file() and not path.is_symlink()]
+        files = [path for path in files if path.stat().st_size < 1 << 24]
+        if not files:
+            break
+        file = rng.choice(files)
+        ways: list[Callable[[Path, Rng], None]] = [_bytes, _strange]
+        if file.suffix == ".onnx":
+            ways += [_protobuf] * 8
+        elif file.suffix == ".json":
+            ways += [_json] * 4
+        elif file.suffix == ".txt":
+            ways += [_lines] * 4
+        way = rng.choice(ways)
+        way(file, rng)
+        done.append(f"{way.__name__[1:]} {file.name}")
+    return done
+
+
+def _bytes(file: Path, rng: Rng) -> None:
+    data = bytearray(file.read_bytes())
+    kind = rng.randrange(5)
+    if kind == 0:
+        data = data[: rng.randrange(len(data) + 1)]
+    elif kind == 1:
+        for _ in range(rng.choice([1, 4, 64])):
+            if data:
+                data[rng.randrange(len(data))] = rng.randrange(256)
+    elif kind == 2:
+        at = rng.randrange(len(data) + 1)
+        data[at:at] = rng.randbytes(rng.choice([1, 8, 4096]))
+    elif kind == 3:
+        a, b = sorted(rng.randrange(len(data) + 1) for _ in range(2))
+        del data[a:b]
+    else:
+        data = bytearray(rng.randbytes(rng.choice([0, 1, 100, 100000])))
+    file.write_bytes(data)
+
+
+def _strange(file: Path, rng: Rng) -> None:
+    kind = rng.randrange(9)
+    if kind == 7:
+        others = sorted(other for other in file.parent.iterdir() if other.is_file())
+        shutil.copyfile(rng.choice(others), f"{file}.tmp")
+        os.replace(f"{file}.tmp", file)
+        return
+    file.unlink()
+    if kind == 0:
+        file.symlink_to("/etc/passwd")
+    elif kind == 1:
+        file.symlink_to(file.name)
+    elif kind == 2:
+        file.mkdir()
+    elif kind == 3:
+        os.mkfifo(file)
+    elif kind == 4:
+        with open(file, "wb") as huge:
+            huge.truncate(rng.choice([1 << 26, 1 << 31, 1 << 40]))
+    elif kind == 5:
+        file.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    elif kind == 6:
+        file.symlink_to(rng.choice(["../nowhere", "/dev/zero", "/dev/stdin", ".", ".."]))
+
+
+def _lines(file: Path, rng: Rng) -> None:
+    lines = file.read_text("utf-8", "surrogateescape").split("\n")
+    kind = rng.randrange(9)
+    at = rng.randrange(len(lines))
+    if kind == 0:
+        rng.shuffle(lines)
+    elif kind == 1:
+        del lines[at]
+    elif kind == 2:
+        lines[at] = rng.choice(_TEXTS)
+    elif kind == 3:
+        lines = [" ".join(reversed(line.rsplit(" ", 1))) for line in lines]
+    elif kind == 4:
+        lines[at] = f"{lines[at].rsplit(' ', 1)[0]} {rng.choice(_NUMBERS)}"
+    elif kind == 5:
+        lines = lines * rng.choice([2, 3000])
+    elif kind == 6:
+        lines = [f"['{line.rsplit(' ', 1)[0]}', -1.5] {i}" for i, line in enumerate(lines)]
+    elif kind == 7:
+        lines = [json.dumps(lines) if rng.random() < 0.5 else "[" * rng.choice([10, 100000])]
+    else:
+        lines[at] = "(" * 5000 + "'" * rng.randrange(9) + " 3"
+    file.write_text("\n".join(lines), "utf-8", "surrogateescape")
+
+
+def _json(file: Path, rng: Rng) -> None:
+    try:
+        value = json.loads(file.read_text())
+    except (ValueError, RecursionError):
+        return _bytes(file, rng)
+    places = []
+
+    def walk(node):
+        for key in node if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ():
+            places.append((node, key))
+            walk(node[key])
+
+    walk(value)
+    for _ in range(rng.choice([1, 1, 3])):
+        if places:
+            node, key = rng.choice(places)
+            strange = [None, True, {}, [], [[]], {"a": 1}, 1.5, 1e308, list(range(5)), [0, 1, 2, 4, 8]]
+            node[key] = rng.choice([*strange, *_NUMBERS, *_TEXTS])
+    file.write_text(json.dumps(value))
+
+
+def _protobuf(file: Path, rng: Rng) -> None:
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(file.read_bytes())
+    except Exception:
+        return _bytes(file, rng)
+    for _ in range(rng.choice([1, 1, 1, 2, 4])):
+        _field(model, rng)
+    file.write_bytes(model.SerializeToString())
+
+
+def _field(model: onnx.ModelProto, rng: Rng) -> None:
+    """Change one field, anywhere: messages are walked down at random."""
+    message = model
+    for _ in range(12):
+        fields = message.DESCRIPTOR.fields
+        here = [field for field in fields if _set(message, field)]
+        if not here:
+            return
+        field = rng.choice(here)
+        value = getattr(message, field.name)
+        repeated = _repeated(field)
+        if repeated and rng.random() < 0.15:
+            _list(value, field, rng)
+            return
+        if field.message_type is not None:
+            message = rng.choice(list(value)) if repeated else value
+            continue
+        if repeated:
+            value[rng.randrange(len(value))] = _other(field, value[0], rng)
+        else:
+            setattr(message, field.name, _other(field, value, rng))
+        return
+    _nest(model, rng)
+
+
+def _repeated(field) -> bool:
+    return field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED
+
+
+def _set(message, field) -> bool:
+    value = getattr(message, field.name)
+    return len(value) > 0 if _repeated(field) else message.HasField(field.name)
+
+
+def _list(value, field, rng: Rng) -> None:
+    at = rng.randrange(len(value))
+    kind = rng.randrange(4)
+    if kind == 0:
+        del value[at]
+    elif kind == 1 and field.message_type is not None:
+        value.add().CopyFrom(value[at])
+    elif kind == 1:
+        value.append(value[at])
+    elif kind == 2:
+        items = list(value)
+        rng.shuffle(items)
+        if field.message_type is not None:
+            items = [item.__class__.FromString(item.SerializeToString()) for item in items]
+        del value[:]
+        value.extend(items)
+    else:
+        del value[:]
+
+
+def _other(field, value, rng: Rng):
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        while True:
+            other = rng.choice([*_NUMBERS, value + 1, value - 1, rng.randrange(32)])
+            try:
+                probe = onnx.TensorProto() if field.enum_type is None else None
+                if probe is not None and field.cpp_type == field.CPPTYPE_INT32 and not -(1 << 31) <= other < 1 << 31:
+                    continue
+                if field.enum_type is not None:
+                    other = rng.choice([item.number for item in field.enum_type.values])
+                return other
+            except ValueError:
+                continue
+    if isinstance(value, float):
+        return rng.choice([0.0, -1.0, 1e38, float("nan"), float("inf")])
+    if isinstance(value, bytes):
+        return rng.choice([b"", value[:-1], value + b"\0", rng.randbytes(len(value)), b"\xff" * len(value)])
+    names = ["outputs", "encoder_outputs", "If", "Loop", "LSTM", "Constant"]
+    return rng.choice([*_TEXTS, value + "x", value[:-1], *names])
+
+
+def _nest(model: onnx.ModelProto, rng: Rng) -> None:
+    """Put nodes into subgraphs within subgraphs."""
+    inner = onnx.helper.make_graph([], "deep", [], [])
+    for depth in range(rng.choice([3, 60, 95])):
+        node = onnx.helper.make_node("If", ["c"], [f"o{depth}"], then_branch=inner, else_branch=onnx.GraphProto())
+        inner = onnx.helper.make_graph([node], "deep", [], [])
+    model.graph.node.extend(inner.node)
+
+
+def make_case(number: int, seed: int, folder: Path, originals: list[Path]) -> list[str]:
+    """Fill a folder with the damaged bundle of a number."""
+    rng = random.Random((seed << 40) + number)
+    shutil.copytree(rng.choice(originals), folder)
+    return damage(folder, rng)
+
+
+def try_everything(directory: Path) -> str:
+    """Read, inspect, repair and convert a directory; what became of it."""
+    names = " ".join(os.listdir(directory))
+    variant = next((suffix for suffix in ("int8", "fp16") if f".{suffix}.onnx" in names), None)
+    inspection = inspect_bundle(directory, variant=variant)
+    json.dumps(inspection.as_dict())
+    outcome = "ok" if inspection.ok else "problems"
+    try:
+        bundle = read_bundle(directory, variant=variant)
+    except TdtDecodeError:
+        bundle = None
+    other = "split" if bundle is not None and bundle.layout != "split" else "combined"
+    for out, act in (
+        ("repaired", lambda out: repair(directory, out, variant=variant)),
+        ("converted", lambda out: convert(directory, out, other, variant=variant)),
+    ):
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                act(Path(scratch, out))
+                outcome += f", {out}"
+            except TdtDecodeError:
+                pass
+    return outcome
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--case", type=int, help="run this case alone, here")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        originals = [make_bundle(Path(scratch, str(i)), **_SIZES, **kind) for i, kind in enumerate(_KINDS)]
+        if options.case is not None:
+            folder = Path(scratch, "case")
+            print(make_case(options.case, options.seed, folder, originals))
+            print(try_everything(folder))
+            return
+        _run(options, Path(scratch), originals)
+
+
+def _run(options: argparse.Namespace, scratch: Path, originals: list[Path]) -> None:
+    end = time.monotonic() + options.seconds
+    number, findings = 0, 0
+    outcomes: Counter[str] = Counter()
+    while time.monotonic() < end:
+        read_end, write_end = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(read_end)
+            try:
+                _child(number, options.seed, scratch, originals, os.fdopen(write_end, "w", buffering=1), end)
+            finally:
+                os._exit(1)
+        os.close(write_end)
+        current, finished = number, False
+        with os.fdopen(read_end) as report:
+            for line in report:
+                kind, _, text = line.rstrip("\n").partition(" ")
+                if kind == "begin":
+                    current = int(text)
+                elif kind == "end":
+                    outcomes[text] += 1
+                elif kind == "finding":
+                    findings += 1
+                    print(f"case {current}: {json.loads(text)}", flush=True)
+                elif kind == "done":
+                    finished = True
+        _, status = os.waitpid(child, 0)
+        if not finished:
+            findings += 1
+            how = signal.Signals(status & 127).name if status & 127 else f"exit {status >> 8}"
+            print(f"case {current}: the process ended: {how}", flush=True)
+        number = current + 1
+        print(f"{number} cases, {findings} findings, {dict(outcomes)}", flush=True)
+
+
+def _child(number: int, seed: int, scratch: Path, originals: list[Path], report, end: float) -> None:
+    faulthandler.enable()
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    parent = os.getppid()
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    opened: list[str] = []
+    inside = {"watch": False}
+
+    def audit(event: str, arguments: tuple) -> None:
+        if inside["watch"] and event == "open" and isinstance(arguments[0], str):
+            opened.append(arguments[0])
+
+    sys.addaudithook(audit)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    for case in range(number, number + _CASES_PER_CHILD):
+        if time.monotonic() > end or os.getppid() != parent:
+            break
+        folder = scratch / "case"
+        shutil.rmtree(folder, ignore_errors=True)
+        done = make_case(case, seed, folder, originals)
+        report.write(f"begin {case}\n")
+        signal.alarm(SECONDS)
+        faulthandler.dump_traceback_later(SECONDS - 5)  # where it hangs
+        opened.clear()
+        inside["watch"] = True
+        try:
+            outcome = try_everything(folder)
+        except TdtDecodeError:
+            outcome = "refused"
+        except BaseException as error:
+            outcome = "finding"
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            text = f"{done}: {type(error).__name__}: {str(error)[:200]} at {last.filename}:{last.lineno}"
+            report.write(f"finding {json.dumps(text)}\n")
+        inside["watch"] = False
+        signal.alarm(0)
+        faulthandler.cancel_dump_traceback_later()
+        outside = [path for path in opened if _outside(path, folder)]
+        if outside:
+            report.write(f"finding {json.dumps(f'{done}: opened {outside[:3]}')}\n")
+        report.write(f"end {outcome}\n")
+    report.write("done \n")
+    report.flush()
+    os._exit(0)
+
+
+def _outside(path: str, folder: Path) -> bool:
+    """Whether a file is neither in the case's directory nor one that Python or this package opens for itself."""
+    real = os.path.realpath(path)
+    allowed = (str(folder), sys.prefix, sys.base_prefix, tempfile.gettempdir(), "/dev/null", "/proc/", os.getcwd())
+    return not real.startswith(allowed)
+
+
+if __name__ == "__main__":
+    main()
