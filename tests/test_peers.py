@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_asr
 import pytest
-import sherpa_onnx
 
 import tdtdecode as tdt
 from tests import demo
+from tests.peers import sherpa_onnx_texts
 
 RATE = 16_000
 
@@ -63,21 +63,10 @@ def test_every_layout_says_the_same(tmp_path, speech, ours, layout):
     assert [t.text for t in found] == [t.text for t in ours]
 
 
-def test_sherpa_onnx_takes_our_split_layout(tmp_path, speech, ours, capsys):
+def test_sherpa_onnx_takes_our_split_layout(tmp_path, ours, capsys):
     """Its features differ (another window, another upper edge of the filters), so its text may."""
-    demo.write_demo(tmp_path, "split")
-    recognizer = sherpa_onnx.OfflineRecognizer.from_transducer(
-        **{part: str(tmp_path / f"{part}.onnx") for part in ("encoder", "decoder", "joiner")},
-        tokens=str(tmp_path / "tokens.txt"),
-        model_type="nemo_transducer",
-        num_threads=1,
-    )
-    equal = 0
-    for (samples, rate), transcript in zip(speech, ours, strict=True):
-        stream = recognizer.create_stream()
-        stream.accept_waveform(rate, samples)
-        recognizer.decode_stream(stream)
-        equal += stream.result.text.strip() == transcript.text
+    texts = sherpa_onnx_texts(demo.write_demo(tmp_path, "split"))
+    equal = sum(text == transcript.text for text, transcript in zip(texts, ours, strict=True))
     with capsys.disabled():
-        print(f"\nsherpa-onnx says the same as we do on {equal} of {len(speech)} recordings")
+        print(f"\nsherpa-onnx says the same as we do on {equal} of {len(texts)} recordings")
     assert equal >= 12

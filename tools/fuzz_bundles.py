@@ -324,6 +324,8 @@ def _run(options: argparse.Namespace, scratch: Path, originals: list[Path]) -> N
             os.close(read_end)
             try:
                 _child(number, options.seed, scratch, originals, os.fdopen(write_end, "w", buffering=1), end)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(1)
         os.close(write_end)

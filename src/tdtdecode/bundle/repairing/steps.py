@@ -151,7 +151,8 @@ def token_file(repairs: Repairs) -> None:
     """The token file in its layout's form."""
     evidence = repairs.evidence()
     table, name = evidence.tokens, TOKEN_FILES[repairs.layout][0]
-    if table is not None and is_right(table, repairs.layout, evidence.embedding_rows):
+    named = table is not None and (table.file.name == name or repairs.layout == "genai")
+    if table is not None and named and is_right(table, repairs.layout, evidence.embedding_rows):
         return
     found = best_pieces(evidence)
     if found is None:
