@@ -211,14 +211,10 @@ def test_the_encoders_limit(bundles, tmp_path):
     for samples in (127_000, 128_000):  # the last frame of NeMo's features would be one too many at the limit
         assert model.recognize(noise(samples)).duration == samples / 16_000
     long = noise(136_000)
-    message = r"8\.5 s long, and this model takes at most 8\.0 s at a time: cut"
-    with pytest.raises(InputError, match=message):
-        model.recognize(long)
     path = tmp_path / "lecture.flac"
     soundfile.write(path, *long)
-    failed, done = model.recognize([path, noise(16_000)], on_error="return")
-    assert isinstance(done, Transcript) and isinstance(failed, InputError)
-    assert str(failed).startswith(f"{path}: 8.5 s long")
+    for out in model.recognize([path, long]):  # in windows: tests/test_windowed.py
+        assert out.duration == 8.5 and out.words[-1].end > 8.0
 
 
 def test_an_encoder_that_fails_says_how_long_the_recordings_were(bundles):
@@ -242,8 +238,7 @@ def test_an_encoder_of_fixed_length(bundles, tmp_path):
     reference = load_model(bundles())
     for ours, recording in zip(model.recognize([short, full]), (short, full), strict=True):
         check_same(ours, reference.recognize(recording))
-    with pytest.raises(InputError, match="at most 4.0 s"):
-        model.recognize(noise(65_000))
+    check_same(model.recognize(noise(65_000)), reference.recognize(noise(65_000)))
 
 
 def test_the_search_of_a_call(model):

@@ -39,8 +39,9 @@ class Encoder:
     Attributes
     ----------
     rows_independent:
-        False where the graph scales the activations of a whole batch at once (dynamic quantisation): a recording's
-        result would depend on its neighbours, so such an encoder is to be given one at a time.
+        False where the graph scales the activations of a whole batch at once (dynamic quantisation), so that a
+        recording's result would depend on its neighbours, and where its batch is fixed at one: such an encoder is to
+        be given one recording at a time.
 
     Raises
     ------
@@ -60,8 +61,15 @@ class Encoder:
         if file is None:
             raise BundleError("has no encoder, which recognising audio needs", file=bundle.directory)
         graph = load_graph(file, bundle.directory)
-        self.rows_independent = not graph.quantized
         self._audio, self._length, self._frames, self._counts = encoder_ports(graph)
+        batch, _, time = self._audio.shape
+        if isinstance(batch, int) and batch != 1:
+            raise BundleError(
+                f"takes batches of just {batch}; export it with a dynamic batch axis, or a batch of one", file=file,
+                field=self._audio.name,
+            )  # fmt: skip
+        self.rows_independent = not graph.quantized and batch != 1
+        self._width = time if isinstance(time, int) else None
         self._file = file
         # Where the weights lie in the file itself, it is opened again instead: the graph is a second copy of them all.
         self._graph = graph if graph.weights_folder is not None else None
@@ -85,7 +93,7 @@ class Encoder:
         Parameters
         ----------
         features:
-            float32 [B, mel, T].
+            float32 [B, mel, T]; where the encoder's own T is fixed, no more than that.
         lengths:
             int64 [B], valid feature frames, each at least 1.
 
@@ -103,6 +111,8 @@ class Encoder:
         """
         session = self._session.current
         binding = session.io_binding()
+        if self._width is not None:
+            features = np.pad(features, ((0, 0), (0, 0), (0, max(0, self._width - features.shape[2]))))
         binding.bind_cpu_input(self._audio.name, np.ascontiguousarray(features, self._audio.dtype))
         binding.bind_cpu_input(self._length.name, np.ascontiguousarray(lengths, self._length.dtype))
         if self._card is None:
@@ -120,6 +130,15 @@ class Encoder:
             ) from error
         frames, counts = binding.get_outputs()
         return frames, counts.numpy().astype(np.int64)
+
+    def rows(self, encoder_out: ort.OrtValue) -> list[Any]:
+        """The rows [E, T'] of what was encoded, where they are; their frames can be sliced."""
+        if self._card is None:
+            return list(encoder_out.numpy())
+        from .cuda.arrays import to_device
+
+        batch = to_device(encoder_out, "encoder_out")
+        return [batch[i] for i in range(len(batch))]
 
     def _open(self, providers: list[Any]) -> ort.InferenceSession:
         if self._graph is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -47,6 +48,28 @@ class Hypothesis:
     def nbest(self) -> list[Hypothesis]:
         """All hypotheses kept, best first. Greedy search keeps one."""
         return [self, *self.alternatives]
+
+
+def joined(parts: Sequence[Hypothesis]) -> Hypothesis:
+    """What a stream's chunks gave, in order, as one hypothesis with its alternatives.
+
+    The score is the last part's: a beam search's knows the whole stream, a greedy search's only its own tokens.
+    """
+    *before, end = parts
+
+    def with_beginning(last: Hypothesis) -> Hypothesis:
+        every = [*before, last]
+
+        def column(name: str) -> np.ndarray:
+            return np.concatenate([getattr(part, name) for part in every])
+
+        confidence = None if last.token_confidence is None else column("token_confidence")
+        return Hypothesis(
+            column("tokens"), column("frames"), column("durations"), column("token_logprobs"),
+            column("duration_logprobs"), last.score, confidence, tuple(map(with_beginning, last.alternatives)),
+        )  # fmt: skip
+
+    return with_beginning(end)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from .audio import FeatureExtractor, as_samples
 from .audio.features import HOP, SAMPLE_RATE
 from .audio.reading import Audio, audio_seconds
 from .bundle import Bundle, read_bundle
+from .bundle.windows import Windows
 from .confidence import Confidence
 from .cuda.device import current_device
 from .decoder import Decoder
@@ -23,6 +24,7 @@ from .hub import find_model
 from .hypothesis import Hypothesis, Transcript
 from .search import Beam, Greedy, for_rows
 from .transducer import as_integer
+from .windowed import decode_in_windows
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -134,10 +136,11 @@ class Recognizer:
         if features.max_frames is not None:
             limits.append(features.max_frames * features.subsampling_factor)
         self._max_input_frames = min((limit for limit in limits if limit is not None), default=None)
+        self._windows = Windows.of(features)
 
     @property
     def max_seconds(self) -> float | None:
-        """The longest recording the encoder takes, in seconds; None if it takes any."""
+        """The longest recording that the encoder takes whole, in seconds, longer ones in windows; None: any."""
         return None if self._max_input_frames is None else self._max_input_frames * HOP / SAMPLE_RATE
 
     @overload
@@ -179,7 +182,10 @@ class Recognizer:
         on_error: str = "raise",
         progress: Callable[[int, int], None] | None = None,
     ) -> Any:
-        """Transcribe one recording or many.
+        """Transcribe one recording or many, of any length.
+
+        A recording longer than `max_seconds` goes through the encoder in overlapping windows, of which the centres are
+        decoded as one stream; its features are normalised over the whole of it.
 
         Parameters
         ----------
@@ -202,7 +208,7 @@ class Recognizer:
         Raises
         ------
         InputError
-            If a recording cannot be read or is longer than the encoder takes, or an option is wrong.
+            If a recording cannot be read, or an option is wrong.
         MissingDependencyError
             If reading or resampling needs a package that is not installed.
         """
@@ -225,7 +231,7 @@ class Recognizer:
             samples = {}
             for i in batch:
                 try:
-                    samples[i] = as_samples(recordings[i], SAMPLE_RATE, self.max_seconds)
+                    samples[i] = as_samples(recordings[i], SAMPLE_RATE)
                 except catch as error:
                     results[i] = error
             try:
@@ -249,7 +255,8 @@ class Recognizer:
         waiting = sorted(seconds, key=lambda i: -seconds[i])
         while waiting:
             fitting = int(_BATCH_SECONDS / max(seconds[waiting[0]], 1e-3))
-            rows = max(1, min(batch_size, fitting)) if self.encoder.rows_independent else 1
+            whole = self.max_seconds is None or seconds[waiting[0]] <= self.max_seconds
+            rows = max(1, min(batch_size, fitting)) if self.encoder.rows_independent and whole else 1
             yield waiting[:rows]
             waiting = waiting[rows:]
 
@@ -266,9 +273,8 @@ class Recognizer:
         hypotheses = [_nothing() for _ in recordings]
         if spoken:
             features, lengths = self._extract([recordings[i] for i in spoken])
-            encoder_out, counts = self.encoder(self._fitted(features), lengths)
             spoken_search = for_rows(search, spoken, len(recordings))
-            for i, hypothesis in zip(spoken, self.decoder.decode(encoder_out, counts, spoken_search), strict=True):
+            for i, hypothesis in zip(spoken, self._decoded(features, lengths, spoken_search), strict=True):
                 hypotheses[i] = hypothesis
         confidence = search.confidence or Confidence()
         return [
@@ -276,12 +282,22 @@ class Recognizer:
             for hypothesis, samples in zip(hypotheses, recordings, strict=True)
         ]
 
-    def _fitted(self, features: np.ndarray) -> np.ndarray:
-        """The features in a width that the encoder takes: NeMo's has a frame of padding, one too many at the limit."""
-        fixed = self.bundle.features.fixed_input_frames
-        if fixed is not None:
-            features = np.pad(features, ((0, 0), (0, 0), (0, max(0, fixed - features.shape[2]))))
-        return features[:, :, : self._max_input_frames]
+    def _decoded(self, features: np.ndarray, lengths: np.ndarray, search: Greedy | Beam) -> list[Hypothesis]:
+        """The hypotheses of a batch, float32 [B, mel, T]; a recording too long to be encoded whole comes alone."""
+        if self._max_input_frames is None or lengths.max() <= self._max_input_frames:
+            # NeMo's features have a frame of padding, one too many at the limit.
+            encoder_out, counts = self.encoder(features[:, :, : self._max_input_frames], lengths)
+            return self.decoder.decode(encoder_out, counts, search)
+        factor = self.bundle.features.subsampling_factor
+        seconds = (self._windows.centre + 2 * self._windows.context) * self.bundle.frame_seconds
+        at_once = max(1, int(_BATCH_SECONDS / seconds)) if self.encoder.rows_independent else 1
+        return [
+            decode_in_windows(
+                row[:, :length], self.encoder, self.decoder, for_rows(search, [i], len(lengths)), self._windows, factor,
+                at_once,
+            )
+            for i, (row, length) in enumerate(zip(features, lengths.tolist()))
+        ]  # fmt: skip
 
     def _transcript(self, hypothesis: Hypothesis, samples: int, confidence: Confidence) -> Transcript:
         duration = samples / SAMPLE_RATE

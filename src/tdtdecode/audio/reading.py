@@ -28,7 +28,7 @@ _BLOCK_FRAMES = 1 << 20
 _log = logging.getLogger(__name__)
 
 
-def read_audio(path: str | PathLike[str], sample_rate: int = 16000, max_seconds: float | None = None) -> np.ndarray:
+def read_audio(path: str | PathLike[str], sample_rate: int = 16000) -> np.ndarray:
     """Read an audio file: the mean of its channels, resampled.
 
     Parameters
@@ -37,8 +37,6 @@ def read_audio(path: str | PathLike[str], sample_rate: int = 16000, max_seconds:
         A WAV, FLAC, OGG or MP3 file (or another format of libsndfile).
     sample_rate:
         Rate wanted, in Hz.
-    max_seconds:
-        Refuse a longer recording, before it is decoded where its header gives the length. None: any length.
 
     Returns
     -------
@@ -48,14 +46,13 @@ def read_audio(path: str | PathLike[str], sample_rate: int = 16000, max_seconds:
     Raises
     ------
     InputError
-        If there is no such file, it is not a recording, it is cut short, too long, or holds NaN or infinity. The
+        If there is no such file, it is not a recording, it is cut short, or holds NaN or infinity. The
         message starts with the path. MP3 and OGG are streams without a reliable length: one cut short is decoded as
         far as it goes, with a warning in the log where its header promises more or its end is not marked.
     MissingDependencyError
         If soundfile is not installed, or soxr where the rate differs.
     """
     with _open(path) as file:
-        _check_duration(file.frames / file.samplerate, max_seconds, path)
         rate = file.samplerate
         try:
             samples = _read_mono(file)
@@ -67,7 +64,6 @@ def read_audio(path: str | PathLike[str], sample_rate: int = 16000, max_seconds:
             _log.warning("%s: %d samples where its header promises %d", path, len(samples), file.frames)
         if file.format == "OGG" and not _ends_ogg_stream(Path(path)):
             _log.warning("%s: the end of its OGG stream is missing", path)
-    _check_duration(len(samples) / rate, max_seconds, path)  # the header of an MP3 may have promised less
     _check_values(samples, path)
     return _resample(samples, rate, sample_rate)
 
@@ -87,7 +83,7 @@ def audio_seconds(audio: Audio) -> float:
     return len(samples) / rate
 
 
-def as_samples(audio: Audio, sample_rate: int = 16000, max_seconds: float | None = None) -> np.ndarray:
+def as_samples(audio: Audio, sample_rate: int = 16000) -> np.ndarray:
     """Samples of a recording given as a path or as (array, rate).
 
     Parameters
@@ -95,7 +91,7 @@ def as_samples(audio: Audio, sample_rate: int = 16000, max_seconds: float | None
     audio:
         The path of an audio file (see `read_audio`), or (array, rate in Hz): an array [n] or [n, channels] of
         floats around -1 to 1, or of int16 or int32 PCM, which is scaled to that.
-    sample_rate, max_seconds:
+    sample_rate:
         As for `read_audio`.
 
     Returns
@@ -106,14 +102,13 @@ def as_samples(audio: Audio, sample_rate: int = 16000, max_seconds: float | None
     Raises
     ------
     InputError
-        If the array's type, shape or values, or the rate, is none of these, or the recording is too long.
+        If the array's type, shape or values, or the rate, is none of these.
     MissingDependencyError
         As `read_audio`.
     """
     if isinstance(audio, (str, PathLike)):
-        return read_audio(audio, sample_rate, max_seconds)
+        return read_audio(audio, sample_rate)
     array, rate = _pair(audio)
-    _check_duration(len(array) / rate, max_seconds, "audio")
     samples = _to_float32(array)
     if samples.ndim == 2:
         samples = samples.mean(axis=1, dtype=np.float32)
@@ -193,14 +188,6 @@ def _to_float32(array: np.ndarray) -> np.ndarray:
         full_scale = -float(np.iinfo(array.dtype).min)
         return (array / full_scale).astype(np.float32)
     return array.astype(np.float32, copy=False)
-
-
-def _check_duration(seconds: float, max_seconds: float | None, name: object) -> None:
-    if max_seconds is not None and seconds > max_seconds:
-        raise InputError(
-            f"{name}: {seconds:.1f} s long, and this model takes at most {max_seconds:.1f} s at a time: "
-            "cut the recording into shorter pieces, best at pauses"
-        )
 
 
 def _check_values(samples: np.ndarray, name: object) -> None:

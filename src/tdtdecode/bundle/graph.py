@@ -190,6 +190,18 @@ def load_graph(file: Path, directory: Path) -> Graph:
     BundleError
         If the file is no ONNX graph, or its external weights are missing, truncated or outside the directory.
     """
+    model = parse_graph(file)
+    return Graph(model, file, anchor_weights(model, file, directory))
+
+
+def parse_graph(file: Path) -> onnx.ModelProto:
+    """What a graph's file says; nothing is known of its external weights.
+
+    Raises
+    ------
+    BundleError
+        If the file is no ONNX graph.
+    """
     onnx = import_onnx()
     data = read_bytes(file, GRAPH_LIMIT)
     model = onnx.ModelProto()
@@ -204,7 +216,7 @@ def load_graph(file: Path, directory: Path) -> Graph:
             raise BundleError("contains precompiled code (EPContext); use the original export", file=file)
     _check_names(model, file)
     check_tensors(model, file)
-    return Graph(model, file, anchor_weights(model, file, directory))
+    return model
 
 
 def _check_names(model: onnx.ModelProto, file: Path) -> None:

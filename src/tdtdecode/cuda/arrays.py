@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,9 +44,14 @@ class DeviceArray:
     strides: tuple[int, ...]
     owner: Any
 
-    def __getitem__(self, row: int) -> DeviceArray:
+    def __getitem__(self, index: int | tuple[slice, slice]) -> DeviceArray:
+        """A row of [B, E, T], or of [E, T] all elements of some frames: ``[:, first:last]``."""
         width = 4 if self.dtype == "float32" else 2
-        pointer = self.pointer + row * self.strides[0] * width
+        if isinstance(index, tuple):
+            first, last, _ = index[1].indices(self.shape[1])
+            shape = self.shape[0], max(last - first, 0)
+            return replace(self, pointer=self.pointer + first * self.strides[1] * width, shape=shape)
+        pointer = self.pointer + index * self.strides[0] * width
         return DeviceArray(pointer, self.dtype, self.shape[1:], self.strides[1:], self.owner)
 
     def __len__(self) -> int:
@@ -102,6 +107,8 @@ def source_table(rows: Sequence[DeviceArray], lengths: np.ndarray, encoder_size:
 
 def to_device(array: Any, name: str) -> DeviceArray:
     """An array as it lies on the device; one in main memory is copied there."""
+    if isinstance(array, DeviceArray):
+        return array
     cupy = import_cupy()
     if isinstance(array, cupy.ndarray):
         width = array.dtype.itemsize

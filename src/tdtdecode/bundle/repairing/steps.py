@@ -12,8 +12,7 @@ from ...errors import BundleError
 from ..description import Bundle, FeatureSettings
 from ..encoder import encoder_ports
 from ..external import external_tensors
-from ..files import read_bytes
-from ..graph import GRAPH_LIMIT, Graph, import_onnx, load_graph
+from ..graph import Graph, import_onnx, load_graph, parse_graph
 from ..inspection.evidence import COMBINED, ENCODER, GRAPH_NAMES, JOINT, PREDICTOR, TOKEN_FILES, Evidence, collect
 from ..probe import BATCH_AXIS
 from ..reading import read_bundle
@@ -103,14 +102,11 @@ def renamed_encoder(repairs: Repairs) -> None:
 
 def renamed_weights(repairs: Repairs) -> None:
     """External weights under another name: a file that no graph asks for and that has just the size."""
-    onnx = import_onnx()
     models: dict[Path, Any] = {}
     for file in sorted(repairs.folder.glob("*.onnx")):
-        model = onnx.ModelProto()
         try:
-            model.ParseFromString(read_bytes(file, GRAPH_LIMIT))
-            models[file] = model
-        except Exception:  # what is no graph has no weights; protobuf's exceptions differ between its releases
+            models[file] = parse_graph(file)
+        except BundleError:  # what is no graph has no weights
             continue
     needed = {file: _extents(model) for file, model in models.items()}
     asked_for = {name for extents in needed.values() for name in extents}
@@ -393,9 +389,7 @@ def _free(model: onnx.ModelProto, graph: Graph, states: set[str]) -> None:
 
 def _rewrite(repairs: Repairs, name: str, change: Callable[[Any], None]) -> None:
     """Change a graph in its file; its external weights stay where they are."""
-    onnx = import_onnx()
-    model = onnx.ModelProto()
-    model.ParseFromString(read_bytes(repairs.folder / name, GRAPH_LIMIT))
+    model = parse_graph(repairs.folder / name)
     change(model)
     repairs.target(name).write_bytes(model.SerializeToString())
 
