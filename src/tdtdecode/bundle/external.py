@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from ..errors import BundleError
-from .files import contained
+from .files import contained, is_file
 from .tensors import stored_tensors, tensor_bytes
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def _locate(location: str, file: Path, directory: Path, field: str) -> Path:
         )
     path = file.parent / location
     real = contained(path, directory, file=file, field=field)
-    if not real.is_file():
-        raise BundleError(f"the file {location!r} is missing; it belongs beside the graph", file=file, field=field)
+    if not is_file(real):
+        raise BundleError(f"the file {location!r:.200} is missing; it belongs beside the graph", file=file, field=field)
     return real
 
 

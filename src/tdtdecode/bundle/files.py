@@ -76,6 +76,14 @@ def find_file(directory: Path, name: str) -> Path | None:
     return path
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; no name is too long, or too strange, to ask."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def read_bytes(file: Path, limit: int) -> bytes:
     """The whole file, refused before it is read if it is empty or larger than `limit` bytes."""
     try:

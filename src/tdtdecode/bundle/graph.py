@@ -215,6 +215,7 @@ def parse_graph(file: Path) -> onnx.ModelProto:
         if node.op_type == "EPContext":
             raise BundleError("contains precompiled code (EPContext); use the original export", file=file)
     _check_names(model, file)
+    _check_nodes(model, file)
     check_tensors(model, file)
     return model
 
@@ -237,6 +238,25 @@ def _check_names(model: onnx.ModelProto, file: Path) -> None:
     for name in names:
         if not isinstance(name, str):
             raise BundleError(f"a name is no UTF-8 text: {name!r:.60}", file=file)
+
+
+def _check_nodes(model: onnx.ModelProto, file: Path) -> None:
+    """Nodes of the standard's operators have the inputs and outputs that these must have."""
+    onnx = import_onnx()
+    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    for node in model.graph.node:
+        if node.domain not in ("", "ai.onnx"):
+            continue
+        try:
+            schema = onnx.defs.get_schema(node.op_type, max(versions, default=1))
+        except Exception:  # an operator, or a version, that this onnx does not know, and ONNX Runtime may
+            continue
+        if len(node.input) < schema.min_input or len(node.output) < schema.min_output:
+            raise BundleError(
+                f"a {node.op_type} with {len(node.input)} inputs and {len(node.output)} outputs: the file is damaged",
+                file=file,
+                field=node.name,
+            )
 
 
 def _in_its_place(data: bytes) -> str:

@@ -12,6 +12,7 @@ from ...errors import BundleError
 from ..description import Bundle, FeatureSettings
 from ..encoder import encoder_ports
 from ..external import external_tensors
+from ..files import is_file
 from ..graph import Graph, import_onnx, load_graph, parse_graph
 from ..inspection.evidence import COMBINED, ENCODER, GRAPH_NAMES, JOINT, PREDICTOR, TOKEN_FILES, Evidence, collect
 from ..probe import BATCH_AXIS
@@ -115,7 +116,7 @@ def renamed_weights(repairs: Repairs) -> None:
         if path.is_file() and path.name not in asked_for and path.suffix not in (".onnx", ".txt", ".json", ".md")
     }  # fmt: skip
     for file, extents in needed.items():
-        absent = [name for name in extents if not (repairs.folder / name).is_file()]
+        absent = [name for name in extents if not is_file(repairs.folder / name)]
         fitting = [name for name, size in spare.items() if absent and 0 <= size - extents[absent[0]] < 65536]
         if len(absent) != 1 or len(fitting) != 1:
             continue
