@@ -32,7 +32,8 @@ def check_tensors(model: onnx.ModelProto, file: Path) -> None:
         except (KeyError, ValueError, TypeError):
             raise BundleError(f"unknown data type {tensor.data_type}", file=file, field=tensor.name) from None
         elements = prod(tensor.dims)
-        if tensor.HasField("raw_data"):
+        raw = tensor.HasField("raw_data") and tensor.data_type != tensor.STRING  # texts have none
+        if raw:
             found, fitting = len(tensor.raw_data), {needed}
         else:  # complex numbers are two values, the narrowest integers share one
             found = sum(len(getattr(tensor, name)) for name in _VALUES)
@@ -40,7 +41,7 @@ def check_tensors(model: onnx.ModelProto, file: Path) -> None:
         if found not in fitting or any(dim < 0 for dim in tensor.dims):
             raise BundleError(
                 f"a tensor {list(tensor.dims)} of {needed} bytes has {found} "
-                f"{'bytes' if tensor.HasField('raw_data') else 'values'}: the file is damaged",
+                f"{'bytes' if raw else 'values'}: the file is damaged",
                 file=file,
                 field=tensor.name,
             )

@@ -5,13 +5,14 @@ Nothing heavy is imported before a command runs, so that ``--help`` answers at o
 
 from types import ModuleType
 
-from . import bench, convert, export, info, inspect, repair, transcribe
+from . import bench, convert, export, info, inspect, optimize, repair, transcribe
 
 COMMANDS: dict[str, ModuleType] = {
     "transcribe": transcribe,
     "inspect": inspect,
     "repair": repair,
     "convert": convert,
+    "optimize": optimize,
     "export": export,
     "info": info,
     "bench": bench,

@@ -112,7 +112,7 @@ def _facts(evidence: Evidence, bundle: Bundle | None) -> Iterator[Fact]:
         yield Fact("embedding rows", evidence.embedding_rows, evidence.decoder.file.name, "weights")
     if evidence.row_width is not None and evidence.joint is not None:
         yield Fact("joint row width", evidence.row_width, evidence.joint.file.name, "output")
-    if evidence.states and evidence.decoder is not None:
+    if evidence.states and evidence.states[0].rank == 3 and evidence.decoder is not None:
         state = evidence.states[0]
         yield Fact("predictor layers", state.shape[0], evidence.decoder.file.name, state.name)
         yield Fact("predictor width", state.shape[-1], evidence.decoder.file.name, state.name)
