@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import BundleError, MissingDependencyError
-from .external import anchor_weights, external_tensors
-from .files import read_bytes
-from .tensors import check_tensors
+from ..errors import BundleError
+from .dependencies import import_onnx, import_onnxruntime
+from .external import anchor_weights
+from .parsing import GRAPH_LIMIT, parse_graph
 
 if TYPE_CHECKING:
     import onnx
     import onnxruntime as ort
 
-GRAPH_LIMIT = (1 << 31) - 1
-"""Largest graph file in bytes, weights outside it not counted: protobuf's own limit."""
+__all__ = ["GRAPH_LIMIT", "Graph", "Port", "import_onnx", "import_onnxruntime", "load_graph", "parse_graph"]
 
 _FOLDER_OPTION = "session.model_external_initializers_file_folder_path"
 
@@ -31,24 +30,6 @@ _DYNAMIC_QUANTIZATION = {
 }
 
 _options_lock = threading.Lock()
-
-
-def import_onnx() -> Any:
-    """The `onnx` package, imported on first use."""
-    try:
-        import onnx
-    except ImportError:
-        raise MissingDependencyError("onnx", "cpu", "Reading a model directory") from None
-    return onnx
-
-
-def import_onnxruntime() -> Any:
-    """The `onnxruntime` package, imported on first use."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingDependencyError("onnxruntime", "cpu", "Running an ONNX graph") from None
-    return onnxruntime
 
 
 @dataclass(frozen=True)
@@ -192,78 +173,3 @@ def load_graph(file: Path, directory: Path) -> Graph:
     """
     model = parse_graph(file)
     return Graph(model, file, anchor_weights(model, file, directory))
-
-
-def parse_graph(file: Path) -> onnx.ModelProto:
-    """What a graph's file says; nothing is known of its external weights.
-
-    Raises
-    ------
-    BundleError
-        If the file is no ONNX graph.
-    """
-    onnx = import_onnx()
-    data = read_bytes(file, GRAPH_LIMIT)
-    model = onnx.ModelProto()
-    try:
-        model.ParseFromString(data)
-    except Exception as error:  # protobuf's own exception type differs between its implementations
-        raise BundleError(f"not an ONNX graph{_in_its_place(data)}: {error}", file=file) from None
-    if not model.graph.node or not model.graph.output:
-        raise BundleError(f"not an ONNX graph{_in_its_place(data)}: it has no nodes or no outputs", file=file)
-    for node in model.graph.node:
-        if node.op_type == "EPContext":
-            raise BundleError("contains precompiled code (EPContext); use the original export", file=file)
-    _check_names(model, file)
-    _check_nodes(model, file)
-    check_tensors(model, file)
-    return model
-
-
-def _check_names(model: onnx.ModelProto, file: Path) -> None:
-    """Names are texts: those that are no UTF-8 come out of the protobuf as bytes."""
-    names = [entry.key for entry in model.metadata_props] + [entry.value for entry in model.metadata_props]
-    for tensor in external_tensors(model):
-        names += [entry.value for entry in tensor.external_data] + [entry.key for entry in tensor.external_data]
-    graphs = [model.graph]
-    while graphs:
-        graph = graphs.pop()
-        names += [item.name for item in (*graph.input, *graph.output, *graph.initializer, *graph.node)]
-        names += [dim.dim_param for value in (*graph.input, *graph.output) for dim in value.type.tensor_type.shape.dim]
-        for node in graph.node:
-            names += [*node.input, *node.output, node.op_type, node.domain]
-            for attribute in node.attribute:
-                names.append(attribute.name)
-                graphs += ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs)
-    for name in names:
-        if not isinstance(name, str):
-            raise BundleError(f"a name is no UTF-8 text: {name!r:.60}", file=file)
-
-
-def _check_nodes(model: onnx.ModelProto, file: Path) -> None:
-    """Nodes of the standard's operators have the inputs and outputs that these must have."""
-    onnx = import_onnx()
-    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
-    for node in model.graph.node:
-        if node.domain not in ("", "ai.onnx"):
-            continue
-        try:
-            schema = onnx.defs.get_schema(node.op_type, max(versions, default=1))
-        except Exception:  # an operator, or a version, that this onnx does not know, and ONNX Runtime may
-            continue
-        if len(node.input) < schema.min_input or len(node.output) < schema.min_output:
-            raise BundleError(
-                f"a {node.op_type} with {len(node.input)} inputs and {len(node.output)} outputs: the file is damaged",
-                file=file,
-                field=node.name,
-            )
-
-
-def _in_its_place(data: bytes) -> str:
-    """What came instead of a graph, for messages."""
-    beginning = data[:256].lstrip().lower()
-    if beginning.startswith(b"version https://git-lfs"):
-        return " but a Git LFS pointer to it (fetch the file itself: git lfs pull)"
-    if beginning.startswith((b"<!doctype", b"<html")):
-        return " but a web page (download the file itself)"
-    return ", or a truncated one (an interrupted download?)"

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import BundleError
-from .graph import Graph, Port
+from .graph import Graph, Port, import_onnxruntime
 from .transducers import Shape
 
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
 BATCH_AXIS = "batch"
+
+_SECONDS = 60.0
+"""For a few rows of a predictor or a joint, which take milliseconds."""
 
 # Computed in other widths and orders, the rows of a batch differ by rounding; a graph that mixes rows up differs more.
 _TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1}
@@ -45,8 +54,10 @@ def run_probe(graph: Graph, feeds: Mapping[str, np.ndarray], batch_axes: Mapping
     names = [port.name for port in graph.outputs]
     try:
         session = graph.plain_session()
-        values = session.run(names, dict(feeds))
-        single = session.run(names, {name: _last_row(feed, batch_axes[name]) for name, feed in feeds.items()})
+        with _time_limit() as options:
+            values = session.run(names, dict(feeds), options)
+            one = {name: _last_row(feed, batch_axes[name]) for name, feed in feeds.items()}
+            single = session.run(names, one, options)
     except Exception as error:  # ONNX Runtime's exceptions share no other base
         raise BundleError(f"ONNX Runtime cannot run it for a batch: {_first_line(error)}", file=graph.file) from None
     if not graph.quantized:
@@ -54,6 +65,18 @@ def run_probe(graph: Graph, feeds: Mapping[str, np.ndarray], batch_axes: Mapping
             if port.is_float:
                 _check_row(graph, port, value, row)
     return dict(zip(names, values, strict=True))
+
+
+@contextmanager
+def _time_limit() -> Iterator[ort.RunOptions]:
+    """Options of runs that are ended when they take too long: a graph may have loops."""
+    options = import_onnxruntime().RunOptions()
+    timer = threading.Timer(_SECONDS, setattr, (options, "terminate", True))
+    timer.start()
+    try:
+        yield options
+    finally:
+        timer.cancel()
 
 
 def batch_shape(graph: Graph, port: Port, value: np.ndarray, batch: int) -> Shape:

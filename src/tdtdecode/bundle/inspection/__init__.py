@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 
 from ...errors import BundleError, InputError, TdtDecodeError
 from ..description import FEATURE_FRAME_SECONDS, Bundle
+from ..external import external_tensors
 from ..files import open_directory
-from ..graph import import_onnx, import_onnxruntime
+from ..graph import Graph, import_onnx, import_onnxruntime
 from ..reading import read_bundle
 from .checks import CHECKS, overflow
 from .evidence import ENCODER, Evidence, collect
@@ -173,23 +176,18 @@ def _notes(evidence: Evidence, bundle: Bundle | None) -> Iterator[str]:
         yield "no encoder: a whole decoder, but nothing to recognise audio with"
 
 
-def _external(graph) -> list[str]:
-    from ..external import external_tensors
-
+def _external(graph: Graph) -> list[str]:
     entries = (entry for tensor in external_tensors(graph.model) for entry in tensor.external_data)
     return sorted({entry.value for entry in entries if entry.key == "location"})[:8]
 
 
-def _precision(graph) -> str:
+def _precision(graph: Graph) -> str:
     """The types of the weights by share of their numbers, the most frequent first."""
     onnx = import_onnx()
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for tensor in graph.model.graph.initializer:
         name = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
-        elements = 1
-        for dim in tensor.dims:
-            elements *= dim
-        counts[name] = counts.get(name, 0) + elements
+        counts["float32" if name == "float" else name] += prod(tensor.dims)
     total = sum(counts.values()) or 1
-    shares = sorted(counts.items(), key=lambda item: -item[1])
-    return ", ".join(f"{name} {count / total:.0%}" for name, count in shares if count * 200 >= total) or "no weights"
+    shares = [(name, count / total) for name, count in counts.most_common()]
+    return ", ".join(f"{name} {share:.0%}" for name, share in shares if share >= 0.005) or "no weights"
