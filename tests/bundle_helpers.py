@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +80,37 @@ def store_as_float16(model: onnx.ModelProto) -> None:
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+def set_metadata(file: Path, **entries: str | None) -> None:
+    """Change entries of an encoder's metadata; None takes one out."""
+
+    def change(model):
+        found = {entry.key: entry.value for entry in model.metadata_props}
+        onnx.helper.set_model_props(model, {k: v for k, v in (found | entries).items() if v is not None})
+
+    edit(file, change)
+
+
+def rewrite(file: Path, change) -> None:
+    """Change the lines of a text file."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    file.write_text("".join(f"{line}\n" for line in change(lines)), encoding="utf-8")
+
+
+def configure(file: Path, change) -> None:
+    """Change a JSON file."""
+    data = json.loads(file.read_text())
+    change(data)
+    file.write_text(json.dumps(data))
+
+
+TOKEN_FORMS = {
+    "swapped": (lambda lines: [" ".join(reversed(line.rsplit(" ", 1))) for line in lines], "'id symbol'"),
+    "pairs": (lambda lines: [f"['{s}', -{i}.25] {i}" for s, i in (x.rsplit(" ", 1) for x in lines)], "list of pairs"),
+    "tuples": (lambda lines: [f"('{s}', -{i}.25) {i}" for s, i in (x.rsplit(" ", 1) for x in lines)], "list of pairs"),
+    "pieces": (lambda lines: [line.rsplit(" ", 1)[0] for line in lines], "pieces without ids"),
+    "list": (lambda lines: [json.dumps([line.rsplit(" ", 1)[0] for line in lines])], "a list or a map"),
+    "map": (lambda lines: [json.dumps({s: int(i) for s, i in (x.rsplit(" ", 1) for x in lines)})], "a list or a map"),
+}  # fmt: skip
+"""What scripts make of a token file, and what an inspection says of it."""

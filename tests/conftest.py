@@ -162,3 +162,20 @@ def in_fork(function):
     finally:
         process.kill()
         process.join()
+
+
+@pytest.fixture
+def whole_bundle(tmp_path):
+    """A small whole bundle of one layout, as this package writes it."""
+
+    def made(layout="split", **options):
+        from tdtdecode.conversion import convert
+
+        from .bundle_helpers import small_bundle
+
+        other = "combined" if layout == "split" else "split"
+        small_bundle(tmp_path / "other", other, mel_bins=80, **options)
+        convert(tmp_path / "other", tmp_path / "bundle", layout, durations=options.get("durations"))
+        return tmp_path / "bundle"
+
+    return made

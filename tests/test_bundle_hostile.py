@@ -25,7 +25,7 @@ from tdtdecode.conversion import convert
 from .bundle_helpers import edit, small_bundle
 
 
-def all_refuse(directory: Path, tmp_path: Path, *parts: str) -> None:
+def check_all_refuse(directory: Path, tmp_path: Path, *parts: str) -> None:
     """Reading and converting refuse; inspecting says what is wrong; repairing mends what it can and says the rest."""
     with pytest.raises(tdt.BundleError) as caught:
         read_bundle(directory)
@@ -128,7 +128,7 @@ def an_address_in_memory(model):
 ], ids=lambda change: change.__name__)  # fmt: skip
 def test_graphs(bundle, tmp_path, change):
     edit(bundle / "decoder.onnx", change)
-    all_refuse(bundle, tmp_path, "decoder.onnx")
+    check_all_refuse(bundle, tmp_path, "decoder.onnx")
 
 
 @pytest.mark.parametrize("location", [
@@ -145,7 +145,7 @@ def test_locations_of_weights(bundle, tmp_path, location):
         tensor.external_data.add(key="location", value=location)
 
     edit(bundle / "decoder.onnx", change)
-    all_refuse(bundle, tmp_path, "decoder.onnx")
+    check_all_refuse(bundle, tmp_path, "decoder.onnx")
 
 
 def test_names_that_are_no_text(bundle, tmp_path):
@@ -153,14 +153,14 @@ def test_names_that_are_no_text(bundle, tmp_path):
     data = (bundle / "decoder.onnx").read_bytes()
     assert data.count(b"/Gather") or data.count(b"Gather")
     (bundle / "decoder.onnx").write_bytes(data.replace(b"decoder.prediction.embed.weight", b"\xff" * 31))
-    all_refuse(bundle, tmp_path, "no UTF-8 text")
+    check_all_refuse(bundle, tmp_path, "no UTF-8 text")
 
 
 @pytest.mark.parametrize("size", [0, 1, 10, 1000])
 def test_graphs_cut_short(bundle, tmp_path, size):
     data = (bundle / "joiner.onnx").read_bytes()
     (bundle / "joiner.onnx").write_bytes(data[:size])
-    all_refuse(bundle, tmp_path, "joiner.onnx")
+    check_all_refuse(bundle, tmp_path, "joiner.onnx")
 
 
 def huge(path):
@@ -198,7 +198,7 @@ def folder(path):
 @pytest.mark.parametrize("kind", [huge, fifo, device, secret, loop, folder], ids=lambda kind: kind.__name__)
 def test_strange_files(bundle, tmp_path, kind, name):
     kind(bundle / name)
-    all_refuse(bundle, tmp_path)
+    check_all_refuse(bundle, tmp_path)
 
 
 @pytest.mark.parametrize("content", [
@@ -207,18 +207,26 @@ def test_strange_files(bundle, tmp_path, kind, name):
 ], ids=range(8))  # fmt: skip
 def test_token_files(bundle, tmp_path, content):
     (bundle / "tokens.txt").write_bytes(content)
-    all_refuse(bundle, tmp_path, "tokens.txt")
+    check_all_refuse(bundle, tmp_path, "tokens.txt")
 
 
 @pytest.mark.parametrize("content", [
-    "[" * 200_000, '{"model": ' * 50_000, "[]", '{"model": []}', '{"model": {"encoder": 5}}',
-    '{"model": {"vocab_size": 1e400}}', '{"model": {"vocab_size": 99999999999}}', '{"model": {"decoder": {"filename": "/etc/passwd"}}}',
-    '{"model": {"decoder": {"filename": "../../x"}}}', '{"model": {"tdt_durations": [1e9]}}', "{\"a\": NaN}",
+    "[" * 200_000,
+    '{"model": ' * 50_000,
+    "[]",
+    '{"a": NaN}',
+    '{"model": []}',
+    '{"model": {"encoder": 5}}',
+    '{"model": {"vocab_size": 1e400}}',
+    '{"model": {"vocab_size": 99999999999}}',
+    '{"model": {"decoder": {"filename": "/etc/passwd"}}}',
+    '{"model": {"decoder": {"filename": "../../x"}}}',
+    '{"model": {"tdt_durations": [1e9]}}',
 ], ids=range(11))  # fmt: skip
 def test_configurations(tmp_path, content):
     directory = small_bundle(tmp_path / "bundle", "genai", mel_bins=80)
     (directory / "genai_config.json").write_text(content)
-    all_refuse(directory, tmp_path)
+    check_all_refuse(directory, tmp_path)
 
 
 def test_a_loop_without_an_end(bundle, tmp_path, monkeypatch):
@@ -239,7 +247,7 @@ def test_a_loop_without_an_end(bundle, tmp_path, monkeypatch):
         model.graph.node.append(helper.make_node("Loop", ["times", "always", "before"], ["outputs"], body=body))
 
     edit(bundle / "decoder.onnx", change)
-    all_refuse(bundle, tmp_path, "cannot run it")
+    check_all_refuse(bundle, tmp_path, "cannot run it")
 
 
 def test_memory_is_bounded(tmp_path):

@@ -15,10 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 import tdtdecode as tdt
 from tdtdecode.bundle.inspection import Inspection, Problem, inspect_bundle
 from tdtdecode.cli import main
-from tdtdecode.conversion import convert
 
 from . import demo
-from .bundle_helpers import edit, small_bundle
+from .bundle_helpers import TOKEN_FORMS, configure, edit, rewrite, set_metadata, small_bundle
 from .conftest import GOLDEN
 
 LAYOUTS = ("split", "combined", "genai")
@@ -41,44 +40,12 @@ def usable(inspection: Inspection) -> dict[str, bool]:
     return {use.system: use.usable for use in inspection.uses}
 
 
-def set_metadata(file, **entries):
-    def change(model):
-        found = {entry.key: entry.value for entry in model.metadata_props}
-        helper.set_model_props(model, {k: v for k, v in (found | entries).items() if v is not None})
-
-    edit(file, change)
-
-
-def rewrite(file, change):
-    lines = file.read_text(encoding="utf-8").splitlines()
-    file.write_text("".join(f"{line}\n" for line in change(lines)), encoding="utf-8")
-
-
-def configure(file, change):
-    data = json.loads(file.read_text())
-    change(data)
-    file.write_text(json.dumps(data))
-
-
-@pytest.fixture
-def bundle(tmp_path):
-    """A small whole bundle of one layout, as this package writes it."""
-
-    def made(layout="split", **options):
-        other = "combined" if layout == "split" else "split"
-        small_bundle(tmp_path / "other", other, mel_bins=80, **options)
-        convert(tmp_path / "other", tmp_path / "bundle", layout, durations=options.get("durations"))
-        return tmp_path / "bundle"
-
-    return made
-
-
 # What is right
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_nothing_is_said_against_what_is_right(bundle, layout):
-    inspection = inspect_bundle(bundle(layout))
+def test_nothing_is_said_against_what_is_right(whole_bundle, layout):
+    inspection = inspect_bundle(whole_bundle(layout))
     assert inspection.ok and inspection.layout == layout
     ours = {"split": "sherpa-onnx", "combined": "onnx-asr", "genai": "onnxruntime-genai"}
     assert [system for system, can in usable(inspection).items() if can] == ["tdtdecode", ours[layout]]
@@ -116,9 +83,9 @@ def test_variants(tmp_path, precision):
     assert kind in fact(inspection, "predictor and joint: precision")
 
 
-def test_external_weights_are_not_read(bundle, tmp_path):
+def test_external_weights_are_not_read(whole_bundle, tmp_path):
     """Four gigabytes of weights that are a hole in a file: nothing of them is read, or it would take a while."""
-    directory = bundle("split")
+    directory = whole_bundle("split")
     rows, columns = 1 << 15, 1 << 15
 
     def enlarge(model):
@@ -144,8 +111,8 @@ def test_external_weights_are_not_read(bundle, tmp_path):
 # The eleven mistakes
 
 
-def test_1_vocab_size_with_the_blank(bundle):
-    directory = bundle("split")
+def test_1_vocab_size_with_the_blank(whole_bundle):
+    directory = whole_bundle("split")
     set_metadata(directory / "encoder.onnx", vocab_size="13")
     problem = only(inspect_bundle(directory), "vocab-size")
     assert (problem.file, problem.field) == ("encoder.onnx", "vocab_size")
@@ -153,15 +120,15 @@ def test_1_vocab_size_with_the_blank(bundle):
     assert "<blk> is not the last token!" in problem.expected
 
 
-def test_1_vocab_size_without_the_blank_in_genai(bundle):
-    directory = bundle("genai")
+def test_1_vocab_size_without_the_blank_in_genai(whole_bundle):
+    directory = whole_bundle("genai")
     configure(directory / "genai_config.json", lambda data: data["model"].update(vocab_size=12))
     problem = only(inspect_bundle(directory), "vocab-size")
     assert "12, which does not count the blank" in problem.found and problem.expected.startswith("13 ")
 
 
-def test_2_feat_dim_of_another_model(bundle):
-    directory = bundle("split")
+def test_2_feat_dim_of_another_model(whole_bundle):
+    directory = whole_bundle("split")
     set_metadata(directory / "encoder.onnx", feat_dim="128")
     problem = only(inspect_bundle(directory), "mel-bins")
     assert problem.field == "feat_dim" and problem.found == "128" and problem.expected.startswith("80")
@@ -172,8 +139,8 @@ def test_2_feat_dim_of_another_model(bundle):
     ("genai", "genai_config.json", ["model", "num_mels"]),
     ("genai", "audio_processor_config.json", ["audio_params", "n_mels"]),
 ])  # fmt: skip
-def test_2_mel_bins_in_configurations(bundle, layout, file, keys):
-    directory = bundle(layout)
+def test_2_mel_bins_in_configurations(whole_bundle, layout, file, keys):
+    directory = whole_bundle(layout)
 
     def change(data):
         for key in keys[:-1]:
@@ -192,14 +159,14 @@ def test_2_feat_dim_missing_where_it_matters(tmp_path):
     assert "not stated, which means 80" in only(inspect_bundle(directory), "mel-bins").found
 
 
-def test_3_the_mel_axis_is_not_time(bundle):
-    inspection = inspect_bundle(bundle("split"))
+def test_3_the_mel_axis_is_not_time(whole_bundle):
+    inspection = inspect_bundle(whole_bundle("split"))
     assert fact(inspection, "mel bins") == 80 and fact(inspection, "time axis") == "dynamic"
     assert not any("at once" in note for note in inspection.notes)
 
 
-def test_3_a_time_axis_that_is_fixed(bundle):
-    directory = bundle("split")
+def test_3_a_time_axis_that_is_fixed(whole_bundle):
+    directory = whole_bundle("split")
 
     def fix(model):
         model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 400
@@ -213,8 +180,8 @@ def test_3_a_time_axis_that_is_fixed(bundle):
     assert [p.code for p in inspect_bundle(directory, system="sherpa-onnx").problems] == ["system"]
 
 
-def test_3_axes_the_other_way_round(bundle):
-    directory = bundle("split")
+def test_3_axes_the_other_way_round(whole_bundle):
+    directory = whole_bundle("split")
 
     def swap(model):
         dims = model.graph.input[0].type.tensor_type.shape.dim
@@ -224,46 +191,36 @@ def test_3_axes_the_other_way_round(bundle):
     assert "encoder-axes" in [problem.code for problem in inspect_bundle(directory).problems]
 
 
-def test_4_no_token_file(bundle):
-    directory = bundle("split")
+def test_4_no_token_file(whole_bundle):
+    directory = whole_bundle("split")
     (directory / "tokens.txt").unlink()
     problem = only(inspect_bundle(directory), "tokens-missing")
     assert problem.field == "tokens.txt" and "repair" in problem.remedy
 
 
-FORMS = {
-    "swapped": (lambda lines: [" ".join(reversed(line.rsplit(" ", 1))) for line in lines], "'id symbol'"),
-    "pairs": (lambda lines: [f"['{s}', -{i}.25] {i}" for s, i in (x.rsplit(" ", 1) for x in lines)], "list of pairs"),
-    "tuples": (lambda lines: [f"('{s}', -{i}.25) {i}" for s, i in (x.rsplit(" ", 1) for x in lines)], "list of pairs"),
-    "pieces": (lambda lines: [line.rsplit(" ", 1)[0] for line in lines], "pieces without ids"),
-    "list": (lambda lines: [json.dumps([line.rsplit(" ", 1)[0] for line in lines])], "a list or a map"),
-    "map": (lambda lines: [json.dumps({s: int(i) for s, i in (x.rsplit(" ", 1) for x in lines)})], "a list or a map"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_4_tokens_from_the_wrong_kind_of_vocabulary(bundle, form):
-    directory = bundle("split")
-    change, found = FORMS[form]
+@pytest.mark.parametrize("form", TOKEN_FORMS)
+def test_4_tokens_from_the_wrong_kind_of_vocabulary(whole_bundle, form):
+    directory = whole_bundle("split")
+    change, found = TOKEN_FORMS[form]
     rewrite(directory / "tokens.txt", change)
     assert found in only(inspect_bundle(directory), "tokens-form").found
 
 
-def test_4_no_blank(bundle):
-    directory = bundle("split")
+def test_4_no_blank(whole_bundle):
+    directory = whole_bundle("split")
     rewrite(directory / "tokens.txt", lambda lines: lines[:-1])
     problem = only(inspect_bundle(directory), "blank-missing")
     assert "12 entries" in problem.found and "id 12" in problem.expected
 
 
-def test_4_blank_in_the_middle(bundle):
-    directory = bundle("split")
+def test_4_blank_in_the_middle(whole_bundle):
+    directory = whole_bundle("split")
     rewrite(directory / "tokens.txt", lambda lines: [*lines[:5], "<blk> 5", *lines[6:-1], f"{lines[5].split()[0]} 12"])
     assert "id 5 of 13" in only(inspect_bundle(directory), "blank-place").found
 
 
-def test_4_blank_in_another_line(bundle):
-    directory = bundle("split")
+def test_4_blank_in_another_line(whole_bundle):
+    directory = whole_bundle("split")
     rewrite(directory / "tokens.txt", lambda lines: [lines[-1], *lines[:-1]])
     assert "not in the last line" in only(inspect_bundle(directory), "blank-place").found
 
@@ -273,20 +230,20 @@ def test_4_blank_in_another_line(bundle):
     (lambda lines: [*lines[:6], *(f"{x.rsplit(' ', 1)[0]} {i}" for i, x in enumerate(lines[6:], 7))], "ids have gaps"),
     (lambda lines: [*lines[:6], f"{lines[6].split()[0]} 5", *lines[7:]], "ids repeat"),
 ])  # fmt: skip
-def test_4_ids(bundle, change, found):
-    directory = bundle("split")
+def test_4_ids(whole_bundle, change, found):
+    directory = whole_bundle("split")
     rewrite(directory / "tokens.txt", change)
     assert found in only(inspect_bundle(directory), "tokens-ids").found
 
 
-def test_4_tokens_that_are_no_text(bundle):
-    directory = bundle("split")
+def test_4_tokens_that_are_no_text(whole_bundle):
+    directory = whole_bundle("split")
     (directory / "tokens.txt").write_bytes(b"\xff\xfe\x00 0\n")
     assert "not UTF-8" in only(inspect_bundle(directory), "tokens-form").found
 
 
-def test_5_a_combined_graph_among_split_files(bundle, tmp_path):
-    directory = bundle("combined")
+def test_5_a_combined_graph_among_split_files(whole_bundle, tmp_path):
+    directory = whole_bundle("combined")
     (directory / "encoder-model.onnx").rename(directory / "encoder.onnx")
     (directory / "vocab.txt").rename(directory / "tokens.txt")
     problem = only(inspect_bundle(directory), "layout")
@@ -296,36 +253,36 @@ def test_5_a_combined_graph_among_split_files(bundle, tmp_path):
     assert any("convert" in problem.remedy for problem in wanted.problems)
 
 
-def test_5_what_a_system_needs_is_another_layout(bundle):
-    directory = bundle("combined")
+def test_5_what_a_system_needs_is_another_layout(whole_bundle):
+    directory = whole_bundle("combined")
     problem = only(inspect_bundle(directory, system="sherpa-onnx"), "system")
     assert "split layout" in problem.found and "convert DIR --to split" in problem.remedy
 
 
-def test_6_external_weights_missing(bundle):
-    directory = bundle("split", external_weights=True)
+def test_6_external_weights_missing(whole_bundle):
+    directory = whole_bundle("split", external_weights=True)
     (directory / "encoder.onnx.data").unlink()
     problem = only(inspect_bundle(directory), "external-weights")
     assert problem.file == "encoder.onnx" and "'encoder.onnx.data' is missing" in problem.found
 
 
-def test_6_external_weights_cut_short(bundle):
-    directory = bundle("split", external_weights=True)
+def test_6_external_weights_cut_short(whole_bundle):
+    directory = whole_bundle("split", external_weights=True)
     data = directory / "encoder.onnx.data"
     data.write_bytes(data.read_bytes()[:100])
     assert "has only 100" in only(inspect_bundle(directory), "external-weights").found
 
 
-def test_6_external_weights_outside(bundle, tmp_path):
-    directory = bundle("split", external_weights=True)
+def test_6_external_weights_outside(whole_bundle, tmp_path):
+    directory = whole_bundle("split", external_weights=True)
     shutil.move(directory / "encoder.onnx.data", tmp_path / "elsewhere")
     (directory / "encoder.onnx.data").symlink_to(tmp_path / "elsewhere")
     assert "outside the model directory" in only(inspect_bundle(directory), "external-weights").found
 
 
 @pytest.mark.parametrize("layout", ["split", "combined", "genai"])
-def test_7_a_count_that_fits_nothing(bundle, layout):
-    directory = bundle(layout)
+def test_7_a_count_that_fits_nothing(whole_bundle, layout):
+    directory = whole_bundle(layout)
     if layout == "split":
         set_metadata(directory / "encoder.onnx", vocab_size="9953")
     elif layout == "combined":
@@ -336,48 +293,48 @@ def test_7_a_count_that_fits_nothing(bundle, layout):
     assert "9953, which fits no file" in problem.found
 
 
-def test_7_a_token_file_of_another_model(bundle):
-    directory = bundle("split")
+def test_7_a_token_file_of_another_model(whole_bundle):
+    directory = whole_bundle("split")
     (directory / "tokens.txt").write_text("".join(f"p{i} {i}\n" for i in range(20)) + "<blk> 20\n")
     problem = only(inspect_bundle(directory), "tokens-count")
     assert "21 entries" in problem.found and problem.expected.startswith("13")
 
 
-def test_8_an_address_without_tdt(bundle):
-    directory = bundle("split")
+def test_8_an_address_without_tdt(whole_bundle):
+    directory = whole_bundle("split")
     set_metadata(directory / "encoder.onnx", url="https://example.org/parakeet")
     problem = only(inspect_bundle(directory), "url")
     assert "without 'tdt'" in problem.found and "vocab_size: 13 != output_size: 18" in problem.expected
     assert not usable(inspect_bundle(directory))["sherpa-onnx"]
 
 
-def test_8_an_address_with_tdt_of_a_model_without(bundle):
-    directory = bundle("split", durations=())
+def test_8_an_address_with_tdt_of_a_model_without(whole_bundle):
+    directory = whole_bundle("split", durations=())
     set_metadata(directory / "encoder.onnx", url="https://example.org/parakeet-tdt")
     assert "no durations" in only(inspect_bundle(directory), "url").found
 
 
-def test_9_guessed_durations(bundle):
-    directory = bundle("genai")
+def test_9_guessed_durations(whole_bundle):
+    directory = whole_bundle("genai")
     set_metadata(directory / "encoder.onnx", tdt_durations=None)
     configure(directory / "genai_config.json", lambda data: data["model"].update(tdt_durations=[0, 1, 2, 4, 8]))
     problem = only(inspect_bundle(directory), "durations-guessed")
     assert "[0, 1, 2, 3, 4]" in problem.expected
 
 
-def test_9_durations_that_are_meant(bundle):
+def test_9_durations_that_are_meant(whole_bundle):
     """Stated in two places, the same table is no guess."""
-    assert inspect_bundle(bundle("genai", durations=(0, 1, 2, 4, 8))).ok
+    assert inspect_bundle(whole_bundle("genai", durations=(0, 1, 2, 4, 8))).ok
 
 
-def test_9_no_durations_in_genai(bundle):
-    directory = bundle("genai")
+def test_9_no_durations_in_genai(whole_bundle):
+    directory = whole_bundle("genai")
     configure(directory / "genai_config.json", lambda data: data["model"].pop("tdt_durations"))
     assert only(inspect_bundle(directory), "durations-missing").field == "model.tdt_durations"
 
 
-def test_9_as_many_durations_as_the_joint_has_not(bundle):
-    directory = bundle("genai")
+def test_9_as_many_durations_as_the_joint_has_not(whole_bundle):
+    directory = whole_bundle("genai")
     configure(directory / "genai_config.json", lambda data: data["model"].update(tdt_durations=[0, 1, 2, 3]))
     codes = [problem.code for problem in inspect_bundle(directory).problems]
     assert "durations-count" in codes
@@ -392,14 +349,14 @@ def test_10_a_ctc_head_alone(tmp_path):
     assert "transducer head" in inspect_bundle(tmp_path).problems[1].remedy
 
 
-def test_10_a_ctc_model_in_the_encoder_s_place(bundle):
-    directory = bundle("combined")
+def test_10_a_ctc_model_in_the_encoder_s_place(whole_bundle):
+    directory = whole_bundle("combined")
     make_ctc(directory / "encoder-model.onnx", 12)
     assert "ctc-head" in [problem.code for problem in inspect_bundle(directory).problems]
 
 
-def test_10_a_ctc_head_in_the_joint_s_place(bundle):
-    directory = bundle("split")
+def test_10_a_ctc_head_in_the_joint_s_place(whole_bundle):
+    directory = whole_bundle("split")
     frames = helper.make_tensor_value_info("encoder_outputs", TensorProto.FLOAT, ["B", 16, "T"])
     rows = helper.make_tensor_value_info("outputs", TensorProto.FLOAT, ["B", "T", 13])
     nodes = [
@@ -428,8 +385,8 @@ def save(file, graph):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), file)
 
 
-def test_11_int8_on_a_gpu(tmp_path, bundle):
-    directory = bundle("genai")
+def test_11_int8_on_a_gpu(tmp_path, whole_bundle):
+    directory = whole_bundle("genai")
     quantised = small_bundle(tmp_path / "int8", "genai", precision="int8", mel_bins=80)
     shutil.copy(quantised / "decoder.int8.onnx", directory / "decoder.onnx")
     options = {"provider_options": [{"cuda": {}}]}
@@ -470,33 +427,33 @@ def test_11_a_float16_joint_that_overflows(tmp_path):
     (b"<!DOCTYPE html><html>404</html>", "a web page"),
     (b"", "empty"),
 ])  # fmt: skip
-def test_what_came_in_place_of_a_file(bundle, content, found):
-    directory = bundle("split")
+def test_what_came_in_place_of_a_file(whole_bundle, content, found):
+    directory = whole_bundle("split")
     (directory / "joiner.onnx").write_bytes(content)
     assert any(problem.code == "graph" and found in problem.found for problem in inspect_bundle(directory).problems)
 
 
-def test_metadata_of_another_predictor(bundle):
-    directory = bundle("split")
+def test_metadata_of_another_predictor(whole_bundle):
+    directory = whole_bundle("split")
     set_metadata(directory / "encoder.onnx", pred_hidden="640")
     assert only(inspect_bundle(directory), "predictor-size").field == "pred_hidden"
 
 
-def test_the_wrong_model_type(bundle):
-    directory = bundle("combined")
+def test_the_wrong_model_type(whole_bundle):
+    directory = whole_bundle("combined")
     configure(directory / "config.json", lambda data: data.update(model_type="nemo-conformer-rnnt"))
     assert only(inspect_bundle(directory), "model-type").file == "config.json"
 
 
-def test_a_joint_of_another_model(bundle, tmp_path):
-    directory = bundle("split")
+def test_a_joint_of_another_model(whole_bundle, tmp_path):
+    directory = whole_bundle("split")
     other = small_bundle(tmp_path / "larger", "split", predictor_size=24)
     shutil.copy(other / "joiner.onnx", directory)
     assert "different models" in only(inspect_bundle(directory), "unusable").found
 
 
-def test_several_at_once(bundle):
-    directory = bundle("split")
+def test_several_at_once(whole_bundle):
+    directory = whole_bundle("split")
     set_metadata(directory / "encoder.onnx", vocab_size="13", feat_dim="128", url="model")
     rewrite(directory / "tokens.txt", lambda lines: lines[:-1])
     codes = {problem.code for problem in inspect_bundle(directory).problems}
@@ -521,8 +478,8 @@ def test_wrong_arguments(tmp_path):
 # The command
 
 
-def test_the_command(bundle, capsys):
-    directory = bundle("split")
+def test_the_command(whole_bundle, capsys):
+    directory = whole_bundle("split")
     assert main(["inspect", str(directory)]) == 0
     out = capsys.readouterr().out
     assert "problems: none" in out and "sherpa-onnx        yes" in out
@@ -532,8 +489,8 @@ def test_the_command(bundle, capsys):
     assert "encoder.onnx, vocab_size: 13, which counts the blank" in out and "to mend it" in out
 
 
-def test_the_command_for_machines(bundle, capsys):
-    directory = bundle("split")
+def test_the_command_for_machines(whole_bundle, capsys):
+    directory = whole_bundle("split")
     assert main(["inspect", str(directory), "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["ok"] and data["layout"] == "split" and data["problems"] == []

@@ -16,26 +16,11 @@ from tdtdecode.bundle import read_bundle
 from tdtdecode.bundle.inspection import inspect_bundle
 from tdtdecode.bundle.repairing import repair
 from tdtdecode.cli import main
-from tdtdecode.conversion import convert
 
 from . import demo, peers
-from .bundle_helpers import edit, small_bundle
-from .test_inspection import FORMS, configure, rewrite, set_metadata
+from .bundle_helpers import TOKEN_FORMS, configure, edit, rewrite, set_metadata, small_bundle
 
 LAYOUTS = ("split", "combined", "genai")
-
-
-@pytest.fixture
-def bundle(tmp_path):
-    """A small whole bundle of one layout, as this package writes it."""
-
-    def made(layout="split", **options):
-        other = "combined" if layout == "split" else "split"
-        small_bundle(tmp_path / "other", other, mel_bins=80, **options)
-        convert(tmp_path / "other", tmp_path / "bundle", layout, durations=options.get("durations"))
-        return tmp_path / "bundle"
-
-    return made
 
 
 def contents(directory):
@@ -63,15 +48,15 @@ def decoded(directory, **options):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_nothing_to_mend(bundle, tmp_path, layout):
-    directory = bundle(layout)
+def test_nothing_to_mend(whole_bundle, tmp_path, layout):
+    directory = whole_bundle(layout)
     result = mended(directory, tmp_path)
     assert result.changes == ()
     assert contents(tmp_path / "mended") == contents(directory)
 
 
-def test_everything_at_once(bundle, tmp_path):
-    directory = bundle("split")
+def test_everything_at_once(whole_bundle, tmp_path):
+    directory = whole_bundle("split")
     expected = decoded(directory)
     set_metadata(
         directory / "encoder.onnx", vocab_size="13", feat_dim="128", url="https://example.org/a", pred_hidden="640",
@@ -100,11 +85,11 @@ def test_sherpa_onnx_takes_a_demo_without_metadata(tmp_path):
     assert peers.sherpa_onnx_texts(tmp_path / "mended") == expected
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_token_files_in_every_form(bundle, tmp_path, form):
-    directory = bundle("split")
+@pytest.mark.parametrize("form", TOKEN_FORMS)
+def test_token_files_in_every_form(whole_bundle, tmp_path, form):
+    directory = whole_bundle("split")
     right = (directory / "tokens.txt").read_text()
-    rewrite(directory / "tokens.txt", FORMS[form][0])
+    rewrite(directory / "tokens.txt", TOKEN_FORMS[form][0])
     result = mended(directory, tmp_path)
     assert fields(result) == {("tokens.txt", "")}
     assert (tmp_path / "mended" / "tokens.txt").read_text() == right
@@ -116,8 +101,8 @@ def test_token_files_in_every_form(bundle, tmp_path, form):
     lambda lines: [f"{x.rsplit(' ', 1)[0]} {i}" for i, x in enumerate(lines, 1)],
     lambda lines: [*lines[:6], *(f"{x.rsplit(' ', 1)[0]} {i}" for i, x in enumerate(lines[6:], 7))],
 ], ids=["no blank", "order", "from one", "gap"])  # fmt: skip
-def test_ids_and_blank(bundle, tmp_path, change):
-    directory = bundle("split")
+def test_ids_and_blank(whole_bundle, tmp_path, change):
+    directory = whole_bundle("split")
     right = (directory / "tokens.txt").read_text()
     rewrite(directory / "tokens.txt", change)
     mended(directory, tmp_path)
@@ -139,8 +124,8 @@ def pieces_of(directory):
         "added_tokens": [{"id": len(pieces), "content": "<blank>"}]})),
     ("tokenizer.vocab", lambda pieces: "".join(f"{p}\t-{i}.5\n" for i, p in enumerate(pieces))),
 ])  # fmt: skip
-def test_tokens_from_another_file(bundle, tmp_path, name, write):
-    directory = bundle("split")
+def test_tokens_from_another_file(whole_bundle, tmp_path, name, write):
+    directory = whole_bundle("split")
     pieces, right = pieces_of(directory), (directory / "tokens.txt").read_text()
     (directory / "tokens.txt").unlink()
     (directory / name).write_text(write(pieces), encoding="utf-8")
@@ -164,16 +149,16 @@ def test_tokens_from_a_sentencepiece_model(tmp_path):
     assert pieces_of(tmp_path / "mended") == [processor.IdToPiece(i) for i in range(30)]
 
 
-def test_tokens_of_another_model_are_left(bundle, tmp_path):
-    directory = bundle("split")
+def test_tokens_of_another_model_are_left(whole_bundle, tmp_path):
+    directory = whole_bundle("split")
     (directory / "tokens.txt").write_text("".join(f"p{i} {i}\n" for i in range(20)) + "<blk> 20\n")
     result = repair(directory, tmp_path / "mended")
     assert [problem.code for problem in result.problems] == ["tokens-count"]
     assert result.changes == ()
 
 
-def test_genai_vocabulary(bundle, tmp_path):
-    directory = bundle("genai")
+def test_genai_vocabulary(whole_bundle, tmp_path):
+    directory = whole_bundle("genai")
     right = pieces_of(directory)
     (directory / "vocab.json").write_text(json.dumps(right))
     for name in ("vocab.txt", "tokenizer.json"):
@@ -196,31 +181,31 @@ def test_batch_axes(tmp_path):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_external_weights_stay(bundle, tmp_path, layout):
-    directory = bundle(layout, external_weights=True)
+def test_external_weights_stay(whole_bundle, tmp_path, layout):
+    directory = whole_bundle(layout, external_weights=True)
     set_metadata(directory / next(directory.glob("encoder*.onnx")).name, vocab_size="99")
     mended(directory, tmp_path)
     assert {path.name for path in directory.iterdir()} == {path.name for path in (tmp_path / "mended").iterdir()}
     assert decoded(directory.with_name("other")) == decoded(tmp_path / "mended")
 
 
-def test_external_weights_that_were_renamed(bundle, tmp_path):
-    directory = bundle("split", external_weights=True)
+def test_external_weights_that_were_renamed(whole_bundle, tmp_path):
+    directory = whole_bundle("split", external_weights=True)
     (directory / "encoder.onnx.data").rename(directory / "weights.bin")
     result = mended(directory, tmp_path)
     assert [(c.before, c.after) for c in result.changes] == [("encoder.onnx.data", "weights.bin")]
 
 
-def test_a_misnamed_encoder(bundle, tmp_path):
-    directory = bundle("split")
+def test_a_misnamed_encoder(whole_bundle, tmp_path):
+    directory = whole_bundle("split")
     (directory / "encoder.onnx").rename(directory / "encoder-model.onnx")
     result = mended(directory, tmp_path)
     assert ("encoder-model.onnx", "") in fields(result)
     assert not (tmp_path / "mended" / "encoder-model.onnx").exists()
 
 
-def test_config_json(bundle, tmp_path):
-    directory = bundle("combined")
+def test_config_json(whole_bundle, tmp_path):
+    directory = whole_bundle("combined")
     right = json.loads((directory / "config.json").read_text())
     configure(directory / "config.json", lambda data: data.update(
         features_size=128, vocab_size=9953, model_type="nemo-conformer-rnnt", mine=1))  # fmt: skip
@@ -228,16 +213,16 @@ def test_config_json(bundle, tmp_path):
     assert json.loads((tmp_path / "mended" / "config.json").read_text()) == right | {"vocab_size": 12, "mine": 1}
 
 
-def test_no_config_json(bundle, tmp_path):
-    directory = bundle("combined")
+def test_no_config_json(whole_bundle, tmp_path):
+    directory = whole_bundle("combined")
     (directory / "config.json").unlink()
     mended(directory, tmp_path)
     data = json.loads((tmp_path / "mended" / "config.json").read_text())
     assert data == {"features_size": 80, "model_type": "nemo-conformer-tdt"}
 
 
-def test_genai_configuration(bundle, tmp_path):
-    directory = bundle("genai")
+def test_genai_configuration(whole_bundle, tmp_path):
+    directory = whole_bundle("genai")
     right = json.loads((directory / "genai_config.json").read_text())
 
     def spoil(data):
@@ -264,8 +249,8 @@ def test_an_old_genai_draft_becomes_usable(tmp_path):
     assert use.usable, use.reasons
 
 
-def test_durations_as_given(bundle, tmp_path):
-    directory = bundle("genai")
+def test_durations_as_given(whole_bundle, tmp_path):
+    directory = whole_bundle("genai")
     set_metadata(directory / "encoder.onnx", tdt_durations=None)
     configure(directory / "genai_config.json", lambda data: data["model"].update(tdt_durations=[0, 1, 2, 4, 8]))
     result = repair(directory, tmp_path / "guessed")
@@ -274,8 +259,8 @@ def test_durations_as_given(bundle, tmp_path):
     assert read_bundle(tmp_path / "mended").spec.durations == (0, 1, 2, 3, 4)
 
 
-def test_what_cannot_be_known_is_left(bundle, tmp_path):
-    directory = bundle("split")
+def test_what_cannot_be_known_is_left(whole_bundle, tmp_path):
+    directory = whole_bundle("split")
     (directory / "joiner.onnx").unlink()
     set_metadata(directory / "encoder.onnx", feat_dim="128")
     result = repair(directory, tmp_path / "mended")
@@ -283,8 +268,8 @@ def test_what_cannot_be_known_is_left(bundle, tmp_path):
     assert [problem.code for problem in result.problems] == ["missing-graph"]
 
 
-def test_in_place(bundle):
-    directory = bundle("split")
+def test_in_place(whole_bundle):
+    directory = whole_bundle("split")
     before = contents(directory)
     set_metadata(directory / "encoder.onnx", feat_dim="128")
     (directory / "encoder.onnx").chmod(0o644)
@@ -296,9 +281,9 @@ def test_in_place(bundle):
     assert sorted(path.name for path in directory.parent.iterdir()) == ["bundle", "other"]
 
 
-def test_in_place_never_writes_through_a_link(bundle, tmp_path):
+def test_in_place_never_writes_through_a_link(whole_bundle, tmp_path):
     """A hub's snapshot is links: the blobs they lead to belong to the hub's cache."""
-    source = bundle("split")
+    source = whole_bundle("split")
     set_metadata(source / "encoder.onnx", feat_dim="128")
     repository = tmp_path / "models--a--b"
     (repository / "blobs").mkdir(parents=True)
@@ -313,8 +298,8 @@ def test_in_place_never_writes_through_a_link(bundle, tmp_path):
     assert inspect_bundle(snapshot).ok
 
 
-def test_links_that_lead_outside_are_left_out(bundle, tmp_path):
-    directory = bundle("split")
+def test_links_that_lead_outside_are_left_out(whole_bundle, tmp_path):
+    directory = whole_bundle("split")
     (tmp_path / "secret").write_text("secret")
     (directory / "notes.txt").symlink_to(tmp_path / "secret")
     result = repair(directory, tmp_path / "mended")
@@ -322,8 +307,8 @@ def test_links_that_lead_outside_are_left_out(bundle, tmp_path):
     assert not (tmp_path / "mended" / "notes.txt").exists()
 
 
-def test_absurd_sizes_are_not_copied(bundle, tmp_path):
-    directory = bundle("split")
+def test_absurd_sizes_are_not_copied(whole_bundle, tmp_path):
+    directory = whole_bundle("split")
     with open(directory / "notes.txt", "wb") as file:
         file.truncate(1 << 40)
     result = repair(directory, tmp_path / "mended")
@@ -334,17 +319,17 @@ def test_absurd_sizes_are_not_copied(bundle, tmp_path):
     assert not (tmp_path / "again").exists()
 
 
-def test_wrong_arguments(bundle, tmp_path):
+def test_wrong_arguments(whole_bundle, tmp_path):
     with pytest.raises(tdt.BundleError, match="no model in it"):
         os.mkdir(tmp_path / "empty")
         repair(tmp_path / "empty", tmp_path / "mended")
-    directory = bundle("split")
+    directory = whole_bundle("split")
     with pytest.raises(tdt.InputError, match="exists already"):
         repair(directory, directory)
 
 
-def test_the_command(bundle, tmp_path, capsys):
-    directory = bundle("split")
+def test_the_command(whole_bundle, tmp_path, capsys):
+    directory = whole_bundle("split")
     set_metadata(directory / "encoder.onnx", vocab_size="13")
     assert main(["repair", str(directory), "-o", str(tmp_path / "mended")]) == 0
     out = capsys.readouterr().out

@@ -143,18 +143,18 @@ def optimize(
         for path in sorted(bundle.directory.iterdir()):
             if path.suffix.lower() in _TEXTS and path.is_file():
                 copy_file(path, folder / path.name)
-        for file, is_encoder in graphs.items():
-            stem = file.name.removesuffix(".onnx").removesuffix(f".{variant}")
-            target = folder / f"{stem}{suffix}.onnx"
-            before = _write(bundle, file, is_encoder, target, method, block_size, algorithm, notes)
+        stems = {file: file.name.removesuffix(".onnx").removesuffix(f".{variant}") for file in graphs}
+        targets = {file: folder / f"{stem}{suffix}.onnx" for file, stem in stems.items()}
+        for file, target in targets.items():
+            before = _write(bundle, file, graphs[file], target, method, block_size, algorithm, notes)
             sizes[target.name] = (before, _size(target))
         written = read_bundle(folder, bundle.layout, suffix[1:] or None, bundle.spec.durations)
         if method == "fp16" and (problems := list(overflow(written))):
             notes += [f"{problem.file}: {problem.found}: predictor and joint stay in float32" for problem in problems]
-            for file in (file for file, is_encoder in graphs.items() if not is_encoder):
-                target = folder / f"{file.name.removesuffix('.onnx').removesuffix(f'.{variant}')}{suffix}.onnx"
-                save_graph(load_graph(file, bundle.directory), target)
-                sizes[target.name] = (sizes[target.name][0], _size(target))
+            for file, target in targets.items():
+                if not graphs[file]:
+                    save_graph(load_graph(file, bundle.directory), target)
+                    sizes[target.name] = (sizes[target.name][0], _size(target))
     written = read_bundle(out, bundle.layout, suffix[1:] or None, bundle.spec.durations)
     change = _compared(bundle, written, recordings) if recordings else None
     return Optimization(written, sizes, tuple(notes), change)

@@ -6,12 +6,12 @@ traced to where it comes from, and what is not understood is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .expressions import CannotLift, Expressions
+from .flow import names_read
 from .graph import Graph, import_onnx
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class _Rewriting:
         for node in reversed(nodes):
             if needed & set(node.output):
                 kept.append(node)
-                needed.update(_names_read(node))
+                needed.update(names_read(node))
         kept.reverse()
         self._check_complete(kept)
         weights = [tensor for tensor in whole.graph.initializer if tensor.name in needed]
@@ -181,7 +181,7 @@ class _Rewriting:
         """Refuse what still reads an integer product or a quantised activation after their float forms are in."""
         rewritten = {name for node in kept for name in node.output}
         for node in kept:
-            for name in _names_read(node):
+            for name in names_read(node):
                 maker, _ = self._expressions.producer(name)
                 if maker is not None and name not in rewritten:
                     raise CannotLift(
@@ -195,16 +195,6 @@ def _per_output(name: str, values: np.ndarray, groups: int, outputs: int) -> np.
     if values.size not in (groups, groups * outputs):
         raise CannotLift(f"{name} holds {values.size} numbers for quantised weights: expected one, or {outputs}")
     return values.astype(np.float32).reshape(groups, 1, -1)
-
-
-def _names_read(node: onnx.NodeProto) -> Iterator[str]:
-    """Names of the tensors that a node reads, and all those inside its subgraphs."""
-    yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-            yield from (value.name for value in graph.output)
-            for inner in graph.node:
-                yield from _names_read(inner)
 
 
 def _described(node: onnx.NodeProto) -> str:

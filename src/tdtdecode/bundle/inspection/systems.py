@@ -39,6 +39,13 @@ def _durations_in_order(evidence: Evidence) -> Iterator[str]:
         yield f"it takes durations to be 0, 1, 2, ..., not {', '.join(map(str, table))}"
 
 
+def _common(evidence: Evidence) -> Iterator[str]:
+    """What all ask for: everything there, float32 outside, audio of any length."""
+    yield from _whole(evidence)
+    yield from _float32(evidence)
+    yield from _any_length(evidence)
+
+
 def _any_length(evidence: Evidence) -> Iterator[str]:
     port = evidence.audio_port
     if port is not None and isinstance(port.shape[1], int) and isinstance(port.shape[2], int):
@@ -50,10 +57,8 @@ def sherpa_onnx(evidence: Evidence) -> Iterator[str]:
     yield from _another_layout(evidence, "split", "sherpa-onnx")
     if evidence.layout != "split":
         return
-    yield from _whole(evidence)
-    yield from _float32(evidence)
+    yield from _common(evidence)
     yield from _durations_in_order(evidence)
-    yield from _any_length(evidence)
     missing = [name for name in _SHERPA_FIELDS if name not in evidence.metadata]
     if ENCODER in evidence.graphs and missing:
         yield f"the encoder's metadata lack {', '.join(missing)}: `tdtdecode repair DIR -o OUT` writes them"
@@ -69,10 +74,8 @@ def onnx_asr(evidence: Evidence) -> Iterator[str]:
     yield from _another_layout(evidence, "combined", "onnx-asr")
     if evidence.layout != "combined":
         return
-    yield from _whole(evidence)
-    yield from _float32(evidence)
+    yield from _common(evidence)
     yield from _durations_in_order(evidence)
-    yield from _any_length(evidence)
     named = {ENCODER: {"audio_signal", "length", "outputs", "encoded_lengths"}, COMBINED: {
         "encoder_outputs", "targets", "target_length", "input_states_1", "input_states_2", "outputs", "output_states_1",
         "output_states_2"}}  # fmt: skip
@@ -95,9 +98,7 @@ def onnxruntime_genai(evidence: Evidence) -> Iterator[str]:
     yield from _another_layout(evidence, "genai", "onnxruntime-genai")
     if evidence.layout != "genai":
         return
-    yield from _whole(evidence)
-    yield from _float32(evidence)
-    yield from _any_length(evidence)
+    yield from _common(evidence)
     model = evidence.model
     if model.get("type") != "parakeet_tdt":
         yield f"model.type is {model.get('type')!r}, not 'parakeet_tdt'"
