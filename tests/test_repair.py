@@ -75,6 +75,16 @@ def test_everything_at_once(whole_bundle, tmp_path):
     assert next(use for use in inspect_bundle(tmp_path / "mended").uses if use.system == "sherpa-onnx").usable
 
 
+def test_relative_paths(whole_bundle, monkeypatch):
+    directory = whole_bundle("split")
+    set_metadata(directory / "encoder.onnx", vocab_size="13")
+    monkeypatch.chdir(directory.parent)
+    assert fields(repair("bundle", "mended")) == {("encoder.onnx", "metadata vocab_size")}
+    assert inspect_bundle("mended").ok
+    repair("bundle", None)
+    assert inspect_bundle("bundle").ok
+
+
 def test_sherpa_onnx_takes_a_demo_without_metadata(tmp_path):
     """Everything that sherpa-onnx needs is written, where nothing was."""
     directory = demo.write_demo(tmp_path / "demo", "split")

@@ -52,8 +52,7 @@ def as_text(inspection: Inspection) -> str:
         lines.append(_wrapped(f"note: {note}", "  "))
     lines.append("problems: none" if inspection.ok else "problems:")
     for number, problem in enumerate(inspection.problems, 1):
-        where = problem.file if not problem.field else f"{problem.file}, {problem.field}"
-        lines.append(_wrapped(f"{number}. {where}: {problem.found}  [{problem.code}]", "  "))
+        lines.append(_wrapped(f"{number}. {problem.where}: {problem.found}  [{problem.code}]", "  "))
         lines.append(_wrapped(f"expected: {problem.expected}", "     "))
         lines.append(_wrapped(f"to mend it: {problem.remedy}", "     "))
     lines.append("can be used with:")

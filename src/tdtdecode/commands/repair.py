@@ -33,6 +33,5 @@ def run(arguments: argparse.Namespace) -> int:
         where = f"{change.file}, {change.field}" if change.field else change.file
         print(f"  {where}: {change.before} -> {change.after}  ({change.why})")
     for problem in result.problems:
-        where = f"{problem.file}, {problem.field}" if problem.field else problem.file
-        print(f"  left: {where}: {problem.found}; expected {problem.expected}; {problem.remedy}")
+        print(f"  left: {problem.where}: {problem.found}; expected {problem.expected}; {problem.remedy}")
     return SOME_FAILED if result.problems else DONE

@@ -63,7 +63,7 @@ def inspect_bundle(
         problems += overflow(bundle)
     if refusal is not None and not problems:
         problems.append(_as_problem(refusal))
-    reasons = {problem.code: f"{problem.file}: {problem.found}" for problem in problems}
+    reasons = {problem.code: f"{problem.where}: {problem.found}" for problem in problems}
     found = uses(evidence, None if refusal is None else str(refusal), reasons)
     if system is not None:
         problems += _unmet(evidence, system)

@@ -50,6 +50,11 @@ class Problem:
     expected: str
     remedy: str
 
+    @property
+    def where(self) -> str:
+        """File and field, for messages."""
+        return f"{self.file}, {self.field}" if self.field else self.file
+
 
 @dataclass(frozen=True)
 class Use:

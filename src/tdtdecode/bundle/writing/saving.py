@@ -23,7 +23,7 @@ _BLOCK = 1 << 24
 
 @contextmanager
 def new_directory(out: str | os.PathLike[str]) -> Iterator[Path]:
-    """A folder to fill, which becomes `out` when all is done; where anything fails, nothing is left of it.
+    """A folder to fill, links resolved, which becomes `out` when all is done; where anything fails, nothing is left.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def new_directory(out: str | os.PathLike[str]) -> Iterator[Path]:
         raise InputError(f"{out} exists already: give a new folder for the result")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent.resolve()))
     except OSError as error:
         raise InputError(f"{out}: cannot be made ({error})") from None
     try:
