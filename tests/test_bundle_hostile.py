@@ -78,6 +78,11 @@ def a_node_without_inputs(model):
     del next(n for n in model.graph.node if n.op_type == "Gather").input[1:]
 
 
+def a_node_without_inputs_in_an_unknown_version(model):
+    del next(n for n in model.graph.node if n.op_type == "Gather").input[:]
+    model.opset_import[0].version = 1 << 40
+
+
 def a_node_without_outputs(model):
     del model.graph.node[0].output[:]
 
@@ -123,8 +128,9 @@ def an_address_in_memory(model):
 
 @pytest.mark.parametrize("change", [
     unknown_type_of_a_port, negative_type_of_a_port, too_few_values, negative_dimensions, absurd_dimensions,
-    texts_with_raw_data, a_node_without_inputs, a_node_without_outputs, a_scalar_state, a_state_of_absurd_size, a_cycle,
-    deep_subgraphs, a_constant_shape_of_terabytes, a_tiling_of_terabytes, an_address_in_memory,
+    texts_with_raw_data, a_node_without_inputs, a_node_without_inputs_in_an_unknown_version, a_node_without_outputs,
+    a_scalar_state, a_state_of_absurd_size, a_cycle, deep_subgraphs, a_constant_shape_of_terabytes,
+    a_tiling_of_terabytes, an_address_in_memory,
 ], ids=lambda change: change.__name__)  # fmt: skip
 def test_graphs(bundle, tmp_path, change):
     edit(bundle / "decoder.onnx", change)

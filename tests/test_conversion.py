@@ -345,6 +345,14 @@ def test_different_operator_versions_cannot_be_one_graph(tmp_path):
         convert(given, tmp_path / "out", "combined")
 
 
+def test_hugging_face_reads_the_tokenizer(converted):
+    tokenizers = pytest.importorskip("tokenizers", reason="Hugging Face's tokenizers are not installed")
+    tokenizer = tokenizers.Tokenizer.from_file(str(converted / "split-genai" / "tokenizer.json"))
+    for samples, _ in demo.recordings().values():
+        out = tdt.load_model("demo").recognize((samples, RATE))
+        assert tokenizer.decode(out.hypothesis.tokens.tolist()) == out.text
+
+
 def test_genai_configuration(converted):
     model = json.loads((converted / "split-genai" / "genai_config.json").read_text())["model"]
     assert model["vocab_size"] == 257 and model["blank_id"] == 256 and model["eos_token_id"] == [256]

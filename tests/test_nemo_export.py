@@ -116,6 +116,21 @@ def test_the_demo_model(nemo, tmp_path):
     assert texts == [out.text for out in tdt.load_model("demo").recognize(recordings)]
 
 
+def test_a_hub_name(checkpoint, tmp_path, monkeypatch):
+    """It is NeMo that fetches it, by its name."""
+    from nemo.collections.asr.models import ASRModel
+
+    asked = []
+
+    def fetch(name, map_location):
+        asked.append(name)
+        return ASRModel.restore_from(str(checkpoint("0.6b-v2")), map_location=map_location)
+
+    monkeypatch.setattr(ASRModel, "from_pretrained", fetch)
+    assert export("nvidia/parakeet-tdt-0.6b-v2", tmp_path / "out").tokens > 0
+    assert asked == ["nvidia/parakeet-tdt-0.6b-v2"]
+
+
 def test_a_wrong_export_is_found(checkpoint, tmp_path, monkeypatch):
     from tdtdecode import nemo_export
 

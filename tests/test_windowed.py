@@ -19,6 +19,7 @@ from tdtdecode.windowed import decode_in_windows
 
 from . import demo
 from .bundle_helpers import edit, small_bundle
+from .cuda_helpers import CARDS, on
 from .test_recognizer import check_same, noise
 
 RATE = 16_000
@@ -105,6 +106,17 @@ def test_windows_find_what_the_whole_has(local, search, network):
             check_same(one, other)
         if theirs.hypothesis.token_confidence is not None:
             np.testing.assert_allclose(ours.hypothesis.token_confidence, theirs.hypothesis.token_confidence, atol=1e-5)
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_windows_on_a_gpu(local, card):
+    """Their centres are sliced where they lie."""
+    with on(card):
+        windowed = tdt.load_model(local / "fixed", device="cuda", network="fused")
+        found = windowed.recognize([noise(130_000), noise(20_000)])
+    expected = tdt.load_model(local / "any").recognize([noise(130_000), noise(20_000)])
+    for ours, theirs in zip(found, expected, strict=True):
+        check_same(ours, theirs)
 
 
 def test_the_time_axis_is_not_the_mel_axis(local):

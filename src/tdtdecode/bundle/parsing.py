@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleError
 from .dependencies import import_onnx
@@ -74,7 +75,6 @@ def _check_names(model: onnx.ModelProto, file: Path) -> None:
 
 def _check_nodes(model: onnx.ModelProto, file: Path) -> None:
     """Nodes of the standard's operators have the inputs and outputs that these must have."""
-    onnx = import_onnx()
     versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
     sizes = _constant_sizes(model)
     for node in model.graph.node:
@@ -87,9 +87,8 @@ def _check_nodes(model: onnx.ModelProto, file: Path) -> None:
                 file=file,
                 field=node.name,
             )
-        try:
-            schema = onnx.defs.get_schema(node.op_type, max(versions, default=1))
-        except Exception:  # an operator, or a version, that this onnx does not know, and ONNX Runtime may
+        schema = _schema(node.op_type, max(versions, default=1))
+        if schema is None:  # an operator that this onnx does not know, and ONNX Runtime may
             continue
         if len(node.input) < schema.min_input or len(node.output) < schema.min_output:
             raise BundleError(
@@ -97,6 +96,16 @@ def _check_nodes(model: onnx.ModelProto, file: Path) -> None:
                 file=file,
                 field=node.name,
             )
+
+
+@cache
+def _schema(operator: str, version: int) -> Any:
+    """What the standard says of an operator in a version, or in the last one where this onnx does not know that."""
+    defs = import_onnx().defs
+    for arguments in ((operator, version), (operator,)):
+        with suppress(Exception):  # of a type that differs between releases
+            return defs.get_schema(*arguments)
+    return None
 
 
 def _constant_sizes(model: onnx.ModelProto) -> dict[str, int]:

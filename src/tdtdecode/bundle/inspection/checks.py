@@ -81,13 +81,13 @@ def misnamed_encoder(evidence: Evidence) -> Iterator[Problem]:
 
 def ctc_head(evidence: Evidence) -> Iterator[Problem]:
     """A CTC model, or the CTC head of a hybrid one, where a transducer was wanted."""
-    graphs = {path.name: None for path in sorted(evidence.root.glob("model*.onnx"))} if evidence.layout is None else {}
-    ports = {role: graph for role, graph in evidence.graphs.items() if role != ENCODER}
-    suspects = [graph.file.name for graph in ports.values() if len(graph.inputs) == 1 or _gives_logprobs(graph)]
-    encoder = evidence.graphs.get(ENCODER)
-    if encoder is not None and _gives_logprobs(encoder):
-        suspects.append(encoder.file.name)
-    for name in [*graphs, *suspects]:
+    # Such a model by itself is model.onnx, and no layout has one.
+    alone = sorted(path.name for path in evidence.root.glob("model*.onnx")) if evidence.layout is None else []
+    suspects = [
+        graph.file.name for role, graph in evidence.graphs.items()
+        if _gives_logprobs(graph) or (role != ENCODER and len(graph.inputs) == 1)
+    ]  # fmt: skip
+    for name in [*alone, *suspects]:
         yield Problem(
             "ctc-head", name, "", "a CTC model: from audio, or from encoder frames, to log-probs, without a predictor",
             "a transducer's predictor and joint, with V + 1 + D outputs; of a hybrid model NeMo exports the head that "
