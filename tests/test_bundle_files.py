@@ -12,8 +12,7 @@ import onnxruntime as ort
 import pytest
 
 import tdtdecode as tdt
-from tdtdecode.bundle import files, load_graph, read_bundle
-from tdtdecode.bundle import graph as graph_module
+from tdtdecode.bundle import files, load_graph, parsing, read_bundle
 
 from .bundle_helpers import edit, random_step, small_bundle, step
 
@@ -219,7 +218,7 @@ def test_sizes_are_bounded_before_reading(tmp_path, monkeypatch):
     with open(directory / "vocab.txt", "r+b") as file:
         file.truncate(files.TEXT_LIMIT + 1)
     check_refused(directory, "vocab.txt", "more than")
-    monkeypatch.setattr(graph_module, "GRAPH_LIMIT", 100)
+    monkeypatch.setattr(parsing, "GRAPH_LIMIT", 100)
     check_refused(small_bundle(tmp_path / "b"), GRAPH, "more than")
 
 

@@ -348,8 +348,7 @@ def test_different_operator_versions_cannot_be_one_graph(tmp_path):
 def test_hugging_face_reads_the_tokenizer(converted):
     tokenizers = pytest.importorskip("tokenizers", reason="Hugging Face's tokenizers are not installed")
     tokenizer = tokenizers.Tokenizer.from_file(str(converted / "split-genai" / "tokenizer.json"))
-    for samples, _ in demo.recordings().values():
-        out = tdt.load_model("demo").recognize((samples, RATE))
+    for out in tdt.load_model("demo").recognize([(samples, RATE) for samples, _ in demo.recordings().values()]):
         assert tokenizer.decode(out.hypothesis.tokens.tolist()) == out.text
 
 

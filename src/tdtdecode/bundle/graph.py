@@ -14,13 +14,11 @@ import numpy as np
 from ..errors import BundleError
 from .dependencies import import_onnx, import_onnxruntime
 from .external import anchor_weights
-from .parsing import GRAPH_LIMIT, parse_graph
+from .parsing import parse_graph
 
 if TYPE_CHECKING:
     import onnx
     import onnxruntime as ort
-
-__all__ = ["GRAPH_LIMIT", "Graph", "Port", "import_onnx", "import_onnxruntime", "load_graph", "parse_graph"]
 
 _FOLDER_OPTION = "session.model_external_initializers_file_folder_path"
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from ...errors import BundleError, InputError
 from ..files import TEXT_LIMIT, find_file, open_directory
-from ..graph import GRAPH_LIMIT, import_onnx, import_onnxruntime
+from ..graph import import_onnx, import_onnxruntime
 from ..inspection import Problem, inspect_bundle
 from ..inspection.evidence import collect
+from ..parsing import GRAPH_LIMIT
 from ..writing.saving import new_directory, require_space
 from .steps import STEPS, Change, Repairs
 

@@ -13,8 +13,9 @@ from ..description import Bundle, FeatureSettings
 from ..encoder import encoder_ports
 from ..external import external_tensors
 from ..files import is_file
-from ..graph import Graph, import_onnx, load_graph, parse_graph
+from ..graph import Graph, import_onnx, load_graph
 from ..inspection.evidence import COMBINED, ENCODER, GRAPH_NAMES, JOINT, PREDICTOR, TOKEN_FILES, Evidence, collect
+from ..parsing import parse_graph
 from ..probe import BATCH_AXIS
 from ..reading import read_bundle
 from ..tensors import tensor_bytes

@@ -12,7 +12,8 @@ from typing import BinaryIO
 
 from ...errors import InputError
 from ..external import external_tensors
-from ..graph import GRAPH_LIMIT, Graph
+from ..graph import Graph
+from ..parsing import GRAPH_LIMIT
 from ..tensors import tensor_bytes
 
 _ALIGNMENT = 64
