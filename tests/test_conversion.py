@@ -338,6 +338,22 @@ def test_scattered_weights_are_gathered(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_hub_snapshot(tmp_path):
+    """All links, into the blobs of the same repository."""
+    source = small_bundle(tmp_path / "files", "combined", mel_bins=80, external_weights=True)
+    blobs = tmp_path / "models--a--b" / "blobs"
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "0"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    expected = weights(source)
+    for number, path in enumerate(sorted(source.iterdir())):
+        path.rename(blobs / str(number))
+        (snapshot / path.name).symlink_to(f"../../blobs/{number}")
+    assert convert(snapshot, tmp_path / "out", "split").layout == "split"
+    assert weights(tmp_path / "out") == expected
+    assert not any(path.is_symlink() for path in (tmp_path / "out").iterdir())
+
+
 def test_different_operator_versions_cannot_be_one_graph(tmp_path):
     given = small_bundle(tmp_path / "given", "split", mel_bins=80)
     edit(given / "joiner.onnx", lambda m: setattr(m.opset_import[0], "version", 16))

@@ -104,10 +104,9 @@ class Evidence:
         """Width of a joint row."""
         if self.joint is None:
             return None
-        rows = [port for port in self._shaped_outputs(self.joint) if port.rank >= 2 and port.is_float]
-        states = {port.shape for port in self.states}
-        widths = [port.shape[-1] for port in rows if port.rank == 4 or port.shape not in states]
-        return next((width for width in widths if isinstance(width, int)), None)
+        floats = [port for port in self._shaped_outputs(self.joint) if port.rank >= 2 and port.is_float]
+        rows = max(floats, key=lambda port: port.rank, default=None)  # states have three axes, rows mostly four
+        return rows.shape[-1] if rows is not None and isinstance(rows.shape[-1], int) else None
 
     @cached_property
     def embedding_rows(self) -> int | None:
