@@ -283,21 +283,23 @@ class Recognizer:
         ]
 
     def _decoded(self, features: np.ndarray, lengths: np.ndarray, search: Greedy | Beam) -> list[Hypothesis]:
-        """The hypotheses of a batch, float32 [B, mel, T]; a recording too long to be encoded whole comes alone."""
-        if self._max_input_frames is None or lengths.max() <= self._max_input_frames:
+        """The hypotheses of a batch, float32 [B, mel, T]: those too long to be encoded whole each by itself."""
+        limit = features.shape[2] if self._max_input_frames is None else self._max_input_frames
+        hypotheses: dict[int, Hypothesis] = {}
+        whole = np.flatnonzero(lengths <= limit)
+        if len(whole):
             # NeMo's features have a frame of padding, one too many at the limit.
-            encoder_out, counts = self.encoder(features[:, :, : self._max_input_frames], lengths)
-            return self.decoder.decode(encoder_out, counts, search)
-        factor = self.bundle.features.subsampling_factor
+            encoder_out, counts = self.encoder(features[whole, :, :limit], lengths[whole])
+            found = self.decoder.decode(encoder_out, counts, for_rows(search, whole.tolist(), len(lengths)))
+            hypotheses.update(zip(whole.tolist(), found, strict=True))
         seconds = (self._windows.centre + 2 * self._windows.context) * self.bundle.frame_seconds
         at_once = max(1, int(_BATCH_SECONDS / seconds)) if self.encoder.rows_independent else 1
-        return [
-            decode_in_windows(
-                row[:, :length], self.encoder, self.decoder, for_rows(search, [i], len(lengths)), self._windows, factor,
-                at_once,
-            )
-            for i, (row, length) in enumerate(zip(features, lengths.tolist()))
-        ]  # fmt: skip
+        for i in np.flatnonzero(lengths > limit).tolist():
+            hypotheses[i] = decode_in_windows(
+                features[i, :, : lengths[i]], self.encoder, self.decoder, for_rows(search, [i], len(lengths)),
+                self._windows, self.bundle.features.subsampling_factor, at_once,
+            )  # fmt: skip
+        return [hypotheses[i] for i in range(len(lengths))]
 
     def _transcript(self, hypothesis: Hypothesis, samples: int, confidence: Confidence) -> Transcript:
         duration = samples / SAMPLE_RATE
