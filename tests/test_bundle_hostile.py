@@ -21,6 +21,7 @@ from tdtdecode.bundle import probe, read_bundle
 from tdtdecode.bundle.inspection import inspect_bundle
 from tdtdecode.bundle.repairing import repair
 from tdtdecode.conversion import convert
+from tdtdecode.optimization import optimize
 
 from .bundle_helpers import edit, small_bundle
 
@@ -295,6 +296,20 @@ def test_nothing_outside_is_opened(tmp_path):
     assert run.returncode == 0, run.stderr
     assert run.stdout == ""
     assert not any("secret" in path.read_bytes().decode("latin-1") for path in (tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "notes.txt", "extra.json"])
+def test_texts_are_not_copied_from_outside(tmp_path, name):
+    directory = small_bundle(tmp_path / "bundle", "split", mel_bins=80)
+    (tmp_path / "secret").write_text("secret")
+    (directory / name).symlink_to("../secret")
+    acts = [lambda: optimize(directory, tmp_path / "out", "fp16")]
+    if name == "LICENSE":
+        acts.append(lambda: convert(directory, tmp_path / "out", "combined"))
+    for act in acts:
+        with pytest.raises(tdt.BundleError, match="outside the model directory"):
+            act()
+        assert not (tmp_path / "out").exists()
 
 
 def test_the_fuzzer_runs():

@@ -21,8 +21,8 @@ from .bundle.encoder import encoder_ports
 from .bundle.flow import names_read
 from .bundle.graph import import_onnx
 from .bundle.inspection.checks import overflow
-from .bundle.writing import new_directory
-from .bundle.writing.saving import copy_file, save_graph
+from .bundle.writing import copy_texts, new_directory
+from .bundle.writing.saving import save_graph
 from .errors import BundleError, InputError, MissingDependencyError
 from .evaluation import edit_distance
 from .recognizer import load_model
@@ -39,7 +39,7 @@ _ROUNDING = 1e-3
 
 _TRIAL_FRAMES = 400
 
-_TEXTS = (".txt", ".json", ".md")
+_TEXTS = (".txt", ".json")
 
 
 @dataclass(frozen=True)
@@ -140,9 +140,7 @@ def optimize(
     notes: list[str] = []
     sizes: dict[str, tuple[int, int]] = {}
     with new_directory(out) as folder:
-        for path in sorted(bundle.directory.iterdir()):
-            if path.suffix.lower() in _TEXTS and path.is_file():
-                copy_file(path, folder / path.name)
+        copy_texts(bundle.directory, folder, _TEXTS)
         stems = {file: file.name.removesuffix(".onnx").removesuffix(f".{variant}") for file in graphs}
         targets = {file: folder / f"{stem}{suffix}.onnx" for file, stem in stems.items()}
         for file, target in targets.items():

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+from ...errors import BundleError
 from ..description import Bundle
-from ..files import find_file
+from ..files import TEXT_LIMIT, find_file
 from ..graph import load_graph
 from . import combined, genai, split
 from .content import Content
 from .graphs import separate_modules
-from .saving import copy_file, new_directory
+from .saving import new_directory
 
-__all__ = ["WRITERS", "Content", "content_of", "new_directory", "write_layout"]
+__all__ = ["WRITERS", "Content", "content_of", "copy_texts", "new_directory", "write_layout"]
 
 WRITERS = {"split": split.write, "combined": combined.write, "genai": genai.write}
 """Writers by layout: (content, folder, suffix of the graphs' names)."""
@@ -39,6 +41,22 @@ def write_layout(bundle: Bundle, folder: Path, to: str) -> None:
     """
     suffix = "" if bundle.variant is None else f".{bundle.variant}"
     WRITERS[to](content_of(bundle), folder, suffix)
-    for path in sorted(bundle.directory.iterdir()):
-        if path.name.lower().startswith(_COMPANIONS) and path.is_file() and find_file(bundle.directory, path.name):
-            copy_file(path, folder / path.name)
+    copy_texts(bundle.directory, folder, ())
+
+
+def copy_texts(directory: Path, folder: Path, suffixes: tuple[str, ...]) -> None:
+    """Copy README and licence files of a model directory, and those with the given suffixes.
+
+    Raises
+    ------
+    BundleError
+        If one leads outside the directory, is no regular file, or is larger than a text may be.
+    """
+    for path in sorted(directory.iterdir()):
+        name = path.name.lower()
+        if path.is_dir() or not (name.startswith(_COMPANIONS) or name.endswith(suffixes)):
+            continue
+        if find_file(directory, path.name) is not None:
+            if path.stat().st_size > TEXT_LIMIT:
+                raise BundleError(f"larger than the {TEXT_LIMIT} bytes that a text may have", file=path)
+            shutil.copyfile(path, folder / path.name)

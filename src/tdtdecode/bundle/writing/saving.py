@@ -89,11 +89,6 @@ def require_space(folder: Path, needed: int) -> None:
         raise InputError(f"{folder.parent}: {needed:,} bytes are to be written, and {free:,} are free")
 
 
-def copy_file(source: Path, target: Path) -> None:
-    """Copy a file's contents, whatever links lead to it."""
-    shutil.copyfile(source, target)
-
-
 def _gather(tensors, folder: Path, data: Path) -> None:
     """Copy external weights into one file, in the order that they lie in, and point the tensors at it."""
     spans: dict[tuple[str, int, int], list] = {}
