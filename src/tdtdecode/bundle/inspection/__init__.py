@@ -17,7 +17,7 @@ from ..reading import read_bundle
 from .checks import CHECKS, overflow
 from .evidence import ENCODER, Evidence, collect
 from .report import Fact, Inspection, Problem, Use
-from .systems import SYSTEMS, uses
+from .systems import SYSTEMS, reasons_against, uses
 
 __all__ = ["Fact", "Inspection", "Problem", "SYSTEMS", "Use", "inspect_bundle"]
 
@@ -87,7 +87,7 @@ def _as_problem(error: TdtDecodeError) -> Problem:
 
 
 def _unmet(evidence: Evidence, system: str) -> Iterator[Problem]:
-    for reason in dict.fromkeys(SYSTEMS[system](evidence)):
+    for reason in dict.fromkeys(reasons_against(evidence, system)):
         what, _, remedy = reason.partition(": `")
         yield Problem("system", ".", system, what, f"a directory that {system} can use",
                       f"`{remedy}" if remedy else "see `tdtdecode repair` and `tdtdecode convert`")

@@ -10,11 +10,6 @@ from .report import Use
 _SHERPA_FIELDS = ("vocab_size", "subsampling_factor", "pred_rnn_layers", "pred_hidden", "normalize_type", "url")
 
 
-def _another_layout(evidence: Evidence, layout: str, system: str) -> Iterator[str]:
-    if evidence.layout != layout:
-        yield f"{system} takes the {layout} layout: `tdtdecode convert DIR --to {layout} -o OUT`"
-
-
 def _whole(evidence: Evidence) -> Iterator[str]:
     if ENCODER not in evidence.graphs:
         yield "there is no encoder that can be read"
@@ -53,11 +48,7 @@ def _any_length(evidence: Evidence) -> Iterator[str]:
 
 
 def sherpa_onnx(evidence: Evidence) -> Iterator[str]:
-    """Reasons why sherpa-onnx cannot use it."""
-    yield from _another_layout(evidence, "split", "sherpa-onnx")
-    if evidence.layout != "split":
-        return
-    yield from _common(evidence)
+    """Reasons why sherpa-onnx cannot use a split directory."""
     yield from _durations_in_order(evidence)
     missing = [name for name in _SHERPA_FIELDS if name not in evidence.metadata]
     if ENCODER in evidence.graphs and missing:
@@ -70,11 +61,7 @@ def sherpa_onnx(evidence: Evidence) -> Iterator[str]:
 
 
 def onnx_asr(evidence: Evidence) -> Iterator[str]:
-    """Reasons why onnx-asr cannot use it."""
-    yield from _another_layout(evidence, "combined", "onnx-asr")
-    if evidence.layout != "combined":
-        return
-    yield from _common(evidence)
+    """Reasons why onnx-asr cannot use a combined directory."""
     yield from _durations_in_order(evidence)
     named = {ENCODER: {"audio_signal", "length", "outputs", "encoded_lengths"}, COMBINED: {
         "encoder_outputs", "targets", "target_length", "input_states_1", "input_states_2", "outputs", "output_states_1",
@@ -94,11 +81,7 @@ def onnx_asr(evidence: Evidence) -> Iterator[str]:
 
 
 def onnxruntime_genai(evidence: Evidence) -> Iterator[str]:
-    """Reasons why onnxruntime-genai cannot use it."""
-    yield from _another_layout(evidence, "genai", "onnxruntime-genai")
-    if evidence.layout != "genai":
-        return
-    yield from _common(evidence)
+    """Reasons why onnxruntime-genai cannot use a GenAI directory."""
     model = evidence.model
     if model.get("type") != "parakeet_tdt":
         yield f"model.type is {model.get('type')!r}, not 'parakeet_tdt'"
@@ -159,12 +142,22 @@ _GENAI_PORTS: dict[str, dict[str, dict[str, str | None]]] = {
     },
 }  # fmt: skip
 
-SYSTEMS: dict[str, Callable[[Evidence], Iterator[str]]] = {
-    "sherpa-onnx": sherpa_onnx,
-    "onnx-asr": onnx_asr,
-    "onnxruntime-genai": onnxruntime_genai,
+SYSTEMS: dict[str, tuple[str, Callable[[Evidence], Iterator[str]]]] = {
+    "sherpa-onnx": ("split", sherpa_onnx),
+    "onnx-asr": ("combined", onnx_asr),
+    "onnxruntime-genai": ("genai", onnxruntime_genai),
 }
-"""Systems other than this package, and the reasons why each cannot use a directory."""
+"""Systems other than this package: the layout each takes, and what more it asks for."""
+
+
+def reasons_against(evidence: Evidence, system: str) -> Iterator[str]:
+    """Why a system cannot use a directory; none where it can."""
+    layout, more = SYSTEMS[system]
+    if evidence.layout != layout:
+        yield f"{system} takes the {layout} layout: `tdtdecode convert DIR --to {layout} -o OUT`"
+        return
+    yield from _common(evidence)
+    yield from more(evidence)
 
 
 def uses(evidence: Evidence, ours: str | None, problems: dict[str, str]) -> tuple[Use, ...]:
@@ -178,12 +171,7 @@ def uses(evidence: Evidence, ours: str | None, problems: dict[str, str]) -> tupl
         Problems of the directory by code, as reasons.
     """
     found = [Use("tdtdecode", ours is None, () if ours is None else (ours,))]
-    for system, reasons in SYSTEMS.items():
-        against = list(dict.fromkeys(reasons(evidence)))
-        if evidence.layout == _LAYOUTS[system]:
-            against += problems.values()
+    for system, (layout, _) in SYSTEMS.items():
+        against = [*reasons_against(evidence, system), *(problems.values() if evidence.layout == layout else ())]
         found.append(Use(system, not against, tuple(dict.fromkeys(against))))
     return tuple(found)
-
-
-_LAYOUTS = {"sherpa-onnx": "split", "onnx-asr": "combined", "onnxruntime-genai": "genai"}
