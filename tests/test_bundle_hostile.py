@@ -61,6 +61,16 @@ def too_few_values(model):
     model.graph.initializer[0].dims[0] += 1
 
 
+def too_few_values_one_by_one(model):
+    tensor = model.graph.initializer[0]
+    tensor.CopyFrom(TensorProto(name=tensor.name, data_type=TensorProto.FLOAT, float_data=[1.0], dims=[2]))
+
+
+def two_inputs_of_one_name(model):
+    model.graph.input.add().CopyFrom(model.graph.input[2])
+    del model.graph.input[-1].type.tensor_type.shape.dim[:]
+
+
 def negative_dimensions(model):
     tensor = model.graph.initializer[0]
     tensor.dims[:] = [-dim for dim in tensor.dims]
@@ -128,7 +138,8 @@ def an_address_in_memory(model):
 
 
 @pytest.mark.parametrize("change", [
-    unknown_type_of_a_port, negative_type_of_a_port, too_few_values, negative_dimensions, absurd_dimensions,
+    unknown_type_of_a_port, negative_type_of_a_port, too_few_values, too_few_values_one_by_one, two_inputs_of_one_name,
+    negative_dimensions, absurd_dimensions,
     texts_with_raw_data, a_node_without_inputs, a_node_without_inputs_in_an_unknown_version, a_node_without_outputs,
     a_scalar_state, a_state_of_absurd_size, a_cycle, deep_subgraphs, a_constant_shape_of_terabytes,
     a_tiling_of_terabytes, an_address_in_memory,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -71,6 +72,10 @@ def _check_names(model: onnx.ModelProto, file: Path) -> None:
     for name in names:
         if not isinstance(name, str):
             raise BundleError(f"a name is no UTF-8 text: {name!r:.60}", file=file)
+    for kind, values in (("inputs", model.graph.input), ("outputs", model.graph.output)):
+        for name, count in Counter(value.name for value in values).items():
+            if count > 1:
+                raise BundleError(f"{count} {kind} have one name", file=file, field=name)
 
 
 def _check_nodes(model: onnx.ModelProto, file: Path) -> None:

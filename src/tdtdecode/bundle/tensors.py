@@ -31,14 +31,9 @@ def check_tensors(model: onnx.ModelProto, file: Path) -> None:
             needed = tensor_bytes(tensor)
         except (KeyError, ValueError, TypeError):
             raise BundleError(f"unknown data type {tensor.data_type}", file=file, field=tensor.name) from None
-        elements = prod(tensor.dims)
         raw = tensor.HasField("raw_data") and tensor.data_type != tensor.STRING  # texts have none
-        if raw:
-            found, fitting = len(tensor.raw_data), {needed}
-        else:  # complex numbers are two values, the narrowest integers share one
-            found = sum(len(getattr(tensor, name)) for name in _VALUES)
-            fitting = {elements, 2 * elements, -(-elements // 2), -(-elements // 4)}
-        if found not in fitting or any(dim < 0 for dim in tensor.dims):
+        found = len(tensor.raw_data) if raw else sum(len(getattr(tensor, name)) for name in _VALUES)
+        if found != (needed if raw else _values(tensor)) or any(dim < 0 for dim in tensor.dims):
             raise BundleError(
                 f"a tensor {list(tensor.dims)} of {needed} bytes has {found} "
                 f"{'bytes' if raw else 'values'}: the file is damaged",
@@ -60,6 +55,16 @@ def tensor_bytes(tensor: onnx.TensorProto) -> int:
     if name.endswith("INT2"):
         return -(-elements // 4)
     return elements * tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+
+
+def _values(tensor: onnx.TensorProto) -> int:
+    """How many values a tensor has that lie one by one: complex numbers are two, the narrowest share one."""
+    elements = prod(tensor.dims)
+    name = tensor.DataType.Name(tensor.data_type)
+    if name.startswith("COMPLEX"):
+        return 2 * elements
+    shared = 4 if name.endswith("INT2") else 2 if name.endswith(("INT4", "FLOAT4E2M1")) else 1
+    return -(-elements // shared)
 
 
 def stored_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
