@@ -66,6 +66,11 @@ def too_few_values_one_by_one(model):
     tensor.CopyFrom(TensorProto(name=tensor.name, data_type=TensorProto.FLOAT, float_data=[1.0], dims=[2]))
 
 
+def values_of_another_type(model):
+    tensor = model.graph.initializer[0]
+    tensor.CopyFrom(TensorProto(name=tensor.name, data_type=TensorProto.FLOAT, int64_data=[1], dims=[]))
+
+
 def two_inputs_of_one_name(model):
     model.graph.input.add().CopyFrom(model.graph.input[2])
     del model.graph.input[-1].type.tensor_type.shape.dim[:]
@@ -138,8 +143,8 @@ def an_address_in_memory(model):
 
 
 @pytest.mark.parametrize("change", [
-    unknown_type_of_a_port, negative_type_of_a_port, too_few_values, too_few_values_one_by_one, two_inputs_of_one_name,
-    negative_dimensions, absurd_dimensions,
+    unknown_type_of_a_port, negative_type_of_a_port, too_few_values, too_few_values_one_by_one,
+    values_of_another_type, two_inputs_of_one_name, negative_dimensions, absurd_dimensions,
     texts_with_raw_data, a_node_without_inputs, a_node_without_inputs_in_an_unknown_version, a_node_without_outputs,
     a_scalar_state, a_state_of_absurd_size, a_cycle, deep_subgraphs, a_constant_shape_of_terabytes,
     a_tiling_of_terabytes, an_address_in_memory,
@@ -164,6 +169,19 @@ def test_locations_of_weights(bundle, tmp_path, location):
 
     edit(bundle / "decoder.onnx", change)
     check_all_refuse(bundle, tmp_path, "decoder.onnx")
+
+
+def test_frames_without_axes(tmp_path):
+    """In a combined graph that cannot be split."""
+    directory = small_bundle(tmp_path / "bundle", "combined", mel_bins=80)
+
+    def change(model):
+        del model.graph.input[0].type.tensor_type.shape.dim[:]
+        state = next(n for n in model.graph.node if "output_states_1" in n.output)
+        state.op_type = "Unknown"
+
+    edit(directory / "decoder_joint-model.onnx", change)
+    check_all_refuse(directory, tmp_path, "decoder_joint-model.onnx")
 
 
 def test_names_that_are_no_text(bundle, tmp_path):

@@ -212,7 +212,7 @@ def _step_shape(graph: Graph, port: Port, size: int | None) -> Shape:
         raise BundleError(f"{port} has an impossible width", file=graph.file, field=port.name)
     if len(fixed) == 1:
         return (None, *(dim if dim in fixed else 1 for dim in port.shape[1:]))
-    if size is None or port.rank > 3:
+    if size is None or not 2 <= port.rank <= 3:
         raise BundleError(
             f"cannot tell the width of {port}: expected one fixed axis besides the batch",
             file=graph.file,

@@ -12,9 +12,6 @@ from ..errors import BundleError
 if TYPE_CHECKING:
     import onnx
 
-_VALUES = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
-"""Where values can lie one by one."""
-
 
 def check_tensors(model: onnx.ModelProto, file: Path) -> None:
     """Check that every tensor inside a graph's file has as many values as its dimensions say.
@@ -24,6 +21,8 @@ def check_tensors(model: onnx.ModelProto, file: Path) -> None:
     BundleError
         If one has not, or its type is unknown.
     """
+    from onnx.helper import tensor_dtype_to_field
+
     for tensor in stored_tensors(model):
         if tensor.data_location == tensor.EXTERNAL:
             continue
@@ -32,7 +31,7 @@ def check_tensors(model: onnx.ModelProto, file: Path) -> None:
         except (KeyError, ValueError, TypeError):
             raise BundleError(f"unknown data type {tensor.data_type}", file=file, field=tensor.name) from None
         raw = tensor.HasField("raw_data") and tensor.data_type != tensor.STRING  # texts have none
-        found = len(tensor.raw_data) if raw else sum(len(getattr(tensor, name)) for name in _VALUES)
+        found = len(tensor.raw_data if raw else getattr(tensor, tensor_dtype_to_field(tensor.data_type)))
         if found != (needed if raw else _values(tensor)) or any(dim < 0 for dim in tensor.dims):
             raise BundleError(
                 f"a tensor {list(tensor.dims)} of {needed} bytes has {found} "
