@@ -265,6 +265,20 @@ def test_configurations(tmp_path, content):
     check_all_refuse(directory, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["tokens.txt", "vocab.json", "tokenizer.json"])
+def test_halves_of_characters(bundle, tmp_path, name):
+    """JSON can hold escapes that are no Unicode, which no file can be written with."""
+    pieces = [f"p{i}" for i in range(11)]
+    (bundle / "tokens.txt").unlink()
+    text = json.dumps([*pieces, "\udc80"]) if name != "tokenizer.json" else json.dumps(
+        {"model": {"vocab": [*pieces, "\udc80"]}})  # fmt: skip
+    (bundle / name).write_text(text)
+    check_all_refuse(bundle, tmp_path)
+    (bundle / name).unlink()
+    (bundle / "tokens.txt").write_text("".join(f"['\\udc80{i}', -1.5] {i}\n" for i in range(12)) + "<blk> 12\n")
+    repair(bundle, tmp_path / "again")
+
+
 def test_a_loop_without_an_end(bundle, tmp_path, monkeypatch):
     """Graphs may have loops; the probe of one that does not end is ended."""
     monkeypatch.setattr(probe, "_SECONDS", 1.0)

@@ -109,11 +109,19 @@ def read_json(file: Path) -> dict[str, Any]:
     """A JSON file whose top level is an object."""
     text = read_text(file)
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"not valid JSON ({error})", file=file) from None
     if not isinstance(value, dict):
         raise BundleError(f"expected a JSON object at the top, got {type(value).__name__}", file=file)
+    return value
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text; a ValueError or RecursionError where it is none, or holds what is no Unicode."""
+    value = json.loads(text)
+    if "\\u" in text:
+        json.dumps(value, ensure_ascii=False).encode()  # an escape may be half a character
     return value
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import read_text
+from ..files import parse_json, read_text
 from ..tokens import BLANK_NAMES
 
 SYMBOLS, SWAPPED, PAIRS, PIECES, JSON = "symbol id", "id symbol", "pair id", "pieces", "JSON"
@@ -94,14 +93,16 @@ def _missing(matches: list) -> tuple[int, ...]:
 
 def _unquoted(text: str) -> str:
     try:
-        return str(ast.literal_eval(text))
-    except (ValueError, SyntaxError):
+        symbol = str(ast.literal_eval(text))
+        symbol.encode()  # an escape may be half a character
+        return symbol
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text[1:-1]
 
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except (ValueError, RecursionError):
         return None
 
