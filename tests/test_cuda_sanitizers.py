@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -54,11 +55,22 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("sanitized")
 
 
-@pytest.mark.parametrize(
-    "sanitizer, how", [*(("thread", how) for how in LAUNCHES), ("address", "persistent"), ("address", "phases")]
-)
-def test_no_fused_kernel_has_any(sanitizer, how, folder):
-    output = run(sanitizer, how, folder, seed=len(how))
+LANES = {"thread": tuple(LAUNCHES), "address": ("persistent", "phases")}
+"""What runs under each sanitizer, one after the other, for it builds on what was built; the two beside each other."""
+
+
+@pytest.fixture(scope="module")
+def outputs(folder):
+    def of(sanitizer: str) -> dict[str, str]:
+        return {how: run(sanitizer, how, folder, seed=len(how)) for how in LANES[sanitizer]}
+
+    with ThreadPoolExecutor(len(LANES)) as pool:
+        yield {sanitizer: pool.submit(of, sanitizer) for sanitizer in LANES}
+
+
+@pytest.mark.parametrize("sanitizer, how", [(sanitizer, how) for sanitizer, hows in LANES.items() for how in hows])
+def test_no_fused_kernel_has_any(sanitizer, how, outputs):
+    output = outputs[sanitizer].result()[how]
     assert "done" in output and "Sanitizer" not in output and "runtime error" not in output, output[:8000]
 
 

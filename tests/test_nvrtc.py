@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -61,16 +64,24 @@ WEIGHTED = [name for name in SOURCES if "network.cuh" in (CSRC / "cuda" / name).
 """Sources that are compiled for each type of weights."""
 
 
-@pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
 @pytest.mark.parametrize("name", SOURCES)
-def test_sources_compile(name, architecture):
+def test_sources_compile(name):
+    """For every architecture and type of weights, as many at once as there are cores."""
     source = (CSRC / "cuda" / name).read_text()
     kernels = set(re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(", source))
-    for weight in ("Float32", "Float16", "Bfloat16") if name in WEIGHTED else (None,):
+    weights = ("Float32", "Float16", "Bfloat16") if name in WEIGHTED else (None,)
+
+    def compiled(variant):
+        architecture, weight = variant
         defines = {} if weight is None else {"TDT_WEIGHT": weight}
-        ptx = nvrtc.compile_source(source, name, architecture, [CSRC, CSRC / "cuda"], **defines)
-        assert set(re.findall(r"\.visible \.entry (\w+)", ptx)) == kernels and kernels
-        assert f".target sm_{architecture}" in ptx
+        return nvrtc.compile_source(source, name, architecture, [CSRC, CSRC / "cuda"], **defines)
+
+    variants = list(itertools.product(nvrtc.ARCHITECTURES, weights))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        texts = list(pool.map(compiled, variants))
+    for (architecture, weight), ptx in zip(variants, texts, strict=True):
+        assert set(re.findall(r"\.visible \.entry (\w+)", ptx)) == kernels and kernels, (architecture, weight)
+        assert f".target sm_{architecture}" in ptx, weight
         if weight == "Float16":
             assert ("mma.sync.aligned.m16n8k16" if architecture >= 80 else "mma.sync.aligned.m16n8k8") in ptx
 
