@@ -291,6 +291,34 @@ def test_in_place(whole_bundle):
     assert sorted(path.name for path in directory.parent.iterdir()) == ["bundle", "other"]
 
 
+def test_in_place_without_hard_links(whole_bundle, monkeypatch):
+    """Not every disk has them."""
+    directory = whole_bundle("split")
+    set_metadata(directory / "encoder.onnx", feat_dim="128")
+
+    def refused(*_):
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    assert not repair(directory, None).problems
+    assert inspect_bundle(directory).ok
+
+
+def test_in_place_on_a_full_disk(whole_bundle, monkeypatch):
+    directory = whole_bundle("split")
+    set_metadata(directory / "encoder.onnx", feat_dim="128")
+    before = contents(directory)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tdtdecode.bundle.repairing._put_back", full)
+    with pytest.raises(tdt.InputError, match="No space left"):
+        repair(directory, None)
+    assert contents(directory) == before
+    assert sorted(path.name for path in directory.parent.iterdir()) == ["bundle", "other"]
+
+
 def test_in_place_never_writes_through_a_link(whole_bundle, tmp_path):
     """A hub's snapshot is links: the blobs they lead to belong to the hub's cache."""
     source = whole_bundle("split")

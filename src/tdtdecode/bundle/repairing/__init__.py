@@ -86,8 +86,8 @@ def repair(
         raise BundleError("no model in it that could be mended", file=root)
     with _working_copy(root, out) as (folder, left_out):
         repairs = Repairs(folder, evidence.layout, evidence.variant, None if durations is None else list(durations))
-        for name, why in left_out:
-            repairs.changes.append(Change(name, "", "a file", "left out", why))
+        if out is not None:
+            repairs.changes += [Change(name, "", "a file", "left out", why) for name, why in left_out]
         for step in STEPS:
             step(repairs)
         problems = inspect_bundle(folder, evidence.layout, evidence.variant).problems
@@ -110,7 +110,9 @@ def _working_copy(
     except OSError as error:
         raise InputError(f"{root.parent}: no place for what is being mended ({error})") from None
     try:
-        yield folder, _copy(root, folder, os.link)
+        yield folder, _copy(root, folder, _link)
+    except OSError as error:
+        raise InputError(f"{root}: cannot be mended in place ({error})") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -131,12 +133,20 @@ def _copy(root: Path, folder: Path, copy: Callable[[Path, Path], object]) -> lis
         except BundleError as error:
             found.pop(name, None)
             left_out.append((name, error.problem))
-    if copy is not os.link:
+    if copy is not _link:
         require_space(folder, sum(real.stat().st_size for real in found.values()))
     for name, real in found.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         copy(real, folder / name)
     return left_out
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name of a file, so that gigabytes are not copied; a copy where the disk has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _put_back(folder: Path, root: Path, repairs: Repairs) -> None:

@@ -51,12 +51,8 @@ def new_directory(out: str | os.PathLike[str]) -> Iterator[Path]:
         raise
 
 
-def save_graph(graph: Graph, file: Path) -> list[Path]:
+def save_graph(graph: Graph, file: Path) -> None:
     """Write a graph; external weights go to ``FILE.data`` beside it, each once. Its locations are changed in place.
-
-    Returns
-    -------
-    The files written.
 
     Raises
     ------
@@ -64,16 +60,12 @@ def save_graph(graph: Graph, file: Path) -> list[Path]:
         If the graph with the weights inside it is larger than a protobuf may be, or the disk is full.
     """
     tensors = list(external_tensors(graph.model))
-    files = [file]
     if tensors:
-        data = file.with_name(f"{file.name}.data")
-        files.append(data)
         assert graph.weights_folder is not None
-        _gather(tensors, graph.weights_folder, data)
+        _gather(tensors, graph.weights_folder, file.with_name(f"{file.name}.data"))
     if graph.model.ByteSize() > GRAPH_LIMIT:
         raise InputError(f"{file.name} would be larger than {GRAPH_LIMIT} bytes, which no ONNX file may be")
     file.write_bytes(graph.model.SerializeToString())
-    return files
 
 
 def require_space(folder: Path, needed: int) -> None:
