@@ -452,6 +452,14 @@ def test_a_joint_of_another_model(whole_bundle, tmp_path):
     assert "different models" in only(inspect_bundle(directory), "unusable").found
 
 
+def test_what_no_check_knows_is_said_beside_the_rest(whole_bundle, tmp_path):
+    directory = whole_bundle("split")
+    set_metadata(directory / "encoder.onnx", url="model")
+    other = small_bundle(tmp_path / "larger", "split", predictor_size=24)
+    shutil.copy(other / "joiner.onnx", directory)
+    assert [problem.code for problem in inspect_bundle(directory).problems] == ["url", "unusable"]
+
+
 def test_several_at_once(whole_bundle):
     directory = whole_bundle("split")
     set_metadata(directory / "encoder.onnx", vocab_size="13", feat_dim="128", url="model")

@@ -177,6 +177,16 @@ def test_genai_vocabulary(whole_bundle, tmp_path):
     assert pieces_of(tmp_path / "mended") == right
 
 
+def test_genai_vocabulary_with_blank_first(tmp_path):
+    directory = small_bundle(tmp_path / "bundle", "genai", mel_bins=80, blank="first")
+    right = list(read_bundle(directory).vocabulary.pieces)
+    (directory / "vocab.json").write_text(json.dumps(right))
+    for name in ("vocab.txt", "tokenizer.json"):
+        (directory / name).unlink()
+    mended(directory, tmp_path)
+    assert list(read_bundle(tmp_path / "mended").vocabulary.pieces) == right
+
+
 def test_batch_axes(tmp_path):
     """As NeMo exports them for sherpa-onnx: the batch of the second state is fixed."""
     directory = small_bundle(tmp_path / "bundle", "split", mel_bins=80)
@@ -244,10 +254,13 @@ def test_genai_configuration(whole_bundle, tmp_path):
         model["mine"] = 1
 
     configure(directory / "genai_config.json", spoil)
-    configure(directory / "audio_processor_config.json", lambda data: data["audio_params"].update(n_mels=128))
+    audio = directory / "audio_processor_config.json"
+    configure(audio, lambda data: data.update(mine=2, audio_params=data["audio_params"] | {"n_mels": 128}))
     mended(directory, tmp_path)
     found = json.loads((tmp_path / "mended" / "genai_config.json").read_text())
     assert found["model"].pop("mine") == 1
+    found_audio = json.loads((tmp_path / "mended" / "audio_processor_config.json").read_text())
+    assert found_audio["mine"] == 2 and found_audio["audio_params"]["n_mels"] == 80
     assert found == right
 
 

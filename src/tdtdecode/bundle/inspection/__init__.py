@@ -14,7 +14,7 @@ from ..external import external_tensors
 from ..files import open_directory
 from ..graph import Graph, import_onnx, import_onnxruntime
 from ..reading import read_bundle
-from .checks import CHECKS, overflow
+from .checks import CHECKS, STILL_READABLE, overflow
 from .evidence import ENCODER, Evidence, collect
 from .report import Fact, Inspection, Problem, Use
 from .systems import SYSTEMS, reasons_against, uses
@@ -61,8 +61,8 @@ def inspect_bundle(
     bundle, refusal = _read(evidence)
     if bundle is not None:
         problems += overflow(bundle)
-    if refusal is not None and not problems:
-        problems.append(_as_problem(refusal))
+    if refusal is not None and all(problem.code in STILL_READABLE for problem in problems):
+        problems.append(_as_problem(refusal))  # it follows from none of what was found
     reasons = {problem.code: f"{problem.where}: {problem.found}" for problem in problems}
     found = uses(evidence, None if refusal is None else str(refusal), reasons)
     if system is not None:

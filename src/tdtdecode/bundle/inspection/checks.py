@@ -24,6 +24,9 @@ GUESSED_DURATIONS = [0, 1, 2, 4, 8]
 DEFAULT_MEL_BINS = 80
 """What sherpa-onnx and onnx-asr assume where nothing is written."""
 
+STILL_READABLE = {"url", "predictor-size", "model-type", "durations-guessed", "int8-on-gpu", "not-finite"}
+"""Codes of problems in spite of which this package reads a directory."""
+
 _LARGEST_FLOAT16 = 65504.0
 
 

@@ -54,8 +54,8 @@ class Evidence:
         The token file; None if there is none, or it cannot be read.
     configuration:
         config.json or genai_config.json.
-    audio:
-        The ``audio_params`` of audio_processor_config.json.
+    audio_configuration:
+        audio_processor_config.json.
     variants:
         Of any of its graphs.
     problems:
@@ -69,7 +69,7 @@ class Evidence:
     graphs: dict[str, Graph] = field(default_factory=dict)
     tokens: TokenTable | None = None
     configuration: dict[str, Any] = field(default_factory=dict)
-    audio: dict[str, Any] = field(default_factory=dict)
+    audio_configuration: dict[str, Any] = field(default_factory=dict)
     variants: tuple[str | None, ...] = ()
     problems: list[Problem] = field(default_factory=list)
 
@@ -92,6 +92,12 @@ class Evidence:
         """The ``model`` section of genai_config.json."""
         model = self.configuration.get("model") if self.layout == "genai" else None
         return model if isinstance(model, dict) else {}
+
+    @property
+    def audio(self) -> dict[str, Any]:
+        """The ``audio_params`` section of audio_processor_config.json."""
+        audio = self.audio_configuration.get("audio_params")
+        return audio if isinstance(audio, dict) else {}
 
     @cached_property
     def metadata(self) -> dict[str, str]:
@@ -185,15 +191,14 @@ def collect(root: Path, layout: str, variant: str | None) -> Evidence:
         raise InputError(f"layout must be 'auto' or one of {', '.join(map(repr, GRAPH_NAMES))}, got {layout!r}")
     if variant is not None and not re.fullmatch(r"[\w-]+", variant):
         raise InputError(f"variant must be a suffix of file names such as 'int8', or None, got {variant!r}")
-    chosen = _layout(root, variant) if layout == "auto" else layout
+    chosen = _layout(root) if layout == "auto" else layout
     evidence = Evidence(root, chosen, variant)
     if chosen is None:
         return evidence
     if chosen in ("genai", "combined"):
         evidence.configuration = _json(evidence, evidence.configuration_name)
     if chosen == "genai":
-        audio = _json(evidence, "audio_processor_config.json").get("audio_params")
-        evidence.audio = audio if isinstance(audio, dict) else {}
+        evidence.audio_configuration = _json(evidence, "audio_processor_config.json")
     names = {role: _graph_name(evidence, role, name) for role, name in GRAPH_NAMES[chosen].items()}
     found = {role: _variants(evidence, name) for role, name in names.items()}
     if variant is None and not any(None in files for files in found.values()):
@@ -207,7 +212,7 @@ def collect(root: Path, layout: str, variant: str | None) -> Evidence:
     return evidence
 
 
-def _layout(root: Path, variant: str | None) -> str | None:
+def _layout(root: Path) -> str | None:
     names = [path.name for path in root.iterdir()]
     if genai.CONFIGURATION in names:
         return "genai"

@@ -19,6 +19,7 @@ from ..parsing import parse_graph
 from ..probe import BATCH_AXIS
 from ..reading import read_bundle
 from ..tensors import tensor_bytes
+from ..tokens import BLANK_NAMES
 from ..transducers import SplitTransducer
 from ..writing.content import TDT, write_json, write_symbols
 from ..writing.genai import configuration, write_tokenizer
@@ -160,7 +161,8 @@ def token_file(repairs: Repairs) -> None:
     if repairs.layout == "genai":
         for made in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
             repairs.target(made)
-        write_tokenizer(pieces, len(pieces) - 1, repairs.folder)
+        blank = next(i for i, piece in enumerate(pieces) if piece in BLANK_NAMES)
+        write_tokenizer(pieces, blank, repairs.folder)
     else:
         write_symbols(repairs.target(name), pieces)
     repairs.change(name, "", before, f"{len(pieces)} entries, blank among them", f"the pieces in {source}")
@@ -197,7 +199,7 @@ def _right_metadata(evidence: Evidence, durations: list[int] | None) -> dict[str
         layers, _, hidden = evidence.states[0].shape
         right["pred_rnn_layers"] = str(layers), f"the first axis of {evidence.states[0].name}"
         right["pred_hidden"] = str(hidden), f"the last axis of {evidence.states[0].name}"
-    if evidence.durations is not None:
+    if evidence.durations is not None and evidence.layout == "split":
         url, tdt = evidence.metadata.get("url", ""), evidence.durations > 0
         if (TDT in url) != tdt:
             word = TDT if tdt else "rnnt"
@@ -226,9 +228,8 @@ def configurations(repairs: Repairs) -> None:
         port = evidence.audio_port
         if port is not None and isinstance(port.shape[1], int) and evidence.audio:
             name = "audio_processor_config.json"
-            whole = {"model_type": "speech_features", "audio_params": evidence.audio}
             values = {"n_mels": (port.shape[1], f"the second axis of {port.name}")}
-            _mend(repairs, name, "audio_params.", evidence.audio, values, whole)
+            _mend(repairs, name, "audio_params.", evidence.audio, values, evidence.audio_configuration)
 
 
 def _mend(

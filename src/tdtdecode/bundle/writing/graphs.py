@@ -126,7 +126,7 @@ def write_predictor(predictor: PredictorGraph, names: PortNames) -> Graph:
             Rewired(predictor.output, _axes(predictor.output_shape, "H", "U"), output, names.output_axes),
             *(Rewired(old, "LBH", new, "LBH") for old, new in zip(predictor.states_out, states_out, strict=True)),
         ],
-        reserved={names.target_length, names.output_length},
+        reserved={names.target_length, names.output_length, names.frames, names.rows},  # the joint's, if they merge
     )
     _pass_length(predictor.graph, length, names.output_length)
     return predictor.graph
