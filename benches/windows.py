@@ -17,11 +17,10 @@ from pathlib import Path
 import numpy as np
 
 import tdtdecode as tdt
-from tdtdecode.audio.features import FeatureExtractor
-from tdtdecode.bundle.windows import Windows
-from tdtdecode.encoder import Encoder
 from tdtdecode.evaluation import edit_distance
-from tdtdecode.windowed import decode_in_windows
+from tdtdecode.speech.audio.features import FeatureExtractor
+from tdtdecode.speech.encoder import Encoder
+from tdtdecode.speech.windows import Windows, decode_in_windows
 
 from .beam_quality import recordings_of
 from .report import environment, save

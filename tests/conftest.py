@@ -169,7 +169,7 @@ def whole_bundle(tmp_path):
     """A small whole bundle of one layout, as this package writes it."""
 
     def made(layout="split", **options):
-        from tdtdecode.conversion import convert
+        from tdtdecode.prepare.conversion import convert
 
         from .bundle_helpers import small_bundle
 

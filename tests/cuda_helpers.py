@@ -32,8 +32,9 @@ CARDS = ["emulated", pytest.param("card", marks=needs_card)]
 @contextmanager
 def emulated(**device):
     """An emulated card in CuPy's place, and ONNX Runtime's CPU provider in that of its CUDA provider."""
-    from tdtdecode import encoder, sessions
-    from tdtdecode.cuda import graphs
+    from tdtdecode import sessions
+    from tdtdecode.networks.cuda import graphs
+    from tdtdecode.speech import encoder
 
     with ExitStack() as stack:
         cupy = stack.enter_context(emulated_cupy.installed(**device))
@@ -69,6 +70,6 @@ def launch(**options):
     from dataclasses import replace
 
     from tdtdecode.cuda.device import current_device
-    from tdtdecode.cuda.program import Launch
+    from tdtdecode.networks.cuda.program import Launch
 
     return replace(Launch.of(current_device()), **options)

@@ -12,9 +12,9 @@ import soundfile
 
 from benches.random_bundle import write_bundle
 from benches.random_weights import LstmLayer, Weights
-from tdtdecode import recognizer
+from tdtdecode.speech.hub import demo_directory
 
-DIRECTORY = Path(recognizer.__file__).parent / "demo"
+DIRECTORY = demo_directory()
 RECORDINGS = Path(__file__).parent / "recordings"
 
 

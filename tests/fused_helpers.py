@@ -43,7 +43,7 @@ def random_weights(
 
 
 def as_lifted(w: Weights) -> TransducerWeights:
-    """The weights of a bundle as `tdtdecode.bundle.lifting.lift` gives them."""
+    """The weights of a bundle as `tdtdecode.bundle.lifting.tracing.lift` gives them."""
 
     def affine(matrix, bias):
         bias = np.zeros(matrix.shape[1], np.float32) if bias is None else bias

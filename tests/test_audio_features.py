@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdtdecode.audio import FeatureExtractor
-from tdtdecode.audio.features import mel_filters
 from tdtdecode.errors import InputError
+from tdtdecode.speech.audio import FeatureExtractor
+from tdtdecode.speech.audio.features import mel_filters
 
 REFERENCE = Path(__file__).parent / "data" / "nemo_features.npz"
 

@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from tdtdecode.audio import as_samples, read_audio
-from tdtdecode.audio.reading import audio_seconds
 from tdtdecode.errors import InputError, MissingDependencyError
+from tdtdecode.speech.audio import as_samples, read_audio
+from tdtdecode.speech.audio.reading import audio_seconds
 
 soundfile = pytest.importorskip("soundfile")
 

@@ -12,7 +12,8 @@ import onnxruntime as ort
 import pytest
 
 import tdtdecode as tdt
-from tdtdecode.bundle import files, load_graph, parsing, read_bundle
+from tdtdecode.bundle import files, load_graph, read_bundle
+from tdtdecode.bundle.onnx_files import parsing
 
 from .bundle_helpers import edit, random_step, small_bundle, step
 

@@ -18,10 +18,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 import tdtdecode as tdt
 from tdtdecode.bundle import probe, read_bundle
-from tdtdecode.bundle.inspection import inspect_bundle
-from tdtdecode.bundle.repairing import repair
-from tdtdecode.conversion import convert
-from tdtdecode.optimization import optimize
+from tdtdecode.prepare.conversion import convert
+from tdtdecode.prepare.inspection import inspect
+from tdtdecode.prepare.optimization import optimize
+from tdtdecode.prepare.repairing import repair
 
 from .bundle_helpers import edit, small_bundle
 
@@ -35,7 +35,7 @@ def check_all_refuse(directory: Path, tmp_path: Path, *parts: str) -> None:
     with pytest.raises(tdt.TdtDecodeError):
         convert(directory, tmp_path / "converted", "genai")
     assert not (tmp_path / "converted").exists()
-    inspection = inspect_bundle(directory)
+    inspection = inspect(directory)
     assert not inspection.ok
     json.dumps(inspection.as_dict())
     try:
@@ -308,10 +308,10 @@ def test_memory_is_bounded(tmp_path):
     code = (
         "import resource, sys\n"
         "import onnx, onnxruntime, numpy\n"
-        "from tdtdecode.bundle.inspection import inspect_bundle\n"
+        "from tdtdecode.prepare.inspection import inspect\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30),) * 2)\n"
-        "inspection = inspect_bundle(sys.argv[1])\n"
+        "inspection = inspect(sys.argv[1])\n"
         "print(*(problem.code for problem in inspection.problems))\n"
     )
     if not Path("/proc/self/statm").exists():
@@ -330,10 +330,10 @@ def test_nothing_outside_is_opened(tmp_path):
         (directory / name).symlink_to("../secret.txt")
     code = (
         "import sys\n"
-        "from tdtdecode.bundle.inspection import inspect_bundle\n"
-        "from tdtdecode.bundle.repairing import repair\n"
+        "from tdtdecode.prepare.inspection import inspect\n"
+        "from tdtdecode.prepare.repairing import repair\n"
         "sys.addaudithook(lambda event, a: print(a[0]) if event == 'open' and 'secret' in str(a[0]) else None)\n"
-        "inspect_bundle(sys.argv[1]); repair(sys.argv[1], sys.argv[2])\n"
+        "inspect(sys.argv[1]); repair(sys.argv[1], sys.argv[2])\n"
     )
     run = subprocess.run([sys.executable, "-c", code, directory, tmp_path / "out"], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

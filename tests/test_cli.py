@@ -19,8 +19,8 @@ pytest.importorskip("onnxruntime")
 import tdtdecode  # noqa: E402
 from benches.random_bundle import make_bundle  # noqa: E402
 from tdtdecode.cli import main  # noqa: E402
-from tdtdecode.formats import FORMATS  # noqa: E402
-from tdtdecode.recognizer import load_model  # noqa: E402
+from tdtdecode.speech.formats import FORMATS  # noqa: E402
+from tdtdecode.speech.loading import load_model  # noqa: E402
 from tests.cuda_helpers import on  # noqa: E402
 
 DEMO = Path(tdtdecode.__file__).parent / "demo"

@@ -13,9 +13,9 @@ import onnx
 import pytest
 
 import tdtdecode as tdt
-from tdtdecode.audio import FeatureExtractor
 from tdtdecode.bundle import read_bundle
-from tdtdecode.conversion import convert
+from tdtdecode.prepare.conversion import convert
+from tdtdecode.speech.audio import FeatureExtractor
 
 from . import demo, peers
 from .bundle_helpers import edit, small_bundle
@@ -307,7 +307,7 @@ def test_nothing_is_left_of_a_failure(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tdtdecode.bundle.writing.split.save_graph", full)
+    monkeypatch.setattr("tdtdecode.prepare.writing.split.save_graph", full)
     with pytest.raises(tdt.InputError, match="No space left"):
         convert(given, tmp_path / "out", "split")
     assert [path.name for path in tmp_path.iterdir()] == ["given"]

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import tdtdecode as tdt
-from tdtdecode.cuda import beam as cuda_beam
-from tdtdecode.cuda import fused_greedy
 from tdtdecode.fusion import PhraseBoost
 from tdtdecode.kernels.beam import BoundFusion
+from tdtdecode.kernels.cuda import beams as cuda_beam
+from tdtdecode.networks.cuda import fused_greedy
 from tdtdecode.networks.fused import FusedNetwork
 from tests.compare import check_hypotheses, traced_decode
 from tests.conftest import random_frames
@@ -39,7 +39,7 @@ SEARCHES = {
 
 
 def cuda_decoder(weights, spec, precision="float32", **options):
-    from tdtdecode.networks.fused_cuda import FusedCudaNetwork
+    from tdtdecode.networks.cuda.fused import FusedCudaNetwork
 
     return tdt.Decoder(FusedCudaNetwork(weights, spec, precision, launch(**options)), spec)
 
@@ -251,7 +251,7 @@ class TestNetwork:
     def test_precisions_and_kernels(self, cupy):  # noqa: F811
         spec, options = MODELS["parakeet"]
         weights = random_weights(spec, **options)
-        from tdtdecode.networks.fused_cuda import FusedCudaNetwork
+        from tdtdecode.networks.cuda.fused import FusedCudaNetwork
 
         with pytest.raises(tdt.InputError, match="no precision 'int8' on cuda: float32, float16, bfloat16"):
             FusedCudaNetwork(weights, spec, "int8")

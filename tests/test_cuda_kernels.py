@@ -63,7 +63,7 @@ def test_stepwise_greedy_over_rows_on_the_device(cupy):  # noqa: F811
 @pytest.mark.parametrize("outputs, inputs", [(16, 16), (33, 20), (5, 1), (70, 130)])
 def test_tiles_hold_the_weights(precision, outputs, inputs):
     """What a lane holds is what the matrix unit wants, read back by its layout in PTX's manual."""
-    from tdtdecode.cuda.packing import packed_tiles
+    from tdtdecode.networks.cuda.packing import packed_tiles
 
     weight = np.random.default_rng(outputs).integers(-100, 100, (outputs, inputs)).astype(np.float32)
     tiles = packed_tiles(weight, precision)

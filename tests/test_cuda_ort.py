@@ -55,7 +55,7 @@ class TestGraphs:
         assert any(map(len, found))
 
     def test_more_rows_than_one_run_takes(self, cupy, bundle, monkeypatch):  # noqa: F811
-        from tdtdecode.networks.ort_cuda import OrtCudaNetwork
+        from tdtdecode.networks.cuda.ort import OrtCudaNetwork
 
         frames, lengths = random_frames(9, 16, 12, seed=1)
         decoder = tdt.Decoder.from_bundle(bundle, network="ort", device="cuda")
@@ -176,7 +176,7 @@ class Exported:
 class TestDoor:
     @pytest.fixture
     def decoder(self, cupy):  # noqa: F811
-        from tdtdecode.networks.fused_cuda import FusedCudaNetwork
+        from tdtdecode.networks.cuda.fused import FusedCudaNetwork
 
         spec = tdt.TransducerSpec(vocab_size=20, encoder_size=16)
         return tdt.Decoder(FusedCudaNetwork(random_weights(spec, seed=2), spec), spec)

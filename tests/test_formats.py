@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tdtdecode.formats import FORMATS
 from tdtdecode.hypothesis import Hypothesis, Transcript, Word
+from tdtdecode.speech.formats import FORMATS
 
 CLOCK = re.compile(r"(\d\d+):(\d\d):(\d\d)[,.](\d\d\d)")
 

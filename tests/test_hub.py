@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from tdtdecode.errors import InputError, MissingDependencyError
-from tdtdecode.hub import find_model
+from tdtdecode.speech.hub import find_model
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_the_hub_cannot_provide_it(monkeypatch):
 
 
 def test_a_snapshot_of_links_as_a_directory(bundle, tmp_path):
-    from tdtdecode.recognizer import load_model
+    from tdtdecode.speech.loading import load_model
 
     model = load_model(hub_cache(bundle, tmp_path))
     assert model.bundle.layout == "combined"
@@ -123,7 +123,7 @@ def test_from_the_hubs_cache_without_a_network(bundle, tmp_path):
     pytest.importorskip("huggingface_hub")
     hub_cache(bundle, tmp_path)
     program = (
-        "import numpy as np; from tdtdecode.recognizer import load_model\n"
+        "import numpy as np; from tdtdecode.speech.loading import load_model\n"
         "model = load_model('acme/tiny'); print(model.bundle.directory.parent.name)\n"
         "print(model.recognize((np.zeros(16000, np.float32), 16000)).duration)\n"
         "try: load_model('acme/other')\n"

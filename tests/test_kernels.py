@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 import tdtdecode as tdt
-from tests.compare import check_traces, check_same_hypotheses, traced_decode
+from tests.compare import check_same_hypotheses, check_traces, traced_decode
 from tests.conftest import KERNELS, RANDOM_DECODES, RandomTransducer, random_frames
 
 INF, NAN = np.inf, np.nan
@@ -261,10 +261,10 @@ class TestChoice:
     def test_jit_without_numba(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "numba", None)
         monkeypatch.delitem(sys.modules, "tdtdecode.kernels.jit", raising=False)
-        tdt.kernels._load.cache_clear()
+        tdt.kernels.sets._load.cache_clear()
         with pytest.raises(tdt.MissingDependencyError, match=r"tdtdecode\[numba\]"):
             tdt.kernels.get("jit")
-        tdt.kernels._load.cache_clear()
+        tdt.kernels.sets._load.cache_clear()
 
     @pytest.mark.parametrize("lengths", [[-1], [2**31], [1.5], [[1]]])
     def test_wrong_lengths_are_refused(self, lengths):

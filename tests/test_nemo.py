@@ -7,8 +7,8 @@ import pytest
 
 import tdtdecode as tdt
 from benches.random_weights import random_encoder_out, random_weights
-from tdtdecode.audio import FeatureExtractor
 from tdtdecode.networks.fused import FusedNetwork
+from tdtdecode.speech.audio import FeatureExtractor
 from tests import demo
 from tests.fused_helpers import as_lifted
 

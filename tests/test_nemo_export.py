@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import tdtdecode as tdt
-from tdtdecode.bundle.inspection import inspect_bundle
 from tdtdecode.cli import main
 from tdtdecode.errors import InputError, MissingDependencyError
-from tdtdecode.nemo_export import export, pieces_of
+from tdtdecode.prepare.inspection import inspect
+from tdtdecode.prepare.nemo_export import export, pieces_of
 
 from . import demo
 
@@ -94,14 +94,14 @@ def test_every_kind(checkpoint, tmp_path, kind, mel_bins, layers, durations):
     assert bundle.features.mel_bins == mel_bins and list(bundle.spec.durations) == durations
     assert bundle.transducer.predictor.state_shapes[0][0] == layers
     assert bundle.features.max_frames == 5000
-    assert inspect_bundle(tmp_path / "out", system="sherpa-onnx").ok
+    assert inspect(tmp_path / "out", system="sherpa-onnx").ok
 
 
 @pytest.mark.parametrize("to", ["combined", "genai"])
 def test_other_layouts(checkpoint, tmp_path, to):
     system = {"combined": "onnx-asr", "genai": "onnxruntime-genai"}[to]
     result = export(checkpoint("0.6b-v2"), tmp_path / "out", to)
-    assert result.bundle.layout == to and inspect_bundle(tmp_path / "out", system=system).ok
+    assert result.bundle.layout == to and inspect(tmp_path / "out", system=system).ok
     expected = export(checkpoint("0.6b-v2"), tmp_path / "split", "split")
     assert result.bundle.vocabulary.pieces[:-1] == expected.bundle.vocabulary.pieces[:-1]
 
@@ -132,7 +132,7 @@ def test_a_hub_name(checkpoint, tmp_path, monkeypatch):
 
 
 def test_a_wrong_export_is_found(checkpoint, tmp_path, monkeypatch):
-    from tdtdecode import nemo_export
+    from tdtdecode.prepare import nemo_export
 
     monkeypatch.setattr(nemo_export, "_pieces", lambda model: [f"p{i}" for i in range(65)])
     with pytest.raises(tdt.BundleError):

@@ -9,10 +9,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 import tdtdecode as tdt
 from tdtdecode.bundle import read_bundle
-from tdtdecode.bundle.inspection import inspect_bundle
 from tdtdecode.cli import main
-from tdtdecode.conversion import convert
-from tdtdecode.optimization import optimize
+from tdtdecode.prepare.conversion import convert
+from tdtdecode.prepare.inspection import inspect
+from tdtdecode.prepare.optimization import optimize
 
 from . import demo, peers
 from .bundle_helpers import edit, small_bundle
@@ -52,7 +52,7 @@ def test_the_demo_still_understands(demos, recordings, tmp_path, method, layout)
     result = optimize(demos[layout], tmp_path / "out", method, recordings=recordings)
     assert result.bundle.layout == layout
     assert result.bundle.variant == (None if layout == "genai" else method)
-    assert inspect_bundle(tmp_path / "out").ok
+    assert inspect(tmp_path / "out").ok
     change = result.change
     assert change.tokens > 150 and change.edits <= 8 and change.texts[1] == len(recordings)
     expected = [text for _, text in demo.recordings().values()]
@@ -108,7 +108,7 @@ def test_fp16_leaves_what_would_overflow(tmp_path):
     edit(directory / "joiner.onnx", enlarge)
     result = optimize(directory, tmp_path / "out", "fp16")
     assert any("stay in float32" in note for note in result.notes)
-    assert inspect_bundle(tmp_path / "out").ok
+    assert inspect(tmp_path / "out").ok
     joiner = onnx.load(tmp_path / "out" / "joiner.fp16.onnx")
     assert {tensor.data_type for tensor in joiner.graph.initializer} == {TensorProto.FLOAT}
 
@@ -230,7 +230,7 @@ def test_large_encoders_keep_their_weights_outside(tmp_path):
     directory = small_bundle(tmp_path / "bundle", "combined", mel_bins=80, external_weights=True)
     result = optimize(directory, tmp_path / "out", "int8")
     assert result.sizes["encoder-model.int8.onnx"][0] > 40_000  # bytes, with those outside
-    assert inspect_bundle(tmp_path / "out").ok
+    assert inspect(tmp_path / "out").ok
 
 
 def test_wrong_arguments(demos, tmp_path):

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 import tdtdecode as tdt
-from tdtdecode.audio import FeatureExtractor
+from tdtdecode.speech.audio import FeatureExtractor
 from tests import demo
 from tests.cuda_helpers import CARDS, on
 from tests.test_fusion_ngram import random_arpa, write_arpa

@@ -16,15 +16,16 @@ import pytest
 pytest.importorskip("onnxruntime")
 
 from benches.random_bundle import LAYOUTS, make_bundle  # noqa: E402
-from tdtdecode import routing  # noqa: E402
-from tdtdecode.audio import FeatureExtractor  # noqa: E402
-from tdtdecode.audio.features import SAMPLE_RATE  # noqa: E402
 from tdtdecode.bundle import read_bundle  # noqa: E402
 from tdtdecode.errors import BundleError, InputError  # noqa: E402
 from tdtdecode.fusion import PhraseBoost  # noqa: E402
 from tdtdecode.hypothesis import Transcript  # noqa: E402
-from tdtdecode.recognizer import Recognizer, load_model  # noqa: E402
 from tdtdecode.search import Beam, Greedy  # noqa: E402
+from tdtdecode.speech import routing  # noqa: E402
+from tdtdecode.speech.audio import FeatureExtractor  # noqa: E402
+from tdtdecode.speech.audio.features import SAMPLE_RATE  # noqa: E402
+from tdtdecode.speech.loading import load_model  # noqa: E402
+from tdtdecode.speech.recognizer import Recognizer  # noqa: E402
 from tests.conftest import in_fork  # noqa: E402
 from tests.cuda_helpers import CARDS, on  # noqa: E402
 from tests.host_cuda import emulated_cupy  # noqa: E402

@@ -13,9 +13,9 @@ from onnx import helper
 
 import tdtdecode as tdt
 from tdtdecode.bundle import read_bundle
-from tdtdecode.bundle.inspection import inspect_bundle
-from tdtdecode.bundle.repairing import repair
 from tdtdecode.cli import main
+from tdtdecode.prepare.inspection import inspect
+from tdtdecode.prepare.repairing import repair
 
 from . import demo, peers
 from .bundle_helpers import TOKEN_FORMS, configure, edit, rewrite, set_metadata, small_bundle
@@ -33,7 +33,7 @@ def mended(directory, tmp_path, **options):
     result = repair(directory, tmp_path / "mended", **options)
     assert contents(directory) == before
     assert not result.problems, result.problems
-    assert inspect_bundle(result.directory).ok
+    assert inspect(result.directory).ok
     return result
 
 
@@ -72,7 +72,7 @@ def test_everything_at_once(whole_bundle, tmp_path):
     assert metadata["url"] == "https://example.org/a (tdt)" and metadata["vocab_size"] == "12"
     assert (metadata["pred_hidden"], metadata["pred_rnn_layers"], metadata["feat_dim"]) == ("8", "2", "80")
     assert decoded(tmp_path / "mended") == expected
-    assert next(use for use in inspect_bundle(tmp_path / "mended").uses if use.system == "sherpa-onnx").usable
+    assert next(use for use in inspect(tmp_path / "mended").uses if use.system == "sherpa-onnx").usable
 
 
 def test_relative_paths(whole_bundle, monkeypatch):
@@ -80,9 +80,9 @@ def test_relative_paths(whole_bundle, monkeypatch):
     set_metadata(directory / "encoder.onnx", vocab_size="13")
     monkeypatch.chdir(directory.parent)
     assert fields(repair("bundle", "mended")) == {("encoder.onnx", "metadata vocab_size")}
-    assert inspect_bundle("mended").ok
+    assert inspect("mended").ok
     repair("bundle", None)
-    assert inspect_bundle("bundle").ok
+    assert inspect("bundle").ok
 
 
 def test_sherpa_onnx_takes_a_demo_without_metadata(tmp_path):
@@ -190,13 +190,13 @@ def test_genai_vocabulary_with_blank_first(tmp_path):
 def test_batch_axes(tmp_path):
     """As NeMo exports them for sherpa-onnx: the batch of the second state is fixed."""
     directory = small_bundle(tmp_path / "bundle", "split", mel_bins=80)
-    assert any("a batch of one" in note for note in inspect_bundle(directory).notes)
+    assert any("a batch of one" in note for note in inspect(directory).notes)
     result = mended(directory, tmp_path)
     assert ("decoder.onnx", "onnx::Slice_3") in fields(result)
     shapes = {p.name: [d.dim_value for d in p.type.tensor_type.shape.dim]
               for p in onnx.load(tmp_path / "mended" / "decoder.onnx").graph.input}  # fmt: skip
     assert shapes["onnx::Slice_3"] == [2, 0, 8]
-    assert not any("a batch of one" in note for note in inspect_bundle(tmp_path / "mended").notes)
+    assert not any("a batch of one" in note for note in inspect(tmp_path / "mended").notes)
     assert decoded(directory) == decoded(tmp_path / "mended")
 
 
@@ -268,7 +268,7 @@ def test_an_old_genai_draft_becomes_usable(tmp_path):
     """Without names of ports, windows or features: they are taken from the graphs and from NeMo."""
     directory = small_bundle(tmp_path / "bundle", "genai", mel_bins=80)
     mended(directory, tmp_path)
-    use = next(use for use in inspect_bundle(tmp_path / "mended").uses if use.system == "onnxruntime-genai")
+    use = next(use for use in inspect(tmp_path / "mended").uses if use.system == "onnxruntime-genai")
     assert use.usable, use.reasons
 
 
@@ -298,7 +298,7 @@ def test_in_place(whole_bundle):
     (directory / "encoder.onnx").chmod(0o644)
     result = repair(directory, None)
     assert result.directory == directory and not result.problems
-    assert inspect_bundle(directory).ok
+    assert inspect(directory).ok
     assert {name: data for name, data in contents(directory).items() if name != "encoder.onnx"} == {
         name: data for name, data in before.items() if name != "encoder.onnx"}  # fmt: skip
     assert sorted(path.name for path in directory.parent.iterdir()) == ["bundle", "other"]
@@ -314,7 +314,7 @@ def test_in_place_without_hard_links(whole_bundle, monkeypatch):
 
     monkeypatch.setattr(os, "link", refused)
     assert not repair(directory, None).problems
-    assert inspect_bundle(directory).ok
+    assert inspect(directory).ok
 
 
 def test_in_place_on_a_full_disk(whole_bundle, monkeypatch):
@@ -325,7 +325,7 @@ def test_in_place_on_a_full_disk(whole_bundle, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tdtdecode.bundle.repairing._put_back", full)
+    monkeypatch.setattr("tdtdecode.prepare.repairing._put_back", full)
     with pytest.raises(tdt.InputError, match="No space left"):
         repair(directory, None)
     assert contents(directory) == before
@@ -346,7 +346,7 @@ def test_in_place_never_writes_through_a_link(whole_bundle, tmp_path):
     before = contents(repository / "blobs")
     repair(snapshot, None)
     assert contents(repository / "blobs") == before
-    assert inspect_bundle(snapshot).ok
+    assert inspect(snapshot).ok
 
 
 def test_links_that_lead_outside_are_left_out(whole_bundle, tmp_path):

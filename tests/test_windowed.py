@@ -10,12 +10,11 @@ import pytest
 
 import tdtdecode as tdt
 from benches.windows import long_recordings
-from tdtdecode.audio import FeatureExtractor
 from tdtdecode.bundle import FeatureSettings, read_bundle
-from tdtdecode.bundle.windows import Window, Windows
 from tdtdecode.evaluation import edit_distance
 from tdtdecode.hypothesis import Hypothesis, joined
-from tdtdecode.windowed import decode_in_windows
+from tdtdecode.speech.audio import FeatureExtractor
+from tdtdecode.speech.windows import Window, Windows, decode_in_windows
 
 from . import demo
 from .bundle_helpers import edit, small_bundle
@@ -215,7 +214,7 @@ def test_a_recording_longer_than_its_header_says(monkeypatch):
     short = [(samples, RATE) for samples, _ in list(demo.recordings().values())[:2]]
     long = (np.concatenate([samples for samples, _ in demo.recordings().values()]), RATE)
     expected = [model.recognize(recording) for recording in (short[0], long, short[1])]
-    monkeypatch.setattr("tdtdecode.recognizer.audio_seconds", lambda audio: 1.0)
+    monkeypatch.setattr("tdtdecode.speech.recognizer.audio_seconds", lambda audio: 1.0)
     for out, other in zip(model.recognize([short[0], long, short[1]]), expected, strict=True):
         check_same(out, other)
 

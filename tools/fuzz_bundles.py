@@ -3,7 +3,7 @@
     python -m tools.fuzz_bundles --seconds 3600 --seed 1
 
 Each case damages a small random bundle (bytes, protobuf fields, JSON, token lines, links, strange files) and hands it
-to `read_bundle`, `inspect_bundle`, `repair` and `convert`, in a child process with limits on memory and time. A finding
+to `read_bundle`, `inspect`, `repair` and `convert`, in a child process with limits on memory and time. A finding
 is any exception that is not this package's own, a signal, a timeout, or a file opened outside the directory. A number
 makes a case: `--case N` runs it again.
 """
@@ -31,10 +31,10 @@ import onnx
 
 from benches.random_bundle import make_bundle
 from tdtdecode.bundle import read_bundle
-from tdtdecode.bundle.inspection import inspect_bundle
-from tdtdecode.conversion import convert
 from tdtdecode.errors import TdtDecodeError
-from tdtdecode.bundle.repairing import repair
+from tdtdecode.prepare.conversion import convert
+from tdtdecode.prepare.inspection import inspect
+from tdtdecode.prepare.repairing import repair
 
 MEMORY = 3 << 30
 """Address space that a case may take beyond what the process has, in bytes."""
@@ -271,7 +271,7 @@ def try_everything(directory: Path) -> str:
     """Read, inspect, repair and convert a directory; what became of it."""
     names = " ".join(os.listdir(directory))
     variant = next((suffix for suffix in ("int8", "fp16") if f".{suffix}.onnx" in names), None)
-    inspection = inspect_bundle(directory, variant=variant)
+    inspection = inspect(directory, variant=variant)
     json.dumps(inspection.as_dict())
     outcome = "ok" if inspection.ok else "problems"
     try:

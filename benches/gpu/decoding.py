@@ -40,16 +40,16 @@ class Model:
         return np.stack([random_encoder_out(self.frames, self.encoder_size, seed) for seed in range(batch)])
 
     def decoder(self, precision: str = "float32", network: str = "fused", **launch: Any) -> tdt.Decoder:
-        """A decoder on the card; ``launch`` as `tdtdecode.cuda.program.Launch`."""
+        """A decoder on the card; ``launch`` as `tdtdecode.networks.cuda.program.Launch`."""
         if network == "ort" or not launch:
             return tdt.Decoder.from_bundle(self.directory, device="cuda", network=network, precision=precision)
         from dataclasses import replace
 
         from tdtdecode.bundle import read_bundle
         from tdtdecode.cuda.device import current_device
-        from tdtdecode.cuda.program import Launch
         from tdtdecode.networks.choice import lifted_weights
-        from tdtdecode.networks.fused_cuda import FusedCudaNetwork
+        from tdtdecode.networks.cuda.fused import FusedCudaNetwork
+        from tdtdecode.networks.cuda.program import Launch
 
         bundle = read_bundle(self.directory)
         how = replace(Launch.of(current_device()), **launch)

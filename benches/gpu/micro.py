@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tdtdecode.cuda.device import current_device, import_cupy, kernels
-from tdtdecode.cuda.program import BARRIERS
+from tdtdecode.networks.cuda.program import BARRIERS
 
 WORD = 16
 _REPETITIONS = 2000

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from . import kernels
-from .decoder import Decoder, DecoderState
 from .confidence import Confidence
+from .decoder import Decoder, DecoderState
 from .errors import (
     BundleError,
     DeviceError,
@@ -20,7 +20,8 @@ from .transducer import TransducerSpec
 
 if _TYPE_CHECKING:
     from .fusion import NgramLM, PhraseBoost, ScoringFunction
-    from .recognizer import Recognizer, load_model
+    from .speech.loading import load_model
+    from .speech.recognizer import Recognizer
 
 __version__ = "0.1.0"
 
@@ -52,10 +53,14 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     # Audio and model directories are loaded on first use: those who only decode need not wait for them.
-    if name in ("Recognizer", "load_model"):
-        from . import recognizer
+    if name == "load_model":
+        from .speech.loading import load_model
 
-        return getattr(recognizer, name)
+        return load_model
+    if name == "Recognizer":
+        from .speech.recognizer import Recognizer
+
+        return Recognizer
     if name in ("NgramLM", "PhraseBoost", "ScoringFunction"):
         from . import fusion
 

@@ -13,7 +13,8 @@ from . import kernels as kernel_sets
 from .arrays import encoder_rows, frames_first
 from .errors import InputError
 from .hypothesis import Hypothesis
-from .networks import Network, NetworkState, Workspace
+from .networks import Network, NetworkState
+from .networks.loops import label_looping, lockstep, run_beam
 from .search import Beam, Greedy, for_rows
 from .transducer import TransducerSpec, as_integer
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
     from .bundle import Bundle
     from .bundle.vocabulary import Vocabulary
-    from .kernels.beam import BeamState, BoundFusion
+    from .fusion.binding import BoundFusion
+    from .kernels.beam_state import BeamState
     from .networks import SteppedNetwork
 
 
@@ -285,7 +287,7 @@ class Decoder:
             network = cast("SteppedNetwork", self.network)
             frames = frames_first(rows, lengths, network.frame_dtype)
             workspace = network.workspace(frames, state.network)
-            (_lockstep if network.lockstep else label_looping)(greedy, workspace)
+            (lockstep if network.lockstep else label_looping)(greedy, workspace)
             after = None if final else workspace.state()
         hypotheses = greedy.hypotheses(first_frame=state.consumed)
         if after is None:
@@ -306,7 +308,7 @@ class Decoder:
             network = cast("SteppedNetwork", self.network)
             frames = frames_first(rows, lengths, network.frame_dtype)
             workspace = network.workspace(frames, state.network.select(arena.ravel()))
-            _run_beam(beam, workspace)
+            run_beam(beam, workspace)
         if final:
             return beam.hypotheses(), self._fresh(len(lengths))
         hypotheses = beam.settled()
@@ -332,37 +334,6 @@ class Decoder:
     def _fresh(self, streams: int) -> DecoderState:
         none = np.zeros(streams, np.int32)
         return DecoderState(none.astype(np.int64), none, self._start.select(none))
-
-
-def _lockstep(search: kernel_sets.GreedySearch, workspace: Workspace) -> None:
-    """One joint and one predictor call per step, for all rows that want one."""
-    while search.pending:
-        slots, tokens = search.step(workspace.joint(search.slots, search.slots, search.frames))
-        if len(slots):
-            workspace.predict(slots, tokens, slots)
-
-
-def label_looping(search: kernel_sets.GreedySearch, workspace: Workspace) -> None:
-    """Joint calls until every row has its next token or its end; then one predictor call for all that emitted."""
-    while search.pending:
-        emitted: list[tuple[np.ndarray, np.ndarray]] = []
-        while search.pending:
-            slots, tokens = search.step(workspace.joint(search.slots, search.slots, search.frames), hold=True)
-            emitted.append((slots, tokens))
-        slots, tokens = (np.concatenate(column) for column in zip(*emitted))
-        if len(slots):
-            workspace.predict(slots, tokens, slots)
-            search.resume(slots)
-
-
-def _run_beam(search: kernel_sets.BeamSearch, workspace: Workspace) -> None:
-    """One predictor and one joint call per step, for all that the beams ask for."""
-    search.begin()
-    while search.pending:
-        parents, tokens, slots = search.predictions
-        if len(slots):
-            workspace.predict(parents, tokens, slots)
-        search.step(workspace.joint(search.slots, search.rows, search.frames))
 
 
 def _kernel_set(name: str, device: str) -> kernel_sets.KernelSet:

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 
 import tdtdecode as tdt
-from tdtdecode.cuda import fused_beam, fused_greedy
 from tdtdecode.fusion import PhraseBoost
+from tdtdecode.networks.cuda import fused_beam, fused_greedy
 from tests.conftest import random_frames
 from tests.cuda_helpers import LAUNCHES, emulated, launch
 from tests.fused_helpers import random_weights
@@ -42,7 +42,7 @@ def plant(cupy, name: str) -> None:
 
 def decode(how: dict) -> None:
     """Every precision and strategy, chunks, and more utterances than places."""
-    from tdtdecode.networks.fused_cuda import FusedCudaNetwork
+    from tdtdecode.networks.cuda.fused import FusedCudaNetwork
 
     for layers, precision in ((2, "float32"), (1, "float16"), (0, "bfloat16")):
         spec = tdt.TransducerSpec(vocab_size=20, encoder_size=6)

@@ -11,13 +11,12 @@ import argparse
 import json
 from pathlib import Path
 
+import model as demo
 import numpy as np
 import onnxruntime as ort
+import speech
 import torch
 from nemo.collections.asr.modules import AudioToMelSpectrogramPreprocessor
-
-import model as demo
-import speech
 from scenes import Scene, assemble, make_plan
 from speech import RATE, Corpus
 

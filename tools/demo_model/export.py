@@ -12,11 +12,10 @@ import json
 import tempfile
 from pathlib import Path
 
+import model as demo
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-
-import model as demo
 
 SMALLEST = 128  # elements; biases and scales below this are not worth a node
 

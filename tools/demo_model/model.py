@@ -7,12 +7,11 @@ import random
 import sys
 from pathlib import Path
 
+import grammar
 import torch
 from nemo.collections.asr.models import EncDecRNNTBPEModel
 from nemo.collections.common.tokenizers.sentencepiece_tokenizer import create_spt_model
 from omegaconf import OmegaConf
-
-import grammar
 from speech import RATE
 
 DURATIONS = (0, 1, 2, 3, 4)

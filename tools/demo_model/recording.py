@@ -8,10 +8,9 @@ Sentences held out from training, pauses between them, and a faint noise floor.
 import sys
 from pathlib import Path
 
+import grammar
 import numpy as np
 import soundfile
-
-import grammar
 import speech
 from speech import RATE
 

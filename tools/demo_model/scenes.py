@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-
 import speech
 from speech import RATE, Corpus
 

@@ -23,11 +23,10 @@ import wave
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import grammar
 import numpy as np
 import soxr
 from scipy.signal import fftconvolve, lfilter
-
-import grammar
 
 RATE = 16_000
 ACCENTS = (

@@ -16,12 +16,11 @@ import os
 import time
 from pathlib import Path
 
+import model as demo
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-
-import model as demo
 from scenes import RandomScenes, Scene
 from speech import RATE, Corpus
 from tdt_loss import build_lattice, tdt_loss

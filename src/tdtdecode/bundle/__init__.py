@@ -1,7 +1,7 @@
 """Model directories: read, checked, and made ready to run at any batch size."""
 
 from .description import Bundle, FeatureSettings
-from .graph import Graph, Port, load_graph
+from .onnx_files.graph import Graph, Port, load_graph
 from .reading import LAYOUTS, read_bundle
 from .transducers import CombinedTransducer, JointGraph, PredictorGraph, SplitTransducer
 from .vocabulary import Vocabulary

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..errors import BundleError, TdtDecodeError
-from .flow import Flow, part
-from .graph import Graph, Port, import_onnx
+from .onnx_files.flow import Flow, part
+from .onnx_files.graph import Graph, Port, import_onnx
 from .ports import token_inputs
 from .probe import filled, free_batch_axes, probe_batch
 from .transducers import PredictorGraph

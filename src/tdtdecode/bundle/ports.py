@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import BundleError
-from .graph import Graph, Port
+from .onnx_files.graph import Graph, Port
 from .probe import batch_shape, filled, free_batch_axes, probe_batch, run_probe
 from .transducers import CombinedTransducer, JointGraph, PredictorGraph, Shape, width
-
 
 MAX_STEP_ELEMENTS = 1 << 22
 """Largest state or frame accepted, in elements per row: a thousand times any model's, and safe to allocate."""

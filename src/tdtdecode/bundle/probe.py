@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import BundleError
-from .graph import Graph, Port, import_onnxruntime
+from .onnx_files.graph import Graph, Port, import_onnxruntime
 from .transducers import Shape
 
 if TYPE_CHECKING:

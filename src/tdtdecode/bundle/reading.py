@@ -14,12 +14,12 @@ from .cut import CannotSplit, Cut, encoder_input
 from .description import Bundle, Found
 from .encoder import EncoderFacts, read_encoder
 from .files import find_file, open_directory
-from .graph import import_onnx, import_onnxruntime, load_graph
 from .layouts import variants_of
+from .onnx_files.embedding import embedding_rows
+from .onnx_files.graph import import_onnx, import_onnxruntime, load_graph
 from .ports import bind_combined, bind_joint, bind_predictor, encoder_step_shape
 from .transducers import CombinedTransducer, SplitTransducer, width
 from .vocabulary import Vocabulary
-from .weights import embedding_rows
 
 LAYOUTS = {"genai": genai.read, "split": split.read, "combined": combined.read}
 """Readers by layout."""

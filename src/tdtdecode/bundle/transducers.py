@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .graph import Graph, Port
+from .onnx_files.graph import Graph, Port
 
 Shape = tuple[int | None, ...]
 """An exact shape for one step (T = U = 1), with None where the batch is."""

@@ -17,9 +17,9 @@ from ..bundle import Bundle, read_bundle
 from ..decoder import Decoder
 from ..errors import BundleError, InputError
 from ..evaluation import edit_distance
-from ..hub import find_model
 from ..hypothesis import Hypothesis
 from ..networks.fused import PRECISIONS, FusedNetwork, FusedProgram
+from ..speech.hub import find_model
 from ..transducer import as_integer
 from .status import DONE
 

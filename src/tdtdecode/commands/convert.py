@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..conversion import convert
-from ..hub import find_model
+from ..prepare import convert
+from ..speech.hub import find_model
 from .status import DONE
 
 HELP = "Write a model directory in another layout: split (sherpa-onnx), combined (onnx-asr, NeMo), genai."

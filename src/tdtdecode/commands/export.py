@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export, and say what was written and how it compares with NeMo."""
-    from ..nemo_export import export
+    from ..prepare import export
 
     begin = time.monotonic()
     result = export(arguments.checkpoint, arguments.out, arguments.to)

@@ -9,13 +9,13 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 from ..bundle import Bundle, CombinedTransducer, Graph, read_bundle
-from ..bundle.lifting import CannotLift
+from ..bundle.lifting.tracing import CannotLift
 from ..cuda.device import current_device
 from ..decoder import Decoder
 from ..errors import TdtDecodeError
 from ..evaluation import edit_distance
-from ..hub import find_model
 from ..networks.choice import fused_network
+from ..speech.hub import find_model
 from .status import DONE
 
 HELP = "Show versions, kernel sets with their instruction sets, execution providers, and how a model would be decoded."

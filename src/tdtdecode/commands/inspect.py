@@ -6,8 +6,9 @@ import argparse
 import json
 from textwrap import fill
 
-from ..bundle.inspection import SYSTEMS, Inspection, inspect_bundle
-from ..hub import find_model
+from ..prepare import inspect
+from ..prepare.inspection import SYSTEMS, Inspection
+from ..speech.hub import find_model
 from .status import DONE, SOME_FAILED
 
 HELP = "Say what a model directory is, what is wrong with it and how to mend it, and what it can be used with."
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Inspect and print; the status is 1 where there is a problem."""
     directory = find_model(arguments.model, arguments.variant)
-    inspection = inspect_bundle(directory, arguments.layout, arguments.variant, arguments.system)
+    inspection = inspect(directory, arguments.layout, arguments.variant, arguments.system)
     print(json.dumps(inspection.as_dict(), indent=2, ensure_ascii=False) if arguments.json else as_text(inspection))
     return DONE if inspection.ok else SOME_FAILED
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..hub import find_model
+from ..speech.hub import find_model
 from .convert import add_choice_of_files
 from .status import DONE
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Optimise, and say what it brought and what it changed."""
-    from ..optimization import optimize
+    from ..prepare import optimize
 
     result = optimize(
         find_model(arguments.model, arguments.variant), arguments.out, arguments.method, arguments.layout,

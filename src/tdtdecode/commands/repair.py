@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..bundle.repairing import repair
-from ..hub import find_model
+from ..prepare import repair
+from ..speech.hub import find_model
 from .convert import add_choice_of_files
 from .status import DONE, SOME_FAILED
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, TdtDecodeError
-from ..formats import FORMATS
+from ..speech.formats import FORMATS
 from .status import DONE, SOME_FAILED
 
 if TYPE_CHECKING:
     from ..hypothesis import Transcript
-    from ..recognizer import Recognizer
     from ..search import Beam, Fusion, Greedy
+    from ..speech.recognizer import Recognizer
 
 HELP = "Transcribe recordings. Text goes to stdout, one line per recording in order; messages go to stderr."
 
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     paths, failed = _recordings(arguments.audio)
     writer = _Writer(arguments.format, arguments.output, paths)
 
-    from ..recognizer import load_model
+    from ..speech.loading import load_model
 
     search = _search(arguments)
     model = load_model(arguments.model, device=arguments.device, threads=arguments.threads, search=search)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..arrays import DLPACK_BFLOAT, check_frames, check_lengths, dlpack_tensor, to_numpy
 from ..errors import DeviceError, InputError
-from .device import current_device, import_cupy
+from .device import Device, current_device, import_cupy, kernels
 from .structs import SOURCE
 
 _DLPACK_CUDA, _DLPACK_MANAGED, _DLPACK_FLOAT = 2, 13, 2
@@ -103,6 +103,19 @@ def source_table(rows: Sequence[DeviceArray], lengths: np.ndarray, encoder_size:
         for name, value in zip(("data", "element", "frame", "type", "length", "first"), values):
             record[name] = value
     return sources, int(first[-1])
+
+
+def laid_out(rows: Sequence[DeviceArray], lengths: np.ndarray, size: int, dtype: np.dtype, card: Device) -> Any:
+    """The frames of rows [E, T] one after the other, ``dtype`` [all frames, E] on the device."""
+    cupy = import_cupy()
+    sources, frames = source_table(rows, lengths, size)
+    out = cupy.empty((max(frames, 1), size), dtype)
+    if frames:
+        table = cupy.asarray(sources.view(np.uint8))
+        half = np.int32(np.dtype(dtype) == np.float16)
+        arguments = (table, np.int32(len(sources)), np.int32(frames), np.int32(size), out, half)
+        kernels("gather.cu").launch("lay_out_frames", card.multiprocessors, card.threads, arguments)
+    return out
 
 
 def to_device(array: Any, name: str) -> DeviceArray:

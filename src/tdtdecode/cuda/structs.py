@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ..transducer import TransducerSpec
+from .device import import_cupy
+
 MAX_LAYERS = 8
 """``kMaxLayers`` in ``network.cuh``."""
 
@@ -128,3 +131,12 @@ def offset_of(dtype: np.dtype, name: str) -> int:
 def address(array: Any) -> int:
     """Where a device array begins."""
     return int(array.data.ptr)
+
+
+def row_layout(spec: TransducerSpec) -> tuple[np.ndarray, Any]:
+    """`ROW_LAYOUT`, and the durations on the device that it points to."""
+    durations = import_cupy().asarray(np.concatenate([spec.duration_table, [0]]).astype(np.int32))
+    layout = filled(
+        ROW_LAYOUT, vocab_size=spec.vocab_size, blank=spec.blank, num_durations=spec.num_durations, durations=durations
+    )
+    return layout, durations

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..kernels.beam import BoundFusion
 from ..transducer import TransducerSpec
-from .functions import ScoringFunction
+from .automaton import Automaton
+from .functions import CompiledFunction, ScoringFunction
 
 if TYPE_CHECKING:
     from ..bundle.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, eq=False)
+class BoundFusion:
+    """A fusion bound to a vocabulary: an automaton or a compiled function.
+
+    ``start`` is int64 [R, n]: its n integers of state at the beginning, one row for all or one for each of the batch.
+    """
+
+    weight: float
+    automaton: Automaton | None
+    function: CompiledFunction | None
+    start: np.ndarray
+
+    @property
+    def state_size(self) -> int:
+        return self.start.shape[1]
 
 
 def bound(fusions: Sequence[Any], spec: TransducerSpec, vocabulary: Vocabulary | None) -> list[BoundFusion]:

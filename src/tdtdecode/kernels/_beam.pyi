@@ -3,7 +3,9 @@ from typing import Any
 
 import numpy as np
 
-from .beam import BeamState, BoundFusion, EngineOptions
+from ..fusion.binding import BoundFusion
+from .beam_state import BeamState
+from .options import EngineOptions
 
 class BeamEngine:
     slots: int

@@ -350,7 +350,7 @@ cdef class BeamEngine:
         return scores, prefixes, numbers, records, logprobs, fusion, beam.first_frame, np.array(slots, np.intp)
 
     cdef _raise(self, Py_ssize_t row):
-        from .beam import FusionError
+        from .beam_state import FusionError
 
         cdef FusionFailure* failure = &self.search.beams[row].get().failure
         raise FusionError(int(failure.kind), failure.fusion, failure.token, list(failure.state))

@@ -3,129 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
+from ..fusion.binding import BoundFusion
 from ..hypothesis import Hypothesis
 from ..search import Beam, Greedy
 from ..transducer import TransducerSpec
+from .beam_state import BeamState, FusionError
 from .greedy import checked_lengths
-
-if TYPE_CHECKING:
-    from ..fusion.automaton import Automaton
-    from ..fusion.functions import CompiledFunction
-    from . import KernelSet
-
+from .options import EngineOptions, Strategy
+from .sets import KernelSet, get
 
 MAX_HYPOTHESES = 8192
 """Of one utterance: some hold a predictor state each."""
-
-
-class Strategy(IntEnum):
-    """How hypotheses are extended and pruned; see `tdtdecode.Beam`."""
-
-    GREEDY = 0
-    TSD = 1
-    MALSD = 2
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """A search's options as the kernels take them."""
-
-    strategy: Strategy
-    size: int
-    max_symbols: int
-    blank_penalty: float
-    threshold: float
-    temperature: float
-    blank_mode: int
-    prune_early: bool
-    statistic: int
-    alpha: float
-
-    @staticmethod
-    def of(search: Greedy | Beam, fused: bool) -> EngineOptions:
-        """``fused``: whether fusion steers the search. Without, a beam of one is greedy search."""
-        statistic, alpha = (0, 1.0) if search.confidence is None else search.confidence.statistic
-        common = search.max_symbols, search.blank_penalty
-        if isinstance(search, Greedy) or (search.strategy == "tsd" and search.size == 1 and not fused):
-            return EngineOptions(Strategy.GREEDY, 1, *common, np.inf, 1.0, 0, False, statistic, alpha)
-        return EngineOptions(
-            Strategy[search.strategy.upper()],
-            search.size,
-            *common,
-            search.threshold,
-            search.temperature,
-            ("no_score", "lm_weighted_full").index(search.blank_mode),
-            search.pruning_mode == "early",
-            statistic,
-            alpha,
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class BoundFusion:
-    """A fusion bound to a vocabulary: an automaton or a compiled function.
-
-    ``start`` is int64 [R, n]: its n integers of state at the beginning, one row for all or one for each of the batch.
-    """
-
-    weight: float
-    automaton: Automaton | None
-    function: CompiledFunction | None
-    start: np.ndarray
-
-    @property
-    def state_size(self) -> int:
-        return self.start.shape[1]
-
-
-@dataclass(frozen=True, eq=False)
-class BeamState:
-    """One stream's beam between two chunks. A value.
-
-    Attributes
-    ----------
-    scores:
-        float64 [2, n]: log-probability of each hypothesis, merged alignments together, and of its best alignment.
-    prefixes:
-        uint64 [n], hashes of their tokens.
-    numbers:
-        int32 [7, n]: next frame, counted from the chunk to come; tokens emitted there; number of tokens; last record;
-        place of the predictor's state among the stream's, or -1 where it follows from that at the next number, by
-        a step on the last number, a token.
-    records, logprobs:
-        int32 [4, m] and float32 [3, m], the tokens that are not yet settled: record before it, token, frame, duration;
-        both log-probabilities and the row's statistic.
-    fusion:
-        int64 [s, n]: the fusions' states, as many as the stream has states of the predictor.
-    first_frame:
-        Frames of the stream before the chunk to come.
-    states:
-        How many states of the predictor the stream has.
-    """
-
-    scores: np.ndarray
-    prefixes: np.ndarray
-    numbers: np.ndarray
-    records: np.ndarray
-    logprobs: np.ndarray
-    fusion: np.ndarray
-    first_frame: int
-    states: int
-
-
-class FusionError(Exception):
-    """A user's scoring function failed inside a kernel."""
-
-    def __init__(self, kind: int, fusion: int, token: int, state: list[int]):
-        super().__init__(kind, fusion, token, state)
-        self.kind, self.fusion, self.token, self.state = kind, fusion, token, state
 
 
 class BeamSearch:
@@ -172,8 +66,6 @@ class BeamSearch:
         states: Sequence[BeamState] | None = None,
     ):
         if isinstance(kernels, str):
-            from . import get
-
             kernels = get(kernels)
         lengths = checked_lengths(lengths)
         engine_options = EngineOptions.of(options, bool(fusions))

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ..errors import InputError
 from ..hypothesis import Hypothesis
 from ..search import Greedy
 from ..transducer import MAX_FRAMES, TransducerSpec
-
-if TYPE_CHECKING:
-    from . import KernelSet
+from .sets import KernelSet, get
 
 
 class GreedySearch:
@@ -49,8 +45,6 @@ class GreedySearch:
         symbols: np.ndarray | None = None,
     ):
         if isinstance(kernels, str):
-            from . import get
-
             kernels = get(kernels)
         lengths = checked_lengths(lengths)
         self.spec = spec

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..fusion.binding import BoundFusion
 from . import beam_steps
-
-if TYPE_CHECKING:
-    from .beam import BeamState, BoundFusion, EngineOptions
+from .beam_state import BeamState, FusionError
+from .options import EngineOptions
 
 Chain = tuple[np.ndarray, np.ndarray]
 """int32 [3, n] tokens, frames and durations; float32 [3, n] both log-probabilities and the rows' statistic."""
@@ -227,8 +226,6 @@ class _Beam:
 
     def _advanced(self, states: np.ndarray, token: int) -> np.ndarray:
         """The fusions' states after a token."""
-        from .beam import FusionError
-
         after, first = np.zeros_like(states), 0
         for number, fusion in enumerate(self.engine.fusions):
             part = slice(first, first + fusion.state_size)
@@ -245,8 +242,6 @@ class _Beam:
 
     def _score_fusions(self, slot: int) -> None:
         """The weighted sum of all fusions' scores for what may follow the prefix in a slot."""
-        from .beam import FusionError
-
         total, first = np.zeros(self.bonus.shape[1], np.float32), 0
         blank = int(self.engine.options["blank"])
         for number, fusion in enumerate(self.engine.fusions):

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..bundle.dequantize import dequantized
 from ..bundle.description import Bundle
-from ..bundle.lifting import CannotLift, lift
+from ..bundle.lifting.dequantize import dequantized
+from ..bundle.lifting.tracing import CannotLift, lift
 from ..bundle.transducers import CombinedTransducer, SplitTransducer, arithmetic
 from ..errors import BundleError, InputError
 from ..weights import TransducerWeights
@@ -75,7 +75,7 @@ def bundle_network(
         except CannotLift:
             pass  # `tdtdecode info` tells why
     if device == "cuda":
-        from .ort_cuda import OrtCudaNetwork
+        from .cuda.ort import OrtCudaNetwork
 
         return OrtCudaNetwork(bundle.transducer, session_options)
     return OrtNetwork(bundle.transducer, threads, session_options, providers)
@@ -84,7 +84,7 @@ def bundle_network(
 def _fused(bundle: Bundle, precision: str, threads: int, device: str) -> Network:
     if device == "cpu":
         return fused_network(bundle, precision, threads)
-    from .fused_cuda import FusedCudaNetwork
+    from .cuda.fused import FusedCudaNetwork
 
     return FusedCudaNetwork(lifted_weights(bundle), bundle.spec, precision)
 

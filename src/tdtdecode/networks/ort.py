@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..bundle.graph import Graph
+from ..bundle.onnx_files.graph import Graph
 from ..bundle.transducers import CombinedTransducer, Ports, PredictorGraph, SplitTransducer, token_ports, width
 from ..errors import InputError
 from ..sessions import CPU_PROVIDERS, ForkSafeSession, default_options

@@ -1,0 +1,95 @@
+"""Which tensors of a graph depend on which, and the parts of it that compute some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ...errors import BundleError
+from .graph import Graph, import_onnx
+
+if TYPE_CHECKING:
+    import onnx
+
+
+class Flow:
+    """Which tensors depend on which, through nodes in topological order."""
+
+    def __init__(self, graph: Graph):
+        self._nodes = graph.model.graph.node
+        self.producer = {name: i for i, node in enumerate(self._nodes) for name in node.output if name}
+        for i in range(len(self._nodes)):
+            if any(self.producer.get(name, -1) >= i for name in self.inputs(i)):
+                raise BundleError("its nodes are not in topological order", file=graph.file)
+
+    @cached_property
+    def _inputs(self) -> list[set[str]]:
+        return [set(names_read(node)) for node in self._nodes]
+
+    def inputs(self, i: int) -> set[str]:
+        """Tensors that node i reads, also from inside its subgraphs."""
+        return self._inputs[i]
+
+    def outputs(self, i: int) -> set[str]:
+        return {name for name in self._nodes[i].output if name}
+
+    def reached(self, names: Iterable[str]) -> set[str]:
+        """The given tensors and all that depend on them."""
+        reached = set(names)
+        for i in range(len(self._nodes)):
+            if self.inputs(i) & reached:
+                reached |= self.outputs(i)
+        return reached
+
+    def needed(self, names: Iterable[str], stop: Collection[str] = ()) -> set[int]:
+        """The nodes that compute the given tensors, when those in `stop` are already there."""
+        needed: set[int] = set()
+        pending = [name for name in names if name not in stop]
+        while pending:
+            i = self.producer.get(pending.pop())
+            if i is not None and i not in needed:
+                needed.add(i)
+                pending.extend(name for name in self.inputs(i) if name not in stop)
+        return needed
+
+
+def part(
+    graph: Graph,
+    inputs: Iterable[onnx.ValueInfoProto],
+    outputs: Iterable[onnx.ValueInfoProto],
+    stop: Collection[str] = (),
+) -> Graph:
+    """The part of a graph that computes the given outputs, when the tensors in `stop` are already there."""
+    onnx = import_onnx()
+    outputs = list(outputs)
+    whole = graph.model
+    flow = Flow(graph)
+    indices = flow.needed([value.name for value in outputs], stop)
+    used = {name for i in indices for name in flow.inputs(i)}
+    made = onnx.helper.make_graph(
+        [whole.graph.node[i] for i in sorted(indices)],
+        whole.graph.name or "part",
+        list(inputs),
+        outputs,
+        [tensor for tensor in whole.graph.initializer if tensor.name in used],
+        sparse_initializer=[t for t in whole.graph.sparse_initializer if t.values.name in used],
+    )
+    made.quantization_annotation.extend(whole.graph.quantization_annotation)
+    model = onnx.helper.make_model(
+        made, opset_imports=whole.opset_import, functions=whole.functions, ir_version=whole.ir_version
+    )
+    return Graph(model, graph.file, graph.weights_folder)
+
+
+def names_read(node: onnx.NodeProto) -> Iterator[str]:
+    """Tensors that a node reads from around it, also from inside its subgraphs."""
+    yield from (name for name in node.input if name)
+    for attribute in node.attribute:
+        for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+            inner = {name for inner_node in graph.node for name in inner_node.output}
+            inner.update(value.name for value in graph.input)
+            inner.update(tensor.name for tensor in graph.initializer)
+            for inner_node in graph.node:
+                yield from (name for name in names_read(inner_node) if name not in inner)
+            yield from (value.name for value in graph.output if value.name not in inner)

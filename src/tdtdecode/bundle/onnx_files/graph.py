@@ -1,0 +1,173 @@
+"""ONNX graphs of a model directory: loaded with care, described by their ports, opened as sessions."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import BundleError
+from .dependencies import import_onnx, import_onnxruntime
+from .external import anchor_weights
+from .parsing import parse_graph
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime as ort
+
+_FOLDER_OPTION = "session.model_external_initializers_file_folder_path"
+
+# Operators that scale a whole activation tensor at once, so that a row's result depends on its neighbours.
+_DYNAMIC_QUANTIZATION = {
+    "DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulInteger", "ConvInteger",
+}
+
+_options_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a graph; names or None stand for dimensions that may vary."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int | str | None, ...]
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def is_float(self) -> bool:
+        return self.dtype.kind == "f" or self.dtype.name == "bfloat16"
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype.name} [{', '.join('?' if d is None else str(d) for d in self.shape)}]"
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A graph and where it came from.
+
+    Attributes
+    ----------
+    model:
+        The graph; external weights stay in their files.
+    file:
+        The file it was read from, for messages.
+    weights_folder:
+        The folder that the locations of external weights are relative to; None if there are none.
+    """
+
+    model: onnx.ModelProto
+    file: Path
+    weights_folder: Path | None = None
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """Inputs in order, without weights that are listed among them."""
+        weights = {tensor.name for tensor in self.model.graph.initializer}
+        return tuple(self._port(value) for value in self.model.graph.input if value.name not in weights)
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        return tuple(self._port(value) for value in self.model.graph.output)
+
+    @cached_property
+    def quantized(self) -> bool:
+        """Whether activations are quantised dynamically, one scale for a whole batch."""
+        return any(node.op_type in _DYNAMIC_QUANTIZATION for node in self.model.graph.node)
+
+    @cached_property
+    def initializers(self) -> dict[str, onnx.TensorProto]:
+        """Weights by name."""
+        return {tensor.name: tensor for tensor in self.model.graph.initializer}
+
+    def array(self, name: str) -> np.ndarray:
+        """A weight by name, memory-mapped and read-only where it is external."""
+        onnx = import_onnx()
+        tensor = self.initializers[name]
+        if tensor.data_location != tensor.EXTERNAL:
+            return onnx.numpy_helper.to_array(tensor)
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        assert self.weights_folder is not None
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        shape = tuple(tensor.dims)
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        return np.memmap(
+            self.weights_folder / entries["location"], dtype, "r", offset=int(entries.get("offset", "0")), shape=shape
+        )
+
+    def session(
+        self, options: ort.SessionOptions | None = None, providers: Sequence[Any] | None = None
+    ) -> ort.InferenceSession:
+        """An ONNX Runtime session on the graph.
+
+        `options` are used as they are. Where weights are external, their folder is entered into them and stays there:
+        options can be neither copied nor cleared.
+        """
+        ort = import_onnxruntime()
+        if options is None:
+            options = ort.SessionOptions()
+        data = self.model.SerializeToString()
+        with _options_lock:
+            if self.weights_folder is not None:
+                _enter(options, _FOLDER_OPTION, str(self.weights_folder))
+            return ort.InferenceSession(data, options, providers=providers, disabled_optimizers=self._needless)
+
+    def plain_session(self) -> ort.InferenceSession:
+        """A session on the CPU for a look at the graph: quick to make, silent, unoptimised."""
+        ort = import_onnxruntime()
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = 1
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return self.session(options, ["CPUExecutionProvider"])
+
+    @property
+    def _needless(self) -> list[str]:
+        # It lays out convolutions. On some float16 LSTM graphs without any, ONNX Runtime 1.31's ends the process.
+        convolves = any("Conv" in node.op_type for node in self.model.graph.node)
+        return [] if convolves else ["NchwcTransformer"]
+
+    def _port(self, value: onnx.ValueInfoProto) -> Port:
+        onnx = import_onnx()
+        tensor = value.type.tensor_type
+        if not value.type.HasField("tensor_type") or not tensor.elem_type:
+            raise BundleError("expected a tensor", file=self.file, field=value.name)
+        try:
+            dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+        except KeyError:
+            raise BundleError(f"unknown data type {tensor.elem_type}", file=self.file, field=value.name) from None
+        shape = tuple(
+            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in tensor.shape.dim
+        )
+        return Port(value.name, dtype, shape)
+
+
+def _enter(options: ort.SessionOptions, key: str, value: str) -> None:
+    # Entering a key twice, even with the same value, makes ONNX Runtime warn.
+    try:
+        if options.get_session_config_entry(key) == value:
+            return
+    except RuntimeError:
+        pass  # not there yet
+    options.add_session_config_entry(key, value)
+
+
+def load_graph(file: Path, directory: Path) -> Graph:
+    """Read a graph of a model directory; its external weights are checked but not loaded.
+
+    Raises
+    ------
+    BundleError
+        If the file is no ONNX graph, or its external weights are missing, truncated or outside the directory.
+    """
+    model = parse_graph(file)
+    return Graph(model, file, anchor_weights(model, file, directory))

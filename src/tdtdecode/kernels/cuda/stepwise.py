@@ -1,0 +1,207 @@
+"""Searches on the device over networks that are run step by step.
+
+Kernels move the searches on and leave what they ask for in lists on the device; the host launches rounds and now and
+then looks at how far they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ...cuda.device import Device, import_cupy, kernels
+from ...cuda.requests import Requests
+from ...cuda.state import DeviceState
+from ...cuda.structs import GREEDY_STEPS, WANTED, filled, row_layout
+from ...cuda.upload import Upload
+from .beams import DeviceBeams, check_beam
+
+if TYPE_CHECKING:
+    from ...cuda.arrays import DeviceArray
+    from .. import BeamSearch, GreedySearch
+
+
+_REDUCE_SHARED = 8 * 32
+_BEAM_SHARED = 20 * 1024
+"""Bytes of shared memory of a block that reduces rows, and of one that looks after a beam."""
+
+
+class DeviceWorkspace(Protocol):
+    """One decode's predictor states by slot, and what computes rows from them; for lists that lie on the device."""
+
+    def joint(self, requests: Requests, rows: int) -> Any:
+        """Joint rows float32 [rows, V + 1 + D] on the device, as wanted, at most so many. Valid until the next call."""
+
+    def predict(self, requests: Requests, rows: int) -> None:
+        """Take the predictor steps that are asked for, at most so many."""
+
+    def state(self, slots: np.ndarray) -> Any:
+        """The states in those slots, a `NetworkState`."""
+
+
+class StepwiseNetwork(Protocol):
+    """A network on the device that is run step by step."""
+
+    card: Device
+    rows: int
+    """Most rows of one run."""
+    rounds: int
+    """Rounds between two looks of the host."""
+
+    def frames(self, rows: Sequence[DeviceArray], lengths: np.ndarray) -> Any:
+        """Rows [E, T] as the network takes its frames, [all frames, E] on the device."""
+
+    def workspace(self, state: Any, places: np.ndarray, slots: int, frames: Any, rows: int) -> DeviceWorkspace:
+        """A workspace of that many slots, the states at ``places`` of them, for lists of at most ``rows``."""
+
+
+def run_greedy(
+    network: StepwiseNetwork, search: GreedySearch, rows: Sequence[DeviceArray], start: Any
+) -> DeviceState:
+    """Run a search to its end on B rows, from their states to the states returned."""
+    lengths = search.positions[2]
+    order = np.argsort(search.frame - lengths, kind="stable")
+    logs, logprobs, states = [], [], []
+    for first in range(0, max(len(order), 1), network.rows):
+        some = order[first : first + network.rows]
+        log, values, state = _greedy_part(network, search, [rows[i] for i in some], some, start.select(some))
+        log[0] = some[log[0]]
+        logs.append(log)
+        logprobs.append(values)
+        states.append(state)
+    search.finish(np.concatenate(logs, axis=1), np.concatenate(logprobs, axis=1))
+    places = np.empty(len(order), np.int64)
+    places[order] = np.arange(len(order))
+    return states[0].join(states[1:]).select(places)
+
+
+def _greedy_part(
+    network: StepwiseNetwork, search: GreedySearch, rows: list[DeviceArray], some: np.ndarray, start: Any
+) -> tuple[np.ndarray, np.ndarray, Any]:
+    """Decode some utterances of the batch: what was emitted, with places among these, and their states."""
+    cupy = import_cupy()
+    spec, card = search.spec, network.card
+    frame, symbols, lengths = search.positions[:, some]
+    count = len(some)
+    first = (np.cumsum(lengths, dtype=np.int64) - lengths).astype(np.int32)
+    waiting = np.flatnonzero(frame < lengths)
+    wanted = np.zeros(len(waiting), WANTED)
+    wanted["slot"] = wanted["utterance"] = waiting
+    wanted["frame"] = first[waiting] + frame[waiting]
+    requests = Requests(max(count, 1), wanted)
+    workspace = network.workspace(start, np.arange(count), count, network.frames(rows, lengths), max(count, 1))
+    decisions, logprobs = cupy.empty((2, count), np.int32), cupy.empty((2, count), np.float32)
+    places = cupy.asarray(np.stack([frame, symbols]))
+    capacity = int(np.sum(lengths - np.minimum(frame, lengths), dtype=np.int64)) + count
+    log, log_logprobs = cupy.empty((4, capacity), np.int32), cupy.empty((2, capacity), np.float32)
+    layout, kept = row_layout(spec)
+    upload = Upload(4096 + 16 * count)
+    search_at = upload.put(
+        filled(
+            GREEDY_STEPS, blank=spec.blank, max_symbols=search.options.max_symbols, rows=count,
+            decisions=decisions, logprobs=logprobs, lengths=upload.put(lengths.astype(np.int32)),
+            first_frames=upload.put(first), frames=places[0], symbols=places[1], capacity=capacity, log=log,
+            log_logprobs=log_logprobs, logged=requests.flags,
+        )  # fmt: skip
+    )
+    layout_at = upload.put(layout)
+    upload.send()
+    decide = (
+        np.int32(count), np.uint64(requests.wanted_count), np.uint64(layout_at),
+        np.float32(search.options.blank_penalty), decisions, logprobs,
+    )  # fmt: skip
+    found, values = [np.empty((4, 0), np.int32)], [np.empty((2, 0), np.float32)]
+    pending = len(waiting)
+    while pending:
+        launched = min(count, 1 << (pending - 1).bit_length())  # few different numbers of rows, so few bindings
+        for _ in range(network.rounds):
+            logits = workspace.joint(requests, launched)
+            kernels("rows.cu").launch("decide_rows", launched, card.threads, (logits, *decide), _REDUCE_SHARED)
+            arguments = (np.uint64(search_at), np.uint64(requests.address))
+            kernels("greedy.cu").launch("advance_greedy", 1, card.threads, arguments, _REDUCE_SHARED)
+            workspace.predict(requests, launched)
+        words = requests.fetch()
+        pending, (logged, full) = int(words[1]), words[-2:]
+        if full or not pending:
+            found.append(cupy.asnumpy(log)[:, :logged])
+            values.append(cupy.asnumpy(log_logprobs)[:, :logged])
+            requests.words[-2:] = 0
+    search.positions[:2, some] = cupy.asnumpy(places)
+    del kept
+    return np.concatenate(found, axis=1), np.concatenate(values, axis=1), workspace.state(np.arange(count))
+
+
+def run_beam(
+    network: StepwiseNetwork,
+    search: BeamSearch,
+    rows: Sequence[DeviceArray],
+    start: Any,
+    places: np.ndarray,
+    final: bool,
+) -> Any:
+    """Run a search to its end on B rows, from the states of its beams, those of stream i from ``places[i]`` on.
+
+    Returns the states that they need then, stream by stream; none if ``final``.
+    """
+    check_beam(search)
+    size = search.engine_options.size
+    together = max(1, network.rows // size)
+    parts: dict[int, Any] = {}
+    order = np.argsort(-search.lengths, kind="stable")
+    for first in range(0, len(order), together):
+        some = np.sort(order[first : first + together])
+        index = np.concatenate([np.arange(places[i], places[i + 1]) for i in some])
+        beams, workspace = _beam_part(network, search, [rows[i] for i in some], some, start.select(index))
+        used = beams.finish()
+        for i, row in enumerate(some):
+            if not final:
+                parts[int(row)] = workspace.state(used[used // beams.slots == i])
+    if final or not parts:
+        return start.select(np.empty(0, np.int64))
+    ordered = [parts[i] for i in range(len(order))]
+    return ordered[0].join(ordered[1:])
+
+
+def _beam_part(
+    network: StepwiseNetwork, search: BeamSearch, rows: list[DeviceArray], some: np.ndarray, start: Any
+) -> tuple[DeviceBeams, DeviceWorkspace]:
+    cupy = import_cupy()
+    spec, card = search.spec, network.card
+    lengths = search.lengths[some]
+    first = np.cumsum(lengths, dtype=np.int64) - lengths
+    layout, kept = row_layout(spec)
+    beams = DeviceBeams(search, some, layout, first)
+    launched = len(some) * beams.size
+    requests = Requests(launched)
+    workspace = network.workspace(
+        start, beams.start_slots, len(some) * beams.slots, network.frames(rows, lengths), launched
+    )
+    scratch = cupy.empty((card.multiprocessors if search.fusions else 0, spec.vocab_size + 1), np.float32)
+    module = kernels("beam.cu")
+    while True:
+        upload = Upload(16 * 1024 + 64 * len(some) + 8 * len(beams.start_slots))
+        beams.put(upload)
+        search_at = np.uint64(upload.put(beams.struct))
+        slots = np.uint64(upload.put(beams.start_slots))
+        upload.send()
+        if search.fusions and not beams.scored:
+            arguments = (search_at, slots, np.int32(len(beams.start_slots)), scratch)
+            module.launch("score_slots", card.multiprocessors, card.threads, arguments)
+            beams.scored = True
+        pending = 1
+        asked = np.uint64(requests.address)
+        while pending:
+            for _ in range(network.rounds):
+                requests.clear()
+                module.launch("advance_beams", len(some), card.threads, (search_at, asked), _BEAM_SHARED)
+                workspace.predict(requests, launched)
+                if search.fusions:
+                    module.launch("score_requests", card.multiprocessors, card.threads, (search_at, asked, scratch))
+                logits = workspace.joint(requests, launched)
+                module.launch("rank_rows", launched, card.threads, (search_at, asked, logits), _BEAM_SHARED)
+            pending = int(requests.fetch()[1])
+        if not beams.make_room():
+            del kept
+            return beams, workspace

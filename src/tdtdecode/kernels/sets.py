@@ -1,0 +1,98 @@
+"""The kernel sets: which exist, and which this machine can run."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+from ..errors import InputError, MissingDependencyError
+
+ISA_VARIABLE = "TDTDECODE_ISA"
+"""Environment variable that forces the instruction set behind ``kernels="cpu"``."""
+
+
+@dataclass(frozen=True)
+class KernelSet:
+    """One implementation of the search kernels; for what they do see `reference.py`, `reference_beam.py`."""
+
+    name: str
+    isa: str | None
+    decide: Callable
+    advance: Callable
+    beam_engine: Callable
+
+
+def available() -> list[KernelSet]:
+    """Every kernel set that this machine can run, slowest first; the last is what ``"auto"`` means."""
+    names = ["reference", *(["jit"] if importlib.util.find_spec("numba") else []), *_cpu_names()]
+    return [get(name) for name in names]
+
+
+@lru_cache(maxsize=None)
+def _load(name: str) -> KernelSet:
+    if name in ("reference", "jit"):
+        try:
+            module = importlib.import_module(f".{name}", __package__)
+        except ModuleNotFoundError as error:
+            if error.name != "numba":
+                raise
+            raise MissingDependencyError("numba", "numba", "the kernel set 'jit'") from None
+        return KernelSet(name, None, module.decide, module.advance, module.BeamEngine)
+    from . import _beam, _cpu
+
+    if name == "cuda":
+        from .cuda.rows import decide
+
+        cpu = get("cpu")
+        return KernelSet(name, None, decide, cpu.advance, cpu.beam_engine)
+    isa = name.removeprefix("cpu-")
+    return KernelSet(name, isa, _cpu.RowDecider(isa), _cpu.advance, partial(_beam.BeamEngine, _cpu.rank_row(isa)))
+
+
+def get(name: str = "auto", device: str = "cpu") -> KernelSet:
+    """The kernel set of that name.
+
+    ``"reference"`` (NumPy), ``"jit"`` (Numba), ``"cpu"`` (C++ for the best instruction set of this machine, or the one
+    that the environment variable TDTDECODE_ISA names), ``"cpu-baseline"``, ``"cpu-avx2"``, ... (that instruction set),
+    ``"cuda"`` (CUDA C++, for rows on a GPU), ``"auto"`` (``"cpu"`` or ``"cuda"``, as the ``device`` is).
+
+    Raises
+    ------
+    InputError
+        If there is no such set here; the message lists the ones there are.
+    MissingDependencyError
+        If ``"jit"`` or ``"cuda"`` is asked for, and Numba or CuPy is not installed.
+    DeviceError
+        If ``"cuda"`` is asked for and there is no card.
+    """
+    if name == "auto":
+        name = device
+    if name == "cuda":
+        from ..cuda.device import current_device
+
+        current_device()
+        return _load(name)
+    if name == "cpu":
+        forced = os.environ.get(ISA_VARIABLE)
+        name = f"cpu-{forced}" if forced else _cpu_names()[-1]
+        if name not in _cpu_names():
+            raise InputError(f"{ISA_VARIABLE}={forced} names no instruction set of this machine: {_isas()}")
+    if name not in ("reference", "jit", *_cpu_names()):
+        names = ", ".join(("auto", "reference", "jit", "cpu", *_cpu_names(), "cuda"))
+        raise InputError(f"no kernel set {name!r} on this machine: {names}")
+    return _load(name)
+
+
+@lru_cache(maxsize=None)
+def _cpu_names() -> tuple[str, ...]:
+    from . import _cpu
+
+    return tuple(f"cpu-{isa}" for isa, supported in _cpu.instruction_sets() if supported)
+
+
+def _isas() -> str:
+    return ", ".join(name.removeprefix("cpu-") for name in _cpu_names())

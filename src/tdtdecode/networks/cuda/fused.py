@@ -1,0 +1,104 @@
+"""Predictor and joint from their weights on a GPU, with the search compiled around them: no launch per step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...cuda.device import current_device
+from ...cuda.state import DeviceState, uploaded
+from ...errors import DeviceError, InputError
+from ...transducer import TransducerSpec
+from ...weights import TransducerWeights
+from ..fused import FusedNetwork
+from .fused_beam import run_beam
+from .fused_greedy import run_greedy
+from .packing import WEIGHT_TYPES, pack_network
+from .program import FusedNetworkOnDevice, Launch
+
+if TYPE_CHECKING:
+    from ...cuda.arrays import DeviceArray
+    from ...kernels import BeamSearch, GreedySearch, KernelSet
+
+_BFLOAT16_CAPABILITY = 80
+
+
+class FusedCudaNetwork:
+    """A transducer's weights on the card that CuPy uses, and the decode loops around them.
+
+    Parameters
+    ----------
+    weights, spec:
+        As for `FusedNetwork`.
+    precision:
+        ``"float32"``: exact. ``"float16"``, ``"bfloat16"``: weights and what they are multiplied with rounded to these,
+        float32 sums. None depends on the batch.
+    launch:
+        How a decode is spread over the card; None: what suits it.
+
+    Its states are `DeviceState`, the arrays those of `FusedNetwork`.
+
+    Raises
+    ------
+    InputError, DeviceError, MissingDependencyError
+        If the weights do not fit, there is no card, or CuPy is not installed.
+    """
+
+    name = "fused"
+    device = "cuda"
+
+    def __init__(
+        self, weights: TransducerWeights, spec: TransducerSpec, precision: str = "float32", launch: Launch | None = None
+    ):
+        if precision not in WEIGHT_TYPES:
+            raise InputError(f"network 'fused' has no precision {precision!r} on cuda: {', '.join(WEIGHT_TYPES)}")
+        self._specification = FusedNetwork(weights, spec)  # checks the sizes
+        self.card = current_device()
+        if precision == "bfloat16" and self.card.capability < _BFLOAT16_CAPABILITY:
+            raise DeviceError(f"{self.card.name} cannot multiply bfloat16 (compute capability 8.0): choose float16")
+        self.precision = precision
+        launch = launch or Launch.of(self.card)
+        self.on_device = FusedNetworkOnDevice(
+            pack_network(weights, spec, precision, launch.blocks), self.card, launch
+        )
+
+    def start(self, blank: int) -> DeviceState:
+        state = self._specification.start(blank)
+        padding = self.on_device.net.hidden - state.arrays[1].shape[2]
+        prediction, *states = state.arrays
+        padded = (np.pad(array, ((0, 0), (0, 0), (0, padding))) for array in states)
+        return uploaded(prediction, *padded, axes=state.axes)
+
+    def program(self, kernels: KernelSet) -> FusedCudaProgram:
+        """The network with the searches.
+
+        Raises
+        ------
+        InputError
+            For other kernels than the device's.
+        """
+        if kernels.name != "cuda":
+            raise InputError(f"network 'fused' on cuda does not exist for kernels {kernels.name!r}: cuda")
+        return FusedCudaProgram(self.on_device)
+
+
+class FusedCudaProgram:
+    """A fused network on the device with its decode loops."""
+
+    def __init__(self, on_device: FusedNetworkOnDevice):
+        self._on_device = on_device
+
+    def greedy(
+        self, search: GreedySearch, rows: Sequence[DeviceArray], state: DeviceState, final: bool
+    ) -> DeviceState | None:
+        """Run a search to its end on B ``rows`` [E, T], from their state to the state returned; None if ``final``."""
+        return run_greedy(self._on_device, search, rows, state, final)
+
+    def beam(
+        self, search: BeamSearch, rows: Sequence[DeviceArray], state: DeviceState, places: np.ndarray, final: bool
+    ) -> DeviceState:
+        """Run a beam search to its end on B ``rows`` [E, T], from the states of its beams, those of stream i from
+        ``places[i]`` on. Returns the states that they need then, stream by stream; none if ``final``."""
+        return run_beam(self._on_device, search, rows, state, places, final)

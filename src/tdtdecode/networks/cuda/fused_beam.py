@@ -1,0 +1,130 @@
+"""Beam search on the device, the whole loop in one launch (``csrc/cuda/fused_beam.cu``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...cuda.arrays import DeviceArray
+from ...cuda.device import import_cupy, kernels
+from ...cuda.state import DeviceState
+from ...cuda.structs import FUSED_BEAM, REQUESTS, STEP, WANTED, filled, offset_of
+from ...cuda.upload import Upload
+from ...kernels.cuda.beams import DeviceBeams, check_beam
+from .program import LATENCY_COLUMNS, THROUGHPUT_COLUMNS, FusedNetworkOnDevice
+
+if TYPE_CHECKING:
+    from ...kernels import BeamSearch
+
+FILE = "fused_beam.cu"
+
+_STATE_BYTES = 1 << 30
+"""Memory for predictor states and fusions' scores at most; it bounds how many utterances are decoded together."""
+ROUNDS_PER_GRAPH = 16
+
+
+def run_beam(
+    network: FusedNetworkOnDevice,
+    search: BeamSearch,
+    rows: Sequence[DeviceArray],
+    start: DeviceState,
+    places: np.ndarray,
+    final: bool,
+) -> DeviceState:
+    """Run a search to its end on B rows, from the states of its beams, those of stream i from ``places[i]`` on.
+
+    Returns the states that they need then, stream by stream; none if ``final``.
+    """
+    check_beam(search)
+    net = network.net
+    numbers = 10 * net.hidden * net.layers + net.joint + (net.entries if search.fusions else 0)
+    together = max(1, min(network.launch.rows, _STATE_BYTES // (4 * numbers * search.slots_per_row)))
+    # Utterances of similar length together; where they stand among the results is another matter.
+    order = np.argsort(-search.lengths, kind="stable")
+    parts: dict[int, DeviceState] = {}
+    for first in range(0, len(order), together):
+        some = np.sort(order[first : first + together])
+        index = np.concatenate([np.arange(places[i], places[i + 1]) for i in some])
+        after, counts = _run(network, search, [rows[i] for i in some], some, start.select(index))
+        ends = np.cumsum(counts)
+        for i, end, count in zip(some, ends, counts):
+            if not final:
+                parts[int(i)] = after.select(np.arange(end - count, end))
+    if final:
+        return start.select(np.empty(0, np.int64))
+    if len(order) <= together:
+        return after  # utterance by utterance as it is
+    ordered = [parts[i] for i in range(len(order))]
+    return ordered[0].join(ordered[1:])
+
+
+def _run(
+    network: FusedNetworkOnDevice, search: BeamSearch, rows: list[DeviceArray], some: np.ndarray, start: DeviceState
+) -> tuple[DeviceState, np.ndarray]:
+    """Decode some utterances of the batch: the states to go on from, and how many each has."""
+    cupy = import_cupy()
+    lengths = search.lengths[some]
+    net = network.net
+    upload = Upload(64 * 1024 + 1024 * len(rows) + 64 * len(start))
+    first_frames = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])[:-1]
+    beams = DeviceBeams(search, some, net.struct["layout"], first_frames)
+    wanted = len(rows) * beams.size
+    few = wanted <= LATENCY_COLUMNS
+    spread, shared = network.spread(FILE, FUSED_BEAM, LATENCY_COLUMNS if few else THROUGHPUT_COLUMNS)
+    preparation = network.prepare(upload, rows, lengths, start, len(rows) * beams.slots, beams.start_slots)
+    beams.put(upload)
+    lists = cupy.empty(2 * wanted * STEP.itemsize, np.uint8), cupy.empty(2 * wanted * WANTED.itemsize, np.uint8)
+    empty = np.zeros(2, REQUESTS)
+    for i in range(2):
+        empty[i]["steps"] = lists[0].data.ptr + i * wanted * STEP.itemsize
+        empty[i]["wanted"] = lists[1].data.ptr + i * wanted * WANTED.itemsize
+    requests = cupy.asarray(empty.view(np.uint8))
+    blocks = network.launch.blocks
+    memory: dict[str, Any] = {
+        "projected": preparation.projected,
+        "requests": requests,
+        "rows": cupy.empty((wanted, search.spec.joint_width), np.float32),
+        "scratch": cupy.empty((blocks if search.fusions else 0, net.entries), np.float32),
+        "barrier": cupy.zeros(blocks, np.uint32),
+    }
+    parameters = filled(FUSED_BEAM, net=spread[0], states=preparation.states[0], search=beams.struct[0], **memory)
+    address = upload.put(parameters)
+    slots = upload.put(beams.start_slots)
+    upload.send()
+    preparation.run()
+    if search.fusions:
+        search_at = address + offset_of(FUSED_BEAM, "search")
+        arguments = (np.uint64(search_at), np.uint64(slots), np.int32(len(beams.start_slots)), memory["scratch"])
+        kernels("beam.cu").launch("score_slots", blocks, network.launch.threads, arguments)
+    while True:
+        if network.launch.persistent:
+            network.run(FILE, "fused_beam", address, shared, cooperative=True)
+        else:
+            while True:
+                network.replay(FILE, _rounds(net.layers), parameters, shared)
+                last = cupy.asnumpy(requests).view(REQUESTS)[1]
+                if not last["wanted_count"]:
+                    break
+        if not beams.make_room():
+            break
+        parameters["search"] = beams.struct[0]
+        again = cupy.asarray(parameters.view(np.uint8))
+        address = int(again.data.ptr)
+        requests.set(empty.view(np.uint8))
+        memory["barrier"].fill(0)
+    used = beams.finish()
+    counts = np.bincount(used // beams.slots, minlength=len(rows))
+    return preparation.state(used), counts
+
+
+def _rounds(layers: int) -> list[tuple[str, tuple[int, ...]]]:
+    """The launches of an even number of rounds."""
+    launches: list[tuple[str, tuple[int, ...]]] = []
+    for i in range(ROUNDS_PER_GRAPH):
+        which = i % 2
+        launches.append(("beam_advance", (which,)))
+        launches += [("beam_layer", (which, layer)) for layer in range(layers + 1)]
+        launches += [("beam_joint", (which,)), ("beam_rank", (which,))]
+    return launches

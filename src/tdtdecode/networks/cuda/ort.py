@@ -1,0 +1,158 @@
+"""Exported graphs run by ONNX Runtime's CUDA provider: nothing but a flag every few steps comes to the host."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...bundle.onnx_files.graph import Graph, import_onnxruntime
+from ...bundle.transducers import CombinedTransducer, SplitTransducer, width
+from ...cuda.arrays import DeviceArray, laid_out
+from ...cuda.device import current_device, import_cupy, shared_stream
+from ...cuda.requests import Requests
+from ...cuda.state import DeviceState, uploaded
+from ...cuda.structs import STEP
+from ...errors import DeviceError, InputError
+from ...kernels.cuda.stepwise import run_beam, run_greedy
+from ...sessions import cuda_session, default_options, quantized_refusal
+from .graphs import Workspace
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+    from ...kernels import BeamSearch, GreedySearch, KernelSet
+
+
+class OrtCudaNetwork:
+    """A bundle's predictor and joint on ONNX Runtime's CUDA provider.
+
+    Parameters
+    ----------
+    transducer, session_options:
+        As for `OrtNetwork`.
+
+    Sessions and kernels share one stream, so their order is that of their launches; one decode uses it at a time. Its
+    states are `DeviceState`, the arrays those of `OrtNetwork`.
+
+    Raises
+    ------
+    DeviceError, MissingDependencyError
+        If there is no card, CuPy or ONNX Runtime's CUDA provider is missing, or the graphs are quantised.
+    """
+
+    name = "ort"
+    device = "cuda"
+    rows = 256
+    rounds = 8
+
+    def __init__(
+        self,
+        transducer: SplitTransducer | CombinedTransducer,
+        session_options: ort.SessionOptions | None = None,
+    ):
+        self._transducer = transducer
+        self.card = current_device()
+        self.stream = shared_stream(self.card.index)
+        options = session_options or default_options(1)
+        if isinstance(transducer, SplitTransducer):
+            graphs = [transducer.predictor.graph, transducer.joint.graph]
+            encoder, shape = transducer.joint.encoder, transducer.joint.encoder_shape
+        else:
+            graphs = [transducer.graph]
+            encoder, shape = transducer.encoder, transducer.encoder_shape
+        self._frame_dtype = encoder.dtype
+        self._encoder_size = width(shape)
+        for graph in graphs:
+            if graph.quantized:
+                raise DeviceError(
+                    quantized_refusal(graph.file, "graphs of another variant, network='fused' or device='cpu'")
+                )
+        sessions = [
+            cuda_session(_opener(graph, options), self.card.index, self.stream.ptr, "network 'ort'") for graph in graphs
+        ]
+        self._sessions = sessions[0], sessions[-1]
+        self._run_options = import_onnxruntime().RunOptions()
+        # The stream orders what follows a run; the host need not wait for it.
+        self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._lock = threading.Lock()
+
+    def start(self, blank: int) -> DeviceState:
+        graph = self._transducer
+        predictor = graph.predictor if isinstance(graph, SplitTransducer) else graph
+        shapes = zip(predictor.states_in, predictor.state_shapes)
+        states = [np.zeros((layers, 1, size), port.dtype) for port, (layers, size) in shapes]
+        axes = (0, *(1 for _ in states))
+        with self.in_order():
+            if isinstance(graph, CombinedTransducer):
+                return uploaded(np.array([blank], graph.targets.dtype), *states, axes=axes)
+            first = np.zeros((1, width(graph.predictor.output_shape)), graph.joint.predictor.dtype)
+            nothing = uploaded(first, *states, axes=axes)
+            no_frames = self.frames([], np.zeros(0, np.int32))
+            workspace = self.workspace(nothing, np.zeros(1, np.int64), 2, no_frames, 1)
+            step = np.zeros(1, STEP)
+            step["token"], step["slot"] = blank, 1
+            workspace.predict(Requests(1, steps=step), 1)
+            return workspace.state(np.ones(1, np.int64))
+
+    def program(self, kernels: KernelSet) -> OrtCudaProgram:
+        """The network with the searches.
+
+        Raises
+        ------
+        InputError
+            For other kernels than the device's.
+        """
+        if kernels.name != "cuda":
+            raise InputError(f"network 'ort' on cuda does not exist for kernels {kernels.name!r}: cuda")
+        return OrtCudaProgram(self)
+
+    def frames(self, rows: Sequence[DeviceArray], lengths: np.ndarray) -> Any:
+        """Rows [E, T] as the graphs take their frames, [all frames, E] on the device."""
+        return laid_out(rows, lengths, self._encoder_size, self._frame_dtype, self.card)
+
+    def workspace(self, state: DeviceState, places: np.ndarray, slots: int, frames: Any, rows: int) -> Workspace:
+        """A workspace of that many slots, the states at ``places`` of them, for lists of at most ``rows``."""
+        return Workspace(
+            self._transducer, self._sessions, self.card, state, places, slots, frames, rows, self._run_options
+        )
+
+    @contextmanager
+    def in_order(self) -> Iterator[None]:
+        """What is launched within it comes after what the caller's stream has now, and is done when it ends."""
+        caller = import_cupy().cuda.get_current_stream()
+        with self._lock:
+            self.stream.wait_event(caller.record())
+            with self.stream:
+                yield
+                self.stream.synchronize()
+
+
+class OrtCudaProgram:
+    """Graphs on the device with the searches that drive them."""
+
+    def __init__(self, network: OrtCudaNetwork):
+        self._network = network
+
+    def greedy(
+        self, search: GreedySearch, rows: Sequence[DeviceArray], state: DeviceState, final: bool
+    ) -> DeviceState | None:
+        """Run a search to its end on B ``rows`` [E, T], from their state to the state returned; None if ``final``."""
+        with self._network.in_order():
+            after = run_greedy(self._network, search, rows, state)
+            return None if final else after
+
+    def beam(
+        self, search: BeamSearch, rows: Sequence[DeviceArray], state: DeviceState, places: np.ndarray, final: bool
+    ) -> DeviceState:
+        """Run a beam search to its end on B ``rows`` [E, T], from the states of its beams, those of stream i from
+        ``places[i]`` on. Returns the states that they need then, stream by stream; none if ``final``."""
+        with self._network.in_order():
+            return run_beam(self._network, search, rows, state, places, final)
+
+
+def _opener(graph: Graph, options: ort.SessionOptions) -> Callable[[list[Any]], ort.InferenceSession]:
+    return lambda providers: graph.session(options, providers)

@@ -1,0 +1,142 @@
+"""Weights laid out for the kernels; the layout is that of ``csrc/cuda/weights.cuh`` and ``network.cuh``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...cuda.device import import_cupy
+from ...cuda.structs import MATRIX, MAX_LAYERS, NETWORK, ROW_LAYOUT, address, filled
+from ...errors import InputError
+from ...transducer import TransducerSpec
+from ...weights import ACTIVATIONS, Affine, LstmLayer, TransducerWeights
+from ..packing import bfloat16_bits
+
+TILE = 16
+DEPTH = 16
+UNITS = TILE // 4
+
+WEIGHT_TYPES = {"float32": "Float32", "float16": "Float16", "bfloat16": "Bfloat16"}
+"""Precision -> the type in ``weights.cuh``."""
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceNetwork:
+    """A transducer's weights on the device.
+
+    Attributes
+    ----------
+    struct:
+        `structs.NETWORK`, but for how it is launched.
+    arrays:
+        What it points to.
+    """
+
+    struct: np.ndarray
+    arrays: tuple
+    precision: str
+    hidden: int
+    joint: int
+    layers: int
+    entries: int
+    nbytes: int
+
+
+def pack_network(weights: TransducerWeights, spec: TransducerSpec, precision: str, blocks: int) -> DeviceNetwork:
+    """Bring a transducer's weights to the device, tiles dealt out over that many blocks.
+
+    Raises
+    ------
+    InputError
+        If it has more layers than the kernels know.
+    """
+    cupy = import_cupy()
+    if len(weights.layers) > MAX_LAYERS:
+        raise InputError(
+            f"network 'fused' on cuda has {MAX_LAYERS} layers at most, this model {len(weights.layers)}: use "
+            "network='ort'"
+        )
+    size = weights.prediction.weight.shape[1]
+    hidden = -(-size // UNITS) * UNITS
+    joint = len(weights.encoder.weight)
+    kept: list = []
+    dealt = 0
+
+    def on_device(array: np.ndarray) -> int:
+        kept.append(cupy.asarray(array))
+        return address(kept[-1])
+
+    def matrix(affine: Affine) -> np.ndarray:
+        nonlocal dealt
+        tiles = packed_tiles(affine.weight, precision)
+        bias = np.zeros(len(tiles) * TILE, np.float32)
+        bias[: len(affine.bias)] = affine.bias
+        record = filled(
+            MATRIX, tiles=on_device(tiles), bias=on_device(bias), count=len(tiles), inputs=affine.weight.shape[1],
+            owner=dealt % blocks,
+        )  # fmt: skip
+        dealt += len(tiles)
+        return record[0]
+
+    struct = np.zeros(1, NETWORK)
+    net = struct[0]
+    net["output"] = matrix(weights.output)
+    for i, layer in enumerate(weights.layers):
+        if i:
+            net["input"][i] = matrix(_by_unit(Affine(layer.input, layer.bias), size, hidden, hidden))
+    if weights.layers:
+        padded = np.pad(weights.prediction.weight, ((0, 0), (0, hidden - size)))
+        net["prediction"] = matrix(Affine(padded, weights.prediction.bias))
+        table = _gate_table(weights.embedding, weights.layers[0], size, hidden)
+    else:
+        table = weights.embedding @ weights.prediction.weight.T + weights.prediction.bias
+    for i, layer in enumerate(weights.layers):
+        unbiased = Affine(layer.recurrent, np.zeros_like(layer.bias))
+        net["recurrent"][i] = matrix(_by_unit(unbiased, size, hidden, hidden))
+    net["encoder"] = matrix(weights.encoder)
+    net["table"] = on_device(np.ascontiguousarray(table, np.float32))
+    net["layout"] = filled(
+        ROW_LAYOUT, vocab_size=spec.vocab_size, blank=spec.blank, num_durations=spec.num_durations,
+        durations=on_device(np.concatenate([spec.duration_table, [0]]).astype(np.int32)),
+    )[0]  # fmt: skip
+    net["activation"] = ACTIVATIONS.index(weights.activation)
+    net["layers"], net["hidden"], net["joint"] = len(weights.layers), hidden, joint
+    nbytes = sum(array.nbytes for array in kept)
+    return DeviceNetwork(
+        struct, tuple(kept), precision, hidden, joint, len(weights.layers), spec.vocab_size + 1, nbytes
+    )
+
+
+def packed_tiles(weight: np.ndarray, precision: str) -> np.ndarray:
+    """Weights [outputs, inputs] as tiles [outputs / 16, ...], each lane's numbers side by side."""
+    outputs, inputs = weight.shape
+    tiles, steps = -(-outputs // TILE), -(-inputs // DEPTH)
+    wide = np.zeros((tiles * TILE, steps * DEPTH), np.float32)
+    wide[:outputs, :inputs] = weight
+    if precision == "float32":
+        # [tile, half, g, step, quarter, 4] -> [tile, step, half, lane = (g, quarter), 4]
+        lanes = wide.reshape(tiles, 2, 8, steps, 4, 4).transpose(0, 3, 1, 2, 4, 5)
+        return np.ascontiguousarray(lanes)
+    # [tile, half, g, step, k half, quarter, 2] -> [tile, step, lane = (g, quarter), word = (k half, half), 2]
+    lanes = wide.reshape(tiles, 2, 8, steps, 2, 4, 2).transpose(0, 3, 2, 5, 4, 1, 6)
+    if precision == "bfloat16":
+        return bfloat16_bits(np.ascontiguousarray(lanes))
+    largest = float(np.finfo(np.float16).max)
+    return np.ascontiguousarray(lanes.clip(-largest, largest), np.float16).view(np.uint16)
+
+
+def _by_unit(affine: Affine, size: int, hidden: int, inputs: int) -> Affine:
+    """Gates [4H, inputs] unit by unit, padded."""
+    weight = np.zeros((hidden, 4, inputs), np.float32)
+    weight[:size, :, : affine.weight.shape[1]] = affine.weight.reshape(4, size, -1).transpose(1, 0, 2)
+    bias = np.zeros((hidden, 4), np.float32)
+    bias[:size] = affine.bias.reshape(4, size).T
+    return Affine(weight.reshape(4 * hidden, inputs), bias.reshape(-1))
+
+
+def _gate_table(embedding: np.ndarray, layer: LstmLayer, size: int, hidden: int) -> np.ndarray:
+    """float32 [V + 1, 4H]: each token's share of the first layer's gates, biases and all."""
+    gates = _by_unit(Affine(layer.input, layer.bias), size, hidden, layer.input.shape[1])
+    table: np.ndarray = embedding @ gates.weight.T + gates.bias
+    return table

@@ -1,0 +1,217 @@
+"""What fused decode loops on the device have in common: how they are launched, and what they start from."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...cuda.arrays import DeviceArray, source_table
+from ...cuda.device import Device, Kernels, import_cupy, kernels
+from ...cuda.state import DeviceState
+from ...cuda.structs import PROJECTION, RESTORATION, STATES, STEP, filled
+from ...cuda.upload import Upload
+from ...errors import DeviceError
+from .packing import WEIGHT_TYPES, DeviceNetwork
+
+LATENCY_COLUMNS, THROUGHPUT_COLUMNS = 8, 32
+"""Columns staged together, for few rows and for many: what staging takes, weights cannot have."""
+
+BARRIERS = ("counter", "flags")
+"""``BarrierKind`` in ``grid.cuh``."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a decode loop is spread over a card.
+
+    Attributes
+    ----------
+    blocks:
+        One for each multiprocessor.
+    threads:
+        Of a block.
+    persistent:
+        True: the whole loop is one cooperative launch. False: each phase is a launch, for cards that cannot keep a grid
+        together; rounds are captured in a graph.
+    barrier:
+        Kind of the barrier over the grid, one of `BARRIERS`.
+    rows:
+        Most rows in flight.
+    """
+
+    blocks: int
+    threads: int
+    persistent: bool
+    barrier: str = "counter"
+    rows: int = 128
+
+    @staticmethod
+    def of(device: Device) -> Launch:
+        """What suits a card."""
+        return Launch(device.multiprocessors, device.threads, device.cooperative, rows=min(128, device.threads))
+
+
+class FusedNetworkOnDevice:
+    """A network on the device with its kernels."""
+
+    def __init__(self, net: DeviceNetwork, device: Device, launch: Launch):
+        self.net = net
+        self.device = device
+        self.launch = launch
+        self._defines = (("TDT_WEIGHT", WEIGHT_TYPES[net.precision]), ("TDT_BARRIER", BARRIERS.index(launch.barrier)))
+        self._needed: dict[tuple[Any, ...], int] = {}
+        self._graphs: dict[tuple[str, int], tuple[Any, Any, Any]] = {}
+        self._lock = threading.Lock()
+
+    def kernels(self, file: str, cooperative: bool = False) -> Kernels:
+        """A source file's kernels for the network's precision."""
+        return kernels(file, self._defines, cooperative)
+
+    def run(self, file: str, name: str, parameters: int, shared: int, *numbers: int, cooperative: bool = False) -> None:
+        """Launch a kernel on the whole card; its parameters lie at that address."""
+        arguments = (np.uint64(parameters), *map(np.int32, numbers))
+        self.kernels(file, cooperative).launch(name, self.launch.blocks, self.launch.threads, arguments, shared)
+
+    def replay(
+        self, file: str, launches: Sequence[tuple[str, tuple[int, ...]]], parameters: np.ndarray, shared: int
+    ) -> None:
+        """Launch kernels with their numbers, one after the other, captured in a graph on first use.
+
+        The parameters are copied to one place, the one that the graph has captured, so that it serves every call.
+        """
+        cupy = import_cupy()
+        caller = cupy.cuda.get_current_stream()
+        with self._lock:
+            captured = self._graphs.get((file, shared))
+            if captured is None:
+                captured = self._graphs[file, shared] = self._captured(file, launches, parameters.nbytes, shared)
+            stream, place, graph = captured
+            stream.wait_event(caller.record())
+            with stream:
+                place.set(np.ascontiguousarray(parameters).view(np.uint8))
+                graph.launch(stream)
+            stream.synchronize()  # then the place is free for another call
+
+    def _captured(
+        self, file: str, launches: Sequence[tuple[str, tuple[int, ...]]], size: int, shared: int
+    ) -> tuple[Any, Any, Any]:
+        cupy = import_cupy()
+        self.kernels(file).load({name for name, _ in launches}, shared)  # which cannot be done while capturing
+        place = cupy.empty(size, np.uint8)
+        stream = cupy.cuda.Stream(non_blocking=True)
+        with stream:
+            stream.begin_capture(cupy.cuda.runtime.streamCaptureModeThreadLocal)  # others' work goes on meanwhile
+            for name, numbers in launches:
+                self.run(file, name, int(place.data.ptr), shared, *numbers)
+            return stream, place, stream.end_capture()
+
+    def spread(self, file: str, struct: np.dtype, staged: int, **fields: Any) -> tuple[np.ndarray, int]:
+        """The network as the kernels of a file take it, and the shared memory of their blocks in bytes.
+
+        ``struct`` with those fields is what ``<file>_sizes``, the kernel that says what a block needs, gets as its
+        parameters.
+        """
+        net = self.net.struct.copy()
+        net["staged"] = staged
+        key = file, staged, *fields.values()
+        if key not in self._needed:
+            cupy = import_cupy()
+            sizes = cupy.zeros(3, np.int32)
+            parameters = cupy.asarray(filled(struct, net=net[0], **fields).view(np.uint8))
+            probe = file.removesuffix(".cu") + "_sizes"
+            arguments = (np.uint64(parameters.data.ptr), np.uint64(sizes.data.ptr))
+            self.kernels(file).launch(probe, 1, self.launch.threads, arguments)
+            self._needed[key], _, struct_size = cupy.asnumpy(sizes).tolist()
+            assert struct_size == struct.itemsize, f"structs.py says {struct.itemsize} bytes, {file} {struct_size}"
+        needed = self._needed[key]
+        if needed > self.device.shared_memory:
+            raise DeviceError(
+                f"the fused network needs {needed} bytes of shared memory in a block, {self.device.name} has "
+                f"{self.device.shared_memory}: use network='ort' or device='cpu'"
+            )
+        net["resident_bytes"] = self.device.shared_memory - needed
+        return net, self.device.shared_memory if self.launch.persistent else needed
+
+    def prepare(
+        self,
+        upload: Upload,
+        rows: Sequence[DeviceArray],
+        lengths: np.ndarray,
+        start: DeviceState,
+        slots: int,
+        places: np.ndarray,
+    ) -> Preparation:
+        """What stands before a decode: frames to project, and that many states, those of ``start`` at ``places``."""
+        cupy = import_cupy()
+        net, shared = self.spread("frames.cu", RESTORATION, THROUGHPUT_COLUMNS)
+        encoder_size = int(self.net.struct[0]["encoder"]["inputs"])
+        sources, frames = source_table(rows, lengths, encoder_size)
+        first_frames = np.cumsum(lengths, dtype=np.int64) - lengths
+        projected = cupy.empty((max(frames, 1), self.net.joint), np.float32)
+        layers, hidden = self.net.layers, self.net.hidden
+        arrays = {
+            "prediction": cupy.empty((slots, self.net.joint), np.float32),
+            "hidden": cupy.empty((layers, slots, hidden), np.float32),
+            "cell": cupy.empty((layers, slots, hidden), np.float32),
+            "recurrent": cupy.empty((layers, slots, 4 * hidden), np.float32),
+        }
+        states = filled(STATES, slots=slots, **arrays)
+        projection = restoration = 0
+        if frames:
+            table = upload.put(sources)
+            projection = upload.put(
+                filled(PROJECTION, net=net[0], sources=len(sources), frames=frames, list=table, projected=projected)
+            )
+        if len(places):
+            steps = np.zeros(len(places), STEP)
+            steps["parent"], steps["slot"] = start.index, places
+            prediction, outputs, cells = start.arrays
+            restoration = upload.put(
+                filled(
+                    RESTORATION, net=net[0], states=states[0], prediction=prediction, hidden=outputs, cell=cells,
+                    steps=upload.put(steps), rows=len(prediction), count=len(steps),
+                )  # fmt: skip
+            )
+        first_frames = first_frames.astype(np.int32)
+        kept = tuple(arrays.values())
+        return Preparation(self, projected, first_frames, states, kept, projection, restoration, shared)
+
+
+@dataclass(frozen=True, eq=False)
+class Preparation:
+    """Frames and states of a decode, still to be computed by `run`.
+
+    Attributes
+    ----------
+    projected:
+        float32 [all frames, J] on the device.
+    first_frames:
+        int32 [B], where each row's frames begin.
+    states:
+        `structs.STATES`.
+    arrays:
+        What it points to: predictions, outputs, cells, recurrent products.
+    """
+
+    network: FusedNetworkOnDevice
+    projected: Any
+    first_frames: np.ndarray
+    states: np.ndarray
+    arrays: tuple[Any, ...]
+    projection: int
+    restoration: int
+    shared: int
+
+    def run(self) -> None:
+        """Launch what there is to do, once what was put into the upload has been sent."""
+        for name, parameters in (("project_frames", self.projection), ("restore_states", self.restoration)):
+            if parameters:
+                self.network.run("frames.cu", name, parameters, self.shared)
+
+    def state(self, slots: np.ndarray) -> DeviceState:
+        """The states in those slots, once the decode is done."""
+        return DeviceState(self.arrays[:3], (0, 1, 1), slots)

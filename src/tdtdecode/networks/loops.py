@@ -1,0 +1,39 @@
+"""Decode loops over a network that is run step by step: what a search asks for, its workspace computes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..kernels import BeamSearch, GreedySearch
+from . import Workspace
+
+
+def lockstep(search: GreedySearch, workspace: Workspace) -> None:
+    """One joint and one predictor call per step, for all rows that want one."""
+    while search.pending:
+        slots, tokens = search.step(workspace.joint(search.slots, search.slots, search.frames))
+        if len(slots):
+            workspace.predict(slots, tokens, slots)
+
+
+def label_looping(search: GreedySearch, workspace: Workspace) -> None:
+    """Joint calls until every row has its next token or its end; then one predictor call for all that emitted."""
+    while search.pending:
+        emitted: list[tuple[np.ndarray, np.ndarray]] = []
+        while search.pending:
+            slots, tokens = search.step(workspace.joint(search.slots, search.slots, search.frames), hold=True)
+            emitted.append((slots, tokens))
+        slots, tokens = (np.concatenate(column) for column in zip(*emitted))
+        if len(slots):
+            workspace.predict(slots, tokens, slots)
+            search.resume(slots)
+
+
+def run_beam(search: BeamSearch, workspace: Workspace) -> None:
+    """One predictor and one joint call per step, for all that the beams ask for."""
+    search.begin()
+    while search.pending:
+        parents, tokens, slots = search.predictions
+        if len(slots):
+            workspace.predict(parents, tokens, slots)
+        search.step(workspace.joint(search.slots, search.rows, search.frames))

@@ -1,0 +1,193 @@
+"""Finding out what a model directory is, and what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+
+from ...bundle.description import FEATURE_FRAME_SECONDS, Bundle
+from ...bundle.files import open_directory
+from ...bundle.onnx_files.external import external_tensors
+from ...bundle.onnx_files.graph import Graph, import_onnx, import_onnxruntime
+from ...bundle.reading import read_bundle
+from ...errors import BundleError, InputError, TdtDecodeError
+from .checks import CHECKS, STILL_READABLE, overflow
+from .evidence import ENCODER, Evidence, collect
+from .report import Fact, Inspection, Problem, Use
+from .systems import SYSTEMS, reasons_against, uses
+
+__all__ = ["Fact", "Inspection", "Problem", "SYSTEMS", "Use", "inspect"]
+
+
+def inspect(
+    directory: str | os.PathLike[str],
+    layout: str = "auto",
+    variant: str | None = None,
+    system: str | None = None,
+) -> Inspection:
+    """Look at a model directory: what it is, what is wrong with it, and what it can be used with.
+
+    Reads graphs, token files and configurations, and the weights of predictor and joint; the encoder's weights stay
+    unread where they lie in files of their own.
+
+    Parameters
+    ----------
+    directory:
+        The directory.
+    layout:
+        ``"split"``, ``"combined"``, ``"genai"``, or ``"auto"``: what the files look like most.
+    variant:
+        Which files: ``"int8"`` for ``*.int8.onnx``; None for those without a suffix, or where there are none, others.
+    system:
+        One of `SYSTEMS`: what keeps it from using the directory is then a problem, too.
+
+    Raises
+    ------
+    BundleError, InputError
+        If there is no such directory, or an argument is wrong. What is wrong inside the directory is in the result.
+    MissingDependencyError
+        If onnx or onnxruntime is not installed.
+    """
+    import_onnx()
+    import_onnxruntime()
+    if system is not None and system not in SYSTEMS:
+        raise InputError(f"no system {system!r}: {', '.join(SYSTEMS)}")
+    root = open_directory(directory)
+    evidence = collect(root, layout, variant)
+    problems = [*evidence.problems, *(problem for check in CHECKS for problem in check(evidence))]
+    bundle, refusal = _read(evidence)
+    if bundle is not None:
+        problems += overflow(bundle)
+    if refusal is not None and all(problem.code in STILL_READABLE for problem in problems):
+        problems.append(_as_problem(refusal))  # it follows from none of what was found
+    reasons = {problem.code: f"{problem.where}: {problem.found}" for problem in problems}
+    found = uses(evidence, None if refusal is None else str(refusal), reasons)
+    if system is not None:
+        problems += _unmet(evidence, system)
+    return Inspection(
+        root, evidence.layout, evidence.variant, tuple(_facts(evidence, bundle)), tuple(problems),
+        tuple(_notes(evidence, bundle)), found,
+    )  # fmt: skip
+
+
+def _read(evidence: Evidence) -> tuple[Bundle | None, TdtDecodeError | None]:
+    try:
+        return read_bundle(evidence.root, evidence.layout or "auto", evidence.variant), None
+    except (BundleError, InputError) as error:
+        return None, error
+
+
+def _as_problem(error: TdtDecodeError) -> Problem:
+    file, field = (Path(error.file).name, error.field or "") if isinstance(error, BundleError) else (".", "")
+    found = error.problem if isinstance(error, BundleError) else str(error)
+    return Problem("unusable", file, field, found, "a model that can be decoded", "see what was found")
+
+
+def _unmet(evidence: Evidence, system: str) -> Iterator[Problem]:
+    for reason in dict.fromkeys(reasons_against(evidence, system)):
+        what, _, remedy = reason.partition(": `")
+        yield Problem("system", ".", system, what, f"a directory that {system} can use",
+                      f"`{remedy}" if remedy else "see `tdtdecode repair` and `tdtdecode convert`")
+
+
+def _facts(evidence: Evidence, bundle: Bundle | None) -> Iterator[Fact]:
+    if evidence.layout is None:
+        return
+    yield Fact("layout", evidence.layout, ".", "names of files")
+    yield Fact("variants", list(dict.fromkeys(key or "unsuffixed" for key in evidence.variants)), ".", "names of files")
+    for role, graph in evidence.graphs.items():
+        file = graph.file.name
+        size = graph.file.stat().st_size
+        yield Fact(f"{role}: size in bytes", size, file)
+        external = _external(graph)
+        if external:
+            yield Fact(f"{role}: external weights", external, file, "external_data")
+        yield Fact(f"{role}: precision", _precision(graph), file, "weights")
+        yield Fact(f"{role}: inputs", [str(port) for port in graph.inputs], file)
+        yield Fact(f"{role}: outputs", [str(port) for port in graph.outputs], file)
+        yield Fact(f"{role}: operators", {e.domain or "ai.onnx": e.version for e in graph.model.opset_import}, file)
+    if evidence.tokens is not None:
+        yield Fact("tokens in the file", len(evidence.tokens.entries), evidence.tokens.file.name, evidence.tokens.form)
+    if evidence.embedding_rows is not None and evidence.decoder is not None:
+        yield Fact("embedding rows", evidence.embedding_rows, evidence.decoder.file.name, "weights")
+    if evidence.row_width is not None and evidence.joint is not None:
+        yield Fact("joint row width", evidence.row_width, evidence.joint.file.name, "output")
+    if evidence.states and evidence.states[0].rank == 3 and evidence.decoder is not None:
+        state = evidence.states[0]
+        yield Fact("predictor layers", state.shape[0], evidence.decoder.file.name, state.name)
+        yield Fact("predictor width", state.shape[-1], evidence.decoder.file.name, state.name)
+    if bundle is not None:
+        joint = evidence.joint.file.name if evidence.joint is not None else "."
+        vocabulary = evidence.tokens.file.name if evidence.tokens is not None else "."
+        yield Fact("vocabulary without blank", bundle.spec.vocab_size, vocabulary)
+        yield Fact("blank", bundle.spec.blank, vocabulary)
+        yield Fact("durations", list(bundle.spec.durations), *_where_durations(evidence, joint))
+        yield Fact("encoder width", bundle.spec.encoder_size, joint)
+    yield from _encoder_facts(evidence, bundle)
+    for name, value in sorted(evidence.metadata.items()):
+        yield Fact(f"metadata: {name}", value[:200], evidence.graphs[ENCODER].file.name, "metadata")
+
+
+def _where_durations(evidence: Evidence, joint: str) -> tuple[str, str]:
+    section = evidence.model if evidence.layout == "genai" else evidence.configuration
+    if "tdt_durations" in section:
+        return evidence.configuration_name, "tdt_durations"
+    if "tdt_durations" in evidence.metadata:
+        return evidence.graphs[ENCODER].file.name, "metadata tdt_durations"
+    return joint, "row width; index = value"
+
+
+def _encoder_facts(evidence: Evidence, bundle: Bundle | None) -> Iterator[Fact]:
+    port = evidence.audio_port
+    if port is None:
+        return
+    file = evidence.graphs[ENCODER].file.name
+    _, mel, time = port.shape
+    yield Fact("mel bins", mel, file, f"{port.name}, second axis")
+    yield Fact("time axis", time if isinstance(time, int) else "dynamic", file, f"{port.name}, third axis")
+    if bundle is not None:
+        features = bundle.features
+        yield Fact("normalisation", features.normalize, file, "metadata or configuration; default per_feature")
+        yield Fact("subsampling factor", features.subsampling_factor, file, "metadata or configuration; default 8")
+        if features.max_frames is not None:
+            seconds = features.max_frames * features.subsampling_factor * FEATURE_FRAME_SECONDS
+            yield Fact("longest audio at once, seconds", seconds, file, "position table")
+
+
+def _notes(evidence: Evidence, bundle: Bundle | None) -> Iterator[str]:
+    port = evidence.audio_port
+    if port is not None and isinstance(port.shape[2], int) and isinstance(port.shape[1], int):
+        yield (
+            f"the encoder takes {port.shape[2]} feature frames ({port.shape[2] * FEATURE_FRAME_SECONDS:g} s) at once: "
+            "this package recognises longer audio in windows; other systems may not take it"
+        )
+    fixed = [
+        f"{port.name} of {graph.file.name}" for graph in evidence.graphs.values() for port in graph.inputs
+        if port.is_float and port.rank == 3 and port.shape[1 if port in evidence.states else 0] == 1
+    ]  # fmt: skip
+    if fixed:
+        yield f"a batch of one is fixed in {', '.join(fixed)}: freed when this package reads it; for others, by repair"
+    if any(graph.quantized for graph in evidence.graphs.values()):
+        yield "int8 graphs: for the CPU; on a GPU use float16 or float32 files"
+    if ENCODER not in evidence.graphs and bundle is not None:
+        yield "no encoder: a whole decoder, but nothing to recognise audio with"
+
+
+def _external(graph: Graph) -> list[str]:
+    entries = (entry for tensor in external_tensors(graph.model) for entry in tensor.external_data)
+    return sorted({entry.value for entry in entries if entry.key == "location"})[:8]
+
+
+def _precision(graph: Graph) -> str:
+    """The types of the weights by share of their numbers, the most frequent first."""
+    onnx = import_onnx()
+    counts: Counter[str] = Counter()
+    for tensor in graph.model.graph.initializer:
+        name = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
+        counts["float32" if name == "float" else name] += prod(tensor.dims)
+    total = sum(counts.values()) or 1
+    shares = [(name, count / total) for name, count in counts.most_common()]
+    return ", ".join(f"{name} {share:.0%}" for name, share in shares if share >= 0.005) or "no weights"

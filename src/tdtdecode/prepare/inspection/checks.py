@@ -1,0 +1,425 @@
+"""What can be wrong with a model directory: one function for each kind of mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ...bundle.description import Bundle
+from ...bundle.layouts import numbers_listed
+from ...bundle.lifting.tracing import CannotLift, lift
+from ...bundle.onnx_files.graph import Graph
+from ...bundle.transducers import SplitTransducer, arithmetic
+from .evidence import COMBINED, ENCODER, GRAPH_NAMES, JOINT, PREDICTOR, TOKEN_FILES, Evidence
+from .report import Problem
+from .token_forms import JSON, PAIRS, PIECES, SWAPPED, SYMBOLS
+
+_REPAIR = "`tdtdecode repair DIR -o OUT`"
+
+GUESSED_DURATIONS = [0, 1, 2, 4, 8]
+"""What an early draft of GenAI's support wrote where it knew no better."""
+
+DEFAULT_MEL_BINS = 80
+"""What sherpa-onnx and onnx-asr assume where nothing is written."""
+
+STILL_READABLE = {"url", "predictor-size", "model-type", "durations-guessed", "int8-on-gpu", "not-finite"}
+"""Codes of problems in spite of which this package reads a directory."""
+
+_LARGEST_FLOAT16 = 65504.0
+
+
+def no_model(evidence: Evidence) -> Iterator[Problem]:
+    """Nothing that looks like a transducer."""
+    if evidence.layout is None:
+        names = sorted(path.name for path in evidence.root.iterdir())
+        yield Problem(
+            "no-model", ".", "", f"no model: {', '.join(names[:12]) or 'nothing'}",
+            "encoder.onnx, decoder.onnx and joiner.onnx (split), encoder-model.onnx and decoder_joint-model.onnx "
+            "(combined), or genai_config.json with its graphs", "give the folder that the model's files lie in",
+        )  # fmt: skip
+
+
+def missing_graphs(evidence: Evidence) -> Iterator[Problem]:
+    """Graphs that the layout needs, those of another layout in their place among them."""
+    if evidence.layout is None:
+        return
+    names = {path.name for path in evidence.root.iterdir()}
+    for role, expected in GRAPH_NAMES[evidence.layout].items():
+        if role in evidence.files or role == ENCODER:
+            continue
+        others = {
+            layout: name for layout, roles in GRAPH_NAMES.items() if layout != evidence.layout
+            for other, name in roles.items() if name in names and (other == COMBINED) != (role == COMBINED)
+        }  # fmt: skip
+        wanted = expected if evidence.variant is None else f"{expected.removesuffix('.onnx')}.{evidence.variant}.onnx"
+        if others:
+            layout, other = next(iter(others.items()))
+            yield Problem(
+                "layout", other, "", f"{other}, and no {wanted}: files of the {layout} and {evidence.layout} layouts",
+                "one layout: predictor and joint in two graphs (split, genai), or in one (combined)",
+                f"collect one layout's files and use `tdtdecode convert DIR --to {evidence.layout} -o OUT`",
+            )  # fmt: skip
+        else:
+            yield Problem(
+                "missing-graph", ".", wanted, f"no {wanted}", f"the {role} of a model in the {evidence.layout} layout",
+                "download or export it, too",
+            )  # fmt: skip
+
+
+def misnamed_encoder(evidence: Evidence) -> Iterator[Problem]:
+    """An encoder by the name that another layout gives it."""
+    if evidence.layout is None or ENCODER in evidence.files:
+        return
+    expected = GRAPH_NAMES[evidence.layout][ENCODER]
+    for layout, roles in GRAPH_NAMES.items():
+        if roles[ENCODER] != expected and (evidence.root / roles[ENCODER]).exists():
+            yield Problem(
+                "layout", roles[ENCODER], "", f"an encoder by the name of the {layout} layout",
+                f"{expected}, by which the {evidence.layout} layout's other files go", f"rename it: {_REPAIR}",
+            )  # fmt: skip
+            return
+
+
+def ctc_head(evidence: Evidence) -> Iterator[Problem]:
+    """A CTC model, or the CTC head of a hybrid one, where a transducer was wanted."""
+    # Such a model by itself is model.onnx, and no layout has one.
+    alone = sorted(path.name for path in evidence.root.glob("model*.onnx")) if evidence.layout is None else []
+    suspects = [
+        graph.file.name for role, graph in evidence.graphs.items()
+        if _gives_logprobs(graph) or (role != ENCODER and len(graph.inputs) == 1)
+    ]  # fmt: skip
+    for name in [*alone, *suspects]:
+        yield Problem(
+            "ctc-head", name, "", "a CTC model: from audio, or from encoder frames, to log-probs, without a predictor",
+            "a transducer's predictor and joint, with V + 1 + D outputs; of a hybrid model NeMo exports the head that "
+            "is chosen", "export the transducer head: `tdtdecode export MODEL.nemo`, or in NeMo "
+            "model.set_export_config({'decoder_type': 'rnnt'})",
+        )  # fmt: skip
+
+
+def _gives_logprobs(graph: Graph) -> bool:
+    names = {port.name for port in graph.outputs}
+    return "logprobs" in names or (len(names) == 1 and len(graph.inputs) == 2 and _takes_audio(graph))
+
+
+def _takes_audio(graph: Graph) -> bool:
+    kinds = sorted((port.rank, port.is_float) for port in graph.inputs)
+    return kinds == [(1, False), (3, True)]
+
+
+def tokens(evidence: Evidence) -> Iterator[Problem]:
+    """The token file: there, in its form, blank in its place, ids without gaps, as long as the embedding."""
+    if evidence.layout is None:
+        return
+    table = evidence.tokens
+    wanted = TOKEN_FILES[evidence.layout][0]
+    if table is None:
+        if not any(problem.code == "tokens-form" for problem in evidence.problems):
+            yield Problem(
+                "tokens-missing", ".", wanted, f"no {wanted}", "the pieces by id, without which tokens are no text",
+                f"{_REPAIR} makes it from another token file beside it, tokenizer.json, vocab.json or tokenizer.model; "
+                "`tdtdecode export` from the .nemo file",
+            )  # fmt: skip
+        return
+    name, entries = table.file.name, len(table.entries)
+    if evidence.layout != "genai" and table.form != SYMBOLS:
+        yield Problem("tokens-form", name, "", *_FORMS[table.form])
+    elif table.irregular:
+        yield Problem(
+            "tokens-form", name, f"line {table.irregular[0]}",
+            f"{len(table.irregular)} lines without a symbol and an id", "'symbol id' in every line", _REPAIR,
+        )  # fmt: skip
+    elif not table.regular_ids:
+        ids = table.ids
+        what = "ids begin at 1" if sorted(ids) == list(range(1, entries + 1)) else (
+            "ids repeat" if len(set(ids)) < entries else "ids have gaps")  # fmt: skip
+        yield Problem(
+            "tokens-ids", name, "", f"{what}: {entries} lines, ids {min(ids, default=0)} to {max(ids, default=0)}",
+            f"each id from 0 to {entries - 1} once: they are the joint's outputs",
+            f"{_REPAIR} numbers them by line where there are as many as the model has",
+        )  # fmt: skip
+    yield from _blank(evidence, name, entries)
+    known = evidence.embedding_rows
+    without = evidence.layout == "genai" or not table.blanks
+    if known is not None and entries != known and not (without and entries == known - 1):
+        yield Problem(
+            "tokens-count", name, "", f"{entries} entries",
+            f"{known}, blank counted: the rows of the embedding in {_name(evidence.decoder)}",
+            "take the token file that belongs to the model: this one is incomplete or of another model",
+        )  # fmt: skip
+
+
+_FORMS = {
+    SWAPPED: ("'id symbol' in each line", "'symbol id', the symbol first", _REPAIR),
+    PAIRS: (
+        "pairs of piece and score in place of symbols: made from a tokenizer whose vocabulary is a list of pairs",
+        "'symbol id' with the bare piece", _REPAIR,
+    ),
+    PIECES: ("pieces without ids", "'symbol id' in each line: only GenAI's vocab.txt has bare pieces", _REPAIR),
+    JSON: (
+        "JSON: a vocabulary written out as it was, a list or a map, not as lines", "'symbol id' in each line", _REPAIR,
+    ),
+}  # fmt: skip
+
+
+def _blank(evidence: Evidence, name: str, entries: int) -> Iterator[Problem]:
+    table = evidence.tokens
+    assert table is not None
+    blanks = table.blanks
+    if evidence.layout == "genai":
+        return
+    if not blanks and table.form == SYMBOLS:
+        yield Problem(
+            "blank-missing", name, "", f"no <blk> among {entries} entries",
+            f"<blk> with id {entries}, the last: the joint has an output for it", f"{_REPAIR} appends it",
+        )  # fmt: skip
+    elif len(blanks) > 1:
+        yield Problem("blank-place", name, "", f"several blanks, with ids {blanks}", "one", "remove the wrong ones")
+    elif blanks and table.regular_ids and blanks[0] not in (0, entries - 1):
+        yield Problem(
+            "blank-place", name, "", f"the blank has id {blanks[0]} of {entries} entries",
+            f"the last, {entries - 1}, where NeMo's models have it (or 0): sherpa-onnx stops with '<blk> is not the "
+            "last token!'", "find out where the joint has its blank: the ids are probably shifted",
+        )  # fmt: skip
+    elif blanks and table.entries[-1][1] not in ("<blk>", "<blank>") and blanks[0] == entries - 1:
+        yield Problem(
+            "blank-place", name, "", "the blank has the last id, but is not in the last line",
+            "lines in the order of their ids: sherpa-onnx looks at the last line", f"{_REPAIR} sorts them",
+        )  # fmt: skip
+
+
+def vocabulary_size(evidence: Evidence) -> Iterator[Problem]:
+    """A number of tokens that the files do not have: blank counted where it must not be, or of another model."""
+    known = evidence.entries
+    if known is None:
+        return
+    source = "the embedding" if evidence.embedding_rows is not None else "the token file"
+    if "vocab_size" in evidence.metadata:
+        yield from _stated_size(
+            evidence, evidence.metadata["vocab_size"], _name(evidence.graphs[ENCODER]), "vocab_size", known - 1, source,
+            "without the blank: sherpa-onnx adds one, so a number that counts it makes it say '<blk> is not the last "
+            "token!' of a token file that is right, and see one duration less",
+        )  # fmt: skip
+    section, counted = (evidence.model, known) if evidence.layout == "genai" else (evidence.configuration, known - 1)
+    prefix = "model." if evidence.layout == "genai" else ""
+    if "vocab_size" in section:
+        yield from _stated_size(
+            evidence, section["vocab_size"], evidence.configuration_name, f"{prefix}vocab_size", counted, source,
+            "with the blank: tokens and durations are told apart by it" if prefix else "without the blank",
+        )  # fmt: skip
+
+
+def _stated_size(
+    evidence: Evidence, stated: Any, file: str, name: str, expected: int, source: str, why: str
+) -> Iterator[Problem]:
+    if str(stated) == str(expected):
+        return
+    what = {str(expected + 1): "which counts the blank", str(expected - 1): "which does not count the blank"}
+    found = f"{stated}, {what.get(str(stated), 'which fits no file of the directory')}"
+    code = "vocab-size" if str(stated) in what else "vocab-size-unknown"
+    yield Problem(code, file, name, found, f"{expected} (from {source}), {why}", _REPAIR)
+
+
+def durations(evidence: Evidence) -> Iterator[Problem]:
+    """Duration tables: as long as the row has room for, stated where they must be, not guessed."""
+    count = evidence.durations
+    stated: list[tuple[str, str, Any]] = []
+    if evidence.layout == "genai":
+        stated.append((evidence.configuration_name, "model.tdt_durations", evidence.model.get("tdt_durations")))
+    elif "tdt_durations" in evidence.configuration:
+        stated.append((evidence.configuration_name, "tdt_durations", evidence.configuration["tdt_durations"]))
+    second = evidence.metadata.get("tdt_durations")
+    if second is not None:
+        stated.append((_name(evidence.graphs[ENCODER]), "tdt_durations", numbers_listed(second)))
+    if count is not None and count < 0:
+        yield Problem(
+            "row-width", _name(evidence.joint), "", f"rows of {evidence.row_width}",
+            f"at least {evidence.entries}, a number for each token and the blank",
+            "use the joint and the token file of one model",
+        )  # fmt: skip
+        return
+    for file, name, value in stated:
+        if value is None:
+            yield Problem(
+                "durations-missing", file, name, "no table", "the frames that each duration output stands for; "
+                "Parakeet models have [0, 1, 2, 3, 4]", f"{_REPAIR} --durations 0,1,2,3,4",
+            )  # fmt: skip
+        elif not isinstance(value, list) or (count is not None and len(value) != count):
+            yield Problem(
+                "durations-count", file, name, f"{value!r:.60}",
+                f"{count} entries: the joint's {evidence.row_width} outputs without the {evidence.entries} of tokens "
+                "and blank", f"{_REPAIR} --durations with the model's own table",
+            )  # fmt: skip
+        elif value == GUESSED_DURATIONS and len(stated) == 1:  # stated twice, it is meant
+            yield Problem(
+                "durations-guessed", file, name, f"{value}, which early drafts of GenAI's support wrote for any model",
+                "the table the model was trained with: Parakeet models have [0, 1, 2, 3, 4]; a wrong one skips speech",
+                f"look it up in the model's config (tdt_durations) and state it: {_REPAIR} --durations 0,1,2,3,4",
+            )  # fmt: skip
+        elif value != next(other for _, _, other in stated if other is not None):
+            first = next(entry for entry in stated if entry[2] is not None)
+            yield Problem(
+                "durations-count", file, name, f"{value}", f"{first[2]}, as in {first[0]}",
+                "correct the one that is wrong",
+            )  # fmt: skip
+
+
+def mel_bins(evidence: Evidence) -> Iterator[Problem]:
+    """Widths of features that the encoder does not take."""
+    port = evidence.audio_port
+    if port is None:
+        return
+    encoder = _name(evidence.graphs[ENCODER])
+    _, mel, time = port.shape
+    if isinstance(time, int) and not isinstance(mel, int):
+        yield Problem(
+            "encoder-axes", encoder, port.name, str(port), "[batch, mel, time], features along the second axis",
+            "export the encoder with NeMo's axes",
+        )  # fmt: skip
+        return
+    if not isinstance(mel, int):
+        return
+    stated = [
+        ("feat_dim", encoder, evidence.metadata.get("feat_dim")),
+        ("features_size", evidence.configuration_name, evidence.configuration.get("features_size")),
+        ("model.num_mels", evidence.configuration_name, evidence.model.get("num_mels")),
+        ("audio_params.n_mels", "audio_processor_config.json", evidence.audio.get("n_mels")),
+    ]
+    for name, file, value in stated:
+        if value is not None and str(value) != str(mel):
+            yield Problem(
+                "mel-bins", file, name, f"{value}", f"{mel}, the second axis of {port.name} in {encoder}: features of "
+                "another width are refused by the encoder, or are those of another model", _REPAIR,
+            )  # fmt: skip
+    where = {"split": ("feat_dim", encoder, evidence.metadata), "combined": (
+        "features_size", evidence.configuration_name, evidence.configuration)}  # fmt: skip
+    if evidence.layout in where and mel != DEFAULT_MEL_BINS:
+        name, file, section = where[evidence.layout]
+        if name not in section:
+            yield Problem(
+                "mel-bins", file, name, "not stated, which means 80", f"{mel}, the second axis of {port.name} in "
+                f"{encoder}", _REPAIR,
+            )  # fmt: skip
+
+
+def predictor_sizes(evidence: Evidence) -> Iterator[Problem]:
+    """Sizes in the metadata that the predictor's states do not have."""
+    if not evidence.states or evidence.states[0].rank != 3:
+        return
+    layers, _, hidden = evidence.states[0].shape
+    for name, value in (("pred_rnn_layers", layers), ("pred_hidden", hidden)):
+        stated = evidence.metadata.get(name)
+        if stated is not None and isinstance(value, int) and stated != str(value):
+            yield Problem(
+                "predictor-size", _name(evidence.graphs[ENCODER]), name, stated,
+                f"{value}, as in {evidence.states[0].name} of {_name(evidence.decoder)}: sherpa-onnx makes its states "
+                "by it", _REPAIR,
+            )  # fmt: skip
+
+
+def address(evidence: Evidence) -> Iterator[Problem]:
+    """sherpa-onnx tells TDT by a word in the metadata's url."""
+    if evidence.layout != "split" or ENCODER not in evidence.graphs or evidence.durations is None:
+        return
+    url = evidence.metadata.get("url")
+    if evidence.durations > 0 and "tdt" not in (url or "") and evidence.metadata:
+        yield Problem(
+            "url", _name(evidence.graphs[ENCODER]), "url", "no url" if url is None else f"{url!r}, without 'tdt'",
+            "an address with 'tdt' in it: by that alone sherpa-onnx knows a TDT model; else it stops with 'vocab_size: "
+            f"{evidence.entries} != output_size: {evidence.row_width}'", _REPAIR,
+        )  # fmt: skip
+    elif evidence.durations == 0 and "tdt" in (url or ""):
+        yield Problem(
+            "url", _name(evidence.graphs[ENCODER]), "url",
+            f"{url!r}, and no durations in the joint's {evidence.row_width} outputs",
+            "a joint with durations (V + 1 + D outputs), or an address without 'tdt'",
+            "export the TDT model again, or repair the address: " + _REPAIR,
+        )  # fmt: skip
+
+
+def model_type(evidence: Evidence) -> Iterator[Problem]:
+    """What config.json calls the model, against what its rows have."""
+    stated = evidence.configuration.get("model_type")
+    if evidence.layout != "combined" or stated is None or evidence.durations is None or evidence.durations < 0:
+        return
+    expected = "nemo-conformer-tdt" if evidence.durations else "nemo-conformer-rnnt"
+    if str(stated).startswith("nemo-conformer") and stated != expected:
+        yield Problem(
+            "model-type", evidence.configuration_name, "model_type", f"{stated}",
+            f"{expected}: the joint's rows have {evidence.durations} durations", _REPAIR,
+        )  # fmt: skip
+
+
+def numbers(evidence: Evidence) -> Iterator[Problem]:
+    """Weights of predictor and joint that are no numbers: beyond 65504 float16 has infinities, which end as blanks."""
+    for role in (PREDICTOR, JOINT, COMBINED):
+        graph = evidence.graphs.get(role)
+        if graph is None:
+            continue
+        for tensor in graph.model.graph.initializer:
+            if tensor.data_type in (1, 10, 16):  # float32, float16, bfloat16
+                values = graph.array(tensor.name)
+                if values.size and not np.isfinite(values.astype(np.float32)).all():
+                    yield Problem(
+                        "not-finite", graph.file.name, tensor.name, "weights that are infinite or no numbers",
+                        "finite ones: the joint would give NaN, which is decoded as blanks",
+                        "convert from float32 again with `tdtdecode optimize --to fp16`, which says what does not fit",
+                    )  # fmt: skip
+                    break
+
+
+def overflow(bundle: Bundle) -> Iterator[Problem]:
+    """Joints whose numbers leave the range of float16, computed in float32 on frames of one and of ten."""
+    if arithmetic(bundle.transducer) != "float16":
+        return
+    try:
+        weights = lift(bundle.transducer)
+    except CannotLift:
+        return
+    rng = np.random.default_rng(0)
+    frames = rng.standard_normal((16, weights.encoder.weight.shape[1])) * ([[1.0]] * 8 + [[10.0]] * 8)
+    tokens = rng.uniform(-1, 1, (16, weights.prediction.weight.shape[1]))  # an LSTM's outputs lie in this range
+    hidden = frames @ weights.encoder.weight.T + weights.encoder.bias
+    hidden = hidden + tokens @ weights.prediction.weight.T + weights.prediction.bias
+    active = np.maximum(hidden, 0) if weights.activation == "relu" else np.tanh(hidden)
+    rows = active @ weights.output.weight.T + weights.output.bias
+    largest = float(max(np.abs(hidden).max(), np.abs(rows).max()))
+    if largest > _LARGEST_FLOAT16:
+        joint = bundle.transducer.joint if isinstance(bundle.transducer, SplitTransducer) else bundle.transducer
+        yield Problem(
+            "float16-overflow", joint.graph.file.name, "", f"numbers of up to {largest:.3g} in float16",
+            "at most 65504: beyond that rows are infinite or NaN, which is decoded as blanks",
+            "use the joint in float32",
+        )  # fmt: skip
+
+
+def quantised_on_a_gpu(evidence: Evidence) -> Iterator[Problem]:
+    """int8 graphs that the configuration gives to a GPU."""
+    for section in ("encoder", "decoder", "joiner"):
+        role = {"encoder": ENCODER, "decoder": PREDICTOR, "joiner": JOINT}[section]
+        options = evidence.model.get(section)
+        options = options.get("session_options") if isinstance(options, dict) else None
+        providers = options.get("provider_options") if isinstance(options, dict) else None
+        names = [str(key).lower() for item in providers or [] if isinstance(item, dict) for key in item]
+        graph = evidence.graphs.get(role)
+        gpu = [name for name in names if name in ("cuda", "dml", "webgpu", "nvtensorrtrtx", "rocm")]
+        if gpu and graph is not None and graph.quantized:
+            yield Problem(
+                "int8-on-gpu", evidence.configuration_name, f"model.{section}.session_options.provider_options",
+                f"int8 graph {graph.file.name} on {gpu[0]}", "float16 or float32 there: dynamically quantised products "
+                "have no kernels on GPUs and run on the CPU, with copies both ways",
+                "use the fp16 or fp32 files on a GPU, or take the provider out",
+            )  # fmt: skip
+
+
+def _name(graph: Graph | None) -> str:
+    return "the graph" if graph is None else graph.file.name
+
+
+CHECKS: tuple[Callable[[Evidence], Iterator[Problem]], ...] = (
+    no_model, missing_graphs, misnamed_encoder, ctc_head, tokens, vocabulary_size, durations, mel_bins, predictor_sizes,
+    address, model_type, numbers, quantised_on_a_gpu,
+)  # fmt: skip
+"""In the order that their findings are shown."""

@@ -1,0 +1,279 @@
+"""Everything that a model directory tells, read as far as it can be, whatever is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ...bundle import combined, genai, split
+from ...bundle.cut import encoder_input
+from ...bundle.files import find_file, read_json
+from ...bundle.layouts import variants_of
+from ...bundle.onnx_files.embedding import embedding_rows
+from ...bundle.onnx_files.graph import Graph, Port, load_graph
+from ...bundle.ports import token_inputs
+from ...errors import BundleError, InputError
+from .report import Problem
+from .token_forms import TokenTable, read_token_table
+
+Value = TypeVar("Value")
+
+ENCODER, PREDICTOR, JOINT, COMBINED = "encoder", "predictor", "joint", "predictor and joint"
+"""What a graph is for."""
+
+GRAPH_NAMES: dict[str, dict[str, str]] = {
+    "split": {ENCODER: "encoder.onnx", PREDICTOR: split.PREDICTOR, JOINT: split.JOINT},
+    "combined": {ENCODER: "encoder-model.onnx", COMBINED: combined.GRAPH},
+    "genai": {ENCODER: "encoder.onnx", PREDICTOR: "decoder.onnx", JOINT: "joint.onnx"},
+}
+TOKEN_FILES = {
+    "split": ("tokens.txt", "vocab.txt"),
+    "combined": ("vocab.txt", "tokens.txt"),
+    "genai": ("vocab.txt", "tokenizer.json"),
+}
+"""The token files of each layout, the one that belongs to it first."""
+
+_SECTIONS = {ENCODER: "encoder", PREDICTOR: "decoder", JOINT: "joiner"}
+
+
+@dataclass
+class Evidence:
+    """A directory as it was found.
+
+    Attributes
+    ----------
+    layout:
+        What the files look like most; None for no model at all.
+    files, graphs:
+        The graphs' files by what they are for, and those of them that could be read.
+    tokens:
+        The token file; None if there is none, or it cannot be read.
+    configuration:
+        config.json or genai_config.json.
+    audio_configuration:
+        audio_processor_config.json.
+    variants:
+        Of any of its graphs.
+    problems:
+        What could not be read.
+    """
+
+    root: Path
+    layout: str | None
+    variant: str | None
+    files: dict[str, Path] = field(default_factory=dict)
+    graphs: dict[str, Graph] = field(default_factory=dict)
+    tokens: TokenTable | None = None
+    configuration: dict[str, Any] = field(default_factory=dict)
+    audio_configuration: dict[str, Any] = field(default_factory=dict)
+    variants: tuple[str | None, ...] = ()
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def decoder(self) -> Graph | None:
+        """The graph that takes tokens."""
+        return self.graphs.get(PREDICTOR) or self.graphs.get(COMBINED)
+
+    @property
+    def joint(self) -> Graph | None:
+        """The graph that gives rows."""
+        return self.graphs.get(JOINT) or self.graphs.get(COMBINED)
+
+    @property
+    def configuration_name(self) -> str:
+        return genai.CONFIGURATION if self.layout == "genai" else combined.CONFIGURATION
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The ``model`` section of genai_config.json."""
+        model = self.configuration.get("model") if self.layout == "genai" else None
+        return model if isinstance(model, dict) else {}
+
+    @property
+    def audio(self) -> dict[str, Any]:
+        """The ``audio_params`` section of audio_processor_config.json."""
+        audio = self.audio_configuration.get("audio_params")
+        return audio if isinstance(audio, dict) else {}
+
+    @cached_property
+    def metadata(self) -> dict[str, str]:
+        """The encoder's."""
+        encoder = self.graphs.get(ENCODER)
+        return {} if encoder is None else {entry.key: entry.value for entry in encoder.model.metadata_props}
+
+    @cached_property
+    def row_width(self) -> int | None:
+        """Width of a joint row."""
+        if self.joint is None:
+            return None
+        floats = [port for port in self._shaped_outputs(self.joint) if port.rank >= 2 and port.is_float]
+        rows = max(floats, key=lambda port: port.rank, default=None)  # states have three axes, rows mostly four
+        return rows.shape[-1] if rows is not None and isinstance(rows.shape[-1], int) else None
+
+    @cached_property
+    def embedding_rows(self) -> int | None:
+        """Entries of the vocabulary, blank counted, as the predictor's table has them."""
+        return self._attempt(lambda graph: embedding_rows(graph, token_inputs(graph).targets), self.decoder)
+
+    @cached_property
+    def states(self) -> tuple[Port, ...]:
+        """The inputs for states."""
+
+        def states(graph: Graph) -> tuple[Port, ...]:
+            frames = encoder_input(graph).name if COMBINED in self.graphs else None
+            return tuple(port for port in token_inputs(graph).floats if port.name != frames)
+
+        return self._attempt(states, self.decoder) or ()
+
+    @cached_property
+    def audio_port(self) -> Port | None:
+        """The encoder's input for features."""
+        return self._attempt(
+            lambda graph: next((port for port in graph.inputs if port.is_float and port.rank == 3), None),
+            self.graphs.get(ENCODER),
+        )
+
+    @property
+    def entries(self) -> int | None:
+        """Tokens with blank: as the embedding has them, else as the token file does."""
+        if self.embedding_rows is not None:
+            return self.embedding_rows
+        return None if self.tokens is None or not self.tokens.blanks else len(self.tokens.entries)
+
+    @property
+    def durations(self) -> int | None:
+        """D, how many durations a row has."""
+        if self.row_width is None or self.entries is None:
+            return None
+        return self.row_width - self.entries
+
+    def report(self, code: str, error: BundleError, expected: str, remedy: str) -> None:
+        """Add what could not be read as a problem."""
+        self.problems.append(Problem(code, Path(error.file).name, error.field or "", error.problem, expected, remedy))
+
+    @staticmethod
+    def _attempt(read: Callable[[Graph], Value], graph: Graph | None) -> Value | None:
+        if graph is None:
+            return None
+        try:
+            return read(graph)
+        except BundleError:  # said where the bundle as a whole is read
+            return None
+
+    @staticmethod
+    def _shaped_outputs(graph: Graph) -> tuple[Port, ...]:
+        """The outputs, with what ONNX Runtime infers where their shapes are not written."""
+        outputs = graph.outputs
+        if all(port.rank and isinstance(port.shape[-1], int) for port in outputs if port.is_float):
+            return outputs
+        try:
+            inferred = {value.name: value.shape for value in graph.plain_session().get_outputs()}
+        except Exception:  # ONNX Runtime's exceptions share no other base; said where the bundle is read
+            return outputs
+        return tuple(Port(port.name, port.dtype, tuple(inferred[port.name])) for port in outputs)
+
+
+def collect(root: Path, layout: str, variant: str | None) -> Evidence:
+    """Read what there is in a directory.
+
+    Parameters
+    ----------
+    layout:
+        As asked for, or ``"auto"``.
+    variant:
+        As asked for; None looks for files without a suffix, and where there are none for any.
+    """
+    if layout != "auto" and layout not in GRAPH_NAMES:
+        raise InputError(f"layout must be 'auto' or one of {', '.join(map(repr, GRAPH_NAMES))}, got {layout!r}")
+    if variant is not None and not re.fullmatch(r"[\w-]+", variant):
+        raise InputError(f"variant must be a suffix of file names such as 'int8', or None, got {variant!r}")
+    chosen = _layout(root) if layout == "auto" else layout
+    evidence = Evidence(root, chosen, variant)
+    if chosen is None:
+        return evidence
+    if chosen in ("genai", "combined"):
+        evidence.configuration = _json(evidence, evidence.configuration_name)
+    if chosen == "genai":
+        evidence.audio_configuration = _json(evidence, "audio_processor_config.json")
+    names = {role: _graph_name(evidence, role, name) for role, name in GRAPH_NAMES[chosen].items()}
+    found = {role: _variants(evidence, name) for role, name in names.items()}
+    if variant is None and not any(None in files for files in found.values()):
+        evidence.variant = next((key for files in found.values() for key in files), None)
+    evidence.variants = tuple(key for files in found.values() for key in files)
+    for role, files in found.items():
+        if evidence.variant in files:
+            evidence.files[role] = files[evidence.variant]
+            _load(evidence, role)
+    _read_tokens(evidence)
+    return evidence
+
+
+def _layout(root: Path) -> str | None:
+    names = [path.name for path in root.iterdir()]
+    if genai.CONFIGURATION in names:
+        return "genai"
+    for layout, stems in (("split", ("joiner",)), ("combined", ("decoder_joint-model",)), ("split", ("decoder",))):
+        if any(name.startswith(stem) and name.endswith(".onnx") for name in names for stem in stems):
+            return layout
+    for layout, stem in (("combined", "encoder-model"), ("split", "encoder")):
+        if any(name.startswith(stem) and name.endswith(".onnx") for name in names):
+            return layout
+    return None
+
+
+def _graph_name(evidence: Evidence, role: str, default: str) -> str:
+    section = evidence.model.get(_SECTIONS.get(role, ""))
+    name = section.get("filename", default) if isinstance(section, dict) else default
+    plain = isinstance(name, str) and name and "\0" not in name
+    return name if plain and not Path(name).is_absolute() and ".." not in Path(name).parts else default
+
+
+def _variants(evidence: Evidence, name: str) -> dict[str | None, Path]:
+    try:
+        return variants_of(evidence.root, name, evidence.variant)
+    except BundleError as error:
+        evidence.report("file", error, "a regular file in the directory", "put the file itself there")
+        return {}
+
+
+def _load(evidence: Evidence, role: str) -> None:
+    try:
+        graph = load_graph(evidence.files[role], evidence.root)
+        _ = graph.inputs, graph.outputs  # which may be no tensors
+        evidence.graphs[role] = graph
+    except BundleError as error:
+        external = (error.field or "").startswith("external data")
+        evidence.report(
+            "external-weights" if external else "graph",
+            error,
+            "weights in files beside the graph, under the names that it gives" if external else "a whole ONNX graph",
+            "put the file with the weights beside the graph, under that name, or download both again"
+            if external
+            else "download the file again, or export it anew",
+        )
+
+
+def _read_tokens(evidence: Evidence) -> None:
+    assert evidence.layout is not None
+    for name in TOKEN_FILES[evidence.layout]:
+        try:
+            file = find_file(evidence.root, name)
+            if file is not None:
+                evidence.tokens = read_token_table(file)
+                return
+        except BundleError as error:
+            evidence.report("tokens-form", error, "UTF-8 text of at most 32 MB", "make it anew: `tdtdecode repair`")
+            return
+
+
+def _json(evidence: Evidence, name: str) -> dict[str, Any]:
+    try:
+        file = find_file(evidence.root, name)
+        return {} if file is None else read_json(file)
+    except BundleError as error:
+        evidence.report("configuration", error, "a JSON object", "correct it, or make it anew: `tdtdecode repair`")
+        return {}

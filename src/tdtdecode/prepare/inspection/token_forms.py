@@ -1,0 +1,127 @@
+"""The forms in which token files are found: the right one, and those that scripts leave behind."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...bundle.files import parse_json, read_text
+from ...bundle.tokens import BLANK_NAMES
+
+SYMBOLS, SWAPPED, PAIRS, PIECES, JSON = "symbol id", "id symbol", "pair id", "pieces", "JSON"
+
+_SYMBOL_ID = re.compile(r"(.*)[ \t]([0-9]{1,9})[ \t]*")
+_ID_SYMBOL = re.compile(r"([0-9]{1,9})[ \t](.*)")
+_PAIR = re.compile(r"""\s*[\[(]\s*(['"].*['"])\s*,\s*-?[0-9.eE+-]+\s*[\])]\s*""")
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """What a token file holds.
+
+    Attributes
+    ----------
+    form:
+        One of the constants above.
+    entries:
+        (id, symbol) in the file's order; ids are the line numbers where the form has none.
+    irregular:
+        Line numbers that do not have the form.
+    """
+
+    file: Path
+    form: str
+    entries: tuple[tuple[int, str], ...]
+    irregular: tuple[int, ...] = ()
+
+    @property
+    def ids(self) -> list[int]:
+        return [i for i, _ in self.entries]
+
+    @property
+    def regular_ids(self) -> bool:
+        """Whether the ids are 0, 1, 2 ... in any order."""
+        return sorted(self.ids) == list(range(len(self.entries)))
+
+    @property
+    def blanks(self) -> list[int]:
+        """The ids of symbols that are called blank."""
+        return [i for i, symbol in self.entries if symbol in BLANK_NAMES]
+
+    def pieces(self) -> list[str]:
+        """The symbols, in the order of their ids."""
+        return [symbol for _, symbol in sorted(self.entries)]
+
+
+def read_token_table(file: Path) -> TokenTable:
+    """Read a token file in whatever form it has.
+
+    Raises
+    ------
+    BundleError
+        If it is empty, too large, or not UTF-8 text.
+    """
+    text = read_text(file)
+    if file.suffix == ".json" or text.lstrip()[:1] in "[{" and _parsed(text) is not None:
+        return TokenTable(file, JSON, tuple(_json_entries(_parsed(text))))
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    while lines and not lines[-1]:
+        lines.pop()
+    symbols = [_SYMBOL_ID.fullmatch(line) for line in lines]
+    swapped = [_ID_SYMBOL.fullmatch(line) for line in lines]
+    with_ids = sum(match is not None for match in symbols)
+    if with_ids < sum(match is not None for match in swapped):
+        entries = [(int(match[1]), match[2]) for match in swapped if match]
+        return TokenTable(file, SWAPPED, tuple(entries), _missing(swapped))
+    if with_ids * 2 < len(lines):
+        return TokenTable(file, PIECES, tuple(enumerate(lines)), tuple(i for i, x in enumerate(lines, 1) if not x))
+    # A symbol of white space only is the space itself.
+    entries = [(int(match[2]), match[1].strip(" \t") or " ") for match in symbols if match]
+    pairs = [_PAIR.fullmatch(symbol) for _, symbol in entries]
+    if sum(match is not None for match in pairs) * 2 > len(entries):
+        inner = [(i, _unquoted(match[1]) if match else symbol) for (i, symbol), match in zip(entries, pairs)]
+        return TokenTable(file, PAIRS, tuple(inner), _missing(symbols))
+    return TokenTable(file, SYMBOLS, tuple(entries), _missing(symbols))
+
+
+def _missing(matches: list) -> tuple[int, ...]:
+    return tuple(number for number, match in enumerate(matches, 1) if match is None)
+
+
+def _unquoted(text: str) -> str:
+    try:
+        symbol = str(ast.literal_eval(text))
+        symbol.encode()  # an escape may be half a character
+        return symbol
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text[1:-1]
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return parse_json(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _json_entries(value: Any) -> list[tuple[int, str]]:
+    """Ids and pieces of a list, of a map from piece to id or from id to piece, or of a tokenizer.json."""
+    if isinstance(value, dict) and isinstance(value.get("model"), dict) and "vocab" in value["model"]:
+        entries = dict(_json_entries(value["model"]["vocab"]))
+        added = value.get("added_tokens")
+        for item in added if isinstance(added, list) else []:
+            if isinstance(item, dict) and isinstance(item.get("id"), int) and isinstance(item.get("content"), str):
+                entries[item["id"]] = item["content"]
+        return sorted(entries.items())
+    if isinstance(value, list):
+        firsts = [item[0] if isinstance(item, list) and item else item for item in value]
+        return [(i, item) for i, item in enumerate(firsts) if isinstance(item, str)]
+    if isinstance(value, dict):
+        if all(isinstance(i, int) and not isinstance(i, bool) for i in value.values()):
+            return [(i, piece) for piece, i in value.items()]
+        if all(key.isdecimal() and len(key) < 10 and isinstance(piece, str) for key, piece in value.items()):
+            return [(int(key), piece) for key, piece in value.items()]
+    return []

@@ -1,0 +1,238 @@
+"""NeMo checkpoints as model directories."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..bundle import Bundle, read_bundle
+from ..bundle.tokens import BLANK_NAMES
+from ..decoder import Decoder
+from ..errors import BundleError, InputError, MissingDependencyError
+from ..search import Greedy
+from ..speech.audio import FeatureExtractor
+from ..speech.audio.features import SAMPLE_RATE
+from ..speech.audio.reading import read_audio
+from ..speech.encoder import Encoder
+from ..speech.hub import demo_directory
+from .writing import WRITERS, new_directory, write_layout
+from .writing.content import write_json, write_symbols
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+_FEATURES = {"window_size": 0.025, "window_stride": 0.01, "window": "hann", "n_fft": 512, "log": True}
+"""What a preprocessor must be set to for our features to be its own."""
+
+FEATURE_TOLERANCE = 1e-2
+"""Largest difference of features from NeMo's, in standard deviations."""
+ENCODER_TOLERANCE = 1e-3
+"""Largest difference of the encoder's output from NeMo's, of its largest number."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Export:
+    """What was written, and how far it is from NeMo on the same recording.
+
+    Attributes
+    ----------
+    bundle:
+        The directory, as `read_bundle` reads it.
+    kind:
+        The checkpoint's class, and which of its heads was exported.
+    tokens:
+        How many tokens both decoded, all the same.
+    feature_difference, encoder_difference:
+        The largest, in standard deviations, and of the encoder's largest number.
+    """
+
+    bundle: Bundle
+    kind: str
+    tokens: int
+    feature_difference: float
+    encoder_difference: float
+
+
+def export(checkpoint: str | os.PathLike[str], out: str | os.PathLike[str], to: str = "combined") -> Export:
+    """Export a NeMo transducer, and check that its files decode what NeMo decodes.
+
+    The encoder, the predictor and the joint are exported by NeMo, and brought into the layout by us. Of a hybrid model
+    it is the transducer head. NeMo restores a checkpoint by running what it names: export those you trust.
+
+    Parameters
+    ----------
+    checkpoint:
+        A ``.nemo`` file, or a hub name such as ``"nvidia/parakeet-tdt-0.6b-v2"``.
+    out:
+        A new folder.
+    to:
+        ``"split"``, ``"combined"`` or ``"genai"``.
+
+    Raises
+    ------
+    InputError
+        If there is no such checkpoint, it is no transducer, or an argument is wrong.
+    BundleError
+        If the files would decode something else than NeMo does.
+    MissingDependencyError
+        If NeMo is not installed.
+    """
+    if to not in WRITERS:
+        raise InputError(f"to must be one of {', '.join(map(repr, WRITERS))}, got {to!r}")
+    model, kind = _restored(checkpoint)
+    durations = _durations(model)
+    with new_directory(out) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        raw = Path(scratch)
+        _write_nemo_files(model, raw, durations)
+        write_layout(read_bundle(raw, "combined", durations=durations), folder, to)
+        found = _check(model, read_bundle(folder, to), kind)
+    return Export(read_bundle(out, to), kind, *found)
+
+
+def pieces_of(vocabulary: Sequence[str] | Mapping[Any, Any]) -> list[str]:
+    """The pieces by id of a vocabulary: a list of them, or a map from piece to id or from id to piece.
+
+    Raises
+    ------
+    InputError
+        If it is none of these, or its ids have gaps.
+    """
+    if isinstance(vocabulary, Mapping):
+        if all(isinstance(i, int) for i in vocabulary.values()):
+            by_id = {i: str(piece) for piece, i in vocabulary.items()}
+        elif all(isinstance(i, int) for i in vocabulary):
+            by_id = {i: str(piece) for i, piece in vocabulary.items()}
+        else:
+            raise InputError("a vocabulary that is a map must be one from pieces to ids, or from ids to pieces")
+        if sorted(by_id) != list(range(len(vocabulary))):
+            raise InputError(f"a vocabulary of {len(vocabulary)} pieces must have the ids 0 to {len(vocabulary) - 1}")
+        return [by_id[i] for i in range(len(by_id))]
+    if isinstance(vocabulary, (str, bytes)) or not all(isinstance(piece, str) for piece in vocabulary):
+        raise InputError(f"a vocabulary must be a list of pieces or a map, got {vocabulary!r:.60}")
+    return list(vocabulary)
+
+
+def _restored(checkpoint: str | os.PathLike[str]) -> tuple[Any, str]:
+    """The model, in evaluation mode and with its transducer head chosen, and what it is."""
+    name = os.fspath(checkpoint)
+    if not os.path.isfile(name) and not _HUB_ID.fullmatch(name):
+        raise InputError(f"no checkpoint {name!r}: expected a .nemo file, or a hub name such as 'nvidia/parakeet-...'")
+    try:
+        from nemo.collections.asr.models import ASRModel
+        from nemo.utils import logging as nemo_logging
+    except ImportError as error:
+        raise MissingDependencyError("nemo_toolkit[asr]", "export", f"Exporting {name}") from error
+    nemo_logging.setLevel(logging.ERROR)
+    try:
+        if os.path.isfile(name):
+            model = ASRModel.restore_from(name, map_location="cpu")
+        else:
+            model = ASRModel.from_pretrained(name, map_location="cpu")
+    except Exception as error:  # whatever a checkpoint, or what it names, makes NeMo raise
+        raise InputError(f"{name}: NeMo cannot restore it ({type(error).__name__}: {error})") from error
+    model.eval()
+    kind = type(model).__name__
+    if not hasattr(model, "joint") or not hasattr(model, "decoder"):
+        raise InputError(f"{name} is a {kind}, which has no transducer head")
+    if hasattr(model, "ctc_decoder"):
+        model.change_decoding_strategy(decoder_type="rnnt", verbose=False)
+        model.set_export_config({"decoder_type": "rnnt"})
+        kind += ", its transducer head (the CTC head is left out)"
+    return model, kind
+
+
+def _durations(model: Any) -> tuple[int, ...]:
+    """The table, from the first place of the configuration that has one; none for RNN-T."""
+    outputs = int(getattr(model.joint, "num_extra_outputs", 0) or 0)
+    for where in ("model_defaults.tdt_durations", "decoding.durations", "loss.tdt_kwargs.durations"):
+        section: Any = model.cfg
+        for key in where.split("."):
+            section = section.get(key) if section is not None and hasattr(section, "get") else None
+        if section is not None and outputs and len(section) == outputs:
+            return tuple(int(d) for d in section)
+    if outputs:
+        raise InputError(f"its joint has {outputs} duration outputs, and its configuration no table of as many")
+    return ()
+
+
+def _write_nemo_files(model: Any, folder: Path, durations: tuple[int, ...]) -> None:
+    """NeMo's own export, with what it does not write: vocabulary and features."""
+    preprocessor = model.cfg.preprocessor
+    for name, value in _FEATURES.items():
+        if preprocessor.get(name, value) != value:
+            raise InputError(f"its features have {name} = {preprocessor.get(name)}; this package computes {value}")
+    if int(preprocessor.get("sample_rate", SAMPLE_RATE)) != SAMPLE_RATE:
+        raise InputError(f"it takes audio of {preprocessor.sample_rate} Hz; this package has features of {SAMPLE_RATE}")
+    write_symbols(folder / "vocab.txt", [*_pieces(model), BLANK_NAMES[0]])
+    normalize = preprocessor.get("normalize", "per_feature")
+    configuration = {
+        "model_type": "nemo-conformer-tdt" if durations else "nemo-conformer-rnnt",
+        "features_size": int(preprocessor.features),
+        "subsampling_factor": int(model.cfg.encoder.subsampling_factor),
+        "normalize_type": normalize if normalize == "per_feature" else "NA",
+        "tdt_durations": list(durations),
+    }
+    if normalize not in ("per_feature", None, "NA", "none"):
+        raise InputError(f"its features are normalised by {normalize!r}; this package does it per feature, or not")
+    write_json(folder / "config.json", configuration)
+    model.export(str(folder / "model.onnx"))
+
+
+def _pieces(model: Any) -> list[str]:
+    vocabulary = model.joint.vocabulary
+    size = int(model.joint.num_classes_with_blank) - 1 - int(getattr(model.joint, "num_extra_outputs", 0) or 0)
+    tokenizer = getattr(model, "tokenizer", None)
+    if tokenizer is not None and hasattr(tokenizer, "ids_to_tokens"):
+        pieces = [str(piece) for piece in tokenizer.ids_to_tokens(list(range(size)))]
+    else:
+        pieces = pieces_of(vocabulary)
+    if len(pieces) != size:
+        raise InputError(f"its vocabulary has {len(pieces)} pieces, its joint {size} outputs for them")
+    return pieces
+
+
+def _check(model: Any, bundle: Bundle, kind: str) -> tuple[int, float, float]:
+    """Decode a recording with NeMo and with the files; the tokens, and how far features and encoder are apart."""
+    import torch
+
+    speech = read_audio(demo_directory() / "speech.flac")
+    assert bundle.features.mel_bins is not None
+    features, lengths = FeatureExtractor(bundle.features.mel_bins, bundle.features.normalize)([speech])
+    features = features[:, :, : lengths[0]]
+    with torch.inference_mode():
+        theirs, _ = model.preprocessor(input_signal=torch.from_numpy(speech[None]), length=torch.tensor([len(speech)]))
+        frames, counts = model.encoder(audio_signal=torch.from_numpy(features), length=torch.from_numpy(lengths))
+        hypotheses = model.decoding.rnnt_decoder_predictions_tensor(
+            encoder_output=frames, encoded_lengths=counts, return_hypotheses=True
+        )
+    while isinstance(hypotheses, (list, tuple)):
+        hypotheses = hypotheses[0]
+    encoder_out = frames.numpy()
+    feature_difference = float(np.abs(features - theirs.numpy()[:, :, : lengths[0]]).max())
+    exported, exported_counts = Encoder(bundle)(features, lengths)
+    largest = max(float(np.abs(encoder_out).max()), 1e-6)
+    count = int(counts[0])
+    difference = float(np.abs(exported.numpy()[:, :, :count] - encoder_out[:, :, :count]).max()) / largest
+    greedy = model.cfg.decoding.get("greedy") or {}
+    search = Greedy(max_symbols=int(greedy.get("max_symbols") or greedy.get("max_symbols_per_step") or 10))
+    (ours,) = Decoder.from_bundle(bundle).decode(encoder_out, counts.numpy(), search)
+    expected = torch.as_tensor(hypotheses.y_sequence).tolist()
+    problems = []
+    if exported_counts.tolist() != counts.tolist() or not difference <= ENCODER_TOLERANCE:
+        problems.append(f"the encoder's output is {difference:.2g} of its largest number away from NeMo's")
+    if not feature_difference <= FEATURE_TOLERANCE:
+        problems.append(f"its features are up to {feature_difference:.2g} away from ours")
+    if ours.tokens.tolist() != expected:
+        problems.append(f"from NeMo's own encoder output NeMo decodes {expected[:12]}, we {ours.tokens.tolist()[:12]}")
+    if problems:
+        raise BundleError(f"this {kind} was not exported as NeMo has it: {'; '.join(problems)}", file=bundle.directory)
+    return len(expected), feature_difference, difference

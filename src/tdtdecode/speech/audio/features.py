@@ -1,0 +1,149 @@
+"""The log-mel features of NeMo's transducers, in NumPy.
+
+Source of every number: ``AudioToMelSpectrogramPreprocessor`` of NeMo 3.0.0, in evaluation mode, with the
+settings of the Parakeet models; the mel filters are those of ``librosa.filters.mel(norm="slaney", htk=False)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...errors import InputError
+
+SAMPLE_RATE = 16000
+"""The rate, in Hz, that the features are defined for."""
+HOP = 160
+"""Samples from one feature frame to the next: 10 ms."""
+
+_FFT = 512
+_WINDOW = 400
+_PRE_EMPHASIS = np.float32(0.97)
+_LOG_FLOOR = np.float32(2.0**-24)
+_STD_FLOOR = 1e-5
+_BLOCK = 256  # frames at a time: the block's spectra stay in the L2 cache, and memory does not grow with the audio
+
+
+class FeatureExtractor:
+    """Log-mel features as NeMo computes them, for a batch of recordings of different lengths.
+
+    Pre-emphasis ``y[n] = x[n] - 0.97 x[n-1]``; power spectrum of centred frames (512 points, symmetric Hann window
+    of 400 samples, every 160, zeros beyond the ends); Slaney mel filters from 0 to 8000 Hz; ``ln(m + 2^-24)``;
+    then, per mel bin, ``(x - mean) / (std + 1e-5)`` over the frames of the recording, with the N - 1 estimate.
+
+    A row's features do not depend on the other rows. A recording of one frame, whose deviation is undefined, gets
+    zeros, as in NeMo; so does digital silence, exactly (NeMo leaves the rounding of the mean divided by 1e-5 there).
+
+    Parameters
+    ----------
+    mel_bins:
+        Number of mel filters, 80 or 128 in the models known.
+    normalize:
+        ``"per_feature"``, or None to leave the logarithms as they are.
+
+    Raises
+    ------
+    InputError
+        If ``mel_bins`` is not positive or ``normalize`` is neither of the two.
+    """
+
+    def __init__(self, mel_bins: int, normalize: str | None = "per_feature"):
+        if mel_bins < 1:
+            raise InputError(f"mel_bins must be at least 1, got {mel_bins}")
+        if normalize not in ("per_feature", None):
+            raise InputError(f"normalize must be 'per_feature' or None, got {normalize!r}")
+        self.mel_bins = mel_bins
+        self.normalize = normalize
+        self._window = np.hanning(_WINDOW).astype(np.float32)
+        self._filters = mel_filters(mel_bins).T.copy()
+
+    def __call__(self, recordings: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Features of a batch.
+
+        Parameters
+        ----------
+        recordings:
+            B arrays float32 [n] of samples at 16 kHz, of any lengths, 0 included.
+
+        Returns
+        -------
+        features:
+            float32 [B, mel_bins, T], zero past each recording's end. T is ``longest // 160 + 1``, NeMo's width.
+        lengths:
+            int64 [B], valid frames: ``n // 160``.
+        """
+        lengths = np.array([len(samples) // HOP for samples in recordings], dtype=np.int64)
+        width = max((len(samples) // HOP + 1 for samples in recordings), default=0)
+        features = np.zeros((len(recordings), self.mel_bins, width), dtype=np.float32)
+        for row, samples, length in zip(features, recordings, lengths, strict=True):
+            if length:
+                self._log_mel(samples, row[:, :length])
+                if self.normalize:
+                    _standardize(row[:, :length])
+        return features, lengths
+
+    def _log_mel(self, samples: np.ndarray, out: np.ndarray) -> None:
+        """Write the logarithms of one recording's mel energies to ``out``, float32 [mel_bins, frames]."""
+        frames = out.shape[1]
+        margin = _WINDOW // 2
+        signal = np.zeros(len(samples) + _WINDOW, dtype=np.float32)
+        emphasized = signal[margin : margin + len(samples)]
+        emphasized[:] = samples
+        emphasized[1:] -= _PRE_EMPHASIS * samples[:-1]
+
+        # The window starts at the frame's first sample rather than in the middle of the 512 points, where torch.stft
+        # has it: that shifts phases only.
+        windows = np.lib.stride_tricks.sliding_window_view(signal, _WINDOW)[::HOP][:frames]
+        padded = np.zeros((min(_BLOCK, frames), _FFT), dtype=np.float32)
+        for start in range(0, frames, _BLOCK):
+            block = windows[start : start + _BLOCK]
+            points = padded[: len(block)]
+            np.multiply(block, self._window, out=points[:, :_WINDOW])
+            spectrum = np.fft.rfft(points)
+            power = np.square(spectrum.real, dtype=np.float32)
+            power += np.square(spectrum.imag, dtype=np.float32)
+            mel = power @ self._filters
+            mel += _LOG_FLOOR
+            np.log(mel, out=mel)
+            out[:, start : start + len(block)] = mel.T
+
+
+def _standardize(row: np.ndarray) -> None:
+    """Bring each line of ``row``, float32 [mel_bins, frames], to mean 0 and deviation 1, in place and in two passes."""
+    mean = row.mean(axis=1, dtype=np.float64, keepdims=True)
+    np.subtract(row, mean, out=row, casting="same_kind")
+    variance = np.sum(row * row, axis=1, dtype=np.float64, keepdims=True) / max(row.shape[1] - 1, 1)
+    np.divide(row, np.sqrt(variance) + _STD_FLOOR, out=row, casting="same_kind")
+
+
+def mel_filters(mel_bins: int) -> np.ndarray:
+    """Triangular filters on the Slaney mel scale from 0 to 8000 Hz, each of unit area: float32 [mel_bins, 257].
+
+    Source: Slaney, "Auditory Toolbox" (1998), as in ``librosa.filters.mel``.
+    """
+    bins = np.fft.rfftfreq(_FFT, 1.0 / SAMPLE_RATE)
+    edges = _mel_to_hertz(np.linspace(0.0, _hertz_to_mel(SAMPLE_RATE / 2), mel_bins + 2))
+    widths = np.diff(edges)
+    distances = edges[:, None] - bins
+    rising = -distances[:-2] / widths[:-1, None]
+    falling = distances[2:] / widths[1:, None]
+    triangles = np.maximum(0.0, np.minimum(rising, falling))
+    return (triangles * (2.0 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
+
+
+# The Slaney scale: linear with 3 mels per 200 Hz up to 1000 Hz, then logarithmic with 27 mels per factor of 6.4.
+_MELS_PER_HERTZ = 3.0 / 200.0
+_BREAK_HERTZ = 1000.0
+_BREAK_MELS = _BREAK_HERTZ * _MELS_PER_HERTZ
+_LOG_STEP = np.log(6.4) / 27.0
+
+
+def _hertz_to_mel(hertz: float) -> float:
+    """Mels of one frequency at or above 1000 Hz."""
+    return float(_BREAK_MELS + np.log(hertz / _BREAK_HERTZ) / _LOG_STEP)
+
+
+def _mel_to_hertz(mels: np.ndarray) -> np.ndarray:
+    above = _BREAK_HERTZ * np.exp(_LOG_STEP * (mels - _BREAK_MELS))
+    return np.where(mels < _BREAK_MELS, mels / _MELS_PER_HERTZ, above)

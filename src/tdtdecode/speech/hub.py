@@ -1,0 +1,72 @@
+"""Model directories by name: the demo model, a directory, or a repository of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib.resources import files
+from os import PathLike
+from pathlib import Path
+
+from ..errors import InputError, MissingDependencyError
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_GRAPHS = ("encoder", "decoder", "joiner", "joint", "encoder-model", "decoder_joint-model")
+_TEXTS = (
+    "tokens.txt", "vocab.txt", "config.json", "genai_config.json", "audio_processor_config.json", "tokenizer.json",
+    "tokenizer_config.json",
+)
+
+
+def find_model(name: str | PathLike[str], variant: str | None = None) -> Path:
+    """The directory of a model.
+
+    Parameters
+    ----------
+    name:
+        ``"demo"``, the model inside this package; a directory; or ``"organisation/name"`` on the Hugging Face hub, of
+        which the files of the variant are downloaded, or taken from the hub's cache. A directory of the current
+        folder that is called demo is ``"./demo"``.
+    variant:
+        None for files without a suffix, ``"int8"``, ``"fp16"``, ...
+
+    Raises
+    ------
+    InputError
+        If it is none of these, or the hub cannot provide it.
+    MissingDependencyError
+        If it has the form of a hub id and huggingface_hub is not installed.
+    """
+    if name == "demo":
+        return demo_directory()
+    if isinstance(name, (str, PathLike)) and os.path.isdir(name):
+        return Path(name)
+    if not isinstance(name, str) or not _HUB_ID.fullmatch(name):
+        raise InputError(
+            f"no model {name!r}: expected 'demo', an existing directory, or a Hugging Face hub id such as "
+            "'organisation/name'"
+        )
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        purpose = f"{name!r} is not 'demo' and no directory here; taking it from the Hugging Face hub"
+        raise MissingDependencyError("huggingface_hub", "hub", purpose) from error
+    try:
+        return Path(snapshot_download(name, allow_patterns=_patterns(variant)))
+    except Exception as error:  # its errors come from several packages, and differ between its versions
+        raise InputError(
+            f"no model {name!r}: it is not 'demo', no directory here, and the Hugging Face hub does not provide it "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def demo_directory() -> Path:
+    """The demonstration model, which comes with the package."""
+    return Path(str(files("tdtdecode") / "demo"))
+
+
+def _patterns(variant: str | None) -> list[str]:
+    """The files that any layout has in one variant; a repository may hold gigabytes of others."""
+    suffix = "" if variant is None else f"[._-]{variant}"
+    graphs = [f"{name}{suffix}{end}" for name in _GRAPHS for end in (".onnx", ".onnx[._]data", ".data", ".weights")]
+    return [*graphs, *_TEXTS]

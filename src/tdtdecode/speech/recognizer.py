@@ -1,0 +1,241 @@
+"""From recordings to transcripts: reading, features, encoder, decoder, words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Literal, overload
+
+import numpy as np
+
+from ..bundle import Bundle
+from ..confidence import Confidence
+from ..decoder import Decoder
+from ..errors import BundleError, InputError
+from ..hypothesis import Hypothesis, Transcript
+from ..search import Beam, Greedy, for_rows
+from ..transducer import as_integer
+from .audio import FeatureExtractor, as_samples
+from .audio.features import HOP, SAMPLE_RATE
+from .audio.reading import Audio, audio_seconds
+from .encoder import Encoder
+from .windows import Windows, decode_in_windows
+
+_BATCH_SECONDS = 480.0
+"""Most audio in a batch, padding counted: an encoder's attention takes memory by the square of the length."""
+
+
+class Recognizer:
+    """Transcribes recordings; made by `load_model`.
+
+    Parameters
+    ----------
+    bundle:
+        The model: its features, vocabulary and frame length.
+    encoder:
+        (features float32 [B, mel, T], lengths int64 [B]) -> (encoder output [B, E, T'], lengths int64 [B]).
+    decoder:
+        (encoder output, lengths, search) -> hypotheses, as `Decoder.decode`.
+
+    Raises
+    ------
+    BundleError
+        If the model takes features other than this package computes.
+    """
+
+    def __init__(self, bundle: Bundle, encoder: Encoder, decoder: Decoder):
+        features = bundle.features
+        file = bundle.encoder or bundle.directory
+        if features.sample_rate != SAMPLE_RATE:
+            raise BundleError(f"expected {SAMPLE_RATE} Hz, got {features.sample_rate}", file=file, field="sample_rate")
+        if features.mel_bins is None:
+            raise BundleError("the number of mel bins is stated nowhere", file=file, field="feat_dim")
+        self.bundle = bundle
+        self.device = decoder.network.device
+        self.encoder = encoder
+        self.decoder = decoder
+        self._extract = FeatureExtractor(features.mel_bins, features.normalize)
+        limits = [features.fixed_input_frames]
+        if features.max_frames is not None:
+            limits.append(features.max_frames * features.subsampling_factor)
+        self._max_input_frames = min((limit for limit in limits if limit is not None), default=None)
+        self._windows = Windows.of(features)
+
+    @property
+    def max_seconds(self) -> float | None:
+        """The longest recording that the encoder takes whole, in seconds, longer ones in windows; None: any."""
+        return None if self._max_input_frames is None else self._max_input_frames * HOP / SAMPLE_RATE
+
+    @overload
+    def recognize(
+        self,
+        audio: Audio,
+        search: Greedy | Beam | None = ...,
+        batch_size: int = ...,
+        on_error: Literal["raise"] = ...,
+        progress: Callable[[int, int], None] | None = ...,
+    ) -> Transcript: ...
+
+    @overload
+    def recognize(
+        self,
+        audio: list[Audio],
+        search: Greedy | Beam | None = ...,
+        batch_size: int = ...,
+        on_error: Literal["raise"] = ...,
+        progress: Callable[[int, int], None] | None = ...,
+    ) -> list[Transcript]: ...
+
+    @overload
+    def recognize(
+        self,
+        audio: list[Audio],
+        search: Greedy | Beam | None = ...,
+        batch_size: int = ...,
+        *,
+        on_error: Literal["return"],
+        progress: Callable[[int, int], None] | None = ...,
+    ) -> list[Transcript | Exception]: ...
+
+    def recognize(
+        self,
+        audio: Audio | list[Any],
+        search: Greedy | Beam | None = None,
+        batch_size: int = 16,
+        on_error: str = "raise",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Any:
+        """Transcribe one recording or many, of any length.
+
+        A recording longer than `max_seconds` goes through the encoder in overlapping windows, of which the centres are
+        decoded as one stream; its features are normalised over the whole of it.
+
+        Parameters
+        ----------
+        audio:
+            A path, or (samples, rate) as `tdtdecode.speech.audio.as_samples` takes them; or a list of these.
+        search:
+            In place of the model's own.
+        batch_size:
+            Most recordings in a batch. Recordings of similar length share one; long ones share with fewer. A
+            dynamically quantised encoder gets one recording at a time, whatever is asked for.
+        on_error:
+            ``"raise"``, or ``"return"``: an exception stands in the place of a transcript, and the others are done.
+        progress:
+            Called after each batch with the number of recordings done and of all.
+
+        Returns
+        -------
+        A `Transcript`, or a list of them in the order of the recordings.
+
+        Raises
+        ------
+        InputError
+            If a recording cannot be read, or an option is wrong.
+        MissingDependencyError
+            If reading or resampling needs a package that is not installed.
+        """
+        batch_size = as_integer("batch_size", batch_size, low=1)
+        if on_error not in ("raise", "return"):
+            raise InputError(f"on_error must be 'raise' or 'return', got {on_error!r}")
+        search = self.decoder.search if search is None else search
+        recordings = audio if isinstance(audio, list) else [audio]
+        for_rows(search, range(len(recordings)), len(recordings))  # what does not fit is said before anything is done
+        results: list[Transcript | Exception | None] = [None] * len(recordings)
+        catch: tuple[type[Exception], ...] = (Exception,) if on_error == "return" else ()
+
+        seconds = {}
+        for i, recording in enumerate(recordings):
+            try:
+                seconds[i] = audio_seconds(recording)
+            except catch as error:
+                results[i] = error
+        for batch in self._batches(seconds, batch_size):
+            samples = {}
+            for i in batch:
+                try:
+                    samples[i] = as_samples(recordings[i], SAMPLE_RATE)
+                except catch as error:
+                    results[i] = error
+            try:
+                transcripts: Sequence[Transcript | Exception] = self._transcribe(
+                    list(samples.values()), for_rows(search, list(samples), len(recordings))
+                )
+            except catch as error:
+                transcripts = (
+                    [self._alone(one, for_rows(search, [i], len(recordings))) for i, one in samples.items()]
+                    if len(samples) > 1
+                    else [error]
+                )
+            for i, transcript in zip(samples, transcripts, strict=True):
+                results[i] = transcript
+            if progress is not None:
+                progress(sum(result is not None for result in results), len(results))
+        return results if isinstance(audio, list) else results[0]
+
+    def _batches(self, seconds: dict[int, float], batch_size: int) -> Iterator[list[int]]:
+        """Recordings of similar length together, the longest first: if memory is short, that shows at once."""
+        waiting = sorted(seconds, key=lambda i: -seconds[i])
+        while waiting:
+            fitting = int(_BATCH_SECONDS / max(seconds[waiting[0]], 1e-3))
+            whole = self.max_seconds is None or seconds[waiting[0]] <= self.max_seconds
+            rows = max(1, min(batch_size, fitting)) if self.encoder.rows_independent and whole else 1
+            yield waiting[:rows]
+            waiting = waiting[rows:]
+
+    def _alone(self, samples: np.ndarray, search: Greedy | Beam) -> Transcript | Exception:
+        """One recording of a batch that failed: most likely not because of this one."""
+        try:
+            return self._transcribe([samples], search)[0]
+        except Exception as error:
+            return error
+
+    def _transcribe(self, recordings: list[np.ndarray], search: Greedy | Beam) -> list[Transcript]:
+        """Transcribe one batch of recordings, float32 [n] each."""
+        spoken = [i for i, samples in enumerate(recordings) if len(samples) >= HOP]
+        hypotheses = [_nothing() for _ in recordings]
+        if spoken:
+            features, lengths = self._extract([recordings[i] for i in spoken])
+            spoken_search = for_rows(search, spoken, len(recordings))
+            for i, hypothesis in zip(spoken, self._decoded(features, lengths, spoken_search), strict=True):
+                hypotheses[i] = hypothesis
+        confidence = search.confidence or Confidence()
+        return [
+            self._transcript(hypothesis, len(samples), confidence)
+            for hypothesis, samples in zip(hypotheses, recordings, strict=True)
+        ]
+
+    def _decoded(self, features: np.ndarray, lengths: np.ndarray, search: Greedy | Beam) -> list[Hypothesis]:
+        """The hypotheses of a batch, float32 [B, mel, T]: those too long to be encoded whole each by itself."""
+        limit = features.shape[2] if self._max_input_frames is None else self._max_input_frames
+        hypotheses: dict[int, Hypothesis] = {}
+        whole = np.flatnonzero(lengths <= limit)
+        if len(whole):
+            # NeMo's features have a frame of padding, one too many at the limit.
+            encoder_out, counts = self.encoder(features[whole, :, :limit], lengths[whole])
+            found = self.decoder.decode(encoder_out, counts, for_rows(search, whole.tolist(), len(lengths)))
+            hypotheses.update(zip(whole.tolist(), found, strict=True))
+        seconds = (self._windows.centre + 2 * self._windows.context) * self.bundle.frame_seconds
+        at_once = max(1, int(_BATCH_SECONDS / seconds)) if self.encoder.rows_independent else 1
+        for i in np.flatnonzero(lengths > limit).tolist():
+            hypotheses[i] = decode_in_windows(
+                features[i, :, : lengths[i]], self.encoder, self.decoder, for_rows(search, [i], len(lengths)),
+                self._windows, self.bundle.features.subsampling_factor, at_once,
+            )  # fmt: skip
+        return [hypotheses[i] for i in range(len(lengths))]
+
+    def _transcript(self, hypothesis: Hypothesis, samples: int, confidence: Confidence) -> Transcript:
+        duration = samples / SAMPLE_RATE
+        vocabulary = self.bundle.vocabulary
+        # The last duration is kept as predicted, even past the end of the recording; a word's time is not.
+        words = [
+            replace(word, end=max(word.start, min(word.end, duration)))
+            for word in vocabulary.words(hypothesis, self.bundle.frame_seconds, confidence)
+        ]
+        alternatives = [self._transcript(other, samples, confidence) for other in hypothesis.alternatives]
+        return Transcript(vocabulary.detokenize(hypothesis.tokens), words, duration, hypothesis, alternatives)
+
+
+def _nothing() -> Hypothesis:
+    integers, numbers = np.zeros(0, np.int32), np.zeros(0, np.float32)
+    return Hypothesis(integers, integers, integers, numbers, numbers, 0.0)

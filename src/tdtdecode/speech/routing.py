@@ -1,0 +1,72 @@
+"""A model on two devices, and which of them is given what."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import numpy as np
+
+from ..errors import TdtDecodeError
+from .audio.features import SAMPLE_RATE
+from .audio.reading import audio_seconds
+from .recognizer import Recognizer
+
+_TRIAL_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+_TRIALS = 3
+
+_log = logging.getLogger(__name__)
+
+
+class RoutedRecognizer(Recognizer):
+    """A model on the CPU and on a GPU: each call goes to the one that is faster for as much audio.
+
+    Parameters
+    ----------
+    cpu, cuda:
+        The same model on both.
+
+    Attributes
+    ----------
+    crossover:
+        Seconds of audio up to which the CPU is faster, as measured when this was made; 0: never. The log says so.
+    """
+
+    def __init__(self, cpu: Recognizer, cuda: Recognizer):
+        super().__init__(cuda.bundle, cuda.encoder, cuda.decoder)
+        self.cpu, self.cuda = cpu, cuda
+        self.crossover = measured_crossover(cpu, cuda)
+        _log.info("devices: cpu for up to %g s of audio, cuda beyond", self.crossover)
+
+    def recognize(self, audio: Any, *arguments: Any, **options: Any) -> Any:
+        """As `Recognizer.recognize`, on the CPU where the recordings together are no longer than the crossover."""
+        try:
+            seconds = sum(map(audio_seconds, audio if isinstance(audio, list) else [audio]))
+        except TdtDecodeError:
+            seconds = 0.0  # `recognize` says what is wrong
+        chosen = self.cpu if seconds <= self.crossover else self.cuda
+        return chosen.recognize(audio, *arguments, **options)
+
+
+def measured_crossover(cpu: Recognizer, cuda: Recognizer) -> float:
+    """Seconds of audio up to which the CPU is faster: the longest trial that it won, of noise; 0 if none."""
+    rng = np.random.default_rng(0)
+    crossover = 0.0
+    for seconds in _TRIAL_SECONDS:
+        if cpu.max_seconds is not None and seconds > cpu.max_seconds:
+            break
+        noise = rng.normal(0, 0.1, int(seconds * SAMPLE_RATE)).astype(np.float32)
+        if _median_time(cpu, noise) <= _median_time(cuda, noise):
+            crossover = seconds
+    return crossover
+
+
+def _median_time(model: Recognizer, samples: np.ndarray) -> float:
+    model.recognize((samples, SAMPLE_RATE))  # the first time compiles, allocates and warms up
+    times = []
+    for _ in range(_TRIALS):
+        begin = time.perf_counter()
+        model.recognize((samples, SAMPLE_RATE))
+        times.append(time.perf_counter() - begin)
+    return sorted(times)[_TRIALS // 2]
