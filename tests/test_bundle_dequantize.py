@@ -11,8 +11,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from benches.random_bundle import make_bundle
 from tdtdecode.bundle import read_bundle
+from tdtdecode.bundle.lifting import CannotLift, lift
 from tdtdecode.bundle.lifting.dequantize import dequantized
-from tdtdecode.bundle.lifting.tracing import CannotLift, lift
 from tdtdecode.bundle.onnx_files.graph import Graph
 from tdtdecode.networks import choice
 

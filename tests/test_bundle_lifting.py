@@ -14,8 +14,8 @@ from onnx import helper, numpy_helper
 import tdtdecode as tdt
 from benches.random_bundle import make_bundle, random_weights
 from tdtdecode.bundle import read_bundle
+from tdtdecode.bundle.lifting import CannotLift, lift
 from tdtdecode.bundle.lifting.dequantize import dequantized
-from tdtdecode.bundle.lifting.tracing import CannotLift, lift
 from tdtdecode.networks import choice
 from tdtdecode.networks.agreement import deviation
 from tdtdecode.networks.fused import FusedNetwork

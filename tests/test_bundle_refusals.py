@@ -10,7 +10,7 @@ import tdtdecode as tdt
 from benches.random_bundle import make_bundle
 from tdtdecode.bundle import read_bundle, reading
 from tdtdecode.bundle.cut import CannotSplit
-from tdtdecode.bundle.lifting.tracing import CannotLift, lift
+from tdtdecode.bundle.lifting import CannotLift, lift
 from tdtdecode.networks import choice
 from tests.bundle_edits import SIZES, after, before, edited, log_softmax_by_parts, node, renamed, store
 

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .bundle.onnx_files.graph import import_onnxruntime
+from .bundle.onnx_files.dependencies import import_onnxruntime
 from .errors import DeviceError, MissingDependencyError
 
 if TYPE_CHECKING:

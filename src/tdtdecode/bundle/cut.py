@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..errors import BundleError, TdtDecodeError
+from .onnx_files.dependencies import import_onnx
 from .onnx_files.flow import Flow, part
-from .onnx_files.graph import Graph, Port, import_onnx
+from .onnx_files.graph import Graph, Port
 from .ports import token_inputs
 from .probe import filled, free_batch_axes, probe_batch
 from .transducers import PredictorGraph

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BundleError
 from .description import FeatureSettings, Found, Stated
 from .layouts import numbers_listed, stated_count, stated_durations
-from .onnx_files.graph import Graph, Port, import_onnx, load_graph
+from .onnx_files.dependencies import import_onnx
+from .onnx_files.graph import Graph, Port, load_graph
 
 if TYPE_CHECKING:
     import onnx

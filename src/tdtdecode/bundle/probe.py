@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import BundleError
-from .onnx_files.graph import Graph, Port, import_onnxruntime
+from .onnx_files.dependencies import import_onnxruntime
+from .onnx_files.graph import Graph, Port
 from .transducers import Shape
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from .description import Bundle, Found
 from .encoder import EncoderFacts, read_encoder
 from .files import find_file, open_directory
 from .layouts import variants_of
+from .onnx_files.dependencies import import_onnx, import_onnxruntime
 from .onnx_files.embedding import embedding_rows
-from .onnx_files.graph import import_onnx, import_onnxruntime, load_graph
+from .onnx_files.graph import load_graph
 from .ports import bind_combined, bind_joint, bind_predictor, encoder_step_shape
 from .transducers import CombinedTransducer, SplitTransducer, width
 from .vocabulary import Vocabulary

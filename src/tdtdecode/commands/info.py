@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 from ..bundle import Bundle, CombinedTransducer, Graph, read_bundle
-from ..bundle.lifting.tracing import CannotLift
+from ..bundle.lifting import CannotLift
 from ..cuda.device import current_device
 from ..decoder import Decoder
 from ..errors import TdtDecodeError

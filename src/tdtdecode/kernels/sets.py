@@ -45,7 +45,7 @@ def _load(name: str) -> KernelSet:
     from . import _beam, _cpu
 
     if name == "cuda":
-        from .cuda.rows import decide
+        from .cuda import decide
 
         cpu = get("cpu")
         return KernelSet(name, None, decide, cpu.advance, cpu.beam_engine)

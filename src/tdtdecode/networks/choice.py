@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..bundle.description import Bundle
+from ..bundle.lifting import CannotLift, lift
 from ..bundle.lifting.dequantize import dequantized
-from ..bundle.lifting.tracing import CannotLift, lift
 from ..bundle.transducers import CombinedTransducer, SplitTransducer, arithmetic
 from ..errors import BundleError, InputError
 from ..weights import TransducerWeights

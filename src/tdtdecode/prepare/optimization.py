@@ -17,8 +17,8 @@ import numpy as np
 
 from ..bundle import Bundle, SplitTransducer, load_graph, read_bundle
 from ..bundle.encoder import encoder_ports
+from ..bundle.onnx_files.dependencies import import_onnx
 from ..bundle.onnx_files.flow import names_read
-from ..bundle.onnx_files.graph import import_onnx
 from ..errors import BundleError, InputError, MissingDependencyError
 from ..evaluation import edit_distance
 from ..speech.audio.reading import Audio

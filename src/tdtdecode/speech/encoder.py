@@ -11,7 +11,7 @@ import numpy as np
 
 from ..bundle import Bundle, load_graph
 from ..bundle.encoder import encoder_ports
-from ..bundle.onnx_files.graph import import_onnxruntime
+from ..bundle.onnx_files.dependencies import import_onnxruntime
 from ..errors import BundleError, DeviceError, InputError
 from ..sessions import CPU_PROVIDERS, CUDA, ForkSafeSession, cuda_session, default_options, quantized_refusal
 from .audio.features import HOP, SAMPLE_RATE

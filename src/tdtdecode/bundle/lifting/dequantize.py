@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..onnx_files.dependencies import import_onnx
 from ..onnx_files.flow import names_read
-from ..onnx_files.graph import Graph, import_onnx
+from ..onnx_files.graph import Graph
 from .expressions import CannotLift, Expressions
 
 if TYPE_CHECKING:

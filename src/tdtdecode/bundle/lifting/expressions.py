@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import TdtDecodeError
-from ..onnx_files.graph import Graph, import_onnx
+from ..onnx_files.dependencies import import_onnx
+from ..onnx_files.graph import Graph
 
 if TYPE_CHECKING:
     import onnx

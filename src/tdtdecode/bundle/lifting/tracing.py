@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...weights import Affine, LstmLayer, TransducerWeights
-from ..onnx_files.graph import Graph, import_onnx
+from ..onnx_files.dependencies import import_onnx
+from ..onnx_files.graph import Graph
 from ..transducers import CombinedTransducer, PredictorGraph, SplitTransducer, width
 from .dequantize import dequantized
 from .expressions import MAX_CONSTANT_BYTES, CannotLift, Expressions, attributes

@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ...errors import BundleError
-from .graph import Graph, import_onnx
+from .dependencies import import_onnx
+from .graph import Graph
 
 if TYPE_CHECKING:
     import onnx

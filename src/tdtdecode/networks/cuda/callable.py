@@ -11,9 +11,9 @@ from ...cuda.arrays import DeviceArray, laid_out
 from ...cuda.device import current_device
 from ...cuda.requests import Requests
 from ...errors import InputError
-from ...kernels.cuda.stepwise import run_beam
 from ..functions import CallableState, CallableWorkspace, UserFunctions
 from ..loops import label_looping
+from .stepwise import run_beam
 
 if TYPE_CHECKING:
     from ...kernels import BeamSearch, GreedySearch, KernelSet

@@ -12,7 +12,7 @@ from ...cuda.device import import_cupy, kernels
 from ...cuda.state import DeviceState
 from ...cuda.structs import FUSED_BEAM, REQUESTS, STEP, WANTED, filled, offset_of
 from ...cuda.upload import Upload
-from ...kernels.cuda.beams import DeviceBeams, check_beam
+from .beams import DeviceBeams, check_beam
 from .program import LATENCY_COLUMNS, THROUGHPUT_COLUMNS, FusedNetworkOnDevice
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...bundle.onnx_files.graph import Graph, import_onnxruntime
+from ...bundle.onnx_files.dependencies import import_onnxruntime
+from ...bundle.onnx_files.graph import Graph
 from ...bundle.transducers import CombinedTransducer, SplitTransducer, width
 from ...cuda.arrays import DeviceArray, laid_out
 from ...cuda.device import current_device, import_cupy, shared_stream
@@ -17,9 +18,9 @@ from ...cuda.requests import Requests
 from ...cuda.state import DeviceState, uploaded
 from ...cuda.structs import STEP
 from ...errors import DeviceError, InputError
-from ...kernels.cuda.stepwise import run_beam, run_greedy
 from ...sessions import cuda_session, default_options, quantized_refusal
 from .graphs import Workspace
+from .stepwise import run_beam, run_greedy
 
 if TYPE_CHECKING:
     import onnxruntime as ort

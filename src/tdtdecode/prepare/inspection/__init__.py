@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ...bundle.description import FEATURE_FRAME_SECONDS, Bundle
 from ...bundle.files import open_directory
+from ...bundle.onnx_files.dependencies import import_onnx, import_onnxruntime
 from ...bundle.onnx_files.external import external_tensors
-from ...bundle.onnx_files.graph import Graph, import_onnx, import_onnxruntime
+from ...bundle.onnx_files.graph import Graph
 from ...bundle.reading import read_bundle
 from ...errors import BundleError, InputError, TdtDecodeError
 from .checks import CHECKS, STILL_READABLE, overflow

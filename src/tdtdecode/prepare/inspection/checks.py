@@ -9,7 +9,7 @@ import numpy as np
 
 from ...bundle.description import Bundle
 from ...bundle.layouts import numbers_listed
-from ...bundle.lifting.tracing import CannotLift, lift
+from ...bundle.lifting import CannotLift, lift
 from ...bundle.onnx_files.graph import Graph
 from ...bundle.transducers import SplitTransducer, arithmetic
 from .evidence import COMBINED, ENCODER, GRAPH_NAMES, JOINT, PREDICTOR, TOKEN_FILES, Evidence

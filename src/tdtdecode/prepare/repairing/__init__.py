@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...bundle.files import TEXT_LIMIT, find_file, open_directory
-from ...bundle.onnx_files.graph import import_onnx, import_onnxruntime
+from ...bundle.onnx_files.dependencies import import_onnx, import_onnxruntime
 from ...bundle.onnx_files.parsing import GRAPH_LIMIT
 from ...errors import BundleError, InputError
 from ..inspection import Problem, inspect

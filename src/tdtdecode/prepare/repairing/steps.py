@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from ...bundle.description import Bundle, FeatureSettings
 from ...bundle.encoder import encoder_ports
 from ...bundle.files import is_file
+from ...bundle.onnx_files.dependencies import import_onnx
 from ...bundle.onnx_files.external import external_tensors
-from ...bundle.onnx_files.graph import Graph, import_onnx, load_graph
+from ...bundle.onnx_files.graph import Graph, load_graph
 from ...bundle.onnx_files.parsing import parse_graph
 from ...bundle.onnx_files.tensors import tensor_bytes
 from ...bundle.probe import BATCH_AXIS

@@ -13,8 +13,9 @@ from ...bundle.cut import CannotSplit, Cut, encoder_input
 from ...bundle.encoder import encoder_ports
 from ...bundle.lifting.expressions import CannotLift, Expressions
 from ...bundle.lifting.patterns import without_log_softmax
+from ...bundle.onnx_files.dependencies import import_onnx
 from ...bundle.onnx_files.external import external_tensors
-from ...bundle.onnx_files.graph import Graph, Port, import_onnx, load_graph
+from ...bundle.onnx_files.graph import Graph, Port, load_graph
 from ...bundle.ports import bind_joint, bind_predictor
 from ...bundle.probe import BATCH_AXIS
 from ...bundle.transducers import CombinedTransducer, JointGraph, PredictorGraph, Shape, SplitTransducer, width

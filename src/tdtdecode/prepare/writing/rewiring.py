@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...bundle.onnx_files.dependencies import import_onnx
 from ...bundle.onnx_files.flow import Flow, names_read
-from ...bundle.onnx_files.graph import Graph, Port, import_onnx
+from ...bundle.onnx_files.graph import Graph, Port
 
 if TYPE_CHECKING:
     import onnx

@@ -26,11 +26,11 @@ from ...cuda.structs import (
 )
 from ...errors import InputError
 from ...fusion.binding import BoundFusion
-from ..beam_state import BeamState
+from ...kernels.beam_state import BeamState
 
 if TYPE_CHECKING:
     from ...cuda.upload import Upload
-    from .. import BeamSearch
+    from ...kernels import BeamSearch
 
 MAX_ENTRIES = 8192
 """Hypotheses that one step of a beam may have to choose from: each is compared with all others."""

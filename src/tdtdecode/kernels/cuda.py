@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ...cuda.device import current_device, import_cupy, kernels
-from ...cuda.structs import row_layout
-from ...transducer import TransducerSpec
+from ..cuda.device import current_device, import_cupy, kernels
+from ..cuda.structs import row_layout
+from ..transducer import TransducerSpec
 
 
 def decide(

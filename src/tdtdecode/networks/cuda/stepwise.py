@@ -20,7 +20,7 @@ from .beams import DeviceBeams, check_beam
 
 if TYPE_CHECKING:
     from ...cuda.arrays import DeviceArray
-    from .. import BeamSearch, GreedySearch
+    from ...kernels import BeamSearch, GreedySearch
 
 
 _REDUCE_SHARED = 8 * 32
