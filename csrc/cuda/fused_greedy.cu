@@ -36,8 +36,7 @@ struct Greedy {
   int rows;     // places, at most kMaxRows and the threads of a block
   int window;   // frames scored together, where there are few rows
   int columns;  // scored at most
-  int max_symbols;
-  float blank_penalty;
+  GreedyOptions options;
   int batch;                      // B
   int waiting;                    // utterances that have frames
   const int* order;               // [waiting] who comes first
@@ -196,23 +195,19 @@ class Searcher {
         const int column = row.column + at.frame - row.frame;
         const float* special = specials_ + column * each;
         const Best best = unpacked(best_[column]);
-        const bool emitted = emits(best, special[0], search_.blank_penalty, layout.blank);
-        int duration = 0;
-        emission.duration_index = kNoIndex;
-        if (layout.num_durations > 0) {
-          Best longest;
-          for (int i = 0; i < layout.num_durations; ++i) longest = better(longest, candidate(special[1 + i], i));
-          emission.duration_index = longest.index;
-          duration = layout.durations[longest.index == kNoIndex ? 0 : longest.index];
-        }
+        const bool emitted = emits(best, special[0], layout.blank, search_.options);
+        Best longest;
+        for (int i = 0; i < layout.num_durations; ++i) longest = better(longest, candidate(special[1 + i], i));
+        const int duration = chosen_duration(longest, layout).frames;
         if (emitted) {
           token = best.index;
           token_frame = at.frame;
           emission.value = best.value;
           emission.column = buffer + column;
+          emission.duration_index = longest.index;
           emission.duration = duration;
         }
-        at = advanced(at, !emitted, duration, search_.max_symbols);
+        at = advanced(at, !emitted, duration, search_.options);
       }
     }
     const Rank emitted = ranked(token >= 0, integers_);

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..options import BEAM_OPTIONS, GREEDY_OPTIONS
 from ..transducer import TransducerSpec
 from .device import import_cupy
 
@@ -50,8 +51,8 @@ RESTORATION = _struct(
 GREEDY = _struct(
     ("net", NETWORK),
     ("states", STATES),
-    *((name, INT) for name in ("rows", "window", "columns", "max_symbols")),
-    ("blank_penalty", FLOAT),
+    *((name, INT) for name in ("rows", "window", "columns")),
+    ("options", GREEDY_OPTIONS),
     ("batch", INT),
     ("waiting", INT),
     *((name, POINTER) for name in ("order", "lengths", "first_frames", "starts", "ends", "projected")),
@@ -60,12 +61,6 @@ GREEDY = _struct(
     *((name, POINTER) for name in ("log", "logprobs", "summary", "control", "barrier")),
 )
 
-BEAM_OPTIONS = _struct(
-    ("threshold", DOUBLE),
-    *((name, INT) for name in ("strategy", "size", "max_symbols", "blank_mode", "prune_early")),
-    *((name, FLOAT) for name in ("blank_penalty", "temperature", "weight_sum")),
-)
-RANKING = _struct(("size", INT), ("temperature", FLOAT), ("statistic", INT), ("alpha", FLOAT))
 RECORD = _struct(
     *((name, INT) for name in ("previous", "token", "frame", "duration")),
     *((name, FLOAT) for name in ("token_logprob", "duration_logprob", "statistic")),
@@ -83,7 +78,6 @@ AUTOMATON = _struct(
 )
 BEAM_SEARCH = _struct(
     ("options", BEAM_OPTIONS),
-    ("ranking", RANKING),
     ("layout", ROW_LAYOUT),
     *((name, INT) for name in ("utterances", "hypotheses", "slots", "ranks", "max_entries", "capacity")),
     *((name, POINTER) for name in ("lengths", "first_frames", "offsets", "counts", "beams", "records", "entries")),
@@ -102,7 +96,8 @@ FUSED_BEAM = _struct(
 )
 
 GREEDY_STEPS = _struct(
-    *((name, INT) for name in ("blank", "max_symbols", "rows")),
+    ("options", GREEDY_OPTIONS),
+    *((name, INT) for name in ("blank", "rows")),
     *((n, POINTER) for n in ("decisions", "logprobs", "lengths", "first_frames", "frames", "symbols")),
     ("capacity", INT),
     *((name, POINTER) for name in ("log", "log_logprobs", "logged")),

@@ -68,12 +68,12 @@ class DeviceBeams:
 
     def __init__(self, search: BeamSearch, rows: np.ndarray, layout: np.ndarray, first_frames: np.ndarray):
         cupy = import_cupy()
-        options, spec = search.engine_options, search.spec
+        spec = search.spec
         self._search, self._rows = search, rows
         batch = len(rows)
         self.slots = search.slots_per_row
-        self.size = options.size
-        hypotheses, ranks = self.slots // 2, min(options.size, spec.vocab_size)
+        self.size = search.size
+        hypotheses, ranks = self.slots // 2, min(search.size, spec.vocab_size)
         most = most_entries(search)
         check_beam(search)
         self._states = []
@@ -123,20 +123,9 @@ class DeviceBeams:
             "records": self._records,
         }
         self.struct = filled(
-            BEAM_SEARCH, layout=layout, utterances=batch, hypotheses=hypotheses, slots=self.slots, ranks=ranks,
-            max_entries=most, capacity=self._capacity, fusions=len(fusions), **self._memory,
+            BEAM_SEARCH, options=search.kernel_options, layout=layout, utterances=batch, hypotheses=hypotheses,
+            slots=self.slots, ranks=ranks, max_entries=most, capacity=self._capacity, fusions=len(fusions), **self._memory,
         )  # fmt: skip
-        chosen = self.struct["options"]
-        for name in ("strategy", "size", "max_symbols", "blank_mode", "prune_early", "blank_penalty", "temperature"):
-            chosen[name] = getattr(options, name)
-        chosen["threshold"] = options.threshold
-        chosen["weight_sum"] = sum(fusion.weight for fusion in fusions)
-        ranking = self.struct["ranking"]
-        for name, value in (
-            ("size", ranks), ("temperature", options.temperature), ("statistic", options.statistic),
-            ("alpha", options.alpha),
-        ):  # fmt: skip
-            ranking[name] = value
         self._first_frames = first_frames
         self.scored = False
 
@@ -214,9 +203,9 @@ class DeviceBeams:
 def most_entries(search: BeamSearch) -> int:
     """Hypotheses that one step of a beam may have to choose from: those that wait and all ways to extend the others, or
     as many of each as a beam keeps."""
-    options, spec = search.engine_options, search.spec
-    ways = (min(options.size, spec.vocab_size) + 1) * max(spec.num_durations, 1)
-    return max(search.slots_per_row // 2 + options.size * ways, options.size**2)
+    spec, size = search.spec, search.size
+    ways = (min(size, spec.vocab_size) + 1) * max(spec.num_durations, 1)
+    return max(search.slots_per_row // 2 + size * ways, size**2)
 
 
 def check_beam(search: BeamSearch) -> None:
@@ -224,7 +213,7 @@ def check_beam(search: BeamSearch) -> None:
     most = most_entries(search)
     if most > MAX_ENTRIES:
         raise InputError(
-            f"a beam of {search.engine_options.size} may have {most} hypotheses to choose from in one step, "
+            f"a beam of {search.size} may have {most} hypotheses to choose from in one step, "
             f"{MAX_ENTRIES} is the most on cuda: make the beam smaller, or use device='cpu'"
         )
     if any(fusion.automaton is None for fusion in search.fusions):

@@ -78,8 +78,7 @@ class _Run:
         at = address(self._results)
         self._parameters = filled(
             GREEDY, net=net[0], states=self._preparation.states[0], rows=places, window=window, columns=columns,
-            max_symbols=search.options.max_symbols, blank_penalty=search.options.blank_penalty, batch=batch,
-            waiting=len(waiting), order=upload.put(order), lengths=upload.put(lengths),
+            options=search.options, batch=batch, waiting=len(waiting), order=upload.put(order), lengths=upload.put(lengths),
             first_frames=upload.put(self._preparation.first_frames), starts=upload.put(self._starts),
             projected=self._preparation.projected, best=best, control=control, barrier=self._barrier,
             specials=self._scratch[0], sums=self._scratch[1], summary=at, ends=at + 4 * _SUMMARY,

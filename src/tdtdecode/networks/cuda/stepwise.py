@@ -14,7 +14,7 @@ import numpy as np
 from ...cuda.device import Device, import_cupy, kernels
 from ...cuda.requests import Requests
 from ...cuda.state import DeviceState
-from ...cuda.structs import GREEDY_STEPS, WANTED, filled, row_layout
+from ...cuda.structs import GREEDY_STEPS, WANTED, filled, offset_of, row_layout
 from ...cuda.upload import Upload
 from .beams import DeviceBeams, check_beam
 
@@ -100,7 +100,7 @@ def _greedy_part(
     upload = Upload(4096 + 16 * count)
     search_at = upload.put(
         filled(
-            GREEDY_STEPS, blank=spec.blank, max_symbols=search.options.max_symbols, rows=count,
+            GREEDY_STEPS, options=search.options, blank=spec.blank, rows=count,
             decisions=decisions, logprobs=logprobs, lengths=upload.put(lengths.astype(np.int32)),
             first_frames=upload.put(first), frames=places[0], symbols=places[1], capacity=capacity, log=log,
             log_logprobs=log_logprobs, logged=requests.flags,
@@ -110,7 +110,7 @@ def _greedy_part(
     upload.send()
     decide = (
         np.int32(count), np.uint64(requests.wanted_count), np.uint64(layout_at),
-        np.float32(search.options.blank_penalty), decisions, logprobs,
+        np.uint64(search_at + offset_of(GREEDY_STEPS, "options")), decisions, logprobs,
     )  # fmt: skip
     found, values = [np.empty((4, 0), np.int32)], [np.empty((2, 0), np.float32)]
     pending = len(waiting)
@@ -146,7 +146,7 @@ def run_beam(
     Returns the states that they need then, stream by stream; none if ``final``.
     """
     check_beam(search)
-    size = search.engine_options.size
+    size = search.size
     together = max(1, network.rows // size)
     parts: dict[int, Any] = {}
     order = np.argsort(-search.lengths, kind="stable")
