@@ -10,8 +10,8 @@ import tdtdecode as tdt
 from tdtdecode.fusion import PhraseBoost
 from tdtdecode.networks.cuda import fused_beam, fused_greedy
 from tests.conftest import random_frames
-from tests.cuda_helpers import LAUNCHES, emulated, launch
-from tests.fused_helpers import random_weights
+from tests.cuda.helpers import LAUNCHES, emulated, launch
+from tests.decoding.fused_helpers import random_weights
 
 RACY = """
 #include "grid.cuh"
