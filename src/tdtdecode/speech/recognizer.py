@@ -66,8 +66,9 @@ class Recognizer:
         """The longest recording that the encoder takes whole, in seconds, longer ones in windows; None: any."""
         return None if self._max_input_frames is None else self._max_input_frames * HOP / SAMPLE_RATE
 
+    # The lists are typed as sequences: lists are invariant, and a list of paths would be no list[Audio].
     @overload
-    def recognize(
+    def recognize(  # type: ignore[overload-overlap]
         self,
         audio: Audio,
         search: Greedy | Beam | None = ...,
@@ -79,7 +80,7 @@ class Recognizer:
     @overload
     def recognize(
         self,
-        audio: list[Audio],
+        audio: Sequence[Audio],
         search: Greedy | Beam | None = ...,
         batch_size: int = ...,
         on_error: Literal["raise"] = ...,
@@ -89,7 +90,7 @@ class Recognizer:
     @overload
     def recognize(
         self,
-        audio: list[Audio],
+        audio: Sequence[Audio],
         search: Greedy | Beam | None = ...,
         batch_size: int = ...,
         *,
@@ -99,7 +100,7 @@ class Recognizer:
 
     def recognize(
         self,
-        audio: Audio | list[Any],
+        audio: Audio | Sequence[Any],
         search: Greedy | Beam | None = None,
         batch_size: int = 16,
         on_error: str = "raise",
@@ -139,7 +140,7 @@ class Recognizer:
         if on_error not in ("raise", "return"):
             raise InputError(f"on_error must be 'raise' or 'return', got {on_error!r}")
         search = self.decoder.search if search is None else search
-        recordings = audio if isinstance(audio, list) else [audio]
+        recordings: list[Any] = audio if isinstance(audio, list) else [audio]
         for_rows(search, range(len(recordings)), len(recordings))  # what does not fit is said before anything is done
         results: list[Transcript | Exception | None] = [None] * len(recordings)
         catch: tuple[type[Exception], ...] = (Exception,) if on_error == "return" else ()
