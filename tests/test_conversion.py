@@ -276,7 +276,7 @@ def test_what_cannot_be_split(tmp_path):
         model.graph.node.extend([total, onnx.helper.make_node("Add", ["rows", "total"], ["outputs"])])
 
     edit(given / "decoder_joint-model.onnx", entangle)
-    with pytest.raises(tdt.BundleError, match="rows of a batch change each other|cannot be split into predictor"):
+    with pytest.raises(tdt.BundleError, match="utterances of a batch affect each other|cannot be split into predictor"):
         convert(given, tmp_path / "out", "split")
 
 

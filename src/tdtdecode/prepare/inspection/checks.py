@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...bundle.description import Bundle
-from ...bundle.layouts import numbers_listed
+from ...bundle.layouts import parse_numbers
 from ...bundle.lifting import CannotLift, lift
 from ...bundle.onnx_files.graph import Graph
 from ...bundle.transducers import SplitTransducer, arithmetic
@@ -232,7 +232,7 @@ def durations(evidence: Evidence) -> Iterator[Problem]:
         stated.append((evidence.configuration_name, "tdt_durations", evidence.configuration["tdt_durations"]))
     second = evidence.metadata.get("tdt_durations")
     if second is not None:
-        stated.append((_name(evidence.graphs[ENCODER]), "tdt_durations", numbers_listed(second)))
+        stated.append((_name(evidence.graphs[ENCODER]), "tdt_durations", parse_numbers(second)))
     if count is not None and count < 0:
         yield Problem(
             "row-width", _name(evidence.joint), "", f"rows of {evidence.row_width}",
