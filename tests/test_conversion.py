@@ -253,7 +253,7 @@ def test_licences_go_along(tmp_path):
 def test_no_encoder(tmp_path):
     given = small_bundle(tmp_path / "given", "combined")
     assert convert(given, tmp_path / "out", "split").encoder is None
-    with pytest.raises(tdt.BundleError, match="without an encoder"):
+    with pytest.raises(tdt.BundleError, match="has no encoder"):
         convert(given, tmp_path / "genai", "genai")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..errors import BundleError
+from ..errors import BundleError, InputError
 from ..transducer import MAX_DURATION
 from .description import Stated
 from .files import find_file
@@ -15,6 +16,12 @@ VARIANTS = ("int8", "fp16", "fp32", "int4", "quant", "q4", "q8")
 """Known suffixes of graph files. When files of the wanted variant are missing, the error names those that exist."""
 
 _SEPARATORS = ".-_"
+
+
+def check_variant(variant: object) -> None:
+    """Raise an `InputError` if `variant` is neither None nor a suffix of file names."""
+    if variant is not None and (not isinstance(variant, str) or not re.fullmatch(r"[\w-]+", variant)):
+        raise InputError(f"variant must be a suffix of file names such as 'int8', or None, got {variant!r}")
 
 
 def variants_of(directory: Path, name: str, variant: str | None) -> dict[str | None, Path]:

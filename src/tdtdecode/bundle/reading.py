@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
+
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from .cut import CannotSplit, Cut, encoder_input
 from .description import Bundle, BundleFiles
 from .encoder import EncoderFacts, read_encoder
 from .files import find_file, open_directory
-from .layouts import variants_of
+from .layouts import check_variant, variants_of
 from .onnx_files.dependencies import import_onnx, import_onnxruntime
 from .onnx_files.embedding import embedding_rows
 from .onnx_files.graph import load_graph
@@ -62,8 +62,7 @@ def read_bundle(
     import_onnx()
     import_onnxruntime()
     root = open_directory(directory)
-    if variant is not None and (not isinstance(variant, str) or not re.fullmatch(r"[\w-]+", variant)):
-        raise InputError(f"variant must be a suffix of file names such as 'int8', or None, got {variant!r}")
+    check_variant(variant)
     if layout == "auto":
         layout = _layout(root, variant)
     if layout not in LAYOUTS:
