@@ -6,7 +6,7 @@ from os import PathLike
 
 
 class TdtDecodeError(Exception):
-    """Base of every error raised on purpose by this package."""
+    """Base of all errors that this package raises on purpose."""
 
 
 class InputError(TdtDecodeError, ValueError):
@@ -16,7 +16,16 @@ class InputError(TdtDecodeError, ValueError):
 class BundleError(TdtDecodeError, ValueError):
     """A model directory cannot be used.
 
-    The message names the file, then the field, then what was wrong and what was expected.
+    The message names the file, then the field, then what is wrong and what was expected.
+
+    Attributes
+    ----------
+    problem:
+        The message without file and field.
+    file:
+        The file's path, or the directory's.
+    field:
+        The place in the file; None if it is the file as a whole.
     """
 
     def __init__(self, problem: str, *, file: str | PathLike[str], field: str | None = None):
@@ -34,18 +43,19 @@ class DeviceError(TdtDecodeError, RuntimeError):
 
 
 class MissingDependencyError(TdtDecodeError, ImportError):
-    """An optional package is needed; the message names it and the extra that installs it."""
+    """An optional package is missing. The message names it, and the extra that installs it."""
 
     def __init__(self, package: str, extra: str, purpose: str):
         super().__init__(f"{purpose} needs the package {package!r}: pip install 'tdtdecode[{extra}]'", name=package)
 
 
 class UnsupportedVersionError(TdtDecodeError, ImportError):
-    """A package is installed in a release that is not supported; the message names both."""
+    """A package is installed in a release that is not supported. The message names both releases."""
 
     def __init__(self, package: str, found: str, supported: str):
         super().__init__(
-            f"{package} {found} is installed; supported is {supported}: pip install '{package}=={supported}'",
+            f"{package} {found} is installed; the supported release is {supported}: "
+            f"pip install '{package}=={supported}'",
             name=package,
         )
 
