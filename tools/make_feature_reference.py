@@ -1,8 +1,8 @@
-"""Write tests/data/nemo_features.npz: waveforms and the features NeMo computes from them.
+"""Write tests/speech/nemo_features.npz: waveforms and the features NeMo computes from them.
 
 Run it in an environment with NeMo (``pip install "nemo_toolkit[asr]"``)::
 
-    python tools/make_feature_reference.py tests/data/nemo_features.npz
+    python tools/make_feature_reference.py tests/speech/nemo_features.npz
 
 Each case NAME has ``NAME/samples`` (int16 [n], to be divided by 32768) and, for each number of mel bins M,
 ``NAME/M`` (float32 [M, T]), normalised per feature and as wide as NeMo makes it; ``NAME/M/raw`` is not normalised.

@@ -67,6 +67,11 @@ def frames_first(rows: list[np.ndarray] | np.ndarray, lengths: np.ndarray, dtype
     return frames
 
 
+def first_frames(lengths: np.ndarray) -> np.ndarray:
+    """int64 [B]: where the frames of each utterance begin, when the frames of all lie one after the other."""
+    return np.cumsum(lengths, dtype=np.int64) - lengths
+
+
 def to_numpy(array: Any, name: str) -> np.ndarray:
     """A NumPy array, ``OrtValue`` or DLPack array in main memory as NumPy; a view where possible; bfloat16 as float32.
 
