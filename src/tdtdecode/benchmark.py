@@ -19,7 +19,7 @@ from .networks.fused import PRECISIONS, FusedProgram
 from .networks.packing import aligned
 
 _TRIAL_FRAMES = 400
-"""Frames of the random encoder output on which `tokens_changed_by_fusing` compares two networks."""
+"""Frames of the random encoder output on which `edits_between_networks` compares two networks."""
 
 
 def compare_decoders(
@@ -85,7 +85,7 @@ def compare_decoders(
     return figures, refused
 
 
-def tokens_changed_by_fusing(bundle: Bundle) -> tuple[int, int]:
+def edits_between_networks(bundle: Bundle) -> tuple[int, int]:
     """Compare the networks ``"ort"`` and ``"fused"`` on random encoder output.
 
     Returns

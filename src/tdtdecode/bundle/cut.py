@@ -18,7 +18,7 @@ class CannotSplit(TdtDecodeError):
 def encoder_input(graph: Graph) -> Port:
     """The input of a combined graph that takes encoder frames.
 
-    Only the joint row depends on the encoder frames, while other outputs also depend on the state inputs. So it is
+    Encoder frames affect only one output, the joint row. States also affect the states that come out. So the input is
     the float input on which the fewest outputs depend. If several inputs tie, it is the first float input.
 
     Raises
@@ -28,7 +28,7 @@ def encoder_input(graph: Graph) -> Port:
     """
     floats = token_inputs(graph).floats
     if not floats:
-        raise BundleError("it has no float input, so none that takes encoder frames", file=graph.file)
+        raise BundleError("expected a float input for encoder frames, but it has no float input", file=graph.file)
     flow = Flow(graph)
     outputs = {port.name for port in graph.outputs if port.is_float}
     reached = {port: len(flow.reached([port.name]) & outputs) for port in floats}

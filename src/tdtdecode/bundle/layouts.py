@@ -89,7 +89,7 @@ def stated_count(data: dict[str, Any], file: Path, field: str, *, low: int = 1) 
     Raises
     ------
     BundleError
-        If the value is not a whole number, or smaller than `low`.
+        If the value is not a whole number, or not between `low` and 2**31 - 1.
     """
     value = data.get(field)
     if value is None or value == "":

@@ -23,9 +23,9 @@ _SECONDS = 60.0
 """Time limit of a probe. Running a predictor or joint on a few utterances normally takes milliseconds."""
 
 _TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1}
-"""Largest difference between an utterance computed in a batch and alone, of the largest value (else 1e-3).
+"""Largest accepted difference between an utterance computed in a batch and alone, relative to the largest value.
 
-The two differ by rounding. A graph that mixes up utterances differs by more.
+In float32 it is 1e-3. The two differ by rounding; a graph that mixes up utterances differs by more.
 """
 
 
@@ -70,8 +70,8 @@ def run_probe(graph: Graph, feeds: Mapping[str, np.ndarray], batch_axes: Mapping
     Raises
     ------
     BundleError
-        If ONNX Runtime cannot load or run the graph, the time limit is exceeded, or utterances affect each other.
-        Dynamically quantised graphs are not checked for the last: they share one activation scale per batch.
+        If ONNX Runtime cannot load or run the graph, the time limit is exceeded, or utterances affect each other. The
+        last check is skipped for dynamically quantised graphs, in which all utterances share one activation scale.
     """
     names = [port.name for port in graph.outputs]
     try:

@@ -6,7 +6,7 @@ import argparse
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-from ..benchmark import tokens_changed_by_fusing
+from ..benchmark import edits_between_networks
 from ..bundle import read_bundle
 from ..bundle.lifting import CannotLift
 from ..cuda.device import current_device
@@ -68,7 +68,7 @@ def _print_model(model: str, variant: str | None) -> None:
     joint = len(network.weights.encoder.weight)
     print(f"  network: fused ({layers} LSTM layers of {size}, joint of {joint}, {network.weights.activation})")
     if any(graph.quantized for graph in bundle.transducer.graphs):
-        edits, tokens = tokens_changed_by_fusing(bundle)
+        edits, tokens = edits_between_networks(bundle)
         print(
             "  the int8 graphs also round activations; fused computes with their weights, but in float32: "
             f"{edits} of {tokens} tokens on random input differ"

@@ -16,7 +16,7 @@ Function      What it does                                                      
 They share these parameters, in this order:
 
 - `directory`: the model directory to read. Only ``repair(directory, None)`` changes it. `export` reads a `checkpoint`.
-- `out`: the new folder to write. It must not exist, or be empty. After an error it is not there.
+- `out`: the folder to write, which must be new or empty. It is written completely, or, after an error, not at all.
 - `to`: what to write: a layout (`convert`, `export`), or a kind of graphs (`optimize`).
 - `layout`, `variant`, `durations`: which files of the directory to read, and the model's duration table.
 """

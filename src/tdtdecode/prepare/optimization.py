@@ -38,7 +38,7 @@ BLOCK_SIZES = (16, 32, 64, 128, 256)
 """How many int4 weights can share a scale."""
 
 _EMBEDDED_LIMIT = 1 << 30
-"""Larger graphs, in bytes, get their weights in a file of their own, because a protobuf ends at two gigabytes."""
+"""Size, in bytes, above which a graph's weights go into a file of their own. A protobuf ends at two gigabytes."""
 
 _ROUNDING = 1e-3
 """Largest accepted difference of a fused encoder's output, relative to its largest absolute value."""

@@ -57,7 +57,7 @@ def sherpa_onnx(evidence: Evidence) -> Iterator[str]:
     if table is not None and table.blanks and table.blanks != [len(table.entries) - 1]:
         yield "blank is not the last token"
     if len(evidence.states) not in (0, 2):
-        yield f"the predictor has {len(evidence.states)} states, not two or none"
+        yield f"the predictor has {len(evidence.states)} states; expected two or none"
 
 
 def onnx_asr(evidence: Evidence) -> Iterator[str]:

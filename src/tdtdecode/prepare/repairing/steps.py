@@ -380,8 +380,8 @@ def _with_port_names(bundle: Bundle, model: dict[str, Any]) -> dict[str, Any]:
     return model
 
 
-def free_batch(repairs: Repairs) -> None:
-    """Make batch axes of predictor and joint dynamic that are fixed at one."""
+def unfix_batch(repairs: Repairs) -> None:
+    """Make the batch axes of predictor and joint dynamic if they are fixed at one."""
     if repairs.bundle() is None:  # reading the bundle checks that the graphs compute a batch correctly
         return
     evidence = repairs.evidence()
@@ -429,7 +429,7 @@ def _rewrite(repairs: Repairs, name: str, change: Callable[[Any], None]) -> None
 
 
 STEPS: tuple[Callable[[Repairs], None], ...] = (
-    rename_encoder, find_weights, write_token_file, correct_metadata, correct_configurations, free_batch,
+    rename_encoder, find_weights, write_token_file, correct_metadata, correct_configurations, unfix_batch,
     complete_genai_config,
 )  # fmt: skip
 """The steps in order: later steps need what earlier ones corrected."""

@@ -73,7 +73,10 @@ class Content:
 
     @property
     def url(self) -> str:
-        """The URL in the encoder's metadata; a word instead if sherpa-onnx would confuse TDT and RNN-T by that URL."""
+        """The URL to write into the encoder's metadata.
+
+        It is the present one, unless sherpa-onnx would take TDT for RNN-T by it, or RNN-T for TDT. Then it is a word.
+        """
         given = {} if self.encoder is None else {e.key: e.value for e in self.encoder.model.metadata_props}
         stated = given.get("url", "")
         if stated and (TDT in stated) == bool(self.spec.durations):
