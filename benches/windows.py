@@ -53,7 +53,7 @@ class Normalised:
 
     def __init__(self, encoder: Encoder, logs: np.ndarray, how: str):
         self._encoder, self._logs, self._how = encoder, logs, how
-        self.rows = encoder.rows
+        self.utterances = encoder.utterances
 
     def __call__(self, batch: np.ndarray, lengths: np.ndarray):
         for row, length in zip(batch, lengths):
