@@ -75,7 +75,7 @@ def test_a_file_is_no_directory(tmp_path):
 
 def test_without_huggingface_hub(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(MissingDependencyError, match=r"'acme/tiny' .*nor a directory.*huggingface_hub.*tdtdecode\[hub\]"):
+    with pytest.raises(MissingDependencyError, match=r"'acme/tiny' .*nor a dir.*huggingface_hub.*tdtdecode\[hub\]"):
         find_model("acme/tiny")
 
 
