@@ -24,7 +24,7 @@ import tdtdecode as tdt
 from tdtdecode.evaluation import edit_distance
 from tests import demo
 from tests.conftest import RandomTransducer, random_frames
-from tests.test_beam import Alignments
+from tests.decoding.test_beam import Alignments
 
 from .report import environment, save
 

@@ -170,8 +170,7 @@ def whole_bundle(tmp_path):
 
     def made(layout="split", **options):
         from tdtdecode.prepare.conversion import convert
-
-        from .bundle_helpers import small_bundle
+        from tests.bundle.helpers import small_bundle
 
         other = "combined" if layout == "split" else "split"
         small_bundle(tmp_path / "other", other, mel_bins=80, **options)

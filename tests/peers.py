@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import demo
+from tests import demo
 
 RATE = 16_000
 

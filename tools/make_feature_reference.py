@@ -1,8 +1,8 @@
-"""Write tests/data/nemo_features.npz: waveforms, and the features that NeMo computes from them.
+"""Write tests/speech/nemo_features.npz: waveforms, and the features that NeMo computes from them.
 
 Run it in an environment with NeMo (``pip install "nemo_toolkit[asr]"``)::
 
-    python tools/make_feature_reference.py tests/data/nemo_features.npz
+    python tools/make_feature_reference.py tests/speech/nemo_features.npz
 
 Each case NAME has ``NAME/samples`` (int16 [n], to be divided by 32768). For each number of mel bins M it has
 ``NAME/M`` (float32 [M, T]), the features normalised per mel bin, with NeMo's own T. Where there is a ``NAME/M/raw``, it

@@ -71,6 +71,11 @@ def frames_first(encoder_out: list[np.ndarray] | np.ndarray, lengths: np.ndarray
     return frames
 
 
+def first_frames(lengths: np.ndarray) -> np.ndarray:
+    """int64 [B]: where the frames of each utterance begin, when the frames of all lie one after the other."""
+    return np.cumsum(lengths, dtype=np.int64) - lengths
+
+
 def to_numpy(array: Any, name: str) -> np.ndarray:
     """An array in main memory (NumPy, ``OrtValue`` or DLPack) as a NumPy array: a view where possible.
 

@@ -1,0 +1,77 @@
+"""The GPU benchmark runs: on the emulated card with small models, whose times mean nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tdtdecode as tdt
+from benches.gpu import bars, decoding, micro
+from tests.cuda.helpers import NO_CARD, emulated
+from tests.decoding.fused_helpers import as_lifted, fused
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_figure_is_there(tmp_path, capsys):
+    with emulated():
+        card = micro.measure(repetitions=20, trials=1)
+        model = decoding.Model(1024, tmp_path, frames=6, sizes=(16, 8))
+        searches = {"greedy": tdt.Greedy(), "beam 4": tdt.Beam(size=4)}
+        comparisons = [decoding.measure(model, batch, 1, searches, card, peers=False) for batch in (1, 2)]
+    systems = comparisons[0]["systems"]
+    assert systems["fused float32"]["token_error_rate"] == 0 == systems["ort"]["token_error_rate"]
+    assert {"fused float16, flags", "fused float16, phases", "fused float16, beam 4"} <= systems.keys()
+    assert 0 < systems["fused float16"]["floor_us_per_token"]
+    assert "us/token" in capsys.readouterr().out
+    measured = {bar["bar"]: bar["measured"] for bar in bars.reached(comparisons)}
+    assert measured["greedy, batch 1, V = 1024, microseconds a token"] > 0
+    assert measured["batch 1, V = 1024, beam 4 in units of greedy"] > 0
+    assert measured["greedy, batch 1, V = 8192, microseconds a token"] is None, "not measured is not zero"
+
+
+def test_bytes_of_a_token(tmp_path):
+    model = decoding.Model(1024, tmp_path, frames=2, sizes=(1024, 640))
+    assert model.token_bytes("float16") == pytest.approx(12.0e6, rel=0.01)
+    assert model.token_bytes("float32") == pytest.approx(23.9e6, rel=0.01)
+
+
+def test_without_a_card_the_figures_stay_open():
+    if NO_CARD is None:
+        pytest.skip("there is a card here")
+    done = subprocess.run([sys.executable, "-m", "benches.gpu"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "no figures: device 'cuda'" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_results_say_whether_they_were_measured():
+    result = json.loads((ROOT / "benches/results/gpu.json").read_text())
+    measured = [bar["measured"] for bar in result["bars"]]
+    assert len(measured) == 8
+    if result["status"] == "measured":
+        assert result["card"]["card"] and None not in measured
+    else:
+        assert result["status"].startswith("open: ") and measured == [None] * 8
+
+
+def test_hugging_face_decodes_the_same():
+    """The peer's weights are put where ours are."""
+    for package in ("torch", "transformers"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: no ParakeetForTDT to compare with")
+    torch = pytest.importorskip("torch")
+    from benches.gpu.peers import hugging_face_greedy, parakeet_for_tdt
+    from benches.random_weights import random_encoder_out, random_weights
+
+    weights = random_weights(200, (0, 1, 2, 3, 4), 64, 32, 2, 32)
+    frames = np.stack([random_encoder_out(60, 64, seed) for seed in range(3)])
+    model = parakeet_for_tdt(weights, 1, "cpu", "float32")
+    spec = tdt.TransducerSpec(200, (0, 1, 2, 3, 4), encoder_size=64)
+    ours = fused(as_lifted(weights), spec).decode(frames)
+    for a, b in zip(ours, hugging_face_greedy(model, torch.from_numpy(frames))()):
+        assert b[: len(a)] == a.tokens.tolist() and len(a) > 5

@@ -1,0 +1,100 @@
+"""Every CUDA source compiles for every architecture, and so do the rules in csrc/tdt that the CPU shares."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.cuda import nvrtc
+
+CSRC = Path(__file__).parents[2] / "csrc"
+
+# One row per thread: every function of the rules is instantiated.
+RULES_KERNEL = """
+#include "tdt/hypothesis.h"
+#include "tdt/row.h"
+#include "tdt/transition.h"
+
+struct SerialReduce {
+  __device__ tdt::Best best(const float* row, int first, int last) const {
+    tdt::Best best;
+    for (int i = first; i < last; ++i) best = tdt::better(best, tdt::candidate(tdt::sanitized(row[i]), i));
+    return best;
+  }
+  __device__ float log_sum_exp(const float* part, int n, float max) const {
+    float sum = 0;
+    for (int i = 0; i < n; ++i) sum += expf(tdt::sanitized(part[i]) - max);
+    return logf(sum);
+  }
+};
+
+extern "C" __global__ void rules(const float* rows, tdt::RowLayout layout, tdt::GreedyOptions options,
+                                 tdt::Decision* decisions, tdt::Position* positions, double* scores,
+                                 unsigned long long* prefixes) {
+  const tdt::Decision d = tdt::decide(rows + threadIdx.x * layout.width(), layout, options, SerialReduce{});
+  decisions[threadIdx.x] = d;
+  scores[threadIdx.x] = tdt::log_add(scores[threadIdx.x], d.token_logprob);
+  prefixes[threadIdx.x] = tdt::extended(prefixes[threadIdx.x], d.token);
+  positions[threadIdx.x] = tdt::advanced(positions[threadIdx.x], d.token == layout.blank, d.duration, options);
+}
+"""
+
+
+@pytest.fixture(autouse=True)
+def compiler():
+    try:
+        nvrtc.load_nvrtc()
+    except ImportError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
+def test_rules_compile(architecture):
+    ptx = nvrtc.compile_source(RULES_KERNEL, "rules.cu", architecture, [CSRC])
+    assert ".visible .entry rules" in ptx and f".target sm_{architecture}" in ptx
+
+
+SOURCES = sorted(path.name for path in (CSRC / "cuda").glob("*.cu"))
+WEIGHTED = [name for name in SOURCES if "network.cuh" in (CSRC / "cuda" / name).read_text()]
+"""Sources that are compiled for each type of weights."""
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_sources_compile(name):
+    """For every architecture and type of weights, as many at once as there are cores."""
+    source = (CSRC / "cuda" / name).read_text()
+    kernels = set(re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(", source))
+    weights = ("Float32", "Float16", "Bfloat16") if name in WEIGHTED else (None,)
+
+    def compiled(variant):
+        architecture, weight = variant
+        defines = {} if weight is None else {"TDT_WEIGHT": weight}
+        return nvrtc.compile_source(source, name, architecture, [CSRC, CSRC / "cuda"], **defines)
+
+    variants = list(itertools.product(nvrtc.ARCHITECTURES, weights))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        texts = list(pool.map(compiled, variants))
+    for (architecture, weight), ptx in zip(variants, texts, strict=True):
+        assert set(re.findall(r"\.visible \.entry (\w+)", ptx)) == kernels and kernels, (architecture, weight)
+        assert f".target sm_{architecture}" in ptx, weight
+        if weight == "Float16":
+            assert ("mma.sync.aligned.m16n8k16" if architecture >= 80 else "mma.sync.aligned.m16n8k8") in ptx
+
+
+@pytest.mark.parametrize("name", ["fused_greedy.cu", "fused_beam.cu"])
+def test_either_barrier_compiles(name):
+    texts = {
+        nvrtc.compile_source((CSRC / "cuda" / name).read_text(), name, 90, [CSRC, CSRC / "cuda"], TDT_BARRIER=kind)
+        for kind in (0, 1)
+    }
+    assert len(texts) == 2
+
+
+def test_errors_are_reported():
+    with pytest.raises(RuntimeError, match="broken.cu.*sm_90"):
+        nvrtc.compile_source("__global__ void f() { nonsense }", "broken.cu", 90, [CSRC])

@@ -1,0 +1,302 @@
+"""Every kernel set against the specification: the rules one by one, then at random."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+import tdtdecode as tdt
+from tdtdecode.options import BEAM_OPTIONS, greedy_options
+from tests.conftest import KERNELS, RANDOM_DECODES, RandomTransducer, random_frames
+from tests.decoding.compare import check_same_hypotheses, check_traces, traced_decode
+
+INF, NAN = np.inf, np.nan
+
+
+def decide(kernels, rows, spec, trace=False, **options):
+    rows = np.ascontiguousarray(rows, np.float32)
+    decisions, logprobs = np.full((2, len(rows)), -9, np.int32), np.full((2, len(rows)), NAN, np.float32)
+    tdt.kernels.get(kernels).decide(
+        rows, spec.vocab_size, spec.blank, spec.duration_table, greedy_options(tdt.Greedy(**options), trace), decisions,
+        logprobs,
+    )  # fmt: skip
+    return decisions, logprobs
+
+
+def decide_one(kernels, tokens, durations=(0.0,), table=(1,), blank=None, **options):
+    spec = tdt.TransducerSpec(len(tokens) - 1, table, blank)
+    decisions, logprobs = decide(kernels, [[*tokens, *durations]], spec, **options)
+    return (*decisions[:, 0].tolist(), *logprobs[:, 0].tolist())
+
+
+class TestRow:
+    def test_parts_are_decided_independently(self, kernels):
+        token, duration, token_lp, duration_lp = decide_one(kernels, [0, 3, 1, 2], [5, 9, 7], (0, 1, 4))
+        assert (token, duration) == (1, 1)
+        assert token_lp == pytest.approx(3 - np.log(np.exp([0, 3, 1, 2]).sum()), abs=1e-6)
+        assert duration_lp == pytest.approx(9 - np.log(np.exp([5.0, 9, 7]).sum()), abs=1e-6)
+
+    @pytest.mark.parametrize("blank", [0, 2, 4])
+    def test_blank_anywhere(self, kernels, blank):
+        tokens = [1.0, 0, 0, 0, 0]
+        tokens[blank] = 2
+        assert decide_one(kernels, tokens, blank=blank)[0] == blank
+        tokens[blank] = -1
+        assert decide_one(kernels, tokens, blank=blank)[0] == (0 if blank else 1)
+
+    @pytest.mark.parametrize("blank, expected", [(0, 0), (2, 1), (3, 1)])
+    def test_lowest_index_wins_a_tie(self, kernels, blank, expected):
+        tokens = [7.0, 7, 7, 7]
+        tokens[0] = 7.0 if blank == 0 else 6.0
+        token, duration, *_ = decide_one(kernels, tokens, [3, 4, 4], (8, 6, 2), blank=blank)
+        assert (token, duration) == (expected, 6)
+
+    def test_negative_zero_ties_with_zero(self, kernels):
+        assert decide_one(kernels, [-0.0, 0.0, -1], [-0.0, 0.0], (3, 5), blank=2)[:2] == (0, 3)
+
+    def test_penalty_steers_and_is_not_reported(self, kernels):
+        token, _, token_lp, _ = decide_one(kernels, [1.0, 2.0], blank_penalty=1.5)
+        assert token == 0
+        assert token_lp == pytest.approx(1 - np.log(np.exp([1.0, 2.0]).sum()), abs=1e-6)
+        assert decide_one(kernels, [1.0, 2.0], blank_penalty=1.0)[0] == 0  # a tie: the lower index
+        assert decide_one(kernels, [2.0, 1.0], blank_penalty=-1.5)[0] == 1
+
+    def test_nan_counts_as_minus_infinity(self, kernels):
+        token, duration, token_lp, duration_lp = decide_one(kernels, [NAN, -5, NAN, -9], [NAN, -2], (3, 4))
+        assert (token, duration) == (1, 4)
+        assert token_lp == pytest.approx(-np.log1p(np.exp(-4)), abs=1e-6)
+        assert duration_lp == 0
+
+    def test_infinity_counts_as_the_largest_float(self, kernels):
+        token, duration, token_lp, duration_lp = decide_one(kernels, [1, INF, INF, 0], [0, INF], (3, 4))
+        assert (token, duration) == (1, 4)
+        assert token_lp == pytest.approx(-np.log(2), abs=1e-6)
+        assert duration_lp == 0
+        largest = np.finfo(np.float32).max
+        assert decide_one(kernels, [0, largest, INF, 0])[0] == 1
+
+    @pytest.mark.parametrize("nothing", [NAN, -INF])
+    @pytest.mark.parametrize("blank", [0, 3])
+    def test_a_part_without_a_number(self, kernels, nothing, blank):
+        token, duration, *_ = decide_one(kernels, [nothing] * 4, [nothing] * 3, (7, 1, 2), blank=blank)
+        assert (token, duration) == (blank, 7)
+        tokens = [nothing] * 4
+        tokens[1] = -3
+        token, duration, token_lp, duration_lp = decide_one(kernels, tokens, [nothing] * 3, (7, 1, 2), blank=blank)
+        assert (token, duration, token_lp, duration_lp) == (1, 7, 0, 0)
+
+    def test_a_blank_reports_no_logprobs(self, kernels):
+        assert decide_one(kernels, [0, 1.0], [1, 2], (0, 1))[2:] == (0, 0)
+
+    def test_already_normalised_rows_change_nothing(self, kernels):
+        rng = np.random.default_rng(3)
+        spec = tdt.TransducerSpec(50)
+        rows = rng.normal(size=(20, spec.joint_width)).astype(np.float32) * 3
+        normalised = rows - np.log(np.exp(rows).sum(1, keepdims=True))
+        first, second = decide(kernels, rows, spec), decide(kernels, normalised, spec)
+        np.testing.assert_array_equal(first[0], second[0])
+        np.testing.assert_allclose(first[1], second[1], atol=1e-5)
+
+    def test_far_shifted_rows_stay_finite(self, kernels):
+        spec = tdt.TransducerSpec(4)
+        rows = np.array([[100, 200, 0, -100, 0, -900, -901, -902, -903, -904]], np.float32)
+        for shift in (-1e4, 1e4):
+            _, logprobs = decide(kernels, rows + np.float32(shift), spec)
+            np.testing.assert_allclose(logprobs[:, 0], [0, -0.4519], atol=1e-3)
+
+    @pytest.mark.parametrize("vocab_size", [1, 15, 16, 17, 255, 256, 257, 1024, 8192])
+    def test_every_position_can_win(self, kernels, vocab_size):
+        spec = tdt.TransducerSpec(vocab_size, (), blank=vocab_size // 2)
+        winners = np.unique(np.linspace(0, vocab_size, 40, dtype=int))
+        rows = np.zeros((len(winners), spec.joint_width), np.float32)
+        rows[np.arange(len(winners)), winners] = 1
+        decisions, logprobs = decide(kernels, rows, spec)
+        np.testing.assert_array_equal(decisions[0], winners)
+        expected = np.where(winners == spec.blank, 0, -np.log1p(vocab_size * np.exp(-1)))
+        np.testing.assert_allclose(logprobs[0], expected, atol=1e-5)
+
+    @settings(max_examples=300, deadline=None)
+    @given(data=st.data())
+    def test_any_row(self, data):
+        vocab_size = data.draw(st.integers(1, 40))
+        table = data.draw(st.lists(st.integers(0, 9), max_size=6))
+        spec = tdt.TransducerSpec(vocab_size, tuple(table), data.draw(st.integers(0, vocab_size)))
+        special = np.array([NAN, INF, -INF, -0.0, 0.0, 3e38, -3e38, 1.0], np.float32)
+        numbers = st.sampled_from(special.tolist()) | st.floats(-50, 50, width=32)
+        rows = data.draw(npst.arrays(np.float32, (3, spec.joint_width), elements=numbers))
+        penalty = data.draw(st.sampled_from([0.0, 1.0, -1.0, 1e38, -3e38]))
+        trace = data.draw(st.booleans())
+        decisions, logprobs = decide("reference", rows, spec, trace, blank_penalty=penalty)
+        for name in KERNELS[1:]:
+            others = decide(name, rows, spec, trace, blank_penalty=penalty)
+            np.testing.assert_array_equal(others[0], decisions, err_msg=name)
+            np.testing.assert_allclose(others[1], logprobs, atol=1e-4, rtol=1e-6, err_msg=name)
+
+    def test_one_bad_row_never_touches_its_neighbours(self, kernels):
+        rng = np.random.default_rng(4)
+        spec = tdt.TransducerSpec(33)
+        rows = rng.normal(size=(5, spec.joint_width)).astype(np.float32)
+        clean = decide(kernels, rows, spec)
+        rows[2] = NAN
+        dirty = decide(kernels, rows, spec)
+        for a, b in zip(clean, dirty):
+            np.testing.assert_array_equal(np.delete(a, 2, 1), np.delete(b, 2, 1))
+
+
+def test_instruction_sets_give_the_same_bits():
+    rng = np.random.default_rng(5)
+    spec = tdt.TransducerSpec(1000)
+    rows = rng.normal(size=(64, spec.joint_width)).astype(np.float32) * 5
+    first, *others = [decide(name, rows, spec) for name in KERNELS if name.startswith("cpu-")]
+    for other in others:
+        np.testing.assert_array_equal(other[0], first[0])
+        np.testing.assert_array_equal(other[1].view(np.uint32), first[1].view(np.uint32))
+
+
+class TestTransition:
+    """Scripted rows: what is emitted where."""
+
+    def run(self, kernels, script, length, table=(0, 1, 2, 3, 4), **options):
+        """``script(frame, symbols) -> (token or None, duration)`` decides each row."""
+        spec = tdt.TransducerSpec(9, table)
+        search = tdt.kernels.GreedySearch(spec, tdt.Greedy(**options), [length], kernels)
+        asked = []
+        while search.pending:
+            token, duration = script(int(search.frames[0]), int(search.symbols[0]))
+            row = np.zeros((1, spec.joint_width), np.float32)
+            row[0, spec.blank if token is None else token] = 9
+            if table:
+                row[0, spec.vocab_size + 1 + table.index(duration)] = 9
+            asked.append(int(search.frames[0]))
+            search.step(row)
+        (hypothesis,) = search.hypotheses()
+        return asked, hypothesis, int(search.frame[0])
+
+    def test_blank_moves_at_least_one_frame(self, kernels):
+        asked, hypothesis, end = self.run(kernels, lambda t, s: (None, 0), 4)
+        assert asked == [0, 1, 2, 3] and len(hypothesis) == 0 and end == 4
+
+    def test_durations_skip_frames_and_the_last_is_kept(self, kernels):
+        asked, hypothesis, end = self.run(kernels, lambda t, s: (3, 4), 6)
+        assert asked == [0, 4]
+        assert hypothesis.frames.tolist() == [0, 4] and hypothesis.durations.tolist() == [4, 4] and end == 8
+
+    def test_table_values_not_indices(self, kernels):
+        asked, hypothesis, _ = self.run(kernels, lambda t, s: (1, 8), 20, table=(0, 1, 2, 4, 8))
+        assert asked == [0, 8, 16] and hypothesis.durations.tolist() == [8, 8, 8]
+
+    @pytest.mark.parametrize("cap", [1, 2, 3])
+    def test_cap(self, kernels, cap):
+        asked, hypothesis, _ = self.run(kernels, lambda t, s: (2, 0), 3, max_symbols=cap)
+        assert asked == hypothesis.frames.tolist() == [t for t in range(3) for _ in range(cap)]
+
+    def test_a_moving_token_resets_the_count_and_the_cap_adds_nothing_to_it(self, kernels):
+        asked, *_ = self.run(kernels, lambda t, s: (2, 0) if s == 0 else (2, 3), 7, max_symbols=2)
+        assert asked == [0, 0, 3, 3, 6, 6]
+
+    def test_rnnt(self, kernels):
+        asked, hypothesis, _ = self.run(kernels, lambda t, s: (5, None) if s < 2 else (None, None), 2, table=())
+        assert asked == [0, 0, 0, 1, 1, 1]
+        assert hypothesis.durations.tolist() == [0] * 4 and hypothesis.duration_logprobs.tolist() == [0] * 4
+
+    def test_no_rows_and_empty_rows(self, kernels):
+        spec = tdt.TransducerSpec(9)
+        assert tdt.kernels.GreedySearch(spec, tdt.Greedy(), [], kernels).hypotheses() == []
+        search = tdt.kernels.GreedySearch(spec, tdt.Greedy(), [0, 0], kernels)
+        assert search.pending == 0 and [len(h) for h in search.hypotheses()] == [0, 0]
+
+
+def random_configurations(count, seed):
+    """Specs, searches and transducers over everything the rules speak of."""
+    rng = np.random.default_rng(seed)
+    tables = [(0, 1, 2, 3, 4), (0, 1, 2, 4, 8), (1, 2, 3, 4), (), (0,), (2, 0, 1), (3, 3, 0)]
+    for _ in range(count):
+        vocab_size = int(rng.integers(1, 40))
+        blank = [0, vocab_size, int(rng.integers(0, vocab_size + 1))][rng.integers(3)]
+        spec = tdt.TransducerSpec(vocab_size, tables[rng.integers(len(tables))], blank)
+        search = tdt.Greedy(int(rng.choice([1, 2, 3, 10])), float(rng.choice([0, 0, 1.5, -1])))
+        levels, bad = rng.choice([None, 1.0, 4.0]), float(rng.choice([0, 0, 0.05, 0.5]))
+        yield spec, search, RandomTransducer(spec, int(rng.integers(1 << 30)), levels, bad)
+
+
+def test_random_decodes_are_identical_on_every_kernel_set():
+    batch, configurations = 100, max(1, RANDOM_DECODES // 100)
+    for seed, (spec, search, transducer) in enumerate(random_configurations(configurations, seed=6)):
+        frames, lengths = random_frames(batch, transducer.encoder_size, 12, seed)
+        reference = transducer.decoder(spec, kernels="reference", search=search).decode(frames, lengths)
+        for name in KERNELS[1:]:
+            found = transducer.decoder(spec, kernels=name, search=search).decode(frames, lengths)
+            check_same_hypotheses(reference, found)
+
+
+def test_traced_decisions_are_identical_on_every_kernel_set():
+    for seed, (spec, search, transducer) in enumerate(random_configurations(20, seed=7)):
+        frames, lengths = random_frames(20, transducer.encoder_size, 12, seed)
+        decoders = [transducer.decoder(spec, kernels=name, search=search) for name in KERNELS]
+        (_, reference), *others = [traced_decode(decoder, frames, lengths) for decoder in decoders]
+        for _, other in others:
+            assert check_traces(reference, other, spec, exact=True) == 0
+
+
+class TestChoice:
+    def test_all_names(self):
+        first = ["reference", "jit"] if importlib.util.find_spec("numba") else ["reference"]
+        assert KERNELS[: len(first) + 1] == [*first, "cpu-baseline"]
+        assert tdt.kernels.get("auto") == tdt.kernels.get("cpu") == tdt.kernels.available()[-1]
+
+    def test_environment_forces_an_instruction_set(self, monkeypatch):
+        monkeypatch.setenv("TDTDECODE_ISA", "baseline")
+        assert tdt.kernels.get("cpu").isa == "baseline"
+        monkeypatch.setenv("TDTDECODE_ISA", "mmx")
+        with pytest.raises(tdt.InputError, match="TDTDECODE_ISA=mmx.*baseline"):
+            tdt.kernels.get("auto")
+
+    def test_unknown_name_lists_the_known(self):
+        with pytest.raises(tdt.InputError, match="no kernel set 'opencl'.*reference, jit, cpu, cpu-baseline.*cuda"):
+            tdt.kernels.get("opencl")
+
+    def test_jit_without_numba(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "numba", None)
+        monkeypatch.delitem(sys.modules, "tdtdecode.kernels.jit", raising=False)
+        tdt.kernels.sets._load.cache_clear()
+        with pytest.raises(tdt.MissingDependencyError, match=r"tdtdecode\[numba\]"):
+            tdt.kernels.get("jit")
+        tdt.kernels.sets._load.cache_clear()
+
+    @pytest.mark.parametrize("lengths", [[-1], [2**31], [1.5], [[1]]])
+    def test_wrong_lengths_are_refused(self, lengths):
+        with pytest.raises(tdt.InputError, match="lengths must be"):
+            tdt.kernels.GreedySearch(tdt.TransducerSpec(9), tdt.Greedy(), lengths)
+
+    def test_wrong_rows_are_refused(self):
+        search = tdt.kernels.GreedySearch(tdt.TransducerSpec(9), tdt.Greedy(), [5])
+        for rows in (np.zeros((1, 14), np.float32), np.zeros((2, 15), np.float32), np.zeros((1, 15))):
+            with pytest.raises(tdt.InputError, match=r"float32 \[1, 15\]"):
+                search.step(rows)
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"vocab_size": 10}, {"blank": 10}, {"blank": -1}, {"decisions": np.zeros((2, 1), np.int32)},
+         {"logprobs": np.zeros((1, 2), np.float32)}, {"durations": np.arange(4, dtype=np.int32)},
+         {"options": np.zeros(1, BEAM_OPTIONS)[0]}],
+    )  # fmt: skip
+    def test_compiled_kernels_check_their_bounds(self, change):
+        arguments = {
+            "rows": np.zeros((2, 15), np.float32),
+            "vocab_size": 9,
+            "blank": 9,
+            "durations": np.arange(5, dtype=np.int32),
+            "options": greedy_options(tdt.Greedy()),
+            "decisions": np.zeros((2, 2), np.int32),
+            "logprobs": np.zeros((2, 2), np.float32),
+        }
+        decide = tdt.kernels.get("cpu").decide
+        decide(*arguments.values())
+        with pytest.raises(ValueError, match="must be"):
+            decide(*(arguments | change).values())
