@@ -195,9 +195,8 @@ SPLIT = {
 
 
 def spoken(*texts):
-    return Transcript(
-        " ".join(texts), [Word(text, 2.0 * i, 2.0 * i + 0.5, 0.5) for i, text in enumerate(texts)], 2.0 * len(texts)
-    )
+    words = [Word(text, 0.5 * i, 0.5 * i + 0.4, 0.5) for i, text in enumerate(texts)]
+    return Transcript(" ".join(texts), words, 0.5 * len(texts))
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -205,7 +204,7 @@ def spoken(*texts):
     (Transcript(""), ""),
     (Transcript("", duration=1.0, hypothesis=hypothesis_of(0)), ""),
     (spoken("one"), "one"),
-    (spoken("one", "two", "three", "four"), "one two three four"),
+    (spoken("one", "two", "x" * 40, "three"), f"one two {'x' * 40} three"),  # two lines of a subtitle
     (spoken("a\nb", "c\td", "<i>&amp;</i>", "-->", "1\n\n2"), "a b c d <i>&amp;</i> --> 1 2"),
 ], ids=["nothing", "silence", "a-word", "words", "markup"])
 def test_every_format_keeps_the_text(name, transcript, expected):
