@@ -57,8 +57,8 @@ class PhraseBoost:
     context_score: float = 1.0
     depth_scaling: float = 2.0
     _lists: tuple[tuple[tuple[Phrase, float], ...], ...] = field(init=False, repr=False)
-    _rows: tuple[int, ...] = field(init=False, repr=False)
-    _by_row: bool = field(default=False, init=False, repr=False)
+    _list_of: tuple[int, ...] = field(init=False, repr=False)
+    _for_each: bool = field(default=False, init=False, repr=False)
     _automata: dict = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -70,7 +70,7 @@ class PhraseBoost:
                 raise InputError(f"{name} must be a positive number, got {value!r}")
             object.__setattr__(self, name, float(value))
         object.__setattr__(self, "_lists", (_checked(self.phrases),))
-        object.__setattr__(self, "_rows", (0,))
+        object.__setattr__(self, "_list_of", (0,))
 
     @staticmethod
     def per_row(
@@ -82,26 +82,27 @@ class PhraseBoost:
         """
         made = PhraseBoost((), weight, context_score, depth_scaling)
         distinct: dict[tuple, int] = {}
-        rows = [distinct.setdefault(_checked(phrases), len(distinct)) for phrases in lists]
-        return made._by_rows(tuple(lists), tuple(distinct) or ((),), tuple(rows))
+        list_of = [distinct.setdefault(_checked(phrases), len(distinct)) for phrases in lists]
+        return made._with_lists(tuple(lists), tuple(distinct) or ((),), tuple(list_of))
 
-    def _by_rows(self, phrases: tuple, lists: tuple, rows: tuple[int, ...]) -> PhraseBoost:
-        for name, value in (("phrases", phrases), ("_lists", lists), ("_rows", rows), ("_by_row", True)):
+    def _with_lists(self, phrases: tuple, lists: tuple, list_of: tuple[int, ...]) -> PhraseBoost:
+        """Set the phrases of each utterance: the distinct lists, and the number of the list that each utterance has."""
+        for name, value in (("phrases", phrases), ("_lists", lists), ("_list_of", list_of), ("_for_each", True)):
             object.__setattr__(self, name, value)
         return self
 
     @property
     def rows(self) -> int | None:
         """The number of utterances that lists were given for; None if one list serves all."""
-        return len(self._rows) if self._by_row else None
+        return len(self._list_of) if self._for_each else None
 
     def select(self, rows: Sequence[int]) -> PhraseBoost:
         """The boost for some utterances of a batch, by their places in it, in that order."""
         made = PhraseBoost((), self.weight, self.context_score, self.depth_scaling)
         object.__setattr__(made, "_automata", self._automata)
         object.__setattr__(made, "_lock", self._lock)
-        picked = tuple(self._rows[i] for i in rows)
-        return made._by_rows(tuple(self.phrases[i] for i in rows), self._lists, picked)
+        picked = tuple(self._list_of[i] for i in rows)
+        return made._with_lists(tuple(self.phrases[i] for i in rows), self._lists, picked)
 
     def automaton(self, vocab_size: int, blank: int, pieces: tuple[str, ...] | None) -> Automaton:
         """Compile the phrases for V tokens; ``pieces`` are the V + 1 entries of the token file by id.
@@ -118,7 +119,7 @@ class PhraseBoost:
                 tries = [self._trie(phrases, vocab_size, blank, speller) for phrases in self._lists]
                 self._automata[key] = _joined(tries)
             joined = self._automata[key]
-        start = joined.start[list(self._rows)]
+        start = joined.start[list(self._list_of)]
         return Automaton(**{**vars(joined), "start": start.astype(np.int32)})
 
     def _trie(self, phrases: Iterable[tuple[Phrase, float]], vocab_size: int, blank: int, speller: Any) -> Automaton:
