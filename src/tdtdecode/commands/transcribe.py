@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InputError, TdtDecodeError
+from ..errors import InputError, TdtDecodeError, TdtDecodeWarning
 from ..speech.formats import FORMATS
 from .status import DONE, SOME_FAILED
 
@@ -52,10 +53,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="most recordings decoded together (default: 16)")
     parser.add_argument("--threads", type=_positive, metavar="N",
                         help="threads (default: all cores for the encoder, one for the decoder)")
+    parser.add_argument("--strict", action="store_true",
+                        help="what is doubtful is an error: a recording cut short, a phrase left out, ...")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Transcribe, and return the exit status."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error" if arguments.strict else "always", TdtDecodeWarning)
+        warnings.showwarning = _show_warning
+        return _run(arguments)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"tdtdecode: warning: {message}", file=sys.stderr)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     paths, failed = _recordings(arguments.audio)
     writer = _Writer(arguments.format, arguments.output, paths)
 
@@ -200,7 +214,7 @@ class _Writer:
             if self._folder is None:
                 sys.stdout.write(self._format.failed)
             message = str(result).removeprefix(f"{path}: ")
-            raise _Failed(message if isinstance(result, TdtDecodeError) else f"{type(result).__name__}: {message}")
+            raise _Failed(message if isinstance(result, (TdtDecodeError, TdtDecodeWarning)) else f"{type(result).__name__}: {message}")
         text = self._format.render(result, str(path))
         if self._folder is None:
             sys.stdout.write(text)
