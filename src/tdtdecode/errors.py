@@ -1,4 +1,4 @@
-"""The exceptions that callers may catch."""
+"""The exceptions that callers may catch, and the warnings that they may turn into exceptions."""
 
 from __future__ import annotations
 
@@ -58,6 +58,30 @@ class UnsupportedVersionError(TdtDecodeError, ImportError):
             f"pip install '{package}=={supported}'",
             name=package,
         )
+
+
+class TdtDecodeWarning(UserWarning):
+    """Base of all warnings of this package: a result may be incomplete or doubtful, and the message says why.
+
+    ``warnings.simplefilter("error", TdtDecodeWarning)`` turns them into exceptions, as ``--strict`` does on the command
+    line.
+    """
+
+
+class AudioWarning(TdtDecodeWarning):
+    """A recording is shorter or longer than its header says, or some of its channels had to be chosen."""
+
+
+class LanguageModelWarning(TdtDecodeWarning):
+    """A language model knows few of the vocabulary's tokens, or its words are other units than these tokens."""
+
+
+class PhraseWarning(TdtDecodeWarning):
+    """A phrase cannot be spelt with the vocabulary and is left out."""
+
+
+class SkippedInputWarning(TdtDecodeWarning):
+    """An input was skipped."""
 
 
 def _rebuild_bundle_error(problem: str, file: str, field: str | None) -> BundleError:
