@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 import tdtdecode as tdt
-from tests.conftest import KERNELS, RANDOM_DECODES, RandomTransducer, random_frames
+from tests.conftest import KERNELS, RandomTransducer, random_decodes, random_frames
 from tests.decoding.compare import check_same_hypotheses, check_traces, traced_decode
 
 INF, NAN = np.inf, np.nan
@@ -222,9 +222,10 @@ def random_configurations(count, seed):
         yield spec, search, RandomTransducer(spec, int(rng.integers(1 << 30)), levels, bad)
 
 
-def test_random_decodes_are_identical_on_every_kernel_set():
-    batch, configurations = 100, max(1, RANDOM_DECODES // 100)
-    for seed, (spec, search, transducer) in enumerate(random_configurations(configurations, seed=6)):
+@random_decodes
+def test_random_decodes_are_identical_on_every_kernel_set(decodes):
+    batch = 100
+    for seed, (spec, search, transducer) in enumerate(random_configurations(decodes // batch, seed=6)):
         frames, lengths = random_frames(batch, transducer.encoder_size, 12, seed)
         reference = transducer.decoder(spec, kernels="reference", search=search).decode(frames, lengths)
         for name in KERNELS[1:]:
