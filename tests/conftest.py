@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import json
 import multiprocessing
 import shutil
@@ -12,6 +14,13 @@ import numpy as np
 import pytest
 
 import tdtdecode as tdt
+
+with contextlib.suppress(ImportError):
+    from hypothesis import HealthCheck, settings
+
+    # A busy machine takes longer, and that is no failure.
+    settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("tests")
 
 GOLDEN = Path(__file__).parent / "golden"
 LAYOUT_FILES = {
@@ -30,6 +39,14 @@ CELLS = [*(("ort", name) for name in KERNELS), *(("fused", name) for name in ("r
 
 HANGING = 900
 """Seconds after which a test gives up what it waits for: far more than any takes on the busiest machine."""
+
+
+def pytest_configure(config) -> None:
+    from tests.installed import check_installed
+
+    problem = None if hasattr(config, "workerinput") else check_installed()
+    if problem:
+        raise pytest.UsageError(problem)
 
 
 def pytest_report_header(config) -> list[str]:
@@ -78,6 +95,24 @@ def pytest_runtest_setup(item) -> None:
             reason = missing_provider()
         if reason is not None:
             pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A test that meets a package that is not installed is skipped with that reason."""
+    report = yield
+    error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, ImportError) and report.failed and _is_missing(error.name):
+        report.outcome = "skipped"
+        report.longrepr = (__file__, 0, f"{error.name} is not installed")
+    return report
+
+
+def _is_missing(package: str | None) -> bool:
+    """Whether that is an optional package, and not installed; those for GPUs are asked for by the marker card."""
+    if package is None or package.startswith(("cupy", "onnxruntime-gpu", "tdtdecode", "tests", "benches")):
+        return False
+    return importlib.util.find_spec(package.partition(".")[0].replace("-", "_")) is None
 
 
 @dataclass(frozen=True)

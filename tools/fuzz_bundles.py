@@ -38,7 +38,7 @@ from tdtdecode.prepare.repairing import repair
 
 MEMORY = 3 << 30
 """Address space that a case may take beyond what the process has, in bytes."""
-SECONDS = 30
+SECONDS = 300
 """A case's time limit."""
 _CASES_PER_CHILD = 500
 
@@ -398,7 +398,8 @@ def _child(number: int, seed: int, scratch: Path, originals: list[Path], report,
 def _outside(path: str, folder: Path) -> bool:
     """Whether a file is neither in the case's directory nor one that Python or this package opens for itself."""
     real = os.path.realpath(path)
-    allowed = (str(folder), sys.prefix, sys.base_prefix, tempfile.gettempdir(), "/dev/null", "/proc/", os.getcwd())
+    python = (sys.prefix, sys.base_prefix, *filter(None, sys.path))
+    allowed = (str(folder), *python, tempfile.gettempdir(), "/dev/null", "/proc/", os.getcwd())
     return not real.startswith(allowed)
 
 

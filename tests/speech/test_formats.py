@@ -10,11 +10,14 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tdtdecode.hypothesis import Hypothesis, Transcript, Word
-from tdtdecode.speech.formats import FORMATS
+pytest.importorskip("hypothesis", reason="hypothesis is not installed")
+
+from hypothesis import given  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+from tdtdecode.hypothesis import Hypothesis, Transcript, Word  # noqa: E402
+from tdtdecode.speech.formats import FORMATS  # noqa: E402
 
 CLOCK = re.compile(r"(\d\d+):(\d\d):(\d\d)[,.](\d\d\d)")
 
