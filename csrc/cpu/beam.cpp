@@ -125,8 +125,7 @@ bool Beam::find_slot(BeamHypothesis* hypothesis) {
 void Beam::rank(const Scoring& scoring, const float* row, RankRow kernel) {
   const bool with_bonus = !fusions_.empty() && !(options_.strategy == Strategy::malsd && options_.prune_early);
   const float* bonus = with_bonus ? bonus_.data() + static_cast<std::size_t>(scoring.slot) * fusions_.entries : nullptr;
-  kernel(row, layout_, bonus, std::min(options_.size, layout_.vocab_size), options_.temperature, options_.statistic,
-         options_.alpha, &ranked_[scoring.place]);
+  kernel(row, layout_, bonus, std::min(options_.size, layout_.vocab_size), options_, &ranked_[scoring.place]);
 }
 
 // The earliest position of a hypothesis inside the audio: that with the lowest frame, then the fewest symbols there.
@@ -166,9 +165,10 @@ void Beam::advance() {
 
 void Beam::advance_greedy() {
   const RankedRow& row = row_of(0);
-  const bool is_blank = !emits(row.largest, row.blank_logit, options_.blank_penalty, layout_.blank);
+  const bool is_blank = !emits(row.largest, row.blank_logit, layout_.blank, options_.greedy);
   const double logprob = is_blank ? row.blank_logprob : row.token_logprobs[0] + bonus(0, row.tokens[0]);
-  entries_.push_back(extended(0, is_blank ? kBlank : 0, logprob + duration_logprob(row, row.longest), row.longest));
+  entries_.push_back(extended(0, is_blank ? kBlank : 0, logprob + duration_logprob(row, row.duration.index),
+                              row.duration.index));
 }
 
 // Everything on the earliest frame is extended in every way that could matter. What stands at the same place with the
@@ -194,7 +194,7 @@ void Beam::advance_tsd() {
       for (int index = 0; index < durations(); ++index)
         merge(extended(i, rank, score + duration_score(index), index));
     }
-    const double blank = token_score(row.blank_logprob) - options_.blank_penalty;
+    const double blank = token_score(row.blank_logprob) - options_.greedy.blank_penalty;
     for (int index = 0; index < durations(); ++index)
       merge(extended(i, kBlank, blank + duration_score(index), index));
   }
@@ -213,11 +213,11 @@ void Beam::advance_malsd() {
       continue;
     }
     const RankedRow& row = row_of(i);
-    const float blank = row.blank_logprob - options_.blank_penalty;
+    const float blank = row.blank_logprob - options_.greedy.blank_penalty;
     float steered_blank = blank, token_shift = 0.0f;
     if (options_.blank_mode == BlankMode::lm_weighted_full && !fusions_.empty()) {
-      token_shift = fusions_.weight_sum * std::log1p(-std::min(std::exp(row.blank_logprob), largest_blank));
-      steered_blank = blank * (1.0f + fusions_.weight_sum);
+      token_shift = options_.weight_sum * std::log1p(-std::min(std::exp(row.blank_logprob), largest_blank));
+      steered_blank = blank * (1.0f + options_.weight_sum);
     }
     pairs_.clear();
     int ranks = row.count;
@@ -245,8 +245,8 @@ void Beam::advance_malsd() {
     std::partial_sort(pairs_.begin(), pairs_.begin() + kept_pairs, pairs_.end(), [](const Pair& a, const Pair& b) {
       return a.score > b.score || (a.score == b.score && a.order < b.order);
     });
-    if (hypotheses[i].symbols >= options_.max_symbols) {
-      const float longest = static_cast<float>(duration_logprob(row, row.longest));
+    if (hypotheses[i].symbols >= options_.greedy.max_symbols) {
+      const float longest = static_cast<float>(duration_logprob(row, row.duration.index));
       const float forced = (options_.prune_early ? blank : steered_blank) + longest;
       entries_.push_back(extended(i, kBlank, forced, pairs_[0].duration));
       entries_.back().score = static_cast<float>(entries_.back().score);
@@ -289,7 +289,7 @@ Beam::Entry Beam::kept(std::int32_t hypothesis) const {
 // A hypothesis with one more step, whose score is `step`; `duration` is an index.
 Beam::Entry Beam::extended(std::int32_t hypothesis, std::int32_t rank, double step, int duration) const {
   const BeamHypothesis& h = hypotheses[hypothesis];
-  const Position at = advanced({h.frame, h.symbols}, rank == kBlank, frames(duration), options_.max_symbols);
+  const Position at = advanced({h.frame, h.symbols}, rank == kBlank, frames(duration), options_.greedy);
   const bool emits = rank >= 0;
   return {h.score + step,
           h.best + step,

@@ -14,27 +14,6 @@
 
 namespace tdt::cpu {
 
-enum class Strategy : int {
-  greedy = 0,  // one hypothesis: fusion chooses among tokens, after the row has chosen between blank and token
-  tsd = 1,     // time-synchronous: frame by frame, merged before it is pruned
-  malsd = 2,   // NeMo's: one symbol a step
-};
-
-enum class BlankMode : int { no_score = 0, lm_weighted_full = 1 };  // of malsd
-
-struct BeamOptions {
-  Strategy strategy;
-  int size;
-  int max_symbols;
-  float blank_penalty;
-  double threshold;  // of tsd; infinite: none
-  float temperature;  // of tsd
-  BlankMode blank_mode;
-  bool prune_early;  // of malsd
-  Statistic statistic;
-  float alpha;
-};
-
 // An emitted token of one alignment, linked to the one before it; -1: none.
 struct Record {
   std::int32_t previous, token, frame, duration;

@@ -7,8 +7,6 @@ namespace tdt::cpu {
 namespace {
 
 constexpr int kRowsInFlight = 64;
-// One pass of memory serves about so many frames before arithmetic takes longer.
-constexpr int kFramesAtOnce = 4;
 // Encoder frames are projected at least so many at a time: reading the weights for a few costs as much.
 constexpr int kProjectedAtOnce = 12;
 // Projected frames that a row keeps: those ahead and those of its window.
@@ -218,6 +216,7 @@ void FusedGreedy::decide_rows(int thread) {
     Row& row = rows_[pending_[i]];
     const int first = row.at.frame;
     row.emitted = false;
+    row.logged = 0;
     while (!row.emitted && row.at.frame < first + row.window) {
       const int scored = row.scored + row.at.frame - first;
       Decision decision;
@@ -225,21 +224,15 @@ void FusedGreedy::decide_rows(int thread) {
         const ScreenScratch scratch = {mine.screen_row.data(), mine.screen_values.data(), mine.screen_outputs.data(),
                                        mine.screen_found.data()};
         decision = decide_screened(network_, isa_, logits(scored), mine.screened[scored], mine.staged[scored],
-                                   options_.blank_penalty, scratch);
+                                   options_, scratch);
       } else {
-        isa_.decide(logits(scored), 1, layout, options_.blank_penalty, &decision.token, &decision.duration,
-                              &decision.token_logprob, &decision.duration_logprob);
+        isa_.decide(logits(scored), 1, layout, options_, &decision.token, &decision.duration, &decision.token_logprob,
+                    &decision.duration_logprob);
       }
       row.emitted = decision.token != layout.blank;
-      if (row.emitted) {
-        row.token = decision.token;
-        row.token_frame = row.at.frame;
-        row.token_scored = scored;
-        row.duration = decision.duration;
-        row.token_logprob = decision.token_logprob;
-        row.duration_logprob = decision.duration_logprob;
-      }
-      row.at = advanced(row.at, !row.emitted, decision.duration, options_.max_symbols);
+      if (row.emitted || options_.trace) row.steps[row.logged++] = {decision, row.at.frame, scored};
+      if (row.emitted) row.token = decision.token;
+      row.at = advanced(row.at, !row.emitted, decision.duration, options_);
     }
   }
   team_.barrier();
@@ -250,20 +243,21 @@ void FusedGreedy::collect() {
   emitted_.clear();
   try {
     for (int index : pending_) {
-      Row& row = rows_[index];
-      if (!row.emitted) continue;
-      emitted_.push_back(index);
-      if (screens()) {
-        const float* hidden = private_[0].hidden.data() + static_cast<std::size_t>(row.token_scored) * network_.joint;
-        std::memcpy(kept_.data() + kept_for_.size() * network_.joint, hidden, network_.joint * sizeof(float));
-        kept_for_.push_back(emissions_->token.size());
+      const Row& row = rows_[index];
+      if (row.emitted) emitted_.push_back(index);
+      for (const Step* step = row.steps; step < row.steps + row.logged; ++step) {
+        if (screens()) {
+          const float* hidden = private_[0].hidden.data() + static_cast<std::size_t>(step->scored) * network_.joint;
+          std::memcpy(kept_.data() + kept_for_.size() * network_.joint, hidden, network_.joint * sizeof(float));
+          kept_for_.push_back(emissions_->token.size());
+        }
+        emissions_->utterance.push_back(row.utterance);
+        emissions_->token.push_back(step->decision.token);
+        emissions_->frame.push_back(step->frame);
+        emissions_->duration.push_back(step->decision.duration);
+        emissions_->token_logprob.push_back(step->decision.token_logprob);
+        emissions_->duration_logprob.push_back(step->decision.duration_logprob);
       }
-      emissions_->utterance.push_back(row.utterance);
-      emissions_->token.push_back(row.token);
-      emissions_->frame.push_back(row.token_frame);
-      emissions_->duration.push_back(row.duration);
-      emissions_->token_logprob.push_back(row.token_logprob);
-      emissions_->duration_logprob.push_back(row.duration_logprob);
     }
   } catch (...) {  // the other threads must not wait for ever
     failure_ = std::current_exception();
@@ -298,8 +292,8 @@ void FusedGreedy::rescore(int thread) {
   for (int i = thread; i < count; i += team_.size()) {
     const std::size_t at = kept_for_[i];
     Decision decision;
-    isa_.decide(logits(i), 1, network_.layout, options_.blank_penalty, &decision.token, &decision.duration,
-                          &emissions_->token_logprob[at], &emissions_->duration_logprob[at]);
+    isa_.decide(logits(i), 1, network_.layout, options_, &decision.token, &decision.duration,
+                &emissions_->token_logprob[at], &emissions_->duration_logprob[at]);
   }
   team_.barrier();
   if (thread == 0) kept_for_.clear();

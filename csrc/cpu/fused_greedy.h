@@ -17,11 +17,6 @@
 
 namespace tdt::cpu {
 
-struct GreedyOptions {
-  int max_symbols;
-  float blank_penalty;
-};
-
 // B utterances and where each stands. States are [L, B, H], predictions [B, J], without padding.
 struct Utterances {
   int count;                     // B
@@ -33,7 +28,10 @@ struct Utterances {
   float *prediction, *hidden, *cell;  // states, moved on
 };
 
-// Emitted tokens of all utterances; those of one stand in the order of their emission.
+// One pass of memory serves about so many frames before arithmetic takes longer.
+constexpr int kFramesAtOnce = 4;
+
+// Emitted tokens of all utterances, and blanks too where the search is traced; those of one stand in their order.
 struct Emissions {
   std::vector<std::int32_t> utterance, token, frame, duration;
   std::vector<float> token_logprob, duration_logprob;
@@ -54,6 +52,10 @@ class FusedGreedy {
   void run(Emissions* emissions);
 
  private:
+  struct Step {
+    Decision decision;
+    int frame, scored;
+  };
   struct Row {
     int utterance = -1;  // none: free
     Position at = {0, 0};
@@ -61,8 +63,9 @@ class FusedGreedy {
     int window = 0;      // frames from at.frame on that this pass scores ...
     int scored = 0;      // ... and the place of the first among the pass's scored frames
     bool emitted = false;
-    int token = 0, token_frame = 0, token_scored = 0, duration = 0;
-    float token_logprob = 0.0f, duration_logprob = 0.0f;
+    int token = 0;
+    Step steps[kFramesAtOnce];  // what this pass logs: at most one decision a frame of the window
+    int logged = 0;
     int projected = 0;   // frames before this one are projected, as far back as they are kept
   };
 
@@ -91,7 +94,7 @@ class FusedGreedy {
   void multiply(int thread, const Matrix& matrix, const std::vector<StagedRow>& staged, int count);
 
   bool screens() const {
-    return network_.screen.panels && static_cast<int>(rows_.size()) <= network_.screened_rows;
+    return network_.screen.panels && static_cast<int>(rows_.size()) <= network_.screened_rows && !options_.trace;
   }
   float* inputs(int layer, int row, int parity);
   float* own(int layer, int row, int parity) { return inputs(layer, row, parity) + network_.inputs_from_below(layer); }

@@ -55,7 +55,6 @@ class Fusions {
   int state_size = 0;  // integers that a prefix keeps for all of them
   int entries = 0;     // V + 1
   int blank = 0;
-  float weight_sum = 0.0f;
 
   bool empty() const { return list.empty(); }
   bool advance(const std::int64_t* state, std::int32_t token, std::int64_t* next, FusionFailure* failure) const;

@@ -1,4 +1,4 @@
-// Greedy search over a batch: decisions move the rows on; emitted tokens go to an append-only log.
+// Greedy search over a batch: decisions move the utterances on; emitted tokens go to an append-only log.
 #pragma once
 
 #include <cstddef>
@@ -34,7 +34,7 @@ struct TokenLog {
 };
 
 struct StepCounts {
-  std::size_t emitted;  // entries appended to the log
+  std::size_t logged;   // entries appended to the log
   std::size_t pending;  // rows that want another joint row
 };
 
@@ -42,14 +42,14 @@ struct StepCounts {
 // the audio, in their order, and frames[0 .. pending) the frames they want. With `hold`, rows that emitted are left
 // out: they want the predictor first.
 inline StepCounts advance(std::int32_t* slots, std::int32_t* frames, std::size_t count, const Decisions& decisions,
-                          int blank, int max_symbols, bool hold, const Rows& rows, const TokenLog& log,
-                          std::size_t cursor) {
+                          int blank, const GreedyOptions& options, bool hold, const Rows& rows,
+                          const TokenLog& log, std::size_t cursor) {
   StepCounts counts = {0, 0};
   for (std::size_t i = 0; i < count; ++i) {
     const std::int32_t slot = slots[i], token = decisions.tokens[i], duration = decisions.durations[i];
     const bool is_blank = token == blank;
-    if (!is_blank) {
-      const std::size_t entry = cursor + counts.emitted++;
+    if (!is_blank || options.trace) {
+      const std::size_t entry = cursor + counts.logged++;
       log.slot[entry] = slot;
       log.token[entry] = token;
       log.frame[entry] = rows.frame[slot];
@@ -57,7 +57,7 @@ inline StepCounts advance(std::int32_t* slots, std::int32_t* frames, std::size_t
       log.token_logprob[entry] = decisions.token_logprobs[i];
       log.duration_logprob[entry] = decisions.duration_logprobs[i];
     }
-    const Position next = advanced({rows.frame[slot], rows.symbols[slot]}, is_blank, duration, max_symbols);
+    const Position next = advanced({rows.frame[slot], rows.symbols[slot]}, is_blank, duration, options);
     rows.frame[slot] = next.frame;
     rows.symbols[slot] = next.symbols;
     if (next.frame < rows.length[slot] && (is_blank || !hold)) {

@@ -184,10 +184,10 @@ float normalizer(const float* part, int n, float max, float log_sum, float scale
 
 }  // namespace
 
-void rank_row(const float* row, const RowLayout& layout, const float* bonus, int size, float temperature,
-              Statistic statistic, float alpha, RankedRow* ranked) {
+void rank_row(const float* row, const RowLayout& layout, const float* bonus, int ranks, const BeamOptions& options,
+              RankedRow* ranked) {
   const Reduce reduce;
-  const float scale = 1.0f / temperature;
+  const float scale = 1.0f / options.temperature;
   ranked->token_normalizer = ranked->duration_normalizer = 0.0f;
   const int entries = layout.token_entries(), blank_at = layout.blank;
   ranked->largest = better(reduce.best(row, 0, blank_at), reduce.best(row, blank_at + 1, entries));
@@ -195,7 +195,7 @@ void rank_row(const float* row, const RowLayout& layout, const float* bonus, int
   const float max = blank > ranked->largest.value ? blank : ranked->largest.value;
   if (max > kLowest) {
     const float log_sum = reduce.log_sum_exp(row, entries, max);
-    Ranking ranking(row, scale, bonus, size, ranked->tokens, ranked->token_logprobs);
+    Ranking ranking(row, scale, bonus, ranks, ranked->tokens, ranked->token_logprobs);
     ranking.add(0, blank_at);
     ranking.add(blank_at + 1, entries);
     ranked->count = ranking.count();
@@ -203,22 +203,24 @@ void rank_row(const float* row, const RowLayout& layout, const float* bonus, int
       ranked->token_logprobs[i] = log_probability(sanitized(row[ranked->tokens[i]]), max, log_sum);
     ranked->blank_logprob = blank > kLowest ? log_probability(blank, max, log_sum) : kLowest;
     if (scale != 1.0f) ranked->token_normalizer = normalizer(row, entries, max, log_sum, scale);
-    switch (statistic) {
+    switch (options.statistic) {
       case Statistic::none: break;
       case Statistic::max_prob: ranked->statistic = std::exp(-log_sum); break;
-      case Statistic::power_sum: ranked->statistic = power_sum(row, entries, max, log_sum, alpha, false); break;
-      case Statistic::power_log_sum: ranked->statistic = power_sum(row, entries, max, log_sum, alpha, true); break;
+      case Statistic::power_sum: ranked->statistic = power_sum(row, entries, max, log_sum, options.alpha, false); break;
+      case Statistic::power_log_sum:
+        ranked->statistic = power_sum(row, entries, max, log_sum, options.alpha, true);
+        break;
       case Statistic::shannon: ranked->statistic = power_sum(row, entries, max, log_sum, 1.0f, true); break;
     }
   } else {  // a certain blank
     ranked->count = 0;
     ranked->blank_logprob = 0.0f;
-    ranked->statistic = statistic == Statistic::max_prob || statistic == Statistic::power_sum ? 1.0f : 0.0f;
+    ranked->statistic = certain_statistic(options.statistic);
   }
 
   const float* durations = row + entries;
   const Best longest = reduce.best(durations, 0, layout.num_durations);
-  ranked->longest = longest.index == kNoIndex ? 0 : longest.index;
+  ranked->duration = chosen_duration(longest, layout);
   if (longest.index == kNoIndex) {  // certainly the table's first entry
     for (int i = 0; i < layout.num_durations; ++i) ranked->duration_logprobs[i] = i == 0 ? 0.0f : kLowest;
     return;
@@ -232,10 +234,10 @@ void rank_row(const float* row, const RowLayout& layout, const float* bonus, int
   }
 }
 
-void decide_rows(const float* rows, std::size_t count, const RowLayout& layout, float blank_penalty,
+void decide_rows(const float* rows, std::size_t count, const RowLayout& layout, const GreedyOptions& options,
                  std::int32_t* tokens, std::int32_t* durations, float* token_logprobs, float* duration_logprobs) {
   for (std::size_t i = 0; i < count; ++i) {
-    const Decision decision = decide(rows + i * layout.width(), layout, blank_penalty, Reduce{});
+    const Decision decision = decide(rows + i * layout.width(), layout, options, Reduce{});
     tokens[i] = decision.token;
     durations[i] = decision.duration;
     token_logprobs[i] = decision.token_logprob;

@@ -57,7 +57,7 @@ struct ScreenScratch {
 
 // Decides a row of which only the approximation is there; log-probabilities are left at 0.
 inline Decision decide_screened(const Network& network, const InstructionSet& isa, const float* approximate,
-                                const StagedRow& approximated, const StagedRow& exact, float blank_penalty,
+                                const StagedRow& approximated, const StagedRow& exact, const GreedyOptions& options,
                                 const ScreenScratch& scratch) {
   const RowLayout& layout = network.layout;
   const int entries = layout.token_entries();
@@ -70,7 +70,7 @@ inline Decision decide_screened(const Network& network, const InstructionSet& is
   scratch.outputs[count++] = layout.blank;
   for (int d = 0; d < layout.num_durations; ++d) scratch.outputs[count++] = entries + d;
   compute(count);
-  const float blank = sanitized(sanitized(scratch.row[layout.blank]) - blank_penalty);
+  const float blank = sanitized(sanitized(scratch.row[layout.blank]) - options.blank_penalty);
   const bool bounded = approximated.norm < 1e15f;  // not for NaN
   int tokens = 0;
   if (bounded) {
@@ -85,7 +85,7 @@ inline Decision decide_screened(const Network& network, const InstructionSet& is
   count = tokens;
   scratch.outputs[count++] = layout.blank;
   for (int d = 0; d < layout.num_durations; ++d) scratch.outputs[count++] = entries + d;
-  return decide(scratch.row, layout, blank_penalty, KnownOutputs(scratch.row, scratch.outputs, count));
+  return decide(scratch.row, layout, options, KnownOutputs(scratch.row, scratch.outputs, count));
 }
 
 }  // namespace tdt::cpu

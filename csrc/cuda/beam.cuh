@@ -52,7 +52,7 @@ class Beam {
     while (next_in_time() && ready()) {
       full = recorded_ + search_.hypotheses > search_.capacity;
       if (full) break;
-      const Strategy strategy = static_cast<Strategy>(search_.options.strategy);
+      const Strategy strategy = search_.options.strategy;
       const int count = strategy == Strategy::greedy ? greedy() : strategy == Strategy::tsd ? tsd() : malsd();
       commit(count);
     }
@@ -128,7 +128,7 @@ class Beam {
 
   // Whether the rows that the next step reads are there.
   __device__ bool ready() {
-    const bool in_turn = search_.options.strategy == static_cast<int>(Strategy::tsd);
+    const bool in_turn = search_.options.strategy == Strategy::tsd;
     bool missing = false;
     for (int i = thread_; i < count_; i += threads_) {
       const Hypothesis& h = hypotheses()[i];
@@ -144,7 +144,7 @@ class Beam {
   // Hypothesis i with one more step, whose score is `step`; `duration` is an index.
   __device__ Entry extended(int i, int rank, double step, int duration) const {
     const Hypothesis& h = hypotheses()[i];
-    const Position at = advanced({h.frame, h.symbols}, rank == kBlankRank, frames(duration), search_.options.max_symbols);
+    const Position at = advanced({h.frame, h.symbols}, rank == kBlankRank, frames(duration), search_.options.greedy);
     const bool emits = rank >= 0;
     return {h.score + step, h.best + step,    emits ? tdt::extended(h.prefix, token_of(h, rank)) : h.prefix,
             at.frame,       at.symbols,       h.length + emits,
@@ -160,8 +160,7 @@ class Beam {
       Best largest;
       largest.value = row.largest;
       largest.index = row.largest_index;
-      const bool is_blank =
-          !emits(largest, row.blank_logit, search_.options.blank_penalty, search_.layout.blank);
+      const bool is_blank = !emits(largest, row.blank_logit, search_.layout.blank, search_.options.greedy);
       double logprob = row.blank_logprob;
       if (!is_blank) logprob = static_cast<double>(token_logprob(h, 0)) + bonus(h, token_of(h, 0));
       entries_[0] =
@@ -198,7 +197,7 @@ class Beam {
       double score;
       if (rank == search_.ranks) {
         rank = kBlankRank;
-        score = row.blank_logprob / temperature - row.token_normalizer - search_.options.blank_penalty;
+        score = row.blank_logprob / temperature - row.token_normalizer - search_.options.greedy.blank_penalty;
       } else if (rank < row.count) {
         score = token_logprob(h, rank) / temperature - row.token_normalizer + bonus(h, token_of(h, rank));
       } else {
@@ -295,9 +294,9 @@ class Beam {
       Pair pair = {0.0f, 0, at % durations(), 0, 0};
       if (inside(h)) {
         const Ranked& row = row_of(h);
-        const float blank = row.blank_logprob - options.blank_penalty;
+        const float blank = row.blank_logprob - options.greedy.blank_penalty;
         float steered_blank = blank, shift = 0.0f;
-        if (options.blank_mode == static_cast<int>(BlankMode::lm_weighted_full) && search_.fusions) {
+        if (options.blank_mode == BlankMode::lm_weighted_full && search_.fusions) {
           const float certain = expf(row.blank_logprob);
           shift = options.weight_sum * log1pf(-(certain < largest_blank ? certain : largest_blank));
           steered_blank = blank * (1.0f + options.weight_sum);
@@ -348,11 +347,11 @@ class Beam {
         const Pair& other = pairs_[j];
         above += other.valid && (other.score > pair.score || (other.score == pair.score && other.order < pair.order));
       }
-      if (h.symbols >= options.max_symbols) {
+      if (h.symbols >= options.greedy.max_symbols) {
         if (above) continue;
         const Ranked& row = row_of(h);
-        float blank = row.blank_logprob - options.blank_penalty;
-        if (!options.prune_early && options.blank_mode == static_cast<int>(BlankMode::lm_weighted_full) &&
+        float blank = row.blank_logprob - options.greedy.blank_penalty;
+        if (!options.prune_early && options.blank_mode == BlankMode::lm_weighted_full &&
             search_.fusions)
           blank = blank * (1.0f + options.weight_sum);
         Entry entry = extended(i, kBlankRank, blank + duration_logprob(h, row.longest), pair.duration);
@@ -414,7 +413,7 @@ class Beam {
 
   // Makes hypotheses of the entries, listed in `pairs_` (greedy: the one), and records of the tokens they emit.
   __device__ void commit(int count) {
-    const bool listed = search_.options.strategy != static_cast<int>(Strategy::greedy);
+    const bool listed = search_.options.strategy != Strategy::greedy;
     Hypothesis* next = beams_ + (1 - buffer_) * search_.hypotheses;
     for (int first = 0; first < count; first += threads_) {
       const int i = first + thread_;

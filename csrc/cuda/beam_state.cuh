@@ -8,15 +8,6 @@
 
 namespace tdt::cuda {
 
-enum class Strategy : int { greedy = 0, tsd = 1, malsd = 2 };
-enum class BlankMode : int { no_score = 0, lm_weighted_full = 1 };
-
-struct BeamOptions {
-  double threshold;  // of tsd
-  int strategy, size, max_symbols, blank_mode, prune_early;
-  float blank_penalty, temperature, weight_sum;
-};
-
 // An emitted token of one alignment, linked to the one before it; -1: none.
 struct Record {
   int previous, token, frame, duration;
@@ -73,7 +64,6 @@ struct alignas(16) BeamScratch {
 // Arrays of all utterances; what belongs to one lies together.
 struct BeamSearch {
   BeamOptions options;
-  Ranking ranking;
   RowLayout layout;
   int utterances, hypotheses, slots, ranks, max_entries, capacity;
   const int* lengths;       // [B]
@@ -113,11 +103,11 @@ __device__ inline void score_steps(const BeamSearch& search, const Requests& req
 // Ranks the row of a request, by one block.
 __device__ inline void rank_wanted(const BeamSearch& search, const Wanted& wanted, const float* row, void* scratch) {
   const long long place = static_cast<long long>(wanted.utterance) * search.hypotheses + wanted.place;
-  const bool late = !(search.options.strategy == static_cast<int>(Strategy::malsd) && search.options.prune_early);
+  const bool late = !(search.options.strategy == Strategy::malsd && search.options.prune_early);
   const float* bonus = nullptr;
   if (search.fusions && late)
     bonus = search.bonus + static_cast<long long>(wanted.slot) * search.layout.token_entries();
-  rank_row(row, search.layout, bonus, search.ranking, scratch, search.ranked + place,
+  rank_row(row, search.layout, bonus, search.ranks, search.options, scratch, search.ranked + place,
            search.tokens + place * search.ranks, search.token_logprobs + place * search.ranks,
            search.duration_logprobs + place * search.layout.num_durations);
 }

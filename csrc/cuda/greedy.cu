@@ -7,7 +7,8 @@
 namespace tdt::cuda {
 
 struct GreedySteps {
-  int blank, max_symbols;
+  GreedyOptions options;
+  int blank;
   int rows;                // of `decisions` and `logprobs`
   const int* decisions;    // [2, rows] by place among the wanted rows
   const float* logprobs;   // [2, rows]
@@ -45,7 +46,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) advance_greedy(const Greedy
       duration = search->decisions[search->rows + i];
       frame = search->frames[row.utterance];
       emits = token != search->blank;
-      next = tdt::advanced({frame, search->symbols[row.utterance]}, !emits, duration, search->max_symbols);
+      next = tdt::advanced({frame, search->symbols[row.utterance]}, !emits, duration, search->options);
       stays = next.frame < search->lengths[row.utterance];
     }
     const Rank step = ranked(emits, scratch), place = ranked(stays, scratch);

@@ -28,31 +28,21 @@ struct BlockReduce {
   }
 };
 
-// The sum over a row that a confidence measure is computed from.
-enum class Statistic : int { none = 0, max_prob = 1, power_sum = 2, power_log_sum = 3, shannon = 4 };
-
 // What a beam reads of a row beside its best tokens; see the host's RankedRow.
 struct Ranked {
-  int count, largest_index, longest;
+  int count, largest_index, longest;  // longest: the index of the chosen duration
   float largest, blank_logit, blank_logprob, statistic, token_normalizer, duration_normalizer;
 };
 
-struct Ranking {
-  int size;           // best tokens wanted
-  float temperature;  // log-probabilities are ranked at ...
-  int statistic;
-  float alpha;
-};
-
 // Ranks a row: its best tokens by logit / temperature + bonus, blank aside, with log-probabilities that know neither.
-// `bonus` [V + 1] may be null. Writes `tokens` and `token_logprobs` [size], `duration_logprobs` [D].
-__device__ inline void rank_row(const float* row, const RowLayout& layout, const float* bonus, const Ranking& ranking,
-                                void* scratch, Ranked* ranked, int* tokens, float* token_logprobs,
+// `bonus` [V + 1] may be null. Writes `tokens` and `token_logprobs` [ranks], `duration_logprobs` [D].
+__device__ inline void rank_row(const float* row, const RowLayout& layout, const float* bonus, int ranks,
+                                const BeamOptions& options, void* scratch, Ranked* ranked, int* tokens, float* token_logprobs,
                                 float* duration_logprobs) {
   const BlockReduce reduce = {scratch};
   const int entries = layout.token_entries(), thread = static_cast<int>(threadIdx.x);
   const int threads = static_cast<int>(blockDim.x);
-  const float scale = 1.0f / ranking.temperature;
+  const float scale = 1.0f / options.temperature;
   const float blank = sanitized(row[layout.blank]);
   const Best largest = better(reduce.best(row, 0, layout.blank), reduce.best(row, layout.blank + 1, entries));
   const float max = blank > largest.value ? blank : largest.value;
@@ -60,7 +50,7 @@ __device__ inline void rank_row(const float* row, const RowLayout& layout, const
   result.largest = largest.value;
   result.largest_index = largest.index;
   result.blank_logit = blank;
-  const Statistic statistic = static_cast<Statistic>(ranking.statistic);
+  const Statistic statistic = options.statistic;
   if (max > kLowest) {
     const float log_sum = reduce.log_sum_exp(row, entries, max);
     const auto logprob = [=](float logit) { return logit > kLowest ? log_probability(logit, max, log_sum) : kLowest; };
@@ -82,7 +72,7 @@ __device__ inline void rank_row(const float* row, const RowLayout& layout, const
       return best;
     };
     Best mine = offer(Best{});
-    for (; result.count < ranking.size; ++result.count) {
+    for (; result.count < ranks; ++result.count) {
       const Best next = over_block(mine, static_cast<Best*>(scratch), better);
       if (next.index == kNoIndex) break;
       if (thread == 0) {
@@ -95,7 +85,7 @@ __device__ inline void rank_row(const float* row, const RowLayout& layout, const
     if (scale != 1.0f)
       result.token_normalizer =
           logf(reduce.total(row, entries, [=](float logit) { return expf((logit - max) * scale); })) - scale * log_sum;
-    const float alpha = statistic == Statistic::shannon ? 1.0f : ranking.alpha;
+    const float alpha = statistic == Statistic::shannon ? 1.0f : options.alpha;
     if (statistic == Statistic::max_prob) result.statistic = expf(-log_sum);
     if (statistic == Statistic::power_sum)
       result.statistic = reduce.total(row, entries, [=](float logit) { return expf(alpha * logprob(logit)); });
@@ -105,13 +95,13 @@ __device__ inline void rank_row(const float* row, const RowLayout& layout, const
         return power > 0.0f ? power * logprob(logit) : 0.0f;
       });
   } else {  // a certain blank
-    result.statistic = statistic == Statistic::max_prob || statistic == Statistic::power_sum ? 1.0f : 0.0f;
+    result.statistic = certain_statistic(statistic);
   }
 
   const float* durations = row + entries;
   const Best longest = reduce.best(durations, 0, layout.num_durations);
   const bool certain = longest.index == kNoIndex;  // certainly the table's first entry
-  result.longest = certain ? 0 : longest.index;
+  result.longest = chosen_duration(longest, layout).index;
   float log_sum = 0.0f;
   if (!certain) {
     log_sum = reduce.log_sum_exp(durations, layout.num_durations, longest.value);

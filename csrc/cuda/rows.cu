@@ -13,13 +13,13 @@ extern "C" __global__ void widen_rows(const unsigned short* from, float* to, lon
 // A block for each row. `count` may be null: then all `rows` are there. Writes tokens and durations [2, rows] and both
 // log-probabilities [2, rows].
 extern "C" __global__ void __launch_bounds__(512, 1) decide_rows(const float* logits, int rows, const int* count,
-                                                                 const tdt::RowLayout* layout, float blank_penalty,
-                                                                 int* decisions, float* logprobs) {
+                                                                 const tdt::RowLayout* layout,
+                                                                 const tdt::GreedyOptions* options, int* decisions, float* logprobs) {
   const int valid = count ? *count : rows;
   const BlockReduce reduce = {shared_memory()};
   for (int i = static_cast<int>(blockIdx.x); i < valid; i += static_cast<int>(gridDim.x)) {
     const tdt::Decision decision =
-        tdt::decide(logits + static_cast<long long>(i) * layout->width(), *layout, blank_penalty, reduce);
+        tdt::decide(logits + static_cast<long long>(i) * layout->width(), *layout, *options, reduce);
     if (threadIdx.x != 0) continue;
     decisions[i] = decision.token;
     decisions[rows + i] = decision.duration;

@@ -10,6 +10,8 @@
 //   - log-probabilities are a log-softmax of each part on its own.
 #pragma once
 
+#include "options.h"
+
 #if defined(__CUDACC__)
 #define TDT_HD __host__ __device__ __forceinline__
 #else
@@ -56,18 +58,36 @@ TDT_HD Best candidate(float value, int index) {
   return best;
 }
 
-// Whether the best token, blank aside, is emitted: blank, less its penalty, stands against it.
-TDT_HD bool emits(const Best& token, float blank, float blank_penalty, int blank_index) {
-  const Best winner = better(token, candidate(sanitized(blank - blank_penalty), blank_index));
+// Whether the best token, blank aside, is emitted: it competes with blank, less the blank penalty.
+TDT_HD bool emits(const Best& token, float blank, int blank_index, const GreedyOptions& options) {
+  const Best winner = better(token, candidate(sanitized(blank - options.blank_penalty), blank_index));
   return winner.index != kNoIndex && winner.index != blank_index;
+}
+
+// The greedy choice of a duration.
+struct Duration {
+  int index;   // in the table; 0 where the duration part has no number
+  int frames;  // 0 for RNN-T
+};
+
+// `longest` is the largest entry of the duration part.
+TDT_HD Duration chosen_duration(const Best& longest, const RowLayout& layout) {
+  if (layout.num_durations == 0) return {0, 0};
+  const int index = longest.index == kNoIndex ? 0 : longest.index;
+  return {index, layout.durations[index]};
 }
 
 struct Decision {
   int token;               // 0 .. V, may be blank
   int duration;            // frames, as predicted; 0 for RNN-T
-  float token_logprob;     // 0 where the token is blank: a greedy result does not report it
-  float duration_logprob;  // 0 where the token is blank, and for RNN-T
+  float token_logprob;     // 0 where the token is blank, unless the search is traced
+  float duration_logprob;  // 0 where the token is blank, unless the search is traced; 0 for RNN-T
 };
+
+// A statistic of a row whose token part has no number: blank is certain.
+TDT_HD float certain_statistic(Statistic statistic) {
+  return statistic == Statistic::max_prob || statistic == Statistic::power_sum ? 1.0f : 0.0f;
+}
 
 // Log-probability of the entry `value` in a part whose largest entry is `max` and whose
 // sum of exp(x - max) has the logarithm `log_sum`.
@@ -77,28 +97,27 @@ TDT_HD float log_probability(float value, float max, float log_sum) { return (va
 //   Best  best(const float* row, int first, int last)         largest sanitized entry of [first, last)
 //   float log_sum_exp(const float* part, int n, float max)    log(sum(exp(sanitized(x) - max)))
 template <class Reduce>
-TDT_HD Decision decide(const float* row, const RowLayout& layout, float blank_penalty, const Reduce& reduce) {
+TDT_HD Decision decide(const float* row, const RowLayout& layout, const GreedyOptions& options, const Reduce& reduce) {
   const int entries = layout.token_entries();
-  Decision decision = {layout.blank, 0, 0.0f, 0.0f};
-
   const Best token = better(reduce.best(row, 0, layout.blank), reduce.best(row, layout.blank + 1, entries));
   const float blank = sanitized(row[layout.blank]);
-  if (emits(token, blank, blank_penalty, layout.blank)) decision.token = token.index;
+  const bool emitted = emits(token, blank, layout.blank, options);
 
   const float* durations = row + entries;
-  Best duration;
-  if (layout.num_durations > 0) {
-    duration = reduce.best(durations, 0, layout.num_durations);
-    decision.duration = layout.durations[duration.index == kNoIndex ? 0 : duration.index];
-  }
-  if (decision.token == layout.blank) return decision;
+  Best longest;
+  if (layout.num_durations > 0) longest = reduce.best(durations, 0, layout.num_durations);
+  Decision decision = {emitted ? token.index : layout.blank, chosen_duration(longest, layout).frames, 0.0f, 0.0f};
+  if (!emitted && !options.trace) return decision;
 
   // The penalty steers the choice and stays out of what is reported.
   const float max = blank > token.value ? blank : token.value;
-  decision.token_logprob = log_probability(token.value, max, reduce.log_sum_exp(row, entries, max));
-  if (duration.index != kNoIndex) {
-    const float log_sum = reduce.log_sum_exp(durations, layout.num_durations, duration.value);
-    decision.duration_logprob = log_probability(duration.value, duration.value, log_sum);
+  if (max > kLowest) {
+    const float chosen = emitted ? token.value : blank;
+    decision.token_logprob = log_probability(chosen, max, reduce.log_sum_exp(row, entries, max));
+  }
+  if (longest.index != kNoIndex) {
+    const float log_sum = reduce.log_sum_exp(durations, layout.num_durations, longest.value);
+    decision.duration_logprob = log_probability(longest.value, longest.value, log_sum);
   }
   return decision;
 }

@@ -14,11 +14,11 @@ struct Position {
 
 // A blank moves at least one frame. A token moves by its duration; 0 stays, until max_symbols tokens
 // stand on one frame. RNN-T is the case where every duration is 0.
-TDT_HD Position advanced(Position at, bool is_blank, int duration, int max_symbols) {
+TDT_HD Position advanced(Position at, bool is_blank, int duration, const GreedyOptions& options) {
   if (is_blank) return {at.frame + (duration > 1 ? duration : 1), 0};
   if (duration > 0) return {at.frame + duration, 0};
   const int symbols = at.symbols + 1;
-  if (symbols >= max_symbols) return {at.frame + 1, 0};
+  if (symbols >= options.max_symbols) return {at.frame + 1, 0};
   return {at.frame, symbols};
 }
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from . import __version__
 from .commands import COMMANDS
 from .commands.status import WRONG_USAGE
-from .errors import TdtDecodeError
+from .errors import TdtDecodeError, TdtDecodeWarning
 
 _INTERRUPTED = 130  # 128 + SIGINT and 128 + SIGPIPE: what a shell reports of a program that they ended
 _PIPE_CLOSED = 141
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = COMMANDS[options.command].run(options)
         sys.stdout.flush()
         return status
-    except TdtDecodeError as error:
+    except (TdtDecodeError, TdtDecodeWarning) as error:
         print(f"tdtdecode: {error}", file=sys.stderr)
         return WRONG_USAGE
     except KeyboardInterrupt:

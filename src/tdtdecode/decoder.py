@@ -12,10 +12,10 @@ import numpy as np
 from . import kernels as kernel_sets
 from .arrays import encoder_rows, frames_first
 from .errors import InputError
-from .hypothesis import Hypothesis
+from .hypothesis import Hypothesis, Trace
 from .networks import Network, NetworkState
 from .networks.loops import label_looping, lockstep, run_beam
-from .search import Beam, Greedy, for_rows
+from .search import Beam, Greedy, for_rows, runs_in_the_beam_engine
 from .transducer import TransducerSpec, as_integer
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ class Decoder:
             raise InputError("state is that of a decoder with another network")
         elif len(state) != len(lengths):
             raise InputError(f"state has {len(state)} streams, encoder_out has {len(lengths)} rows")
-        beamed = isinstance(search, Beam) or bool(search.fusion) or search.confidence is not None
+        beamed = runs_in_the_beam_engine(search)
         started = state.beams is not None or bool(state.consumed.any())
         if started and state.search != (search if beamed else None):
             raise InputError(f"state is that of another search, {state.search or 'Greedy()'}, not of {search}")
@@ -277,22 +277,59 @@ class Decoder:
             return [], state
         return (self._beam_chunk if beamed else self._greedy_chunk)(search, rows, lengths, state, final)
 
+    def trace(self, encoder_out: Any, lengths: Any = None, search: Greedy | None = None) -> list[Trace]:
+        """Every step that greedy search takes over whole utterances, blanks included.
+
+        Tokens, frames, durations and log-probs of the steps that emit are those of `decode`, in every precision.
+
+        Parameters
+        ----------
+        encoder_out, lengths:
+            As for `decode`.
+        search:
+            In place of the decoder's own: `Greedy` without fusion and confidence.
+
+        Returns
+        -------
+        One trace per utterance; empty for one of length 0.
+
+        Raises
+        ------
+        InputError
+            If the arrays do not fit, the search is another one, or the decoder is not on the cpu.
+        """
+        chosen = self.search if search is None else _checked_search(search)
+        if not isinstance(chosen, Greedy) or runs_in_the_beam_engine(chosen):
+            raise InputError(f"trace follows greedy search without fusion and confidence, got {chosen!r}")
+        if self.network.device != "cpu":
+            raise InputError("trace needs a decoder with device='cpu'")
+        rows, lengths = self._door(encoder_out, lengths, self.spec.encoder_size)
+        greedy = kernel_sets.GreedySearch(self.spec, chosen, lengths, self.kernels, trace=True)
+        self._run_greedy(greedy, rows, lengths, self._fresh(len(lengths)).network, final=True)
+        return greedy.traces()
+
     def _greedy_chunk(
         self, search: Any, rows: Any, lengths: np.ndarray, state: DecoderState, final: bool
     ) -> tuple[list[Hypothesis], DecoderState]:
         greedy = kernel_sets.GreedySearch(self.spec, search, lengths, self.kernels, frame=state.overshoot)
-        if self.program is not None:
-            after = self.program.greedy(greedy, rows, state.network, final)
-        else:
-            network = cast("SteppedNetwork", self.network)
-            frames = frames_first(rows, lengths, network.frame_dtype)
-            workspace = network.workspace(frames, state.network)
-            (lockstep if network.lockstep else label_looping)(greedy, workspace)
-            after = None if final else workspace.state()
+        after = self._run_greedy(greedy, rows, lengths, state.network, final)
         hypotheses = greedy.hypotheses(first_frame=state.consumed)
         if after is None:
             return hypotheses, self._fresh(len(lengths))
         return hypotheses, DecoderState(state.consumed + lengths, greedy.frame - lengths, after)
+
+    def _run_greedy(
+        self, greedy: kernel_sets.GreedySearch, rows: Any, lengths: np.ndarray, state: NetworkState, final: bool
+    ) -> NetworkState | None:
+        """Run a search to its end; the network's states then, or None if ``final``."""
+        if not len(lengths):
+            return None
+        if self.program is not None:
+            return self.program.greedy(greedy, rows, state, final)
+        network = cast("SteppedNetwork", self.network)
+        workspace = network.workspace(frames_first(rows, lengths, network.frame_dtype), state)
+        (lockstep if network.lockstep else label_looping)(greedy, workspace)
+        return None if final else workspace.state()
 
     def _beam_chunk(
         self, search: Any, rows: Any, lengths: np.ndarray, state: DecoderState, final: bool

@@ -1,4 +1,4 @@
-"""The exceptions that callers may catch."""
+"""The exceptions that callers may catch, and the warnings that they may turn into exceptions."""
 
 from __future__ import annotations
 
@@ -48,6 +48,29 @@ class UnsupportedVersionError(TdtDecodeError, ImportError):
             f"{package} {found} is installed; supported is {supported}: pip install '{package}=={supported}'",
             name=package,
         )
+
+
+class TdtDecodeWarning(UserWarning):
+    """Base of every warning of this package: a result may be incomplete or doubtful, and the message says why.
+
+    ``warnings.simplefilter("error", TdtDecodeWarning)`` makes each an exception, as ``--strict`` does on the command line.
+    """
+
+
+class AudioWarning(TdtDecodeWarning):
+    """A recording is shorter or longer than its header says, or its channels had to be chosen from."""
+
+
+class LanguageModelWarning(TdtDecodeWarning):
+    """A language model knows few of the vocabulary's tokens, or its words are other units."""
+
+
+class PhraseWarning(TdtDecodeWarning):
+    """A phrase cannot be spelt with the vocabulary and is left out."""
+
+
+class SkippedInputWarning(TdtDecodeWarning):
+    """An input was passed over."""
 
 
 def _rebuild_bundle_error(problem: str, file: str, field: str | None) -> BundleError:

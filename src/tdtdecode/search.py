@@ -61,6 +61,15 @@ def check_rows(given: int, batch: int) -> None:
         raise InputError(f"phrases are given for {given} rows, but there are {batch}")
 
 
+def runs_in_the_beam_engine(search: Greedy | Beam) -> bool:
+    """Whether the beam engine runs a search: every `Beam`, and `Greedy` with fusion or confidence.
+
+    Fusion needs the best tokens of a row with their scores, confidence a sum over the whole row. The beam engine ranks
+    rows anyway, so greedy search with either is a beam of one hypothesis there; the greedy loops stay simple and fast.
+    """
+    return isinstance(search, Beam) or bool(search.fusion) or search.confidence is not None
+
+
 @dataclass(frozen=True)
 class Greedy:
     """Greedy search: at each step the best token and, independently, the best duration.

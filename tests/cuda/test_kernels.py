@@ -7,6 +7,7 @@ import pytest
 
 import tdtdecode as tdt
 from tdtdecode import kernels
+from tdtdecode.options import greedy_options
 from tests.conftest import RandomTransducer, random_frames
 from tests.cuda.helpers import CARDS, cupy, emulated, launch, on  # noqa: F401 - a fixture
 from tests.host_cuda import emulated_cupy
@@ -36,10 +37,10 @@ def bad_rows(spec, count, seed):
 @pytest.mark.parametrize("penalty", [0.0, 1.25])
 def test_rows_are_decided_as_specified(cupy, spec, penalty):  # noqa: F811
     rows = bad_rows(spec, 200, seed=spec.vocab_size)
-    results = []
+    results, options = [], greedy_options(tdt.Greedy(blank_penalty=penalty))
     for name, array in (("reference", rows), ("cuda", cupy.asarray(rows))):
         decisions, logprobs = np.empty((2, 200), np.int32), np.empty((2, 200), np.float32)
-        arguments = spec.vocab_size, spec.blank, spec.duration_table, penalty, decisions, logprobs
+        arguments = spec.vocab_size, spec.blank, spec.duration_table, options, decisions, logprobs
         kernels.get(name).decide(array, *arguments)
         results.append((decisions, logprobs))
     np.testing.assert_array_equal(results[0][0], results[1][0])

@@ -30,14 +30,14 @@ struct SerialReduce {
   }
 };
 
-extern "C" __global__ void rules(const float* rows, tdt::RowLayout layout, float penalty, int max_symbols,
+extern "C" __global__ void rules(const float* rows, tdt::RowLayout layout, tdt::GreedyOptions options,
                                  tdt::Decision* decisions, tdt::Position* positions, double* scores,
                                  unsigned long long* prefixes) {
-  const tdt::Decision d = tdt::decide(rows + threadIdx.x * layout.width(), layout, penalty, SerialReduce{});
+  const tdt::Decision d = tdt::decide(rows + threadIdx.x * layout.width(), layout, options, SerialReduce{});
   decisions[threadIdx.x] = d;
   scores[threadIdx.x] = tdt::log_add(scores[threadIdx.x], d.token_logprob);
   prefixes[threadIdx.x] = tdt::extended(prefixes[threadIdx.x], d.token);
-  positions[threadIdx.x] = tdt::advanced(positions[threadIdx.x], d.token == layout.blank, d.duration, max_symbols);
+  positions[threadIdx.x] = tdt::advanced(positions[threadIdx.x], d.token == layout.blank, d.duration, options);
 }
 """
 

@@ -9,18 +9,20 @@ import numpy as np
 import pytest
 
 import tdtdecode as tdt
+from tdtdecode.options import BEAM_OPTIONS, greedy_options
 from tests.conftest import KERNELS, RandomTransducer, random_decodes, random_frames
 from tests.decoding.compare import check_same_hypotheses, check_traces, traced_decode
 
 INF, NAN = np.inf, np.nan
 
 
-def decide(kernels, rows, spec, blank_penalty=0.0):
+def decide(kernels, rows, spec, trace=False, **options):
     rows = np.ascontiguousarray(rows, np.float32)
     decisions, logprobs = np.full((2, len(rows)), -9, np.int32), np.full((2, len(rows)), NAN, np.float32)
     tdt.kernels.get(kernels).decide(
-        rows, spec.vocab_size, spec.blank, spec.duration_table, blank_penalty, decisions, logprobs
-    )
+        rows, spec.vocab_size, spec.blank, spec.duration_table, greedy_options(tdt.Greedy(**options), trace), decisions,
+        logprobs,
+    )  # fmt: skip
     return decisions, logprobs
 
 
@@ -131,9 +133,10 @@ class TestRow:
             numbers = st.sampled_from(special.tolist()) | st.floats(-50, 50, width=32)
             rows = data.draw(npst.arrays(np.float32, (3, spec.joint_width), elements=numbers))
             penalty = data.draw(st.sampled_from([0.0, 1.0, -1.0, 1e38, -3e38]))
-            decisions, logprobs = decide("reference", rows, spec, penalty)
+            trace = data.draw(st.booleans())
+            decisions, logprobs = decide("reference", rows, spec, trace, blank_penalty=penalty)
             for name in KERNELS[1:]:
-                others = decide(name, rows, spec, penalty)
+                others = decide(name, rows, spec, trace, blank_penalty=penalty)
                 np.testing.assert_array_equal(others[0], decisions, err_msg=name)
                 np.testing.assert_allclose(others[1], logprobs, atol=1e-4, rtol=1e-6, err_msg=name)
 
@@ -285,7 +288,8 @@ class TestChoice:
     @pytest.mark.parametrize(
         "change",
         [{"vocab_size": 10}, {"blank": 10}, {"blank": -1}, {"decisions": np.zeros((2, 1), np.int32)},
-         {"logprobs": np.zeros((1, 2), np.float32)}, {"durations": np.arange(4, dtype=np.int32)}],
+         {"logprobs": np.zeros((1, 2), np.float32)}, {"durations": np.arange(4, dtype=np.int32)},
+         {"options": np.zeros(1, BEAM_OPTIONS)[0]}],
     )  # fmt: skip
     def test_compiled_kernels_check_their_bounds(self, change):
         arguments = {
@@ -293,7 +297,7 @@ class TestChoice:
             "vocab_size": 9,
             "blank": 9,
             "durations": np.arange(5, dtype=np.int32),
-            "blank_penalty": 0.0,
+            "options": greedy_options(tdt.Greedy()),
             "decisions": np.zeros((2, 2), np.int32),
             "logprobs": np.zeros((2, 2), np.float32),
         }

@@ -120,7 +120,7 @@ def test_an_empty_folder_failed(transcribe, recordings, texts, tmp_path):
 @pytest.mark.parametrize("name", FORMATS)
 def test_formats_on_stdout(transcribe, bundle, recordings, name):
     path = recordings[2]
-    expected = FORMATS[name](load_model(bundle).recognize(path), str(path))
+    expected = FORMATS[name].render(load_model(bundle).recognize(path), str(path))
     assert transcribe("--format", name, path) == (0, expected, "")
 
 
@@ -144,7 +144,7 @@ def test_a_file_for_each(transcribe, bundle, recordings, tmp_path, name):
     assert sorted(file.name for file in folder.iterdir()) == [f"{stem}.{name}" for stem in "abc"]
     transcript = load_model(bundle).recognize(recordings[0])
     written = (folder / f"{recordings[0].stem}.{name}").read_text(encoding="utf-8")
-    assert written == FORMATS[name](transcript, str(recordings[0]))
+    assert written == FORMATS[name].render(transcript, str(recordings[0]))
 
 
 def test_a_failed_one_leaves_no_file(transcribe, recordings, tmp_path):

@@ -169,7 +169,7 @@ class TestErrors:
 
     def test_a_model_without_transducer(self, plain):
         model = type(plain)(NemoConformerCtc.__new__(NemoConformerCtc), plain.resampler)
-        with pytest.raises(tdt.InputError, match="NemoConformerCtc, which has no NeMo transducer"):
+        with pytest.raises(tdt.InputError, match="NemoConformerCtc, which is not a NeMo transducer"):
             accelerate(model)
 
     def test_another_directory(self, plain, tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 
 import tdtdecode as tdt
 from tdtdecode.fusion import PhraseBoost
-from tdtdecode.networks.cuda import fused_beam, fused_greedy
+from tdtdecode.networks.cuda import program
 from tests.conftest import random_frames
 from tests.cuda.helpers import LAUNCHES, emulated, launch
 from tests.decoding.fused_helpers import random_weights
@@ -66,7 +66,7 @@ def decode(how: dict, precision: str) -> None:
 if __name__ == "__main__":
     with emulated() as emulated_cupy:
         if sys.argv[1] in LAUNCHES:
-            fused_greedy.ROUNDS_PER_GRAPH = fused_beam.ROUNDS_PER_GRAPH = 2
+            program.ROUNDS_PER_GRAPH = 2
             decode(LAUNCHES[sys.argv[1]], sys.argv[2])
         else:
             plant(emulated_cupy, sys.argv[1])

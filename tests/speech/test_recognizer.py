@@ -106,7 +106,7 @@ def test_results_depend_on_neither_batch_nor_order(bundles, precision, batch_siz
 
 def test_a_quantised_encoder_gets_one_recording_at_a_time(bundles, model):
     class Counting:
-        rows_independent = False
+        takes_batches = False
         rows = []
 
         def __call__(self, features, lengths):
@@ -114,7 +114,7 @@ def test_a_quantised_encoder_gets_one_recording_at_a_time(bundles, model):
             return model.encoder(features, lengths)
 
     quantised = load_model(bundles("split", "int8"), variant="int8")
-    assert model.encoder.rows_independent and not quantised.encoder.rows_independent
+    assert model.encoder.takes_batches and not quantised.encoder.takes_batches
     counting = Counting()
     Recognizer(model.bundle, counting, model.decoder).recognize([noise(n) for n in (20_000, 30_000, 10_000)])
     assert counting.rows == [1, 1, 1]
@@ -124,7 +124,7 @@ def test_batches_are_of_similar_length_and_bounded(model):
     widths = []
 
     class Recording:
-        rows_independent = True
+        takes_batches = True
 
         def __call__(self, features, lengths):
             widths.append((len(lengths), features.shape[2]))
@@ -138,7 +138,7 @@ def test_batches_are_of_similar_length_and_bounded(model):
 @pytest.mark.parametrize("samples", [0, 1, 100, 159])
 def test_nothing_to_hear_does_not_run_the_model(model, samples):
     silent = Recognizer(model.bundle, lambda *_: pytest.fail("the encoder ran"), model.decoder)
-    silent.encoder.rows_independent = True
+    silent.encoder.takes_batches = True
     transcript = silent.recognize(noise(samples))
     assert (transcript.text, transcript.words) == ("", []) and len(transcript.hypothesis) == 0
     assert transcript.duration == samples / 16_000
@@ -188,7 +188,7 @@ def test_errors_in_their_places(model, tmp_path):
 
 def test_one_that_breaks_the_model_does_not_take_its_batch_along(model):
     class Fragile:
-        rows_independent = True
+        takes_batches = True
 
         def __call__(self, features, lengths):
             if 250 in lengths:

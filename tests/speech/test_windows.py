@@ -129,7 +129,7 @@ def test_a_batch_of_more_than_one_that_is_fixed(local, tmp_path):
         model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
 
     edit(tmp_path / "four" / "encoder.onnx", fix)
-    with pytest.raises(tdt.BundleError, match="batches of just 4"):
+    with pytest.raises(tdt.BundleError, match="the batch size is fixed at 4"):
         tdt.load_model(tmp_path / "four")
 
 

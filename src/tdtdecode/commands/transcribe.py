@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InputError, TdtDecodeError
+from ..errors import InputError, TdtDecodeError, TdtDecodeWarning
 from ..speech.formats import FORMATS
 from .status import DONE, SOME_FAILED
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HELP = "Transcribe recordings. Text goes to stdout, one line per recording in order; messages go to stderr."
 
 _SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
-_ONE_PER_FILE = {"srt", "vtt", "tsv"}
+_WITH_ALTERNATIVES = " or ".join(f"--format {name}" for name, format in FORMATS.items() if format.alternatives)
 _BATCHES_AT_ONCE = 4
 """Results appear after so many batches: more makes better batches of similar lengths, fewer show results sooner."""
 
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="most tokens emitted at one frame (default: 10)")
     parser.add_argument("--beam-size", type=_positive, metavar="N", help="hypotheses kept (default: 4)")
     parser.add_argument("--nbest", type=_positive, metavar="N",
-                        help="hypotheses written, by --format json (default: 1)")
+                        help=f"hypotheses written, by {_WITH_ALTERNATIVES} (default: 1)")
     parser.add_argument("--lm", type=Path, metavar="ARPA", help="n-gram language model over the model's tokens")
     parser.add_argument("--lm-weight", type=float, metavar="W", help="weight of its scores (default: 0.3)")
     parser.add_argument("--lm-units", choices=("pieces", "nemo"), metavar="UNITS",
@@ -53,10 +53,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="most recordings decoded together (default: 16)")
     parser.add_argument("--threads", type=_positive, metavar="N",
                         help="threads (default: all cores for the encoder, one for the decoder)")
+    parser.add_argument("--strict", action="store_true",
+                        help="what is doubtful is an error: a recording cut short, a phrase left out, ...")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Transcribe, and return the exit status."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error" if arguments.strict else "always", TdtDecodeWarning)
+        warnings.showwarning = _show_warning
+        return _run(arguments)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"tdtdecode: warning: {message}", file=sys.stderr)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     paths, failed = _recordings(arguments.audio)
     writer = _Writer(arguments.format, arguments.output, paths)
 
@@ -91,8 +104,8 @@ def _search(arguments: argparse.Namespace) -> Greedy | Beam:
         if arguments.beam_size is not None or arguments.nbest is not None:
             raise InputError("--beam-size and --nbest need --search beam")
         return Greedy(max_symbols=arguments.max_symbols, fusion=tuple(fusion))
-    if arguments.nbest is not None and arguments.nbest > 1 and arguments.format != "json":
-        raise InputError("--nbest needs --format json: the other formats have one text to a recording")
+    if arguments.nbest is not None and arguments.nbest > 1 and not FORMATS[arguments.format].alternatives:
+        raise InputError(f"--nbest needs {_WITH_ALTERNATIVES}: other formats hold one text for each recording")
     return Beam(
         size=4 if arguments.beam_size is None else arguments.beam_size, nbest=arguments.nbest or 1,
         max_symbols=arguments.max_symbols, fusion=tuple(fusion),
@@ -177,10 +190,10 @@ class _Writer:
     def __init__(self, name: str, folder: Path | None, paths: list[Path]):
         self._name = name
         self._folder = folder
-        self._format: Callable[[Transcript, str], str] = FORMATS[name]
+        self._format = FORMATS[name]
         if folder is None:
-            if name in _ONE_PER_FILE and len(paths) > 1:
-                raise InputError(f"{len(paths)} recordings do not go into one {name} file: give a folder with -o DIR")
+            if len(paths) > 1 and not self._format.concatenable:
+                raise InputError(f"one {name} file cannot hold {len(paths)} recordings: give a folder with -o DIR")
             return
         taken: dict[str, Path] = {}
         for path in paths:
@@ -196,13 +209,13 @@ class _Writer:
             raise InputError(f"{folder}: cannot be made a folder for the results ({error})") from error
 
     def write(self, path: Path, result: Transcript | Exception) -> None:
-        """Write one result, or raise `_Failed`; on stdout, txt then has an empty line: the lines match the inputs."""
+        """Write one result, or raise `_Failed`. On stdout the format decides what stands for a failed recording."""
         if isinstance(result, Exception):
-            if self._folder is None and self._name == "txt":
-                print()
+            if self._folder is None:
+                sys.stdout.write(self._format.failed)
             message = str(result).removeprefix(f"{path}: ")
-            raise _Failed(message if isinstance(result, TdtDecodeError) else f"{type(result).__name__}: {message}")
-        text = self._format(result, str(path))
+            raise _Failed(message if isinstance(result, (TdtDecodeError, TdtDecodeWarning)) else f"{type(result).__name__}: {message}")
+        text = self._format.render(result, str(path))
         if self._folder is None:
             sys.stdout.write(text)
             return

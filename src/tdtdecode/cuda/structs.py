@@ -6,11 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from ..options import BEAM_OPTIONS, GREEDY_OPTIONS
 from ..transducer import TransducerSpec
 from .device import import_cupy
 
 MAX_LAYERS = 8
 """``kMaxLayers`` in ``network.cuh``."""
+MAX_SLOTS = 128
+"""``kMaxSlots`` in ``fused_greedy.cu``: the most utterances in flight in a fused greedy decode."""
+EXCHANGED_ROUNDS = 3
+"""``kExchangedRounds`` in ``fused_greedy.cu``."""
 
 
 def _struct(*fields: Any) -> np.dtype:
@@ -47,11 +52,19 @@ RESTORATION = _struct(
     ("rows", INT),
     ("count", INT),
 )
+SLOT = _struct(
+    *((n, INT) for n in ("utterance", "frame", "symbols", "slot", "length", "first_frame", "column", "window"))
+)
+CONTROL = _struct(
+    *((name, INT) for name in ("round", "cursor", "next", "active", "step_count")),
+    ("slots", SLOT, MAX_SLOTS),
+    ("steps", STEP, MAX_SLOTS),
+)
 GREEDY = _struct(
     ("net", NETWORK),
     ("states", STATES),
-    *((name, INT) for name in ("rows", "window", "columns", "max_symbols")),
-    ("blank_penalty", FLOAT),
+    *((name, INT) for name in ("rows", "window", "columns")),
+    ("options", GREEDY_OPTIONS),
     ("batch", INT),
     ("waiting", INT),
     *((name, POINTER) for name in ("order", "lengths", "first_frames", "starts", "ends", "projected")),
@@ -60,12 +73,6 @@ GREEDY = _struct(
     *((name, POINTER) for name in ("log", "logprobs", "summary", "control", "barrier")),
 )
 
-BEAM_OPTIONS = _struct(
-    ("threshold", DOUBLE),
-    *((name, INT) for name in ("strategy", "size", "max_symbols", "blank_mode", "prune_early")),
-    *((name, FLOAT) for name in ("blank_penalty", "temperature", "weight_sum")),
-)
-RANKING = _struct(("size", INT), ("temperature", FLOAT), ("statistic", INT), ("alpha", FLOAT))
 RECORD = _struct(
     *((name, INT) for name in ("previous", "token", "frame", "duration")),
     *((name, FLOAT) for name in ("token_logprob", "duration_logprob", "statistic")),
@@ -83,7 +90,6 @@ AUTOMATON = _struct(
 )
 BEAM_SEARCH = _struct(
     ("options", BEAM_OPTIONS),
-    ("ranking", RANKING),
     ("layout", ROW_LAYOUT),
     *((name, INT) for name in ("utterances", "hypotheses", "slots", "ranks", "max_entries", "capacity")),
     *((name, POINTER) for name in ("lengths", "first_frames", "offsets", "counts", "beams", "records", "entries")),
@@ -102,7 +108,8 @@ FUSED_BEAM = _struct(
 )
 
 GREEDY_STEPS = _struct(
-    *((name, INT) for name in ("blank", "max_symbols", "rows")),
+    ("options", GREEDY_OPTIONS),
+    *((name, INT) for name in ("blank", "rows")),
     *((n, POINTER) for n in ("decisions", "logprobs", "lengths", "first_frames", "frames", "symbols")),
     ("capacity", INT),
     *((name, POINTER) for name in ("log", "log_logprobs", "logged")),

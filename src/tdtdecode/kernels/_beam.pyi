@@ -5,7 +5,6 @@ import numpy as np
 
 from ..fusion.binding import BoundFusion
 from .beam_state import BeamState
-from .options import EngineOptions
 
 class BeamEngine:
     slots: int
@@ -16,7 +15,7 @@ class BeamEngine:
         vocab_size: int,
         blank: int,
         durations: np.ndarray,
-        options: EngineOptions,
+        options: np.void,
         fusions: Sequence[BoundFusion],
         batch: int,
     ) -> None: ...

@@ -5,6 +5,7 @@ import numpy as np
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint64_t, uintptr_t
+from libc.string cimport memcpy
 from libcpp.memory cimport unique_ptr
 from libcpp.vector cimport vector
 
@@ -17,12 +18,14 @@ cdef extern from "tdt/row.h" namespace "tdt":
         const int32_t* durations
         int width()
 
-cdef extern from "row_kernels.h" namespace "tdt::cpu":
-    cdef enum class Statistic(int):
+cdef extern from "tdt/options.h" namespace "tdt":
+    cdef cppclass BeamOptions:
         pass
+
+cdef extern from "row_kernels.h" namespace "tdt::cpu":
     cdef cppclass RankedRow:
         pass
-    ctypedef void (*RankRow)(const float*, const RowLayout&, const float*, int, float, Statistic, float, RankedRow*) \
+    ctypedef void (*RankRow)(const float*, const RowLayout&, const float*, int, const BeamOptions&, RankedRow*) \
         noexcept nogil
 
 cdef extern from "fusion.h" namespace "tdt::cpu":
@@ -55,24 +58,8 @@ cdef extern from "fusion.h" namespace "tdt::cpu":
         int state_size
         int entries
         int blank
-        float weight_sum
 
 cdef extern from "beam.h" namespace "tdt::cpu":
-    cdef enum class Strategy(int):
-        pass
-    cdef enum class BlankMode(int):
-        pass
-    cdef cppclass BeamOptions:
-        Strategy strategy
-        int size
-        int max_symbols
-        float blank_penalty
-        double threshold
-        float temperature
-        BlankMode blank_mode
-        bint prune_early
-        Statistic statistic
-        float alpha
     cdef cppclass Record:
         int32_t previous, token, frame, duration
         float token_logprob, duration_logprob, statistic
@@ -135,19 +122,12 @@ cdef class BeamEngine:
         self.search.layout.blank = blank
         self.search.layout.num_durations = <int>self.search.durations.size()
         self.search.layout.durations = self.search.durations.data()
-        self.search.options.strategy = <Strategy><int>options.strategy
-        self.search.options.size = options.size
-        self.search.options.max_symbols = options.max_symbols
-        self.search.options.blank_penalty = options.blank_penalty
-        self.search.options.threshold = options.threshold
-        self.search.options.temperature = options.temperature
-        self.search.options.blank_mode = <BlankMode><int>options.blank_mode
-        self.search.options.prune_early = options.prune_early
-        self.search.options.statistic = <Statistic><int>options.statistic
-        self.search.options.alpha = options.alpha
+        cdef bytes memory = options.tobytes()
+        if len(memory) != sizeof(BeamOptions):
+            raise ValueError("options must be a BEAM_OPTIONS")
+        memcpy(&self.search.options, <const char*>memory, sizeof(BeamOptions))
         self.search.fusions.entries = vocab_size + 1
         self.search.fusions.blank = blank
-        self.search.fusions.weight_sum = 0
         self.search.fusions.state_size = 0
         cdef Fusion fusion
         for bound in fusions:
@@ -171,7 +151,6 @@ cdef class BeamEngine:
                     bound.function.scores_address)
                 fusion.function.advance = <int32_t (*)(const int64_t*, int64_t, int64_t*) noexcept nogil><uintptr_t>(
                     bound.function.advance_address)
-            self.search.fusions.weight_sum += fusion.weight
             self.search.fusions.state_size += fusion.function.state_size
             self.search.fusions.list.push_back(fusion)
         for _ in range(batch):

@@ -11,7 +11,7 @@ class RowDecider:
         vocab_size: int,
         blank: int,
         durations: np.ndarray,
-        blank_penalty: float,
+        options: np.void,
         decisions: np.ndarray,
         logprobs: np.ndarray,
     ) -> None: ...
@@ -22,7 +22,7 @@ def advance(
     decisions: np.ndarray,
     logprobs: np.ndarray,
     blank: int,
-    max_symbols: int,
+    options: np.void,
     hold: bool,
     positions: np.ndarray,
     log: np.ndarray,

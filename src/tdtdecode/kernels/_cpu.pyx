@@ -3,7 +3,12 @@
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uintptr_t
+from libc.string cimport memcpy
 
+
+cdef extern from "tdt/options.h" namespace "tdt":
+    cdef cppclass GreedyOptions:
+        pass
 
 cdef extern from "tdt/row.h" namespace "tdt":
     cdef cppclass RowLayout:
@@ -13,8 +18,8 @@ cdef extern from "tdt/row.h" namespace "tdt":
         const int32_t* durations
 
 cdef extern from "instruction_sets.h" namespace "tdt::cpu":
-    ctypedef void (*DecideRows)(const float*, size_t, const RowLayout&, float, int32_t*, int32_t*, float*,
-                                float*) noexcept nogil
+    ctypedef void (*DecideRows)(const float*, size_t, const RowLayout&, const GreedyOptions&, int32_t*, int32_t*,
+                                float*, float*) noexcept nogil
     cdef cppclass InstructionSet:
         const char* name
         bint (*supported)() noexcept nogil
@@ -40,10 +45,10 @@ cdef extern from "greedy.h" namespace "tdt::cpu":
         float* token_logprob
         float* duration_logprob
     cdef cppclass StepCounts:
-        size_t emitted
+        size_t logged
         size_t pending
     StepCounts c_advance "tdt::cpu::advance"(
-        int32_t*, int32_t*, size_t, const Decisions&, int, int, bint, const Rows&, const TokenLog&,
+        int32_t*, int32_t*, size_t, const Decisions&, int, const GreedyOptions&, bint, const Rows&, const TokenLog&,
         size_t) noexcept nogil
 
 
@@ -68,6 +73,14 @@ def rank_row(str isa):
     return <uintptr_t>_instruction_set(isa).rank
 
 
+cdef int _read(object options, GreedyOptions* read) except -1:
+    cdef bytes memory = options.tobytes()
+    if len(memory) != sizeof(GreedyOptions):
+        raise ValueError("options must be a GREEDY_OPTIONS")
+    memcpy(read, <const char*>memory, sizeof(GreedyOptions))
+    return 0
+
+
 cdef class RowDecider:
     """`reference.decide` compiled for one instruction set, which this machine must have."""
     cdef DecideRows kernel
@@ -76,8 +89,9 @@ cdef class RowDecider:
         self.kernel = _instruction_set(isa).decide
 
     def __call__(self, const float[:, ::1] rows, int vocab_size, int blank, const int32_t[::1] durations,
-                 float blank_penalty, int32_t[:, ::1] decisions, float[:, ::1] logprobs):
+                 object options, int32_t[:, ::1] decisions, float[:, ::1] logprobs):
         cdef RowLayout layout
+        cdef GreedyOptions read
         cdef Py_ssize_t count = rows.shape[0]
         if rows.shape[1] != vocab_size + 1 + durations.shape[0] or not 0 <= blank <= vocab_size:
             raise ValueError("rows must be [N, V + 1 + D] and blank from 0 to V")
@@ -85,18 +99,20 @@ cdef class RowDecider:
             raise ValueError("decisions and logprobs must be [2, N] or longer")
         if count == 0:
             return
+        _read(options, &read)
         layout.vocab_size = vocab_size
         layout.blank = blank
         layout.num_durations = <int>durations.shape[0]
         layout.durations = &durations[0] if durations.shape[0] else NULL
         with nogil:
-            self.kernel(&rows[0, 0], count, layout, blank_penalty, &decisions[0, 0], &decisions[1, 0],
+            self.kernel(&rows[0, 0], count, layout, read, &decisions[0, 0], &decisions[1, 0],
                         &logprobs[0, 0], &logprobs[1, 0])
 
 
 def advance(int32_t[:, ::1] queue, Py_ssize_t count, const int32_t[:, ::1] decisions, const float[:, ::1] logprobs,
-            int blank, int max_symbols, bint hold, int32_t[:, ::1] positions, int32_t[:, ::1] log,
+            int blank, object options, bint hold, int32_t[:, ::1] positions, int32_t[:, ::1] log,
             float[:, ::1] log_logprobs, Py_ssize_t cursor):
+    cdef GreedyOptions read
     cdef Decisions decided
     cdef Rows rows
     cdef TokenLog out
@@ -110,6 +126,7 @@ def advance(int32_t[:, ::1] queue, Py_ssize_t count, const int32_t[:, ::1] decis
         raise ValueError("the log has no room for so many entries")
     if count == 0:
         return 0, 0
+    _read(options, &read)
     decided.tokens = &decisions[0, 0]
     decided.durations = &decisions[1, 0]
     decided.token_logprobs = &logprobs[0, 0]
@@ -124,5 +141,5 @@ def advance(int32_t[:, ::1] queue, Py_ssize_t count, const int32_t[:, ::1] decis
     out.token_logprob = &log_logprobs[0, 0]
     out.duration_logprob = &log_logprobs[1, 0]
     with nogil:
-        counts = c_advance(&queue[0, 0], &queue[1, 0], count, decided, blank, max_symbols, hold, rows, out, cursor)
-    return counts.emitted, counts.pending
+        counts = c_advance(&queue[0, 0], &queue[1, 0], count, decided, blank, read, hold, rows, out, cursor)
+    return counts.logged, counts.pending

@@ -11,11 +11,11 @@ import numpy as np
 from ..errors import InputError
 from ..fusion.binding import BoundFusion
 from ..hypothesis import Hypothesis
+from ..options import Strategy, beam_options
 from ..search import Beam, Greedy
 from ..transducer import TransducerSpec
 from .beam_state import BeamState, FusionError
 from .greedy import checked_lengths
-from .options import EngineOptions, Strategy
 from .sets import KernelSet, get
 
 MAX_HYPOTHESES = 8192
@@ -51,6 +51,10 @@ class BeamSearch:
         the new state.
     slots, rows, frames:
         int32 [N] each: the joint rows that are wanted: slot of the predictor's state, row of the batch, frame.
+    kernel_options:
+        The options as kernels take them, a `tdtdecode.options.BEAM_OPTIONS`.
+    size:
+        Hypotheses kept.
     slots_per_row:
         Row i of the batch has the predictor states at slots ``i * slots_per_row`` and after; a new search has its start
         state in the first of them.
@@ -68,20 +72,22 @@ class BeamSearch:
         if isinstance(kernels, str):
             kernels = get(kernels)
         lengths = checked_lengths(lengths)
-        engine_options = EngineOptions.of(options, bool(fusions))
-        hypotheses = engine_options.size * (max((1, *spec.durations)) + 1)
-        if engine_options.strategy is Strategy.TSD and hypotheses > MAX_HYPOTHESES:
+        kernel_options = beam_options(options, [fusion.weight for fusion in fusions])
+        size = int(kernel_options["size"])
+        hypotheses = size * (max((1, *spec.durations)) + 1)
+        if kernel_options["strategy"] == Strategy.TSD and hypotheses > MAX_HYPOTHESES:
             raise InputError(
-                f"a beam of {engine_options.size} with durations up to {max(spec.durations)} may have {hypotheses} "
+                f"a beam of {size} with durations up to {max(spec.durations)} may have {hypotheses} "
                 f"hypotheses to compare, {MAX_HYPOTHESES} is the most: make the beam smaller"
             )
         self.spec = spec
         self.options = options
         self._lengths = lengths.astype(np.int32)
-        self.engine_options = engine_options
+        self.kernel_options = kernel_options
+        self.size = size
         self.fusions = tuple(fusions)
         self.engine = kernels.beam_engine(
-            spec.vocab_size, spec.blank, spec.duration_table, engine_options, self.fusions, len(lengths)
+            spec.vocab_size, spec.blank, spec.duration_table, kernel_options, self.fusions, len(lengths)
         )
         self.slots_per_row = self.engine.slots
         for row in range(len(lengths)):

@@ -47,10 +47,6 @@ ENTRY = np.dtype(
 )
 """A hypothesis of the next step. Where several were merged, `hypothesis` and `rank` tell what it is (whose prefix it
 extends, and by which token), `origin`, `origin_rank` and `duration` (an index) the last step of its best alignment."""
-OPTIONS = np.dtype(
-    [(name, "i8") for name in ("strategy", "size", "max_symbols", "blank_mode", "prune_early", "statistic", "blank")]
-    + [(name, "f8") for name in ("blank_penalty", "threshold", "temperature", "weight_sum", "alpha")]
-)
 
 
 @kernel
@@ -76,21 +72,20 @@ def sanitized(logits):
 
 
 @kernel
-def rank_row(row, bonus, options, durations, ranked, place, tokens, token_logprobs, duration_logprobs):
+def rank_row(row, bonus, options, blank, durations, ranked, place, tokens, token_logprobs, duration_logprobs):
     """Rank one joint row: its best tokens by logit / temperature + bonus, blank aside, with log-probabilities that know
     neither.
 
     ``bonus`` is float32 [V + 1], or empty. Writes ``ranked[place]``, ``tokens``, ``token_logprobs`` [K] and
     ``duration_logprobs`` [D].
     """
-    blank = options["blank"]
     entries = len(row) - len(durations)
     part = sanitized(row[:entries])
     result = ranked[place]
     result["blank_logit"] = part[blank]
     result["largest"], result["largest_index"] = -np.inf, -1
     result["token_normalizer"] = result["duration_normalizer"] = 0
-    scale = np.float32(np.float32(1) / np.float32(options["temperature"]))
+    scale = np.float32(np.float32(1) / options["temperature"])
     count, size = 0, len(tokens)
     for token in range(entries):
         if token == blank:
@@ -152,7 +147,7 @@ def statistic_of(logprobs, options):
     kind = options["statistic"]
     if kind == MAX_PROB:
         return np.exp(np.max(logprobs))
-    alpha = np.float32(1 if kind == SHANNON else options["alpha"])
+    alpha = np.float32(1) if kind == SHANNON else options["alpha"]
     total = np.float32(0)
     if kind:
         for logprob in logprobs:
@@ -184,13 +179,13 @@ def same_tokens(records, a, token_a, b, token_b):
 
 
 @kernel
-def moved(frame, symbols, is_blank, duration, max_symbols):
+def moved(frame, symbols, is_blank, duration, options):
     """decision -> next frame, as in `reference.advance`."""
     if is_blank:
         return frame + max(duration, 1), 0
     if duration > 0:
         return frame + duration, 0
-    if symbols + 1 >= max_symbols:
+    if symbols + 1 >= options["max_symbols"]:
         return frame + 1, 0
     return frame, symbols + 1
 
@@ -235,13 +230,13 @@ def keep(entry, hypotheses, i):
 
 
 @kernel
-def extend(entry, hypotheses, i, rank, token, logprob, duration, frames, max_symbols):
+def extend(entry, hypotheses, i, rank, token, logprob, duration, frames, options):
     """Make ``entry`` hypothesis i with one more step of that log-probability; ``duration`` is an index, ``frames`` its
     value, ``token`` -1 for a blank."""
     h = hypotheses[i]
     entry["score"], entry["best"] = h["score"] + logprob, h["best"] + logprob
     entry["prefix"] = h["prefix"] if token < 0 else extended_prefix(h["prefix"], token)
-    entry["frame"], entry["symbols"] = moved(h["frame"], h["symbols"], token < 0, frames, max_symbols)
+    entry["frame"], entry["symbols"] = moved(h["frame"], h["symbols"], token < 0, frames, options)
     entry["length"] = h["length"] + (token >= 0)
     entry["hypothesis"] = entry["origin"] = i
     entry["rank"] = entry["origin_rank"] = rank
@@ -288,12 +283,13 @@ def merge_last(entries, count, hypotheses, records, tokens):
 
 
 @kernel
-def advance_greedy(options, durations, hypotheses, ranked, tokens, token_logprobs, duration_logprobs, bonus, entries):
+def advance_greedy(
+    options, blank, durations, hypotheses, ranked, tokens, token_logprobs, duration_logprobs, bonus, entries
+):
     """The row decides between blank and token, fusion among the tokens. Writes one entry."""
     h = hypotheses[0]
     row = ranked[h["place"]]
-    blank = options["blank"]
-    steered = min(np.float32(row["blank_logit"] - np.float32(options["blank_penalty"])), LARGEST)
+    steered = min(np.float32(row["blank_logit"] - options["greedy"]["blank_penalty"]), LARGEST)
     is_blank = row["largest_index"] < 0 or steered > row["largest"]
     if steered == row["largest"]:
         is_blank = is_blank or blank < row["largest_index"]
@@ -308,7 +304,10 @@ def advance_greedy(options, durations, hypotheses, ranked, tokens, token_logprob
     if len(durations):
         logprob += float(duration_logprobs[h["place"], index])
         frames = durations[index]
-    extend(entries[0], hypotheses, 0, BLANK if is_blank else 0, token, logprob, index, frames, options["max_symbols"])
+    extend(
+        entries[0], hypotheses, 0, BLANK if is_blank else 0, token, logprob, index, frames,
+        options["greedy"],
+    )  # fmt: skip
     return 1
 
 
@@ -332,22 +331,23 @@ def advance_tsd(
         if h["frame"] != frame or h["symbols"] != symbols:
             continue
         place = h["place"]
-        row, temperature = ranked[place], float(np.float32(options["temperature"]))
+        row, temperature = ranked[place], float(options["temperature"])
         for rank in range(row["count"] + 1):
             if rank < row["count"]:
                 token = tokens[place, rank]
-                score = float(token_logprobs[place, rank]) / temperature - row["token_normalizer"]
+                score = float(token_logprobs[place, rank]) / temperature - float(row["token_normalizer"])
                 if bonus.shape[1]:
                     score += float(bonus[h["slot"], token])
             else:
                 rank, token = BLANK, -1
-                score = float(row["blank_logprob"]) / temperature - row["token_normalizer"] - options["blank_penalty"]
+                score = float(row["blank_logprob"]) / temperature - float(row["token_normalizer"])
+                score -= float(options["greedy"]["blank_penalty"])
             for index in range(max(len(durations), 1)):
                 step, frames = score, 0
                 if len(durations):
-                    step += float(duration_logprobs[place, index]) / temperature - row["duration_normalizer"]
+                    step += float(duration_logprobs[place, index]) / temperature - float(row["duration_normalizer"])
                     frames = durations[index]
-                extend(entries[written], hypotheses, i, rank, token, step, index, frames, options["max_symbols"])
+                extend(entries[written], hypotheses, i, rank, token, step, index, frames, options["greedy"])
                 written = merge_last(entries, written + 1, hypotheses, records, tokens)
     return prune(entries, written, options)
 
@@ -385,15 +385,15 @@ def prune(entries, count, options):
 
 @kernel
 def advance_malsd(
-    options, durations, length, hypotheses, count, records, ranked, tokens, token_logprobs, duration_logprobs, bonus,
-    entries, pairs,
+    options, blank_token, durations, length, hypotheses, count, records, ranked, tokens, token_logprobs,
+    duration_logprobs, bonus, entries, pairs,
 ):  # fmt: skip
     """NeMo's modified alignment-length-synchronous decoding, with durations looked up in the table. Scores are rounded
     to float32 wherever NeMo's are: of long utterances, that decides between close ones.
 
     ``pairs`` float64 [4, (K + 1) D] is scratch. Returns how many entries are written.
     """
-    size, blank_token, width = options["size"], options["blank"], max(len(durations), 1)
+    size, width = options["size"], max(len(durations), 1)
     written = 0
     for i in range(count):
         h = hypotheses[i]
@@ -403,10 +403,10 @@ def advance_malsd(
             continue
         place = h["place"]
         row = ranked[place]
-        blank = np.float32(row["blank_logprob"] - np.float32(options["blank_penalty"]))
+        blank = np.float32(row["blank_logprob"] - options["greedy"]["blank_penalty"])
         steered_blank, shift = blank, np.float32(0)
         if options["blank_mode"] == LM_WEIGHTED_FULL and bonus.shape[1]:
-            weights = np.float32(options["weight_sum"])
+            weights = options["weight_sum"]
             shift = np.float32(weights * np.log1p(-min(np.exp(row["blank_logprob"]), LARGEST_BLANK)))
             steered_blank = np.float32(blank * (np.float32(1) + weights))
         ranks, with_blank = row["count"], True
@@ -436,13 +436,13 @@ def advance_malsd(
                 found += 1
         order = np.argsort(pairs[3, :found], kind="mergesort")
         order = order[np.argsort(-pairs[0, :found][order], kind="mergesort")]
-        if h["symbols"] >= options["max_symbols"]:
+        if h["symbols"] >= options["greedy"]["max_symbols"]:
             index = int(pairs[2, order[0]])
             forced = blank if options["prune_early"] else steered_blank
             if len(durations):
                 forced = np.float32(forced + duration_logprobs[place, row["longest"]])
             frames = durations[index] if len(durations) else 0
-            extend(entries[written], hypotheses, i, BLANK, -1, forced, index, frames, options["max_symbols"])
+            extend(entries[written], hypotheses, i, BLANK, -1, forced, index, frames, options["greedy"])
             entries[written]["score"] = np.float32(entries[written]["score"])
             written += 1
             continue
@@ -451,7 +451,7 @@ def advance_malsd(
             token = token_of(hypotheses, i, rank, tokens)
             frames = durations[index] if len(durations) else 0
             entry = entries[written]
-            extend(entry, hypotheses, i, rank, token, pairs[0, pair], index, frames, options["max_symbols"])
+            extend(entry, hypotheses, i, rank, token, pairs[0, pair], index, frames, options["greedy"])
             # The cap acts on the next step, by a forced blank.
             entry["frame"] = h["frame"] + (max(frames, 1) if rank == BLANK else frames)
             entry["symbols"] = 0 if rank == BLANK or frames > 0 else h["symbols"] + 1

@@ -16,7 +16,7 @@ def decide(
     vocab_size: int,
     blank: int,
     durations: np.ndarray,
-    blank_penalty: float,
+    options: np.void,
     decisions: np.ndarray,
     logprobs: np.ndarray,
 ) -> None:
@@ -25,8 +25,8 @@ def decide(
     layout, kept = row_layout(TransducerSpec(vocab_size, tuple(durations.tolist()), blank))
     made, values = cupy.empty((2, count), np.int32), cupy.empty((2, count), np.float32)
     arguments = (
-        rows, np.int32(count), np.uint64(0), cupy.asarray(layout.view(np.uint8)), np.float32(blank_penalty), made,
-        values,
+        rows, np.int32(count), np.uint64(0), cupy.asarray(layout.view(np.uint8)),
+        cupy.asarray(np.frombuffer(options.tobytes(), np.uint8)), made, values,
     )  # fmt: skip
     if count:
         kernels("rows.cu").launch("decide_rows", count, card.threads, arguments, 8 * 32)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from ..errors import InputError
-from ..hypothesis import Hypothesis
+from ..hypothesis import Hypothesis, Trace
+from ..options import greedy_options
 from ..search import Greedy
 from ..transducer import MAX_FRAMES, TransducerSpec
 from .sets import KernelSet, get
@@ -24,6 +27,8 @@ class GreedySearch:
         A kernel set or its name (`tdtdecode.kernels.get`).
     frame, symbols:
         int32 [B], where to go on from: the next frame of each row and the tokens already emitted there. Default 0.
+    trace:
+        Also keep the steps that decided on blank, for `traces`.
 
     Attributes
     ----------
@@ -31,6 +36,8 @@ class GreedySearch:
         Number N of rows that want a joint row; 0 when the search is done.
     slots, frames:
         int32 [N] each: which rows want one, and of which of their frames. Views, rewritten by `step`.
+    options:
+        The options as kernels take them, a `tdtdecode.options.GREEDY_OPTIONS`.
     positions:
         int32 [3, B]: each row's next frame, the tokens emitted there, and its length.
     """
@@ -43,12 +50,13 @@ class GreedySearch:
         kernels: KernelSet | str = "auto",
         frame: np.ndarray | None = None,
         symbols: np.ndarray | None = None,
+        trace: bool = False,
     ):
         if isinstance(kernels, str):
             kernels = get(kernels)
         lengths = checked_lengths(lengths)
         self.spec = spec
-        self.options = options
+        self.options = greedy_options(options, trace)
         self._kernels = kernels
         self._durations = spec.duration_table
         batch = len(lengths)
@@ -107,26 +115,29 @@ class GreedySearch:
             self.spec.vocab_size,
             self.spec.blank,
             self._durations,
-            self.options.blank_penalty,
+            self.options,
             self._decisions,
             self._logprobs,
         )
-        emitted, self.pending = self._kernels.advance(
+        logged, self.pending = self._kernels.advance(
             self._queue,
             count,
             self._decisions,
             self._logprobs,
             self.spec.blank,
-            self.options.max_symbols,
+            self.options,
             hold,
             self.positions,
             self._log,
             self._log_logprobs,
             self._logged,
         )
-        new = slice(self._logged, self._logged + emitted)
-        self._logged += emitted
-        return self._log[0, new], self._log[1, new]
+        slots, tokens = self._log[:2, self._logged : self._logged + logged]
+        self._logged += logged
+        if self.options["trace"]:
+            emitted = tokens != self.spec.blank
+            return slots[emitted], tokens[emitted]
+        return slots, tokens
 
     def resume(self, slots: np.ndarray) -> None:
         """Let rows that were held ask again, as far as they are still inside the audio."""
@@ -138,8 +149,8 @@ class GreedySearch:
     def finish(self, log: np.ndarray, logprobs: np.ndarray) -> None:
         """Take the result of a compiled run, which has moved `positions` on to the end.
 
-        ``log`` is int32 [4, N]: slots, tokens, frames and durations of all that was emitted; ``logprobs`` is
-        float32 [2, N].
+        ``log`` is int32 [4, N]: slots, tokens, frames and durations of all that was emitted, and of the blanks too in a
+        traced search; ``logprobs`` is float32 [2, N].
         """
         self._log, self._log_logprobs = log, logprobs
         self._logged = log.shape[1]
@@ -147,23 +158,39 @@ class GreedySearch:
 
     def hypotheses(self, first_frame: np.ndarray | int = 0) -> list[Hypothesis]:
         """What each of the B rows emitted since this search began; ``first_frame`` [B] is added to its frames."""
-        slot = self._log[0, : self._logged]
-        order = np.argsort(slot, kind="stable")
-        slot, token, frame, duration = self._log[:, order]
-        token_logprob, duration_logprob = self._log_logprobs[:, order]
-        frame = (frame + np.broadcast_to(first_frame, self.positions.shape[1:])[slot]).astype(np.int32)
-        ends = np.cumsum(np.bincount(slot, minlength=self.positions.shape[1]))
+        first_frames = np.broadcast_to(first_frame, self.positions.shape[1:])
         return [
             Hypothesis(
-                token[a:b].copy(),
-                frame[a:b].copy(),
-                duration[a:b].copy(),
-                token_logprob[a:b].copy(),
-                duration_logprob[a:b].copy(),
-                float(np.sum(token_logprob[a:b], dtype=np.float64) + np.sum(duration_logprob[a:b], dtype=np.float64)),
+                tokens,
+                (frames + first).astype(np.int32),
+                durations,
+                token_logprobs,
+                duration_logprobs,
+                float(np.sum(token_logprobs, dtype=np.float64) + np.sum(duration_logprobs, dtype=np.float64)),
             )
-            for a, b in zip(np.concatenate([[0], ends[:-1]]).astype(int), ends)
+            for first, (tokens, frames, durations, token_logprobs, duration_logprobs) in zip(
+                first_frames, self._by_row(), strict=True
+            )
         ]
+
+    def traces(self) -> list[Trace]:
+        """Every step of each of the B rows; for a search with ``trace``."""
+        assert self.spec.blank is not None
+        return [
+            Trace(frames, tokens, durations, token_logprobs, duration_logprobs, self.spec.blank)
+            for tokens, frames, durations, token_logprobs, duration_logprobs in self._by_row()
+        ]
+
+    def _by_row(self) -> Iterator[tuple[np.ndarray, ...]]:
+        """What was logged, row by row: tokens, frames, durations, both log-probs."""
+        slots = self._log[0, : self._logged]
+        order = np.argsort(slots, kind="stable")
+        _, tokens, frames, durations = self._log[:, order]
+        token_logprobs, duration_logprobs = self._log_logprobs[:, order]
+        ends = np.cumsum(np.bincount(slots, minlength=self.positions.shape[1]))
+        for first, end in zip(np.concatenate([[0], ends[:-1]]).astype(int), ends):
+            columns = (tokens, frames, durations, token_logprobs, duration_logprobs)
+            yield tuple(column[first:end].copy() for column in columns)
 
     def _grow(self) -> None:
         """Double the log."""

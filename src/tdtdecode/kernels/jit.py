@@ -44,12 +44,12 @@ def _log_sum_exp(part, largest):
 
 
 @njit(cache=True, nogil=True)
-def decide(rows, vocab_size, blank, durations, blank_penalty, decisions, logprobs):
+def decide(rows, vocab_size, blank, durations, options, decisions, logprobs):
     for n in range(len(rows)):
         tokens, timing = rows[n, : vocab_size + 1], rows[n, vocab_size + 1 :]
         value, token = _best(tokens, blank)
         blank_logit = _sanitized(tokens[blank])
-        steered = _sanitized(np.float32(blank_logit - np.float32(blank_penalty)))
+        steered = _sanitized(np.float32(blank_logit - options["blank_penalty"]))
         if token < 0 or steered > value or (steered == value and blank < token):
             token = blank
         decisions[0, n] = token
@@ -59,39 +59,42 @@ def decide(rows, vocab_size, blank, durations, blank_penalty, decisions, logprob
         if len(durations):
             longest, index = _best(timing, -1)
             decisions[1, n] = durations[max(index, 0)]
-        if token != blank:
+        if token != blank or options["trace"]:
             largest = max(value, blank_logit)
-            logprobs[0, n] = value - largest - _log_sum_exp(tokens, largest)
+            if largest > LOWEST:
+                chosen = blank_logit if token == blank else value
+                logprobs[0, n] = chosen - largest - _log_sum_exp(tokens, largest)
             if index >= 0:
                 logprobs[1, n] = -_log_sum_exp(timing, longest)
 
 
 @njit(cache=True, nogil=True)
 def advance(
-    queue, count, decisions, logprobs, blank, max_symbols, hold, positions, log, log_logprobs, cursor
+    queue, count, decisions, logprobs, blank, options, hold, positions, log, log_logprobs, cursor
 ):
-    emitted = pending = 0
+    logged = pending = 0
     for i in range(count):
         slot, token, duration = queue[0, i], decisions[0, i], decisions[1, i]
         is_blank = token == blank
         frame, symbols = positions[0, slot], 0
+        if not is_blank or options["trace"]:
+            entry = cursor + logged
+            logged += 1
+            log[0, entry], log[1, entry], log[2, entry], log[3, entry] = slot, token, frame, duration
+            log_logprobs[0, entry], log_logprobs[1, entry] = logprobs[0, i], logprobs[1, i]
         if is_blank:
             step = max(duration, 1)
         else:
-            entry = cursor + emitted
-            emitted += 1
-            log[0, entry], log[1, entry], log[2, entry], log[3, entry] = slot, token, frame, duration
-            log_logprobs[0, entry], log_logprobs[1, entry] = logprobs[0, i], logprobs[1, i]
             step = duration
             if duration == 0:
                 symbols = positions[1, slot] + 1
-                if symbols >= max_symbols:
+                if symbols >= options["max_symbols"]:
                     step, symbols = 1, 0
         positions[0, slot], positions[1, slot] = frame + step, symbols
         if frame + step < positions[2, slot] and (is_blank or not hold):
             queue[0, pending], queue[1, pending] = slot, frame + step
             pending += 1
-    return emitted, pending
+    return logged, pending
 
 
 def _compiled(source: ModuleType) -> ModuleType:

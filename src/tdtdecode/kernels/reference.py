@@ -27,7 +27,7 @@ def decide(
     vocab_size: int,
     blank: int,
     durations: np.ndarray,
-    blank_penalty: float,
+    options: np.void,
     decisions: np.ndarray,
     logprobs: np.ndarray,
 ) -> None:
@@ -39,30 +39,30 @@ def decide(
         float32 [N, V + 1 + D].
     vocab_size, blank, durations:
         V; id of blank; int32 [D] frames.
-    blank_penalty:
-        Subtracted from the blank logit for the choice, not for what is reported.
+    options:
+        `tdtdecode.options.GREEDY_OPTIONS`.
     decisions:
         int32 [2, >= N], written: token (may be blank) and duration in frames (0 for RNN-T).
     logprobs:
         float32 [2, >= N], written: log-softmax of the token over the V + 1 token entries and of the duration over the
-        D duration entries; both 0 where the token is blank.
+        D duration entries. Both are 0 where the token is blank, unless ``options["trace"]`` is set.
     """
     n = len(rows)
     rows = _sanitized(rows)
     tokens, timing = rows[:, : vocab_size + 1], rows[:, vocab_size + 1 :]
 
     steered = tokens.copy()
-    steered[:, blank] = _sanitized(steered[:, blank] - np.float32(blank_penalty))
+    steered[:, blank] = _sanitized(steered[:, blank] - options["blank_penalty"])
     token = np.where(steered.max(axis=1) > -np.inf, steered.argmax(axis=1), blank)
-    emitted = token != blank
+    reported = (token != blank) | bool(options["trace"])
     decisions[0, :n] = token
-    logprobs[0, :n] = np.where(emitted, _log_softmax_at(tokens, token), 0)
+    logprobs[0, :n] = np.where(reported, _log_softmax_at(tokens, token), 0)
 
     decisions[1, :n] = logprobs[1, :n] = 0
     if len(durations):
         index = timing.argmax(axis=1)
         decisions[1, :n] = durations[index]
-        logprobs[1, :n] = np.where(emitted, _log_softmax_at(timing, index), 0)
+        logprobs[1, :n] = np.where(reported, _log_softmax_at(timing, index), 0)
 
 
 def advance(
@@ -71,14 +71,14 @@ def advance(
     decisions: np.ndarray,
     logprobs: np.ndarray,
     blank: int,
-    max_symbols: int,
+    options: np.void,
     hold: bool,
     positions: np.ndarray,
     log: np.ndarray,
     log_logprobs: np.ndarray,
     cursor: int,
 ) -> tuple[int, int]:
-    """Move ``count`` rows on by their decisions and log what they emitted.
+    """Move ``count`` utterances on by their decisions and log the tokens they emitted.
 
     Parameters
     ----------
@@ -87,8 +87,8 @@ def advance(
         still inside the audio, in their order, and the frames they want next.
     decisions, logprobs:
         As ``decide`` wrote them, by place in the queue.
-    blank, max_symbols:
-        Id of blank; the most tokens emitted at one frame by durations of 0.
+    blank, options:
+        Id of blank; `tdtdecode.options.GREEDY_OPTIONS`. With ``options["trace"]`` blanks are logged like tokens.
     hold:
         Leave rows that emitted out of the new queue: they want the predictor first.
     positions:
@@ -106,19 +106,19 @@ def advance(
     frame, symbols, length = positions
     is_blank = token == blank
 
-    emitted = np.flatnonzero(~is_blank)
-    entries = slice(cursor, cursor + len(emitted))
-    log[:, entries] = slot[emitted], token[emitted], frame[slot[emitted]], duration[emitted]
-    log_logprobs[:, entries] = logprobs[:, emitted]
+    logged = np.flatnonzero(~is_blank | bool(options["trace"]))
+    entries = slice(cursor, cursor + len(logged))
+    log[:, entries] = slot[logged], token[logged], frame[slot[logged]], duration[logged]
+    log_logprobs[:, entries] = logprobs[:, logged]
 
     stays = ~is_blank & (duration == 0)
-    capped = stays & (symbols[slot] + 1 >= max_symbols)
+    capped = stays & (symbols[slot] + 1 >= options["max_symbols"])
     frame[slot] += np.where(is_blank, np.maximum(duration, 1), np.where(capped, 1, duration))
     symbols[slot] = np.where(stays & ~capped, symbols[slot] + 1, 0)
 
     waits = slot[(frame[slot] < length[slot]) & (is_blank | (not hold))]
     queue[:, : len(waits)] = waits, frame[waits]
-    return len(emitted), len(waits)
+    return len(logged), len(waits)
 
 
 def _sanitized(logits: np.ndarray) -> np.ndarray:

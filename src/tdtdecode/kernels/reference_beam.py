@@ -13,7 +13,6 @@ import numpy as np
 from ..fusion.binding import BoundFusion
 from . import beam_steps
 from .beam_state import BeamState, FusionError
-from .options import EngineOptions
 
 Chain = tuple[np.ndarray, np.ndarray]
 """int32 [3, n] tokens, frames and durations; float32 [3, n] both log-probabilities and the rows' statistic."""
@@ -27,7 +26,7 @@ class BeamEngine:
     vocab_size, blank, durations:
         V; id of blank; int32 [D] frames.
     options:
-        `EngineOptions`.
+        `tdtdecode.options.BEAM_OPTIONS`.
     fusions:
         What steers the search.
     batch:
@@ -46,23 +45,19 @@ class BeamEngine:
         vocab_size: int,
         blank: int,
         durations: np.ndarray,
-        options: EngineOptions,
+        options: np.void,
         fusions: Sequence[BoundFusion],
         batch: int,
     ):
-        reach = int(max([1, *durations])) + 1 if options.strategy == beam_steps.TSD else 1
-        self.hypotheses = options.size * reach
+        reach = int(max([1, *durations])) + 1 if options["strategy"] == beam_steps.TSD else 1
+        self.hypotheses = int(options["size"]) * reach
         self.slots = 2 * self.hypotheses
         self.entries = vocab_size + 1
         self.durations = np.asarray(durations, np.int32)
         self.fusions = tuple(fusions)
-        self.ranks = min(options.size, vocab_size)
-        record = np.zeros(1, beam_steps.OPTIONS)
-        for name in beam_steps.OPTIONS.names or ():
-            record[name] = {"blank": blank, "weight_sum": sum(fusion.weight for fusion in fusions)}.get(
-                name, getattr(options, name, 0)
-            )
-        self.options = record[0]
+        self.ranks = min(int(options["size"]), vocab_size)
+        self.blank = blank
+        self.options = options
         self._beams = [_Beam(self) for _ in range(batch)]
 
     def start(self, row: int, fusion_state: np.ndarray) -> None:
@@ -196,8 +191,9 @@ class _Beam:
         options = self.engine.options
         early = options["strategy"] == beam_steps.MALSD and options["prune_early"]
         self.engine.steps.rank_row(
-            row, self.bonus[slot, :0] if early else self.bonus[slot], options, self.engine.durations,
-            self.ranked, place, self.tokens[place], self.token_logprobs[place], self.duration_logprobs[place],
+            row, self.bonus[slot, :0] if early else self.bonus[slot], options, self.engine.blank,
+            self.engine.durations, self.ranked, place, self.tokens[place], self.token_logprobs[place],
+            self.duration_logprobs[place],
         )  # fmt: skip
 
     def _advance(self, strategy: int) -> None:
@@ -205,14 +201,16 @@ class _Beam:
         rows = self.ranked, self.tokens, self.token_logprobs, self.duration_logprobs
         if strategy == beam_steps.GREEDY:
             written = steps.advance_greedy(
-                engine.options, engine.durations, self.hypotheses, *rows, self.bonus, self.entries
+                engine.options, engine.blank, engine.durations, self.hypotheses, *rows, self.bonus, self.entries
             )
         else:
-            beam = engine.options, engine.durations, self.length, self.hypotheses, self.count, self.records
+            beam = engine.durations, self.length, self.hypotheses, self.count, self.records
             if strategy == beam_steps.TSD:
-                written = steps.advance_tsd(*beam, *rows, self.bonus, self.entries)
+                written = steps.advance_tsd(engine.options, *beam, *rows, self.bonus, self.entries)
             else:
-                written = steps.advance_malsd(*beam, *rows, self.bonus, self.entries, self.pairs)
+                written = steps.advance_malsd(
+                    engine.options, engine.blank, *beam, *rows, self.bonus, self.entries, self.pairs
+                )
         self.grow(self.recorded + written)
         self.recorded = steps.commit(
             self.entries, written, self.hypotheses, self.following, self.records, self.recorded, *rows,
@@ -243,7 +241,7 @@ class _Beam:
     def _score_fusions(self, slot: int) -> None:
         """The weighted sum of all fusions' scores for what may follow the prefix in a slot."""
         total, first = np.zeros(self.bonus.shape[1], np.float32), 0
-        blank = int(self.engine.options["blank"])
+        blank = self.engine.blank
         for number, fusion in enumerate(self.engine.fusions):
             state = self.fusion_states[slot, first : first + fusion.state_size]
             first += fusion.state_size

@@ -18,8 +18,7 @@ class CompiledNetwork:
         prediction: np.ndarray,
         hidden: np.ndarray,
         cell: np.ndarray,
-        max_symbols: int,
-        blank_penalty: float,
+        options: np.void,
         threads: int,
     ) -> tuple[np.ndarray, np.ndarray]: ...
     def beam(

@@ -9,6 +9,10 @@ from libc.string cimport memcpy
 from libcpp.vector cimport vector
 
 
+cdef extern from "tdt/options.h" namespace "tdt":
+    cdef cppclass GreedyOptions:
+        pass
+
 cdef extern from "tdt/row.h" namespace "tdt":
     cdef cppclass RowLayout:
         int vocab_size
@@ -101,9 +105,6 @@ cdef extern from "fused_beam.h" namespace "tdt::cpu":
         bint run(vector[PredictorStates]*) except + nogil
 
 cdef extern from "fused_greedy.h" namespace "tdt::cpu":
-    cdef cppclass GreedyOptions:
-        int max_symbols
-        float blank_penalty
     cdef cppclass Utterances:
         int count
         const FrameSource* sources
@@ -240,8 +241,8 @@ cdef class CompiledNetwork:
             self.network.screened_rows = packed.screen.rows
 
     def greedy(self, list rows, const int32_t[::1] order, int32_t[:, ::1] positions,
-               float[:, ::1] prediction, float[:, :, ::1] hidden, float[:, :, ::1] cell, int max_symbols,
-               float blank_penalty, int threads):
+               float[:, ::1] prediction, float[:, :, ::1] hidden, float[:, :, ::1] cell, object options,
+               int threads):
         """Greedy search over B > 0 utterances.
 
         Parameters
@@ -254,10 +255,13 @@ cdef class CompiledNetwork:
             int32 [3, B]: next frame, symbols there, length. The first two are moved on.
         prediction, hidden, cell:
             [B, J], [L, B, H], [L, B, H]: the predictor's state, moved on.
+        options:
+            `tdtdecode.options.GREEDY_OPTIONS`.
 
         Returns
         -------
-        int32 [4, N] slots, tokens, frames and durations of what was emitted; float32 [2, N] log-probs.
+        int32 [4, N] slots, tokens, frames and durations of what was emitted, and of the blanks too in a traced search;
+        float32 [2, N] log-probs.
         """
         cdef Py_ssize_t batch = len(rows)
         if positions.shape[0] != 3 or positions.shape[1] != batch \
@@ -281,13 +285,15 @@ cdef class CompiledNetwork:
         utterances.prediction = &prediction[0, 0]
         utterances.hidden = &hidden[0, 0, 0] if self.network.num_layers else NULL
         utterances.cell = &cell[0, 0, 0] if self.network.num_layers else NULL
-        cdef GreedyOptions options
-        options.max_symbols = max_symbols
-        options.blank_penalty = blank_penalty
+        cdef GreedyOptions read
+        cdef bytes memory = options.tobytes()
+        if len(memory) != sizeof(GreedyOptions):
+            raise ValueError("options must be a GREEDY_OPTIONS")
+        memcpy(&read, <const char*>memory, sizeof(GreedyOptions))
         cdef Emissions emissions
         cdef FusedGreedy* search
         with nogil:
-            search = new FusedGreedy(self.network, self.isa[0], options, utterances, threads)
+            search = new FusedGreedy(self.network, self.isa[0], read, utterances, threads)
             try:
                 search.run(&emissions)
             finally:

@@ -117,7 +117,7 @@ class FusedProgram:
         order = np.argsort(search.frame - search.positions[2], kind="stable").astype(np.int32)
         log, logprobs = self._compiled.greedy(
             rows, order, search.positions, prediction, hidden, cell,
-            search.options.max_symbols, search.options.blank_penalty, self._threads,
+            search.options, self._threads,
         )  # fmt: skip
         search.finish(log, logprobs)
         return None if final else array_state(prediction, (hidden, cell))

@@ -7,6 +7,7 @@ happens once per chunk, ranking the results and settling what can no longer chan
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from ...fusion.binding import BoundFusion
 from ...kernels.beam_state import BeamState
 
 if TYPE_CHECKING:
+    from ...cuda.arrays import DeviceArray
     from ...cuda.upload import Upload
     from ...kernels import BeamSearch
 
@@ -68,12 +70,12 @@ class DeviceBeams:
 
     def __init__(self, search: BeamSearch, rows: np.ndarray, layout: np.ndarray, first_frames: np.ndarray):
         cupy = import_cupy()
-        options, spec = search.engine_options, search.spec
+        spec = search.spec
         self._search, self._rows = search, rows
         batch = len(rows)
         self.slots = search.slots_per_row
-        self.size = options.size
-        hypotheses, ranks = self.slots // 2, min(options.size, spec.vocab_size)
+        self.size = search.size
+        hypotheses, ranks = self.slots // 2, min(search.size, spec.vocab_size)
         most = most_entries(search)
         check_beam(search)
         self._states = []
@@ -123,20 +125,10 @@ class DeviceBeams:
             "records": self._records,
         }
         self.struct = filled(
-            BEAM_SEARCH, layout=layout, utterances=batch, hypotheses=hypotheses, slots=self.slots, ranks=ranks,
-            max_entries=most, capacity=self._capacity, fusions=len(fusions), **self._memory,
+            BEAM_SEARCH, options=search.kernel_options, layout=layout, utterances=batch, hypotheses=hypotheses,
+            slots=self.slots, ranks=ranks, max_entries=most, capacity=self._capacity, fusions=len(fusions),
+            **self._memory,
         )  # fmt: skip
-        chosen = self.struct["options"]
-        for name in ("strategy", "size", "max_symbols", "blank_mode", "prune_early", "blank_penalty", "temperature"):
-            chosen[name] = getattr(options, name)
-        chosen["threshold"] = options.threshold
-        chosen["weight_sum"] = sum(fusion.weight for fusion in fusions)
-        ranking = self.struct["ranking"]
-        for name, value in (
-            ("size", ranks), ("temperature", options.temperature), ("statistic", options.statistic),
-            ("alpha", options.alpha),
-        ):  # fmt: skip
-            ranking[name] = value
         self._first_frames = first_frames
         self.scored = False
 
@@ -211,12 +203,52 @@ class DeviceBeams:
         return np.concatenate(used)
 
 
+def decode_in_parts(
+    decode: Callable[[list[DeviceArray], np.ndarray, Any], tuple[Any, np.ndarray]],
+    search: BeamSearch,
+    rows: Sequence[DeviceArray],
+    start: Any,
+    places: np.ndarray,
+    final: bool,
+    together: int,
+) -> Any:
+    """Decode B utterances, at most ``together`` at a time, those of similar length together.
+
+    ``decode`` takes their encoder output, their places in the batch and the states of their beams; those of utterance i
+    lie in ``start`` from ``places[i]`` on. It returns the states that the beams end with, utterance by utterance, and
+    how many each has.
+
+    Returns
+    -------
+    The states that the beams end with, utterance by utterance; none if ``final``.
+    """
+    order = np.argsort(-search.lengths, kind="stable")
+    parts = []
+    counts = np.zeros(len(order), np.int64)
+    decoded = []
+    for first in range(0, len(order), together):
+        some = np.sort(order[first : first + together])
+        index = np.concatenate([np.arange(places[i], places[i + 1]) for i in some])
+        states, counts[some] = decode([rows[i] for i in some], some, start.select(index))
+        if not final:
+            parts.append(states)
+            decoded.append(some)
+    if final:
+        return start.select(np.empty(0, np.int64))
+    if len(parts) == 1:
+        return parts[0]  # in the order of the batch as it is
+    joined, order = parts[0].join(parts[1:]), np.concatenate(decoded)
+    ends = np.empty(len(order), np.int64)
+    ends[order] = np.cumsum(counts[order])
+    return joined.select(np.concatenate([np.arange(end - count, end) for end, count in zip(ends, counts)]))
+
+
 def most_entries(search: BeamSearch) -> int:
     """Hypotheses that one step of a beam may have to choose from: those that wait and all ways to extend the others, or
     as many of each as a beam keeps."""
-    options, spec = search.engine_options, search.spec
-    ways = (min(options.size, spec.vocab_size) + 1) * max(spec.num_durations, 1)
-    return max(search.slots_per_row // 2 + options.size * ways, options.size**2)
+    spec, size = search.spec, search.size
+    ways = (min(size, spec.vocab_size) + 1) * max(spec.num_durations, 1)
+    return max(search.slots_per_row // 2 + size * ways, size**2)
 
 
 def check_beam(search: BeamSearch) -> None:
@@ -224,7 +256,7 @@ def check_beam(search: BeamSearch) -> None:
     most = most_entries(search)
     if most > MAX_ENTRIES:
         raise InputError(
-            f"a beam of {search.engine_options.size} may have {most} hypotheses to choose from in one step, "
+            f"a beam of {search.size} may have {most} hypotheses to choose from in one step, "
             f"{MAX_ENTRIES} is the most on cuda: make the beam smaller, or use device='cpu'"
         )
     if any(fusion.automaton is None for fusion in search.fusions):
