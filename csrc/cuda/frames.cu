@@ -104,6 +104,6 @@ extern "C" __global__ void frames_sizes(const Restoration* restoration_at, int* 
   reserve(restoration_at->net, &other);
   if (threadIdx.x != 0) return;
   sizes[0] = arena.used() > other.used() ? arena.used() : other.used();
-  sizes[1] = sizeof(Projection);
-  sizes[2] = sizeof(Restoration);
+  sizes[1] = sizeof(Restoration);
+  sizes[2] = sizeof(Projection);
 }

@@ -137,6 +137,6 @@ extern "C" __global__ void fused_beam_sizes(const FusedBeam* search, int* sizes)
   Round::reserve(*search, &arena);
   if (threadIdx.x != 0) return;
   sizes[0] = arena.used();
-  sizes[1] = sizeof(Record);
-  sizes[2] = sizeof(FusedBeam);
+  sizes[1] = sizeof(FusedBeam);
+  sizes[2] = sizeof(Record);
 }

@@ -10,9 +10,9 @@
 
 namespace tdt::cuda {
 
-constexpr int kMaxRows = 128;
+constexpr int kMaxSlots = 128;
 // Rounds until exchanged numbers are overwritten: a block can be a round ahead of another, and clears the next one's.
-constexpr int kRounds = 3;
+constexpr int kExchangedRounds = 3;
 
 struct Row {
   int utterance, frame, symbols, slot;
@@ -23,17 +23,15 @@ struct Row {
 struct Control {
   int round, cursor, next, active;
   int step_count;
-  Row rows[kMaxRows];
-  Step steps[kMaxRows];
+  Row rows[kMaxSlots];
+  Step steps[kMaxSlots];
 };
-
-static_assert(sizeof(Control) == 4 * (5 + (8 + 3) * kMaxRows), "fused_greedy.py makes room for two of these");
 
 // The slots of utterance u are 2u and 2u + 1: a step leads from one to the other.
 struct Greedy {
   Network net;
   States states;
-  int rows;     // places, at most kMaxRows and the threads of a block
+  int rows;     // places, at most kMaxSlots and the threads of a block
   int window;   // frames scored together, where there are few rows
   int columns;  // scored at most
   GreedyOptions options;
@@ -45,9 +43,9 @@ struct Greedy {
   const int* starts;              // [3, B] where each stands: next frame, symbols there, slot ...
   int* ends;                      // [3, B] ... and then
   const float* projected;         // [all frames, J]
-  unsigned long long* best;       // [kRounds, columns] best token; zero before the first launch
-  float* specials;                // [kRounds, columns, 1 + D] logits of blank and of the durations
-  LogSum* sums;                   // [kRounds, columns, blocks] of the tokens
+  unsigned long long* best;       // [kExchangedRounds, columns] best token; zero before the first launch
+  float* specials;                // [kExchangedRounds, columns, 1 + D] logits of blank and of the durations
+  LogSum* sums;                   // [kExchangedRounds, columns, blocks] of the tokens
   int capacity;
   int* log;         // [4, capacity] utterance, token, frame, duration
   float* logprobs;  // [2, capacity]
@@ -78,7 +76,7 @@ class Searcher {
     return {arena->take<Greedy>(1),
             arena->take<Control>(1),
             arena->take<int>(warp_count()),
-            arena->take<Emission>(kMaxRows),
+            arena->take<Emission>(kMaxSlots),
             arena->take<Best>(kBatch * kGroup),
             arena->take<LogSum>(kBatch * kGroup),
             arena->take<unsigned long long>(search.columns),
@@ -136,10 +134,10 @@ class Searcher {
   __device__ void score() {
     const RowLayout& layout = search_.net.layout;
     const int window = window_of(control_.active), columns = control_.active * window;
-    const int entries = layout.token_entries(), buffer = control_.round % kRounds * search_.columns;
+    const int entries = layout.token_entries(), buffer = control_.round % kExchangedRounds * search_.columns;
     if (blockIdx.x == 0)  // the next round's
       for (int i = static_cast<int>(threadIdx.x); i < search_.columns; i += static_cast<int>(blockDim.x))
-        search_.best[(control_.round + 1) % kRounds * search_.columns + i] = 0;
+        search_.best[(control_.round + 1) % kExchangedRounds * search_.columns + i] = 0;
     if (!worker_.scores())
       for (int i = static_cast<int>(threadIdx.x); i < columns; i += static_cast<int>(blockDim.x))
         sums_at(buffer + i)[blockIdx.x] = LogSum{};
@@ -179,7 +177,7 @@ class Searcher {
   // Follows each row through its window, up to its next token.
   __device__ void decide() {
     const RowLayout& layout = search_.net.layout;
-    const int index = static_cast<int>(threadIdx.x), buffer = control_.round % kRounds * search_.columns;
+    const int index = static_cast<int>(threadIdx.x), buffer = control_.round % kExchangedRounds * search_.columns;
     const int columns = control_.active * window_of(control_.active), each = 1 + layout.num_durations;
     for (int i = index; i < columns; i += static_cast<int>(blockDim.x)) best_[i] = search_.best[buffer + i];
     for (int i = index; i < columns * each; i += static_cast<int>(blockDim.x)) specials_[i] = specials_at(buffer)[i];
@@ -370,12 +368,14 @@ extern "C" __global__ void __launch_bounds__(512, 1) greedy_layer(const Greedy* 
   searcher.worker().upper_layer(layer, searcher.control().steps, searcher.control().step_count, false, none);
 }
 
-// Bytes of shared memory that a block needs beside its weights, and of a control block.
+// Bytes of shared memory that a block needs beside its weights, then what the host has to agree with (`structs.py`).
 extern "C" __global__ void fused_greedy_sizes(const Greedy* search, int* sizes) {
   Arena arena(shared_memory());
   Searcher::reserve(*search, &arena);
   if (threadIdx.x != 0) return;
   sizes[0] = arena.used();
-  sizes[1] = sizeof(Control);
-  sizes[2] = sizeof(Greedy);
+  sizes[1] = sizeof(Greedy);
+  sizes[2] = sizeof(Control);
+  sizes[3] = kMaxSlots;
+  sizes[4] = kExchangedRounds;
 }

@@ -18,7 +18,7 @@ _LEGACY_STREAM = 1
 """What DLPack calls CUDA's default stream."""
 
 TYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
-"""``FrameType`` in ``frames.cu``."""
+"""``FrameType`` in ``source.cuh``."""
 _ONNX_TYPES = {1: "float32", 10: "float16", 16: "bfloat16"}
 
 

@@ -12,6 +12,10 @@ from .device import import_cupy
 
 MAX_LAYERS = 8
 """``kMaxLayers`` in ``network.cuh``."""
+MAX_SLOTS = 128
+"""``kMaxSlots`` in ``fused_greedy.cu``: the most utterances in flight in a fused greedy decode."""
+EXCHANGED_ROUNDS = 3
+"""``kExchangedRounds`` in ``fused_greedy.cu``."""
 
 
 def _struct(*fields: Any) -> np.dtype:
@@ -47,6 +51,14 @@ RESTORATION = _struct(
     *((name, POINTER) for name in ("prediction", "hidden", "cell", "steps")),
     ("rows", INT),
     ("count", INT),
+)
+SLOT = _struct(
+    *((n, INT) for n in ("utterance", "frame", "symbols", "slot", "length", "first_frame", "column", "window"))
+)
+CONTROL = _struct(
+    *((name, INT) for name in ("round", "cursor", "next", "active", "step_count")),
+    ("slots", SLOT, MAX_SLOTS),
+    ("steps", STEP, MAX_SLOTS),
 )
 GREEDY = _struct(
     ("net", NETWORK),

@@ -48,6 +48,7 @@ ENTRY = np.dtype(
 """A hypothesis of the next step. Where several were merged, `hypothesis` and `rank` tell what it is (whose prefix it
 extends, and by which token), `origin`, `origin_rank` and `duration` (an index) the last step of its best alignment."""
 
+
 @kernel
 def extended_prefix(prefix, token):
     """The hash of a prefix with one more token (the finaliser of splitmix64)."""

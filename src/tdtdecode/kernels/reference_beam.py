@@ -192,7 +192,8 @@ class _Beam:
         early = options["strategy"] == beam_steps.MALSD and options["prune_early"]
         self.engine.steps.rank_row(
             row, self.bonus[slot, :0] if early else self.bonus[slot], options, self.engine.blank,
-            self.engine.durations, self.ranked, place, self.tokens[place], self.token_logprobs[place], self.duration_logprobs[place],
+            self.engine.durations, self.ranked, place, self.tokens[place], self.token_logprobs[place],
+            self.duration_logprobs[place],
         )  # fmt: skip
 
     def _advance(self, strategy: int) -> None:

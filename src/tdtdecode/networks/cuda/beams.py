@@ -7,6 +7,7 @@ happens once per chunk, ranking the results and settling what can no longer chan
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from ...fusion.binding import BoundFusion
 from ...kernels.beam_state import BeamState
 
 if TYPE_CHECKING:
+    from ...cuda.arrays import DeviceArray
     from ...cuda.upload import Upload
     from ...kernels import BeamSearch
 
@@ -124,7 +126,8 @@ class DeviceBeams:
         }
         self.struct = filled(
             BEAM_SEARCH, options=search.kernel_options, layout=layout, utterances=batch, hypotheses=hypotheses,
-            slots=self.slots, ranks=ranks, max_entries=most, capacity=self._capacity, fusions=len(fusions), **self._memory,
+            slots=self.slots, ranks=ranks, max_entries=most, capacity=self._capacity, fusions=len(fusions),
+            **self._memory,
         )  # fmt: skip
         self._first_frames = first_frames
         self.scored = False
@@ -198,6 +201,46 @@ class DeviceBeams:
             self._search.engine.restore(int(row), after)
             used.append(i * self.slots + np.array(kept, np.int64))
         return np.concatenate(used)
+
+
+def decode_in_parts(
+    decode: Callable[[list[DeviceArray], np.ndarray, Any], tuple[Any, np.ndarray]],
+    search: BeamSearch,
+    rows: Sequence[DeviceArray],
+    start: Any,
+    places: np.ndarray,
+    final: bool,
+    together: int,
+) -> Any:
+    """Decode B utterances, at most ``together`` at a time, those of similar length together.
+
+    ``decode`` takes their encoder output, their places in the batch and the states of their beams; those of utterance i
+    lie in ``start`` from ``places[i]`` on. It returns the states that the beams end with, utterance by utterance, and
+    how many each has.
+
+    Returns
+    -------
+    The states that the beams end with, utterance by utterance; none if ``final``.
+    """
+    order = np.argsort(-search.lengths, kind="stable")
+    parts = []
+    counts = np.zeros(len(order), np.int64)
+    decoded = []
+    for first in range(0, len(order), together):
+        some = np.sort(order[first : first + together])
+        index = np.concatenate([np.arange(places[i], places[i + 1]) for i in some])
+        states, counts[some] = decode([rows[i] for i in some], some, start.select(index))
+        if not final:
+            parts.append(states)
+            decoded.append(some)
+    if final:
+        return start.select(np.empty(0, np.int64))
+    if len(parts) == 1:
+        return parts[0]  # in the order of the batch as it is
+    joined, order = parts[0].join(parts[1:]), np.concatenate(decoded)
+    ends = np.empty(len(order), np.int64)
+    ends[order] = np.cumsum(counts[order])
+    return joined.select(np.concatenate([np.arange(end - count, end) for end, count in zip(ends, counts)]))
 
 
 def most_entries(search: BeamSearch) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...arrays import first_frames
 from ...cuda.arrays import DeviceArray, laid_out
 from ...cuda.device import current_device
 from ...cuda.requests import Requests
@@ -40,8 +41,7 @@ class CallableCudaProgram:
     ) -> CallableState | None:
         """Run a search to its end on B ``rows`` [E, T], from their state to the state returned; None if ``final``."""
         lengths = search.positions[2]
-        first = np.cumsum(lengths, dtype=np.int64) - lengths
-        workspace = _FlatFrames(self._functions, self.frames(rows, lengths), state, first)
+        workspace = _FlatFrames(self._functions, self.frames(rows, lengths), state, first_frames(lengths))
         label_looping(search, workspace)
         return None if final else workspace.state()
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...arrays import first_frames
 from ...cuda.arrays import DeviceArray
 from ...cuda.device import import_cupy, kernels
 from ...cuda.state import DeviceState
 from ...cuda.structs import FUSED_BEAM, REQUESTS, STEP, WANTED, filled, offset_of
 from ...cuda.upload import Upload
-from .beams import DeviceBeams, check_beam
-from .program import LATENCY_COLUMNS, THROUGHPUT_COLUMNS, FusedNetworkOnDevice
+from .beams import DeviceBeams, check_beam, decode_in_parts
+from .program import LATENCY_COLUMNS, THROUGHPUT_COLUMNS, FusedNetworkOnDevice, Launches
 
 if TYPE_CHECKING:
     from ...kernels import BeamSearch
@@ -22,7 +24,6 @@ FILE = "fused_beam.cu"
 
 _STATE_BYTES = 1 << 30
 """Memory for predictor states and fusions' scores at most; it bounds how many utterances are decoded together."""
-ROUNDS_PER_GRAPH = 16
 
 
 def run_beam(
@@ -41,23 +42,7 @@ def run_beam(
     net = network.net
     numbers = 10 * net.hidden * net.layers + net.joint + (net.entries if search.fusions else 0)
     together = max(1, min(network.launch.rows, _STATE_BYTES // (4 * numbers * search.slots_per_row)))
-    # Utterances of similar length together; where they stand among the results is another matter.
-    order = np.argsort(-search.lengths, kind="stable")
-    parts: dict[int, DeviceState] = {}
-    for first in range(0, len(order), together):
-        some = np.sort(order[first : first + together])
-        index = np.concatenate([np.arange(places[i], places[i + 1]) for i in some])
-        after, counts = _run(network, search, [rows[i] for i in some], some, start.select(index))
-        ends = np.cumsum(counts)
-        for i, end, count in zip(some, ends, counts):
-            if not final:
-                parts[int(i)] = after.select(np.arange(end - count, end))
-    if final:
-        return start.select(np.empty(0, np.int64))
-    if len(order) <= together:
-        return after  # utterance by utterance as it is
-    ordered = [parts[i] for i in range(len(order))]
-    return ordered[0].join(ordered[1:])
+    return decode_in_parts(partial(_run, network, search), search, rows, start, places, final, together)
 
 
 def _run(
@@ -68,11 +53,10 @@ def _run(
     lengths = search.lengths[some]
     net = network.net
     upload = Upload(64 * 1024 + 1024 * len(rows) + 64 * len(start))
-    first_frames = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])[:-1]
-    beams = DeviceBeams(search, some, net.struct["layout"], first_frames)
+    beams = DeviceBeams(search, some, net.struct["layout"], first_frames(lengths))
     wanted = len(rows) * beams.size
     few = wanted <= LATENCY_COLUMNS
-    spread, shared = network.spread(FILE, FUSED_BEAM, LATENCY_COLUMNS if few else THROUGHPUT_COLUMNS)
+    spread, shared = network.spread(FILE, LATENCY_COLUMNS if few else THROUGHPUT_COLUMNS)
     preparation = network.prepare(upload, rows, lengths, start, len(rows) * beams.slots, beams.start_slots)
     beams.put(upload)
     lists = cupy.empty(2 * wanted * STEP.itemsize, np.uint8), cupy.empty(2 * wanted * WANTED.itemsize, np.uint8)
@@ -98,12 +82,17 @@ def _run(
         search_at = address + offset_of(FUSED_BEAM, "search")
         arguments = (np.uint64(search_at), np.uint64(slots), np.int32(len(beams.start_slots)), memory["scratch"])
         kernels("beam.cu").launch("score_slots", blocks, network.launch.threads, arguments)
+
+    def launches_of_round(which: int) -> Launches:
+        layers = [("beam_layer", (which, layer)) for layer in range(net.layers + 1)]
+        return [("beam_advance", (which,)), *layers, ("beam_joint", (which,)), ("beam_rank", (which,))]
+
     while True:
         if network.launch.persistent:
             network.run(FILE, "fused_beam", address, shared, cooperative=True)
         else:
             while True:
-                network.replay(FILE, _rounds(net.layers), parameters, shared)
+                network.replay(FILE, launches_of_round, parameters, shared)
                 last = cupy.asnumpy(requests).view(REQUESTS)[1]
                 if not last["wanted_count"]:
                     break
@@ -117,14 +106,3 @@ def _run(
     used = beams.finish()
     counts = np.bincount(used // beams.slots, minlength=len(rows))
     return preparation.state(used), counts
-
-
-def _rounds(layers: int) -> list[tuple[str, tuple[int, ...]]]:
-    """The launches of an even number of rounds."""
-    launches: list[tuple[str, tuple[int, ...]]] = []
-    for i in range(ROUNDS_PER_GRAPH):
-        which = i % 2
-        launches.append(("beam_advance", (which,)))
-        launches += [("beam_layer", (which, layer)) for layer in range(layers + 1)]
-        launches += [("beam_joint", (which,)), ("beam_rank", (which,))]
-    return launches

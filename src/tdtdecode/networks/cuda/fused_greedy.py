@@ -10,24 +10,17 @@ import numpy as np
 from ...cuda.arrays import DeviceArray
 from ...cuda.device import import_cupy
 from ...cuda.state import DeviceState
-from ...cuda.structs import GREEDY, address, filled
+from ...cuda.structs import CONTROL, EXCHANGED_ROUNDS, GREEDY, address, filled, offset_of
 from ...cuda.upload import Upload
-from .program import LATENCY_COLUMNS, THROUGHPUT_COLUMNS, FusedNetworkOnDevice
+from .program import LATENCY_COLUMNS, THROUGHPUT_COLUMNS, FusedNetworkOnDevice, Launches
 
 if TYPE_CHECKING:
     from ...kernels import GreedySearch
 
 FILE = "fused_greedy.cu"
 
-_ROUNDS = 3
-_CONTROL_WORDS = (5 + (8 + 3) * 128 + 1) // 2
-"""8-byte words of a ``Control``."""
-_CURSOR = 1
-"""Place of the log's length among its integers."""
 _SUMMARY = 4
 _MOST_LOGGED = 1 << 20
-ROUNDS_PER_GRAPH = 16
-"""Rounds between two looks of the host at how far the search is, where it is launched phase by phase."""
 
 
 def run_greedy(
@@ -54,21 +47,21 @@ class _Run:
         columns = max(places, window)
         few = columns <= LATENCY_COLUMNS
         net, self._shared = network.spread(
-            FILE, GREEDY, LATENCY_COLUMNS if few else THROUGHPUT_COLUMNS, columns=columns
+            FILE, LATENCY_COLUMNS if few else THROUGHPUT_COLUMNS, columns=columns
         )
         slots = 2 * np.arange(batch, dtype=np.int32)
         self._starts = np.stack([search.frame, search.symbols, slots]).astype(np.int32)
         upload = Upload(64 * 1024 + 256 * batch)
         self._preparation = network.prepare(upload, rows, lengths, start, 2 * batch, slots)
         blocks, specials = network.launch.blocks, 1 + search.spec.num_durations
-        self._best = cupy.zeros(_ROUNDS * columns + 2 * _CONTROL_WORDS + blocks, np.uint64)
+        self._best = cupy.zeros(EXCHANGED_ROUNDS * columns + CONTROL.itemsize // 4 + 1 + blocks, np.uint64)
         best = address(self._best)
-        control = best + 8 * _ROUNDS * columns
-        self._cursor = _ROUNDS * columns * 2 + _CURSOR
+        control = best + 8 * EXCHANGED_ROUNDS * columns
+        self._cursor = 2 * EXCHANGED_ROUNDS * columns + offset_of(CONTROL, "cursor") // 4
         self._barrier = self._best[-blocks:]
         self._scratch = (
-            cupy.empty((_ROUNDS, columns, specials), np.float32),
-            cupy.empty((_ROUNDS, columns, blocks, 2), np.float32),
+            cupy.empty((EXCHANGED_ROUNDS, columns, specials), np.float32),
+            cupy.empty((EXCHANGED_ROUNDS, columns, blocks, 2), np.float32),
         )
         # A token a frame is more than speech has; where it is not enough the host empties the log and goes on.
         frames = int(np.sum(lengths[waiting] - search.frame[waiting], dtype=np.int64))
@@ -78,9 +71,10 @@ class _Run:
         at = address(self._results)
         self._parameters = filled(
             GREEDY, net=net[0], states=self._preparation.states[0], rows=places, window=window, columns=columns,
-            options=search.options, batch=batch, waiting=len(waiting), order=upload.put(order), lengths=upload.put(lengths),
-            first_frames=upload.put(self._preparation.first_frames), starts=upload.put(self._starts),
-            projected=self._preparation.projected, best=best, control=control, barrier=self._barrier,
+            options=search.options, batch=batch, waiting=len(waiting), order=upload.put(order),
+            lengths=upload.put(lengths), first_frames=upload.put(self._preparation.first_frames),
+            starts=upload.put(self._starts), projected=self._preparation.projected,
+            best=best, control=control, barrier=self._barrier,
             specials=self._scratch[0], sums=self._scratch[1], summary=at, ends=at + 4 * _SUMMARY,
             log=at + 4 * self._head, logprobs=at + 4 * (self._head + 4 * self._capacity), capacity=self._capacity,
         )  # fmt: skip
@@ -106,8 +100,7 @@ class _Run:
             if self._network.launch.persistent:
                 self._network.run(FILE, "fused_greedy", self._address, self._shared, cooperative=True)
             else:
-                launches = _rounds(self._network.net.layers)
-                self._network.replay(FILE, launches, self._parameters, self._shared)
+                self._network.replay(FILE, self._launches_of_round, self._parameters, self._shared)
                 logged, active, begun = import_cupy().asnumpy(self._results[:_SUMMARY])[:-1].tolist()
                 if active and logged + active <= self._capacity:
                     continue
@@ -122,12 +115,6 @@ class _Run:
             self._best.view(np.int32)[self._cursor] = 0
             self._barrier.fill(0)
 
-
-def _rounds(layers: int) -> list[tuple[str, tuple[int, ...]]]:
-    """The launches of an even number of rounds."""
-    launches: list[tuple[str, tuple[int, ...]]] = []
-    for i in range(ROUNDS_PER_GRAPH):
-        parity = i % 2
-        launches += [("greedy_score", (parity,)), ("greedy_decide", (parity,))]
-        launches += [("greedy_layer", (parity, layer)) for layer in range(1, layers + 1)]
-    return launches
+    def _launches_of_round(self, parity: int) -> Launches:
+        layers = [("greedy_layer", (parity, layer)) for layer in range(1, self._network.net.layers + 1)]
+        return [("greedy_score", (parity,)), ("greedy_decide", (parity,)), *layers]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...cuda.device import import_cupy
-from ...cuda.structs import MATRIX, MAX_LAYERS, NETWORK, ROW_LAYOUT, address, filled
+from ...cuda.structs import MATRIX, MAX_LAYERS, NETWORK, address, filled, row_layout
 from ...errors import InputError
 from ...transducer import TransducerSpec
 from ...weights import ACTIVATIONS, Affine, LstmLayer, TransducerWeights
@@ -96,10 +96,9 @@ def pack_network(weights: TransducerWeights, spec: TransducerSpec, precision: st
         net["recurrent"][i] = matrix(_by_unit(unbiased, size, hidden, hidden))
     net["encoder"] = matrix(weights.encoder)
     net["table"] = on_device(np.ascontiguousarray(table, np.float32))
-    net["layout"] = filled(
-        ROW_LAYOUT, vocab_size=spec.vocab_size, blank=spec.blank, num_durations=spec.num_durations,
-        durations=on_device(np.concatenate([spec.duration_table, [0]]).astype(np.int32)),
-    )[0]  # fmt: skip
+    layout, durations = row_layout(spec)
+    net["layout"] = layout[0]
+    kept.append(durations)
     net["activation"] = ACTIVATIONS.index(weights.activation)
     net["layers"], net["hidden"], net["joint"] = len(weights.layers), hidden, joint
     nbytes = sum(array.nbytes for array in kept)

@@ -3,25 +3,53 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ...arrays import first_frames
 from ...cuda.arrays import DeviceArray, source_table
 from ...cuda.device import Device, Kernels, import_cupy, kernels
 from ...cuda.state import DeviceState
-from ...cuda.structs import PROJECTION, RESTORATION, STATES, STEP, filled
+from ...cuda.structs import (
+    CONTROL,
+    EXCHANGED_ROUNDS,
+    FUSED_BEAM,
+    GREEDY,
+    MAX_SLOTS,
+    PROJECTION,
+    RECORD,
+    RESTORATION,
+    STATES,
+    STEP,
+    filled,
+)
 from ...cuda.upload import Upload
 from ...errors import DeviceError
 from .packing import WEIGHT_TYPES, DeviceNetwork
+
+Launches = list[tuple[str, tuple[int, ...]]]
+"""Names of kernels, each with the numbers that it is launched with."""
 
 LATENCY_COLUMNS, THROUGHPUT_COLUMNS = 8, 32
 """Columns staged together, for few rows and for many: what staging takes, weights cannot have."""
 
 BARRIERS = ("counter", "flags")
 """``BarrierKind`` in ``grid.cuh``."""
+
+
+_AGREED: dict[str, tuple[np.dtype, tuple[int, ...]]] = {
+    "fused_greedy.cu": (GREEDY, (CONTROL.itemsize, MAX_SLOTS, EXCHANGED_ROUNDS)),
+    "fused_beam.cu": (FUSED_BEAM, (RECORD.itemsize,)),
+    "frames.cu": (RESTORATION, (PROJECTION.itemsize,)),
+}
+"""The parameters of each file's kernels, and other numbers that file and `structs` must agree on."""
+
+ROUNDS_PER_GRAPH = 16
+"""Rounds between two looks of the host at how far a search is, where it is launched phase by phase. Even: two lists
+take turns."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +75,12 @@ class Launch:
     threads: int
     persistent: bool
     barrier: str = "counter"
-    rows: int = 128
+    rows: int = MAX_SLOTS
 
     @staticmethod
     def of(device: Device) -> Launch:
         """What suits a card."""
-        return Launch(device.multiprocessors, device.threads, device.cooperative, rows=min(128, device.threads))
+        return Launch(device.multiprocessors, device.threads, device.cooperative, rows=min(MAX_SLOTS, device.threads))
 
 
 class FusedNetworkOnDevice:
@@ -77,9 +105,11 @@ class FusedNetworkOnDevice:
         self.kernels(file, cooperative).launch(name, self.launch.blocks, self.launch.threads, arguments, shared)
 
     def replay(
-        self, file: str, launches: Sequence[tuple[str, tuple[int, ...]]], parameters: np.ndarray, shared: int
+        self, file: str, launches_of_round: Callable[[int], Launches], parameters: np.ndarray, shared: int
     ) -> None:
-        """Launch kernels with their numbers, one after the other, captured in a graph on first use.
+        """Launch the kernels of some rounds, one after the other, captured in a graph on first use.
+
+        ``launches_of_round`` gets 0 and 1 in turn: which of two lists the round reads.
 
         The parameters are copied to one place, the one that the graph has captured, so that it serves every call.
         """
@@ -88,6 +118,7 @@ class FusedNetworkOnDevice:
         with self._lock:
             captured = self._graphs.get((file, shared))
             if captured is None:
+                launches = [one for i in range(ROUNDS_PER_GRAPH) for one in launches_of_round(i % 2)]
                 captured = self._graphs[file, shared] = self._captured(file, launches, parameters.nbytes, shared)
             stream, place, graph = captured
             stream.wait_event(caller.record())
@@ -97,7 +128,7 @@ class FusedNetworkOnDevice:
             stream.synchronize()  # then the place is free for another call
 
     def _captured(
-        self, file: str, launches: Sequence[tuple[str, tuple[int, ...]]], size: int, shared: int
+        self, file: str, launches: Launches, size: int, shared: int
     ) -> tuple[Any, Any, Any]:
         cupy = import_cupy()
         self.kernels(file).load({name for name, _ in launches}, shared)  # which cannot be done while capturing
@@ -109,24 +140,25 @@ class FusedNetworkOnDevice:
                 self.run(file, name, int(place.data.ptr), shared, *numbers)
             return stream, place, stream.end_capture()
 
-    def spread(self, file: str, struct: np.dtype, staged: int, **fields: Any) -> tuple[np.ndarray, int]:
+    def spread(self, file: str, staged: int, **fields: Any) -> tuple[np.ndarray, int]:
         """The network as the kernels of a file take it, and the shared memory of their blocks in bytes.
 
-        ``struct`` with those fields is what ``<file>_sizes``, the kernel that says what a block needs, gets as its
-        parameters.
+        ``fields`` are those parameters that the memory depends on. A kernel of the file, ``<file>_sizes``, computes it.
         """
         net = self.net.struct.copy()
         net["staged"] = staged
         key = file, staged, *fields.values()
         if key not in self._needed:
             cupy = import_cupy()
-            sizes = cupy.zeros(3, np.int32)
+            struct, agreed = _AGREED[file]
+            expected = [struct.itemsize, *agreed]
+            sizes = cupy.zeros(1 + len(expected), np.int32)
             parameters = cupy.asarray(filled(struct, net=net[0], **fields).view(np.uint8))
             probe = file.removesuffix(".cu") + "_sizes"
             arguments = (np.uint64(parameters.data.ptr), np.uint64(sizes.data.ptr))
             self.kernels(file).launch(probe, 1, self.launch.threads, arguments)
-            self._needed[key], _, struct_size = cupy.asnumpy(sizes).tolist()
-            assert struct_size == struct.itemsize, f"structs.py says {struct.itemsize} bytes, {file} {struct_size}"
+            self._needed[key], *found = cupy.asnumpy(sizes).tolist()
+            assert found == expected, f"structs.py and {file} do not agree: {expected}, {found}"
         needed = self._needed[key]
         if needed > self.device.shared_memory:
             raise DeviceError(
@@ -147,10 +179,9 @@ class FusedNetworkOnDevice:
     ) -> Preparation:
         """What stands before a decode: frames to project, and that many states, those of ``start`` at ``places``."""
         cupy = import_cupy()
-        net, shared = self.spread("frames.cu", RESTORATION, THROUGHPUT_COLUMNS)
+        net, shared = self.spread("frames.cu", THROUGHPUT_COLUMNS)
         encoder_size = int(self.net.struct[0]["encoder"]["inputs"])
         sources, frames = source_table(rows, lengths, encoder_size)
-        first_frames = np.cumsum(lengths, dtype=np.int64) - lengths
         projected = cupy.empty((max(frames, 1), self.net.joint), np.float32)
         layers, hidden = self.net.layers, self.net.hidden
         arrays = {
@@ -176,9 +207,9 @@ class FusedNetworkOnDevice:
                     steps=upload.put(steps), rows=len(prediction), count=len(steps),
                 )  # fmt: skip
             )
-        first_frames = first_frames.astype(np.int32)
         kept = tuple(arrays.values())
-        return Preparation(self, projected, first_frames, states, kept, projection, restoration, shared)
+        first = first_frames(lengths).astype(np.int32)
+        return Preparation(self, projected, first, states, kept, projection, restoration, shared)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,16 +7,18 @@ then looks at how far they are.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ...arrays import first_frames
 from ...cuda.device import Device, import_cupy, kernels
 from ...cuda.requests import Requests
 from ...cuda.state import DeviceState
 from ...cuda.structs import GREEDY_STEPS, WANTED, filled, offset_of, row_layout
 from ...cuda.upload import Upload
-from .beams import DeviceBeams, check_beam
+from .beams import DeviceBeams, check_beam, decode_in_parts
 
 if TYPE_CHECKING:
     from ...cuda.arrays import DeviceArray
@@ -85,7 +87,7 @@ def _greedy_part(
     spec, card = search.spec, network.card
     frame, symbols, lengths = search.positions[:, some]
     count = len(some)
-    first = (np.cumsum(lengths, dtype=np.int64) - lengths).astype(np.int32)
+    first = first_frames(lengths).astype(np.int32)
     waiting = np.flatnonzero(frame < lengths)
     wanted = np.zeros(len(waiting), WANTED)
     wanted["slot"] = wanted["utterance"] = waiting
@@ -146,33 +148,19 @@ def run_beam(
     Returns the states that they need then, stream by stream; none if ``final``.
     """
     check_beam(search)
-    size = search.size
-    together = max(1, network.rows // size)
-    parts: dict[int, Any] = {}
-    order = np.argsort(-search.lengths, kind="stable")
-    for first in range(0, len(order), together):
-        some = np.sort(order[first : first + together])
-        index = np.concatenate([np.arange(places[i], places[i + 1]) for i in some])
-        beams, workspace = _beam_part(network, search, [rows[i] for i in some], some, start.select(index))
-        used = beams.finish()
-        for i, row in enumerate(some):
-            if not final:
-                parts[int(row)] = workspace.state(used[used // beams.slots == i])
-    if final or not parts:
-        return start.select(np.empty(0, np.int64))
-    ordered = [parts[i] for i in range(len(order))]
-    return ordered[0].join(ordered[1:])
+    together = max(1, network.rows // search.size)
+    return decode_in_parts(partial(_beam_part, network, search), search, rows, start, places, final, together)
 
 
 def _beam_part(
     network: StepwiseNetwork, search: BeamSearch, rows: list[DeviceArray], some: np.ndarray, start: Any
-) -> tuple[DeviceBeams, DeviceWorkspace]:
+) -> tuple[Any, np.ndarray]:
+    """Decode some utterances of the batch: the states to go on from, and how many each has."""
     cupy = import_cupy()
     spec, card = search.spec, network.card
     lengths = search.lengths[some]
-    first = np.cumsum(lengths, dtype=np.int64) - lengths
     layout, kept = row_layout(spec)
-    beams = DeviceBeams(search, some, layout, first)
+    beams = DeviceBeams(search, some, layout, first_frames(lengths))
     launched = len(some) * beams.size
     requests = Requests(launched)
     workspace = network.workspace(
@@ -204,4 +192,5 @@ def _beam_part(
             pending = int(requests.fetch()[1])
         if not beams.make_room():
             del kept
-            return beams, workspace
+            used = beams.finish()
+            return workspace.state(used), np.bincount(used // beams.slots, minlength=len(some))
