@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from benches.random_bundle import LAYOUTS
 import tdtdecode as tdt
 from tdtdecode.bundle import read_bundle
 from tdtdecode.cli import main
@@ -17,7 +18,6 @@ from tests import demo, peers
 from tests.bundle.helpers import edit, small_bundle
 
 RATE = 16_000
-LAYOUTS = ("split", "combined", "genai")
 
 
 @pytest.fixture(scope="module")
