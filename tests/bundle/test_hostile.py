@@ -23,6 +23,7 @@ from tdtdecode.prepare.inspection import inspect
 from tdtdecode.prepare.optimization import optimize
 from tdtdecode.prepare.repairing import repair
 from tests.bundle.helpers import edit, small_bundle
+from tests.conftest import HANGING
 
 
 def check_all_refuse(directory: Path, tmp_path: Path, *parts: str) -> None:
@@ -359,7 +360,7 @@ def test_the_fuzzer_runs():
     root = Path(__file__).parents[2]
     run = subprocess.run(
         [sys.executable, "-m", "tools.fuzz_bundles", "--seconds", "3", "--seed", "7"], cwd=root, capture_output=True,
-        text=True, timeout=300,
+        text=True, timeout=HANGING,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert " 0 findings" in run.stdout.splitlines()[-1], run.stdout
