@@ -33,7 +33,7 @@ def pytest_report_header() -> str:
 
 @dataclass(frozen=True)
 class Golden:
-    """A model with NeMo's own results on it; `rows` lists the utterances that were decoded."""
+    """A model with NeMo's own results on it; `utterances` lists those that were decoded."""
 
     name: str
     nemo: dict
@@ -45,7 +45,7 @@ class Golden:
         return self.nemo["durations"] or []
 
     @property
-    def rows(self) -> list[int]:
+    def utterances(self) -> list[int]:
         return self.nemo["rows_decoded"]
 
     def directory(self, layout: str, parent: Path) -> Path:

@@ -38,7 +38,7 @@ struct Emissions {
 };
 
 // Rows are places that one utterance after another takes, so that products stay full. In each pass the encoder frames
-// that are new are projected, each waiting row's next few frames are scored together, every row is decided up to its
+// that are new are projected, each waiting slot's next few frames are scored together, every slot is decided up to its
 // next token, and the predictor runs for the rows that emitted.
 //
 // All threads run the same passes: each computes its share of the outputs of every product, thread 0 does what lies
@@ -56,7 +56,7 @@ class FusedGreedy {
     Decision decision;
     int frame, scored;
   };
-  struct Row {
+  struct Slot {
     int utterance = -1;  // none: free
     Position at = {0, 0};
     int parity = 0;      // which of the two buffers of layer inputs is current
@@ -82,8 +82,8 @@ class FusedGreedy {
 
   void work(int thread);
   void plan();
-  void admit(Row& row, int utterance);
-  void release(Row& row);
+  void admit(Slot& slot, int utterance);
+  void release(Slot& slot);
   void fetch(int thread);
   void project(int thread);
   void score(int thread);
@@ -94,16 +94,18 @@ class FusedGreedy {
   void multiply(int thread, const Matrix& matrix, const std::vector<StagedRow>& staged, int count);
 
   bool screens() const {
-    return network_.screen.panels && static_cast<int>(rows_.size()) <= network_.screened_rows && !options_.trace;
+    return network_.screen.panels && static_cast<int>(slots_.size()) <= network_.screened_slots && !options_.trace;
   }
-  float* inputs(int layer, int row, int parity);
-  float* own(int layer, int row, int parity) { return inputs(layer, row, parity) + network_.inputs_from_below(layer); }
-  float* cell(int layer, int row) {
-    return cells_.data() + (static_cast<std::size_t>(layer) * rows_.size() + row) * network_.hidden;
+  float* inputs(int layer, int slot, int parity);
+  float* own(int layer, int slot, int parity) {
+    return inputs(layer, slot, parity) + network_.inputs_from_below(layer);
   }
-  float* prediction(int row) { return predictions_.data() + static_cast<std::size_t>(row) * network_.joint; }
+  float* cell(int layer, int slot) {
+    return cells_.data() + (static_cast<std::size_t>(layer) * slots_.size() + slot) * network_.hidden;
+  }
+  float* prediction(int slot) { return predictions_.data() + static_cast<std::size_t>(slot) * network_.joint; }
   float* logits(int scored) { return logits_.data() + static_cast<std::size_t>(scored) * network_.output.outputs; }
-  float* projected(int row, int frame);
+  float* projected(int slot, int frame);
 
   const Network& network_;
   const InstructionSet& isa_;
@@ -112,7 +114,7 @@ class FusedGreedy {
   Emissions* emissions_ = nullptr;
 
   int threads_, scored_at_once_, keep_at_once_;
-  std::vector<Row> rows_;
+  std::vector<Slot> slots_;
   std::vector<std::size_t> input_offsets_;
   FrameBlocks blocks_;
   Buffer<float> inputs_, cells_, predictions_, frames_, projected_, gates_, logits_, kept_;
@@ -120,10 +122,10 @@ class FusedGreedy {
 
   // The pass, written by thread 0 and read by all.
   struct ScoredFrame {
-    int row, frame;
+    int slot, frame;
   };
   int next_ = 0;                      // of the order
-  std::vector<ScoredFrame> missing_;  // frames to project, those of a row next to each other
+  std::vector<ScoredFrame> missing_;  // frames to project, those of a slot next to each other
   std::vector<ScoredFrame> scored_;
   std::vector<int> pending_;          // rows that are scored
   std::vector<int> emitted_;          // rows that emitted

@@ -17,7 +17,7 @@ struct Decisions {
 };
 
 // Where each of the B rows stands, by slot.
-struct Rows {
+struct Positions {
   std::int32_t* frame;
   std::int32_t* symbols;
   const std::int32_t* length;
@@ -42,7 +42,7 @@ struct StepCounts {
 // the audio, in their order, and frames[0 .. pending) the frames they want. With `hold`, rows that emitted are left
 // out: they want the predictor first.
 inline StepCounts advance(std::int32_t* slots, std::int32_t* frames, std::size_t count, const Decisions& decisions,
-                          int blank, const GreedyOptions& options, bool hold, const Rows& rows,
+                          int blank, const GreedyOptions& options, bool hold, const Positions& positions,
                           const TokenLog& log, std::size_t cursor) {
   StepCounts counts = {0, 0};
   for (std::size_t i = 0; i < count; ++i) {
@@ -52,15 +52,15 @@ inline StepCounts advance(std::int32_t* slots, std::int32_t* frames, std::size_t
       const std::size_t entry = cursor + counts.logged++;
       log.slot[entry] = slot;
       log.token[entry] = token;
-      log.frame[entry] = rows.frame[slot];
+      log.frame[entry] = positions.frame[slot];
       log.duration[entry] = duration;
       log.token_logprob[entry] = decisions.token_logprobs[i];
       log.duration_logprob[entry] = decisions.duration_logprobs[i];
     }
-    const Position next = advanced({rows.frame[slot], rows.symbols[slot]}, is_blank, duration, options);
-    rows.frame[slot] = next.frame;
-    rows.symbols[slot] = next.symbols;
-    if (next.frame < rows.length[slot] && (is_blank || !hold)) {
+    const Position next = advanced({positions.frame[slot], positions.symbols[slot]}, is_blank, duration, options);
+    positions.frame[slot] = next.frame;
+    positions.symbols[slot] = next.symbols;
+    if (next.frame < positions.length[slot] && (is_blank || !hold)) {
       slots[counts.pending] = slot;
       frames[counts.pending++] = next.frame;
     }

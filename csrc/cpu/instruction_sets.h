@@ -12,7 +12,7 @@ struct InstructionSet {
   const char* name;     // "baseline", "avx2", "avx512", "avx512bf16" (with VNNI), "amx"
   bool (*supported)();  // by this processor and operating system
   bool widens_halves;   // reads 16-bit weights as fast as memory gives them
-  int screened_rows;    // screening (screening.h) saves time for so many rows in flight at most
+  int screened_slots;    // screening (screening.h) saves time for so many rows in flight at most
   DecideRows decide;
   RankRow rank;
   const NetworkKernels* network;

@@ -39,7 +39,7 @@ struct Network {
   Matrix screen;
   const float* weight_norms;
   const float* weight_errors;
-  int screened_rows;  // used for so many rows in flight at most
+  int screened_slots;  // used for so many rows in flight at most
 
   // Numbers that a layer takes from below.
   int inputs_from_below(int layer) const {

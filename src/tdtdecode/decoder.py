@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from . import kernels as kernel_sets
-from .arrays import encoder_rows, frames_first
+from .arrays import utterances_of, frames_first
 from .errors import InputError
 from .hypothesis import Hypothesis, Trace
 from .networks import Network, NetworkState
 from .networks.loops import label_looping, lockstep, run_beam
-from .search import Beam, Greedy, for_rows, runs_in_the_beam_engine
+from .search import Beam, Greedy, for_utterances, runs_in_the_beam_engine
 from .transducer import TransducerSpec, as_integer
 
 if TYPE_CHECKING:
@@ -74,10 +74,10 @@ class DecoderState:
             raise InputError(f"index must be from 0 to {len(self) - 1}, the streams there are, got {index.tolist()}")
         index = index.astype(np.intp) % max(len(self), 1)
         first, last = self.places[index], self.places[index + 1]
-        rows = np.concatenate([np.empty(0, np.intp), *map(np.arange, first, last)])
+        places = np.concatenate([np.empty(0, np.intp), *map(np.arange, first, last)])
         beams = None if self.beams is None else tuple(self.beams[i] for i in index)
         return DecoderState(
-            self.consumed[index], self.overshoot[index], self.network.select(rows), self.search, beams
+            self.consumed[index], self.overshoot[index], self.network.select(places), self.search, beams
         )
 
     @staticmethod
@@ -133,7 +133,7 @@ class Decoder:
         self._bound(self.search)  # what does not fit the vocabulary is said now
         self.program = network.program(self.kernels)
         self._start = network.start(_blank(spec))
-        self._door = encoder_rows if network.device == "cpu" else _device_door()
+        self._door = utterances_of if network.device == "cpu" else _device_door()
 
     @classmethod
     def from_bundle(
@@ -260,7 +260,7 @@ class Decoder:
             If the arrays, the search or the state do not fit; nothing has been decoded then.
         """
         search = self.search if search is None else _checked_search(search)
-        rows, lengths = self._door(encoder_out, lengths, self.spec.encoder_size)
+        utterances, lengths = self._door(encoder_out, lengths, self.spec.encoder_size)
         if state is None:
             state = self._fresh(len(lengths))
         elif not isinstance(state, DecoderState):
@@ -268,14 +268,14 @@ class Decoder:
         elif not self._start.like(state.network):
             raise InputError("state is that of a decoder with another network")
         elif len(state) != len(lengths):
-            raise InputError(f"state has {len(state)} streams, encoder_out has {len(lengths)} rows")
+            raise InputError(f"state has {len(state)} streams, but encoder_out has {len(lengths)} utterances")
         beamed = runs_in_the_beam_engine(search)
         started = state.beams is not None or bool(state.consumed.any())
         if started and state.search != (search if beamed else None):
             raise InputError(f"state is that of another search, {state.search or 'Greedy()'}, not of {search}")
         if not len(lengths):
             return [], state
-        return (self._beam_chunk if beamed else self._greedy_chunk)(search, rows, lengths, state, final)
+        return (self._beam_chunk if beamed else self._greedy_chunk)(search, utterances, lengths, state, final)
 
     def trace(self, encoder_out: Any, lengths: Any = None, search: Greedy | None = None) -> list[Trace]:
         """Every step that greedy search takes over whole utterances, blanks included.
@@ -303,47 +303,47 @@ class Decoder:
             raise InputError(f"trace follows greedy search without fusion and confidence, got {chosen!r}")
         if self.network.device != "cpu":
             raise InputError("trace needs a decoder with device='cpu'")
-        rows, lengths = self._door(encoder_out, lengths, self.spec.encoder_size)
+        utterances, lengths = self._door(encoder_out, lengths, self.spec.encoder_size)
         greedy = kernel_sets.GreedySearch(self.spec, chosen, lengths, self.kernels, trace=True)
-        self._run_greedy(greedy, rows, lengths, self._fresh(len(lengths)).network, final=True)
+        self._run_greedy(greedy, utterances, lengths, self._fresh(len(lengths)).network, final=True)
         return greedy.traces()
 
     def _greedy_chunk(
-        self, search: Any, rows: Any, lengths: np.ndarray, state: DecoderState, final: bool
+        self, search: Any, utterances: Any, lengths: np.ndarray, state: DecoderState, final: bool
     ) -> tuple[list[Hypothesis], DecoderState]:
         greedy = kernel_sets.GreedySearch(self.spec, search, lengths, self.kernels, frame=state.overshoot)
-        after = self._run_greedy(greedy, rows, lengths, state.network, final)
+        after = self._run_greedy(greedy, utterances, lengths, state.network, final)
         hypotheses = greedy.hypotheses(first_frame=state.consumed)
         if after is None:
             return hypotheses, self._fresh(len(lengths))
         return hypotheses, DecoderState(state.consumed + lengths, greedy.frame - lengths, after)
 
     def _run_greedy(
-        self, greedy: kernel_sets.GreedySearch, rows: Any, lengths: np.ndarray, state: NetworkState, final: bool
+        self, greedy: kernel_sets.GreedySearch, utterances: Any, lengths: np.ndarray, state: NetworkState, final: bool
     ) -> NetworkState | None:
         """Run a search to its end; the network's states then, or None if ``final``."""
         if not len(lengths):
             return None
         if self.program is not None:
-            return self.program.greedy(greedy, rows, state, final)
+            return self.program.greedy(greedy, utterances, state, final)
         network = cast("SteppedNetwork", self.network)
-        workspace = network.workspace(frames_first(rows, lengths, network.frame_dtype), state)
+        workspace = network.workspace(frames_first(utterances, lengths, network.frame_dtype), state)
         (lockstep if network.lockstep else label_looping)(greedy, workspace)
         return None if final else workspace.state()
 
     def _beam_chunk(
-        self, search: Any, rows: Any, lengths: np.ndarray, state: DecoderState, final: bool
+        self, search: Any, utterances: Any, lengths: np.ndarray, state: DecoderState, final: bool
     ) -> tuple[list[Hypothesis], DecoderState]:
-        for_rows(search, range(len(lengths)), len(lengths))  # what is given by row is given for each
+        for_utterances(search, range(len(lengths)), len(lengths))  # what is given by row is given for each
         beam = kernel_sets.BeamSearch(self.spec, search, lengths, self.kernels, self._bound(search), state.beams)
         workspace = None
         if self.program is not None:
-            after = self.program.beam(beam, rows, state.network, state.places, final)
+            after = self.program.beam(beam, utterances, state.network, state.places, final)
         else:
-            places, slots = state.places, np.arange(beam.slots_per_row)
+            places, slots = state.places, np.arange(beam.slots_per_utterance)
             arena = np.minimum(places[:-1, None] + slots, places[1:, None] - 1)  # the first are the stream's own
             network = cast("SteppedNetwork", self.network)
-            frames = frames_first(rows, lengths, network.frame_dtype)
+            frames = frames_first(utterances, lengths, network.frame_dtype)
             workspace = network.workspace(frames, state.network.select(arena.ravel()))
             run_beam(beam, workspace)
         if final:

@@ -28,18 +28,18 @@ class Fusion(Protocol):
 
 
 @runtime_checkable
-class FusionByRow(Protocol):
+class FusionByUtterance(Protocol):
     """A fusion that may differ by row of a batch."""
 
     @property
-    def rows(self) -> int | None:
+    def utterances(self) -> int | None:
         """How many rows it was made for; None: any, all alike."""
 
-    def select(self, rows: Sequence[int]) -> Fusion:
+    def select(self, utterances: Sequence[int]) -> Fusion:
         """That of some rows, in that order."""
 
 
-def for_rows(search: Greedy | Beam, rows: Sequence[int], batch: int) -> Greedy | Beam:
+def for_utterances(search: Greedy | Beam, utterances: Sequence[int], batch: int) -> Greedy | Beam:
     """The search for some rows of a batch of so many.
 
     Raises
@@ -49,16 +49,16 @@ def for_rows(search: Greedy | Beam, rows: Sequence[int], batch: int) -> Greedy |
     """
     fusion = list(search.fusion)
     for i, part in enumerate(fusion):
-        if isinstance(part, FusionByRow) and part.rows is not None:
-            check_rows(part.rows, batch)
-            fusion[i] = part.select(rows)
+        if isinstance(part, FusionByUtterance) and part.utterances is not None:
+            check_utterances(part.utterances, batch)
+            fusion[i] = part.select(utterances)
     return replace(search, fusion=tuple(fusion)) if fusion != list(search.fusion) else search
 
 
-def check_rows(given: int, batch: int) -> None:
+def check_utterances(given: int, batch: int) -> None:
     """InputError unless what is given by row is given for every row."""
     if given != batch:
-        raise InputError(f"phrases are given for {given} rows, but there are {batch}")
+        raise InputError(f"phrases are given for {given} utterances, but there are {batch}")
 
 
 def runs_in_the_beam_engine(search: Greedy | Beam) -> bool:

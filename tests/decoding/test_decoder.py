@@ -257,7 +257,7 @@ class TestChunks:
     def test_bad_state(self, decoder):
         frames, _ = frames_for(decoder, batch=2)
         _, state = decoder.decode_chunk(frames)
-        with pytest.raises(tdt.InputError, match="2 streams, encoder_out has 1 rows"):
+        with pytest.raises(tdt.InputError, match="2 streams, but encoder_out has 1 utterances"):
             decoder.decode_chunk(frames[:1], state=state)
         with pytest.raises(tdt.InputError, match="state must be"):
             decoder.decode_chunk(frames, state="state")

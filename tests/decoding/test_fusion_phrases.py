@@ -215,7 +215,7 @@ def test_lists_for_no_rows():
 
 
 def test_lists_for_other_rows():
-    with pytest.raises(tdt.InputError, match="phrases are given for 2 rows, but there are 6"):
+    with pytest.raises(tdt.InputError, match="phrases are given for 2 utterances, but there are 6"):
         boosted("cpu", [tdt.PhraseBoost.per_row([[[1]], [[2]]], 1.0)])
 
 

@@ -36,16 +36,16 @@ def decoder_for(tmp_path_factory):
 
 def check_emissions(golden, found, recorded):
     """Assert that what was found has NeMo's tokens and frames."""
-    for row, expected in zip(golden.rows, recorded, strict=True):
-        assert found[row].tokens.tolist() == expected["tokens"]
-        assert found[row].frames.tolist() == expected["frames"]
+    for utterance, expected in zip(golden.utterances, recorded, strict=True):
+        assert found[utterance].tokens.tolist() == expected["tokens"]
+        assert found[utterance].frames.tolist() == expected["frames"]
 
 
 def check_nbest(golden, found, recorded):
     """Assert that what was found has NeMo's n-best lists."""
-    for row, nemo in zip(golden.rows, recorded, strict=True):
-        assert len(found[row].nbest) == len(nemo)
-        for hypothesis, entry in zip(found[row].nbest, nemo):
+    for utterance, nemo in zip(golden.utterances, recorded, strict=True):
+        assert len(found[utterance].nbest) == len(nemo)
+        for hypothesis, entry in zip(found[utterance].nbest, nemo):
             assert hypothesis.tokens.tolist() == entry["tokens"]
             assert hypothesis.frames.tolist() == entry["frames"]
             durations = entry["durations"] if golden.durations else [0] * len(hypothesis)
@@ -67,7 +67,8 @@ def malsd_as_recorded(golden, name):
 def test_tokens_and_frames_are_nemos(golden, layout, cell, cap, decoder_for):
     decoder = decoder_for(golden, layout, cell)
     found = decoder.decode(golden.encoder_out, golden.lengths, search=tdt.Greedy(max_symbols=cap))
-    assert [len(h) for row, h in enumerate(found) if row not in golden.rows] == [0] * (len(found) - len(golden.rows))
+    others = [h for utterance, h in enumerate(found) if utterance not in golden.utterances]
+    assert len(others) == len(found) - len(golden.utterances) and not any(map(len, others))
     check_emissions(golden, found, golden.nemo["greedy"][f"max_symbols={cap}"])
 
 
@@ -78,12 +79,13 @@ def test_durations_are_nemos_beam_ones_where_the_paths_agree(golden, layout, cel
         return
     found = decoder_for(golden, layout, cell).decode(golden.encoder_out, golden.lengths)
     agreeing = 0
-    for row, (expected, *_) in zip(golden.rows, best, strict=True):
-        if (found[row].tokens.tolist(), found[row].frames.tolist()) == (expected["tokens"], expected["frames"]):
+    for utterance, (expected, *_) in zip(golden.utterances, best, strict=True):
+        hypothesis = found[utterance]
+        if (hypothesis.tokens.tolist(), hypothesis.frames.tolist()) == (expected["tokens"], expected["frames"]):
             if golden.durations:
-                assert found[row].durations.tolist() == expected["durations"]
+                assert hypothesis.durations.tolist() == expected["durations"]
             else:
-                assert not found[row].durations.any()
+                assert not hypothesis.durations.any()
             agreeing += 1
     assert agreeing or golden.name == "tdt-stuck", "no utterance was compared"
 

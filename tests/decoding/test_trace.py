@@ -40,8 +40,8 @@ def check_trace(trace, hypothesis, length, search):
 def test_on_every_network_and_kernel_set(golden_tdt, tmp_path, cell, search):
     network, kernels = cell
     decoder = tdt.Decoder.from_bundle(golden_tdt.directory("split", tmp_path), network=network, kernels=kernels)
-    rows = golden_tdt.rows[:3]
-    frames, lengths = golden_tdt.encoder_out[rows], golden_tdt.lengths[rows]
+    utterances = golden_tdt.utterances[:3]
+    frames, lengths = golden_tdt.encoder_out[utterances], golden_tdt.lengths[utterances]
     traces = decoder.trace(frames, lengths, search)
     hypotheses = decoder.decode(frames, lengths, search)
     for trace, hypothesis, length in zip(traces, hypotheses, lengths, strict=True):

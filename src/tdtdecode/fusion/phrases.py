@@ -53,8 +53,8 @@ class PhraseBoost:
     context_score: float = 1.0
     depth_scaling: float = 2.0
     _lists: tuple[tuple[tuple[Phrase, float], ...], ...] = field(init=False, repr=False)
-    _rows: tuple[int, ...] = field(init=False, repr=False)
-    _by_row: bool = field(default=False, init=False, repr=False)
+    _picked: tuple[int, ...] = field(init=False, repr=False)
+    _by_utterance: bool = field(default=False, init=False, repr=False)
     _automata: dict = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -66,7 +66,7 @@ class PhraseBoost:
                 raise InputError(f"{name} must be a positive number, got {value!r}")
             object.__setattr__(self, name, float(value))
         object.__setattr__(self, "_lists", (_checked(self.phrases),))
-        object.__setattr__(self, "_rows", (0,))
+        object.__setattr__(self, "_picked", (0,))
 
     @staticmethod
     def per_row(
@@ -75,26 +75,26 @@ class PhraseBoost:
         """Other phrases for each row of a batch: a list of them for each row, which may be empty."""
         made = PhraseBoost((), weight, context_score, depth_scaling)
         distinct: dict[tuple, int] = {}
-        rows = [distinct.setdefault(_checked(phrases), len(distinct)) for phrases in lists]
-        return made._by_rows(tuple(lists), tuple(distinct) or ((),), tuple(rows))
+        picked = [distinct.setdefault(_checked(phrases), len(distinct)) for phrases in lists]
+        return made._by_utterances(tuple(lists), tuple(distinct) or ((),), tuple(picked))
 
-    def _by_rows(self, phrases: tuple, lists: tuple, rows: tuple[int, ...]) -> PhraseBoost:
-        for name, value in (("phrases", phrases), ("_lists", lists), ("_rows", rows), ("_by_row", True)):
+    def _by_utterances(self, phrases: tuple, lists: tuple, picked: tuple[int, ...]) -> PhraseBoost:
+        for name, value in (("phrases", phrases), ("_lists", lists), ("_picked", picked), ("_by_utterance", True)):
             object.__setattr__(self, name, value)
         return self
 
     @property
-    def rows(self) -> int | None:
+    def utterances(self) -> int | None:
         """How many rows there are lists for; None: one list for all."""
-        return len(self._rows) if self._by_row else None
+        return len(self._picked) if self._by_utterance else None
 
-    def select(self, rows: Sequence[int]) -> PhraseBoost:
+    def select(self, utterances: Sequence[int]) -> PhraseBoost:
         """The boost for some rows of a batch, in that order."""
         made = PhraseBoost((), self.weight, self.context_score, self.depth_scaling)
         object.__setattr__(made, "_automata", self._automata)
         object.__setattr__(made, "_lock", self._lock)
-        picked = tuple(self._rows[i] for i in rows)
-        return made._by_rows(tuple(self.phrases[i] for i in rows), self._lists, picked)
+        picked = tuple(self._picked[i] for i in utterances)
+        return made._by_utterances(tuple(self.phrases[i] for i in utterances), self._lists, picked)
 
     def automaton(self, vocab_size: int, blank: int, pieces: tuple[str, ...] | None) -> Automaton:
         """The phrases over V tokens; ``pieces`` are the V + 1 entries of the token file by id.
@@ -111,7 +111,7 @@ class PhraseBoost:
                 tries = [self._trie(phrases, vocab_size, blank, speller) for phrases in self._lists]
                 self._automata[key] = _joined(tries)
             joined = self._automata[key]
-        start = joined.start[list(self._rows)]
+        start = joined.start[list(self._picked)]
         return Automaton(**{**vars(joined), "start": start.astype(np.int32)})
 
     def _trie(self, phrases: Iterable[tuple[Phrase, float]], vocab_size: int, blank: int, speller: Any) -> Automaton:

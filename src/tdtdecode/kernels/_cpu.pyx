@@ -33,7 +33,7 @@ cdef extern from "greedy.h" namespace "tdt::cpu":
         const int32_t* durations
         const float* token_logprobs
         const float* duration_logprobs
-    cdef cppclass Rows:
+    cdef cppclass Positions:
         int32_t* frame
         int32_t* symbols
         const int32_t* length
@@ -48,8 +48,8 @@ cdef extern from "greedy.h" namespace "tdt::cpu":
         size_t logged
         size_t pending
     StepCounts c_advance "tdt::cpu::advance"(
-        int32_t*, int32_t*, size_t, const Decisions&, int, const GreedyOptions&, bint, const Rows&, const TokenLog&,
-        size_t) noexcept nogil
+        int32_t*, int32_t*, size_t, const Decisions&, int, const GreedyOptions&, bint, const Positions&,
+        const TokenLog&, size_t) noexcept nogil
 
 
 def instruction_sets():
@@ -114,7 +114,7 @@ def advance(int32_t[:, ::1] queue, Py_ssize_t count, const int32_t[:, ::1] decis
             float[:, ::1] log_logprobs, Py_ssize_t cursor):
     cdef GreedyOptions read
     cdef Decisions decided
-    cdef Rows rows
+    cdef Positions at
     cdef TokenLog out
     cdef StepCounts counts
     if queue.shape[0] != 2 or decisions.shape[0] != 2 or logprobs.shape[0] != 2 or positions.shape[0] != 3 \
@@ -131,9 +131,9 @@ def advance(int32_t[:, ::1] queue, Py_ssize_t count, const int32_t[:, ::1] decis
     decided.durations = &decisions[1, 0]
     decided.token_logprobs = &logprobs[0, 0]
     decided.duration_logprobs = &logprobs[1, 0]
-    rows.frame = &positions[0, 0]
-    rows.symbols = &positions[1, 0]
-    rows.length = &positions[2, 0]
+    at.frame = &positions[0, 0]
+    at.symbols = &positions[1, 0]
+    at.length = &positions[2, 0]
     out.slot = &log[0, 0]
     out.token = &log[1, 0]
     out.frame = &log[2, 0]
@@ -141,5 +141,5 @@ def advance(int32_t[:, ::1] queue, Py_ssize_t count, const int32_t[:, ::1] decis
     out.token_logprob = &log_logprobs[0, 0]
     out.duration_logprob = &log_logprobs[1, 0]
     with nogil:
-        counts = c_advance(&queue[0, 0], &queue[1, 0], count, decided, blank, read, hold, rows, out, cursor)
+        counts = c_advance(&queue[0, 0], &queue[1, 0], count, decided, blank, read, hold, at, out, cursor)
     return counts.logged, counts.pending

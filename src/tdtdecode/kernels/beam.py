@@ -27,7 +27,7 @@ class BeamSearch:
 
     >>> while search.pending:                                          # doctest: +SKIP
     ...     predict(*search.predictions)                               # states of parents, tokens -> states of slots
-    ...     search.step(joint(search.slots, search.rows, search.frames))
+    ...     search.step(joint(search.slots, search.utterances, search.frames))
 
     Parameters
     ----------
@@ -49,14 +49,14 @@ class BeamSearch:
     predictions:
         int32 [3, P]: predictor steps that are wanted before the rows: slot of the state to start from, token, slot of
         the new state.
-    slots, rows, frames:
+    slots, utterances, frames:
         int32 [N] each: the joint rows that are wanted: slot of the predictor's state, row of the batch, frame.
     kernel_options:
         The options as kernels take them, a `tdtdecode.options.BEAM_OPTIONS`.
     size:
         Hypotheses kept.
-    slots_per_row:
-        Row i of the batch has the predictor states at slots ``i * slots_per_row`` and after; a new search has its start
+    slots_per_utterance:
+        Utterance i has the predictor states at slots ``i * slots_per_utterance`` and after; a new search has its start
         state in the first of them.
     """
 
@@ -89,13 +89,13 @@ class BeamSearch:
         self.engine = kernels.beam_engine(
             spec.vocab_size, spec.blank, spec.duration_table, kernel_options, self.fusions, len(lengths)
         )
-        self.slots_per_row = self.engine.slots
-        for row in range(len(lengths)):
+        self.slots_per_utterance = self.engine.slots
+        for utterance in range(len(lengths)):
             if states is None:
-                start = [fusion.start[row if len(fusion.start) > 1 else 0] for fusion in self.fusions]
-                self.engine.start(row, np.concatenate([np.empty(0, np.int64), *start]).astype(np.int64))
+                start = [fusion.start[utterance if len(fusion.start) > 1 else 0] for fusion in self.fusions]
+                self.engine.start(utterance, np.concatenate([np.empty(0, np.int64), *start]).astype(np.int64))
             else:
-                self.engine.restore(row, states[row])
+                self.engine.restore(utterance, states[utterance])
         self.predictions = self._wanted = np.empty((3, 0), np.int32)
 
     def begin(self) -> None:
@@ -124,7 +124,7 @@ class BeamSearch:
         return self._wanted[0]
 
     @property
-    def rows(self) -> np.ndarray:
+    def utterances(self) -> np.ndarray:
         return self._wanted[1]
 
     @property
@@ -139,22 +139,24 @@ class BeamSearch:
     def hypotheses(self) -> list[Hypothesis]:
         """The best hypothesis of each row with its alternatives, all of them from the last settled token on."""
         nbest = 1 if isinstance(self.options, Greedy) else self.options.nbest
-        found = [[self._hypothesis(*entry) for entry in self.engine.results(row, nbest)] for row in self._all()]
+        found = [
+            [self._hypothesis(*entry) for entry in self.engine.results(utterance, nbest)] for utterance in self._all()
+        ]
         return [replace(first, alternatives=tuple(others)) for first, *others in found]
 
     def settled(self) -> list[Hypothesis]:
         """The tokens of each row that all its hypotheses share; nothing can change them any more."""
-        return [self._hypothesis(None, *self.engine.settled(row)) for row in self._all()]
+        return [self._hypothesis(None, *self.engine.settled(utterance)) for utterance in self._all()]
 
     def close(self) -> tuple[list[BeamState], np.ndarray]:
         """End the chunk: the beams to go on from, and the slots of their predictor states, one stream after another."""
         states, slots = [], [np.empty(0, np.intp)]
-        for row in self._all():
-            scores, prefixes, numbers, records, logprobs, fusion, first_frame, used = self.engine.close(row)
+        for utterance in self._all():
+            scores, prefixes, numbers, records, logprobs, fusion, first_frame, used = self.engine.close(utterance)
             states.append(
                 BeamState(scores, prefixes, numbers, records, logprobs, fusion, first_frame, states=len(used))
             )
-            slots.append(row * self.slots_per_row + used)
+            slots.append(utterance * self.slots_per_utterance + used)
         return states, np.concatenate(slots)
 
     def naming_failures(self) -> _NamingFailures:

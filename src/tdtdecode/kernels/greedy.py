@@ -169,7 +169,7 @@ class GreedySearch:
                 float(np.sum(token_logprobs, dtype=np.float64) + np.sum(duration_logprobs, dtype=np.float64)),
             )
             for first, (tokens, frames, durations, token_logprobs, duration_logprobs) in zip(
-                first_frames, self._by_row(), strict=True
+                first_frames, self._by_utterance(), strict=True
             )
         ]
 
@@ -178,10 +178,10 @@ class GreedySearch:
         assert self.spec.blank is not None
         return [
             Trace(frames, tokens, durations, token_logprobs, duration_logprobs, self.spec.blank)
-            for tokens, frames, durations, token_logprobs, duration_logprobs in self._by_row()
+            for tokens, frames, durations, token_logprobs, duration_logprobs in self._by_utterance()
         ]
 
-    def _by_row(self) -> Iterator[tuple[np.ndarray, ...]]:
+    def _by_utterance(self) -> Iterator[tuple[np.ndarray, ...]]:
         """What was logged, row by row: tokens, frames, durations, both log-probs."""
         slots = self._log[0, : self._logged]
         order = np.argsort(slots, kind="stable")

@@ -60,16 +60,16 @@ class BeamEngine:
         self.options = options
         self._beams = [_Beam(self) for _ in range(batch)]
 
-    def start(self, row: int, fusion_state: np.ndarray) -> None:
+    def start(self, utterance: int, fusion_state: np.ndarray) -> None:
         """Begin with the one empty hypothesis, whose predictor state is in slot 0."""
-        beam = self._beams[row]
+        beam = self._beams[utterance]
         beam.count, beam.recorded, beam.first_frame = 1, 0, 0
         beam.hypotheses[0] = (0, 0, beam_steps.EMPTY_PREFIX, 0, 0, 0, -1, 0, -1, -1, -1)
         beam.fusion_states = np.asarray(fusion_state, np.int64)[None]
 
-    def restore(self, row: int, state: BeamState) -> None:
+    def restore(self, utterance: int, state: BeamState) -> None:
         """Go on from what `close` returned; predictor state i is in slot i."""
-        beam = self._beams[row]
+        beam = self._beams[utterance]
         beam.count, beam.recorded, beam.first_frame = len(state.prefixes), state.records.shape[1], state.first_frame
         beam.grow(beam.recorded)
         hypotheses = dict(zip((*_SCORES, "prefix", *_NUMBERS), (*state.scores, state.prefixes, *state.numbers)))
@@ -100,13 +100,13 @@ class BeamEngine:
         batch, frame. Slots are counted through the batch.
         """
         predictions, scorings = [np.empty((3, 0), np.int32)], [np.empty((3, 0), np.int32)]
-        for row, beam in enumerate(self._beams):
+        for utterance, beam in enumerate(self._beams):
             beam.request()
-            offset = row * self.slots
+            offset = utterance * self.slots
             parent, token, slot = beam.predictions.T
             predictions.append(np.stack([parent + offset, token, slot + offset]))
             slot, frame, _ = beam.scorings.T
-            scorings.append(np.stack([slot + offset, np.full_like(slot, row), frame]))
+            scorings.append(np.stack([slot + offset, np.full_like(slot, utterance), frame]))
         return np.concatenate(predictions, axis=1), np.concatenate(scorings, axis=1)
 
     def answer(self, rows: np.ndarray) -> None:
@@ -117,19 +117,19 @@ class BeamEngine:
                 beam.rank(slot, place, rows[answered])
                 answered += 1
 
-    def results(self, row: int, nbest: int) -> list[tuple[float, np.ndarray, np.ndarray]]:
+    def results(self, utterance: int, nbest: int) -> list[tuple[float, np.ndarray, np.ndarray]]:
         """The best hypotheses as (score, *chain), best first."""
-        beam = self._beams[row]
+        beam = self._beams[utterance]
         return [(score, *beam.chain(record)) for score, record in beam.results()[:nbest]]
 
-    def settled(self, row: int) -> Chain:
+    def settled(self, utterance: int) -> Chain:
         """The tokens that all hypotheses share."""
-        beam = self._beams[row]
+        beam = self._beams[utterance]
         return beam.chain(beam.settled())
 
-    def close(self, row: int) -> tuple:
+    def close(self, utterance: int) -> tuple:
         """End the chunk: the arrays of a `BeamState`, its first frame, and the slots of its predictor states."""
-        return self._beams[row].close()
+        return self._beams[utterance].close()
 
 
 _SCORES = ("score", "best")

@@ -32,7 +32,7 @@ class Workspace(Protocol):
     Greedy search has one slot for each row; a beam search has many.
     """
 
-    def joint(self, slots: np.ndarray, rows: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    def joint(self, slots: np.ndarray, utterances: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """Joint rows float32 [N, V + 1 + D], contiguous: int32 [N] slots of states, with frames of int32 [N] rows.
 
         Valid until the next call.
@@ -48,15 +48,43 @@ class Workspace(Protocol):
 class Program(Protocol):
     """A network compiled together with the searches on it: one call runs a whole decode."""
 
-    def greedy(self, search: GreedySearch, rows: Any, state: Any, final: bool) -> NetworkState | None:
-        """Run a search to its end on B ``rows`` [E, T] from their state; the state they end in, or None if ``final``.
-        The rows are what the door of the network's device returned."""
+    def greedy(self, search: GreedySearch, utterances: Any, state: Any, final: bool) -> NetworkState | None:
+        """Run a greedy search to its end.
+
+        Parameters
+        ----------
+        search:
+            The search over B utterances, moved on.
+        utterances:
+            The encoder output of each utterance, [E, T], as `utterances_of` or `device_utterances` returned it.
+        state:
+            The predictor states to begin with, one for each utterance.
+        final:
+            Whether the utterances end here.
+
+        Returns
+        -------
+        The predictor states to go on from, one for each utterance; None if ``final``.
+        """
 
     def beam(
-        self, search: BeamSearch, rows: Any, state: Any, places: np.ndarray, final: bool
+        self, search: BeamSearch, utterances: Any, state: Any, places: np.ndarray, final: bool
     ) -> NetworkState:
-        """The same for a beam search, from its beams' states, those of stream i from ``places[i]`` on; returns those
-        that the beams need then, stream by stream, or none if ``final``."""
+        """Run a beam search to its end.
+
+        Parameters
+        ----------
+        search, utterances, final:
+            As for `greedy`.
+        state:
+            The predictor states of all beams, utterance by utterance.
+        places:
+            Integers [B + 1]: the states of utterance i are those from ``places[i]`` up to ``places[i + 1]``.
+
+        Returns
+        -------
+        The predictor states that the beams need to go on, utterance by utterance; no states if ``final``.
+        """
 
 
 class Network(Protocol):

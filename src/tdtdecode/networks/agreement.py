@@ -7,7 +7,7 @@ import numpy as np
 from ..transducer import TransducerSpec
 from . import SteppedNetwork
 
-_ROWS = 3
+_UTTERANCES = 3
 
 
 def deviation(
@@ -30,18 +30,18 @@ def deviation(
         Networks for the same `spec` and frames of `encoder_size` numbers.
     """
     rng = np.random.default_rng(seed)
-    frames = rng.standard_normal((_ROWS, steps + 1, encoder_size)).astype(np.float32)
+    frames = rng.standard_normal((_UTTERANCES, steps + 1, encoder_size)).astype(np.float32)
     frames[:, ::3] *= 10
-    tokens = rng.integers(0, spec.vocab_size + 1, (steps, _ROWS)).astype(np.int32)
+    tokens = rng.integers(0, spec.vocab_size + 1, (steps, _UTTERANCES)).astype(np.int32)
     blank = spec.vocab_size if spec.blank is None else spec.blank
-    slots = np.arange(_ROWS, dtype=np.int32)
+    slots = np.arange(_UTTERANCES, dtype=np.int32)
     workspaces = []
     for network in (reference, other):
-        start = network.start(blank).select(np.zeros(_ROWS, np.intp))
+        start = network.start(blank).select(np.zeros(_UTTERANCES, np.intp))
         workspaces.append(network.workspace(np.ascontiguousarray(frames, network.frame_dtype), start))
     largest = 0.0
     for step in range(steps + 1):
-        at = np.full(_ROWS, step, np.int32)
+        at = np.full(_UTTERANCES, step, np.int32)
         with np.errstate(invalid="ignore", over="ignore"):  # what is infinite becomes NaN, and stays it
             a, b = (_normalised(workspace.joint(slots, slots, at), spec) for workspace in workspaces)
             scale = np.maximum(1.0, np.abs(a).max(axis=1, keepdims=True))

@@ -102,9 +102,9 @@ class CallableWorkspace:
             index = functions.on_device(self._places[1, rows])
             self._g[functions.on_device(rows)] = state.parts[part][1][index]
 
-    def joint(self, slots: np.ndarray, rows: np.ndarray, frames: np.ndarray) -> Any:
+    def joint(self, slots: np.ndarray, utterances: np.ndarray, frames: np.ndarray) -> Any:
         place = self._functions.on_device
-        return self._functions.joint(self._frames[place(rows), place(frames)], self._g[place(slots)])
+        return self._functions.joint(self._frames[place(utterances), place(frames)], self._g[place(slots)])
 
     def predict(self, parents: np.ndarray, tokens: np.ndarray, slots: np.ndarray) -> None:
         # Parents are read before any slot is written: a slot may be another row's parent.

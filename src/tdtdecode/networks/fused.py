@@ -93,30 +93,30 @@ class FusedProgram:
     """A fused network compiled for one instruction set."""
 
     def __init__(self, network: FusedNetwork, isa: str, arithmetic: Arithmetic | None = None):
-        from ._fused import CompiledNetwork, screened_rows, widens_halves
+        from ._fused import CompiledNetwork, screened_slots, widens_halves
 
         if arithmetic is None:
-            rows = screened_rows(isa) if network.spec.joint_width >= SCREENED_OUTPUTS else 0
+            slots = screened_slots(isa) if network.spec.joint_width >= SCREENED_OUTPUTS else 0
             arithmetic = Arithmetic(
                 network.precision,
                 halves=widens_halves(isa),
-                screen=network.precision == "float32" and rows > 0,
-                screened_rows=rows,
+                screen=network.precision == "float32" and slots > 0,
+                screened_slots=slots,
             )
         self.packed = pack_network(network.weights, network.spec, arithmetic)
         self._compiled = CompiledNetwork(self.packed, isa)
         self._threads = network.threads
 
     def greedy(
-        self, search: GreedySearch, rows: Sequence[np.ndarray] | np.ndarray, state: ArrayState, final: bool
+        self, search: GreedySearch, utterances: Sequence[np.ndarray] | np.ndarray, state: ArrayState, final: bool
     ) -> ArrayState | None:
-        """Run a search to its end on B ``rows`` [E, T], from their state to the state returned; None if ``final``."""
-        rows = self._checked(rows)
+        """Run a search to its end on B ``utterances`` [E, T], from their state to the state returned; None if final."""
+        utterances = self._checked(utterances)
         prediction, hidden, cell = (array.copy() for array in state.arrays)
         # Long utterances first, so that no row is left alone with one at the end.
         order = np.argsort(search.frame - search.positions[2], kind="stable").astype(np.int32)
         log, logprobs = self._compiled.greedy(
-            rows, order, search.positions, prediction, hidden, cell,
+            utterances, order, search.positions, prediction, hidden, cell,
             search.options, self._threads,
         )  # fmt: skip
         search.finish(log, logprobs)
@@ -125,19 +125,19 @@ class FusedProgram:
     def beam(
         self,
         search: BeamSearch,
-        rows: Sequence[np.ndarray] | np.ndarray,
+        utterances: Sequence[np.ndarray] | np.ndarray,
         state: ArrayState,
         places: np.ndarray,
         final: bool,
     ) -> ArrayState:
-        """Run a beam search to its end on B ``rows`` [E, T], from the states of its beams, those of stream i from
+        """Run a beam search to its end on B ``utterances`` [E, T], from the states of its beams, those of stream i from
         ``places[i]`` on. Returns the states that they need then, stream by stream; none if ``final``."""
-        rows = self._checked(rows)
+        utterances = self._checked(utterances)
         order = np.argsort(-search.lengths, kind="stable").astype(np.int32)
         with search.naming_failures():
             prediction, hidden, cell = map(np.ascontiguousarray, state.arrays)
             done = self._compiled.beam(
-                search.engine.address, rows, order, search.lengths, places.astype(np.int64),
+                search.engine.address, utterances, order, search.lengths, places.astype(np.int64),
                 prediction, hidden, cell, self._threads, not final,
             )  # fmt: skip
             if done is None:
@@ -146,13 +146,13 @@ class FusedProgram:
         prediction, hidden, cell = done
         return array_state(prediction, (hidden, cell))
 
-    def _checked(self, rows: Sequence[np.ndarray] | np.ndarray) -> list[np.ndarray]:
-        """The rows in float32."""
+    def _checked(self, utterances: Sequence[np.ndarray] | np.ndarray) -> list[np.ndarray]:
+        """The encoder output of each utterance in float32."""
         size = self.packed.encoder.inputs
-        for i, row in enumerate(rows):
-            if row.shape[0] != size:
-                raise InputError(f"encoder_out[{i}] must be [E, T] with E = {size}, got {list(row.shape)}")
-        return [np.asarray(row, np.float32) for row in rows]
+        for i, frames in enumerate(utterances):
+            if frames.shape[0] != size:
+                raise InputError(f"encoder_out[{i}] must be [E, T] with E = {size}, got {list(frames.shape)}")
+        return [np.asarray(frames, np.float32) for frames in utterances]
 
 
 class _Workspace:
@@ -163,8 +163,8 @@ class _Workspace:
         self._frames = frames
         self._prediction, self._hidden, self._cell = (array.copy() for array in state.arrays)
 
-    def joint(self, slots: np.ndarray, rows: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        projected = _applied(self._weights.encoder, self._frames[rows, frames])
+    def joint(self, slots: np.ndarray, utterances: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        projected = _applied(self._weights.encoder, self._frames[utterances, frames])
         hidden = _ACTIVATIONS[self._weights.activation](projected + self._prediction[slots])
         return _applied(self._weights.output, hidden)
 

@@ -36,4 +36,4 @@ def run_beam(search: BeamSearch, workspace: Workspace) -> None:
         parents, tokens, slots = search.predictions
         if len(slots):
             workspace.predict(parents, tokens, slots)
-        search.step(workspace.joint(search.slots, search.rows, search.frames))
+        search.step(workspace.joint(search.slots, search.utterances, search.frames))

@@ -169,8 +169,8 @@ class _Frames:
         self._stride = frames.shape[1]
         self._frames = frames.reshape(-1, frames.shape[2])
 
-    def gather(self, rows: np.ndarray, frames: np.ndarray, out: np.ndarray) -> None:
-        self._frames.take(rows.astype(np.intp) * self._stride + frames, 0, out=out, mode="clip")
+    def gather(self, utterances: np.ndarray, frames: np.ndarray, out: np.ndarray) -> None:
+        self._frames.take(utterances.astype(np.intp) * self._stride + frames, 0, out=out, mode="clip")
 
 
 class _SplitWorkspace:
@@ -191,11 +191,11 @@ class _SplitWorkspace:
         )
         self._rows = np.empty((batch, width(graph.output_shape)), np.float32)
 
-    def joint(self, slots: np.ndarray, rows: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    def joint(self, slots: np.ndarray, utterances: np.ndarray, frames: np.ndarray) -> np.ndarray:
         for i in range(0, len(slots), self._joint.rows_at_once):
             part = slice(i, i + self._joint.rows_at_once)
             binding, arrays = self._joint.at(len(slots[part]))
-            self._frames.gather(rows[part], frames[part], arrays[self._graph.encoder.name])
+            self._frames.gather(utterances[part], frames[part], arrays[self._graph.encoder.name])
             self._g.take(slots[part], 0, out=arrays[self._graph.predictor.name], mode="clip")
             self._joint.run(binding)
             self._rows[part][: len(slots[part])] = arrays[self._graph.output.name]
@@ -227,11 +227,11 @@ class _WholeWorkspace:
         )
         self._rows = np.empty((batch, width(graph.output_shape)), np.float32)
 
-    def joint(self, slots: np.ndarray, rows: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    def joint(self, slots: np.ndarray, utterances: np.ndarray, frames: np.ndarray) -> np.ndarray:
         for i in range(0, len(slots), self._runs.rows_at_once):
             part = slice(i, i + self._runs.rows_at_once)
             binding, arrays = self._runs.at(len(slots[part]))
-            self._frames.gather(rows[part], frames[part], arrays[self._graph.encoder.name])
+            self._frames.gather(utterances[part], frames[part], arrays[self._graph.encoder.name])
             arrays[self._graph.targets.name][:, 0] = self._tokens[slots[part]]
             for port, arena in zip(self._graph.states_in, self._states):
                 arena.take(slots[part], 1, out=arrays[port.name], mode="clip")

@@ -75,14 +75,14 @@ class Screen:
     ----------
     norms, errors:
         float32 [outputs]: ``weight_norms`` and ``weight_errors`` of the proof.
-    rows:
-        It is used for so many rows in flight at most.
+    slots:
+        It is used for so many utterances in flight at most.
     """
 
     matrix: PackedMatrix
     norms: np.ndarray
     errors: np.ndarray
-    rows: int
+    slots: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,8 +147,8 @@ class Arithmetic:
         Store float32 weights in 16 bits where they fit exactly.
     screen:
         Screen the joint's output in int8 (float32 only).
-    screened_rows:
-        Rows in flight up to which that is done.
+    screened_slots:
+        Utterances in flight up to which that is done.
     table_bytes:
         Largest table of folded gates; beyond it the first layer computes its input's product.
     """
@@ -156,7 +156,7 @@ class Arithmetic:
     precision: str = "float32"
     halves: bool = True
     screen: bool = False
-    screened_rows: int = 1 << 30
+    screened_slots: int = 1 << 30
     table_bytes: int = 1 << 29
 
 
@@ -198,7 +198,7 @@ def pack_network(weights: TransducerWeights, spec: TransducerSpec, arithmetic: A
         prediction=prediction,
         encoder=_pack(weights.encoder, arithmetic),
         output=_pack(weights.output, arithmetic),
-        screen=pack_screen(weights.output, arithmetic.screened_rows) if arithmetic.screen else None,
+        screen=pack_screen(weights.output, arithmetic.screened_slots) if arithmetic.screen else None,
     )
 
 
@@ -234,7 +234,7 @@ def quantized(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(steps).clip(-127, 127).astype(np.int8), scale
 
 
-def pack_screen(output: Affine, rows: int = 1 << 30) -> Screen:
+def pack_screen(output: Affine, slots: int = 1 << 30) -> Screen:
     """An int8 copy of the joint's output matrix with the norms that bound its errors."""
     values, scale = quantized(output.weight)
     rounding = (2 * output.weight.shape[1] + 64) * 2.0**-24 * (1 + 1e-3)
@@ -249,7 +249,7 @@ def pack_screen(output: Affine, rows: int = 1 << 30) -> Screen:
         matrix,
         aligned(_widened((norms * up).astype(np.float32), 0, matrix.outputs)),
         aligned(_widened((errors * up).astype(np.float32), 0, matrix.outputs)),
-        rows,
+        slots,
     )
 
 
