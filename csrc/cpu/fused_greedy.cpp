@@ -6,11 +6,13 @@
 namespace tdt::cpu {
 namespace {
 
+// Most utterances in flight.
 constexpr int kSlots = 64;
-// Encoder frames are projected at least so many at a time: reading the weights for a few costs as much.
+// Encoder frames are projected at least this many at a time. Fewer would take as long, because of reading the weights.
 constexpr int kProjectedAtOnce = 12;
-// Projected frames that a slot keeps: those ahead and those of its window.
+// Projected frames that a slot keeps: those of its window and those projected ahead.
 constexpr int kProjectedKept = kProjectedAtOnce + kFramesAtOnce;
+// Log-probabilities of screened rows are computed once this many are outstanding.
 constexpr int kKeptAtOnce = 64;
 }  // namespace
 
@@ -96,7 +98,7 @@ void FusedGreedy::work(int thread) {
   }
 }
 
-// Lets finished utterances go and new ones in, and lists the frames that the pass scores.
+// Releases finished utterances, admits new ones, and lists the frames that the pass scores.
 void FusedGreedy::plan() {
   missing_.clear();
   scored_.clear();
@@ -164,7 +166,7 @@ void FusedGreedy::multiply(int thread, const Matrix& matrix, const std::vector<S
   isa_.network->multiply(matrix, staged.data(), count, first, last, private_[thread].outs.data());
 }
 
-// Lays the frames that are new out as rows.
+// Copies the frames that are to be projected out of the encoder output, one to a row of `frames_`.
 void FusedGreedy::fetch(int thread) {
   const std::size_t size = network_.encoder_size;
   for (std::size_t i = 0; i < missing_.size(); ++i) {
@@ -209,7 +211,7 @@ void FusedGreedy::score(int thread) {
   team_.barrier();
 }
 
-// Follows each slot through its window, up to its next token.
+// Decides the scored frames of each slot one after the other, up to its next token.
 void FusedGreedy::decide_rows(int thread) {
   Private& mine = private_[thread];
   const RowLayout& layout = network_.layout;
@@ -239,7 +241,7 @@ void FusedGreedy::decide_rows(int thread) {
   team_.barrier();
 }
 
-// Writes down what was emitted, and what the predictor needs of it.
+// Logs what was emitted, and gives the predictor its inputs.
 void FusedGreedy::collect() {
   emitted_.clear();
   try {
@@ -260,7 +262,7 @@ void FusedGreedy::collect() {
         emissions_->duration_logprob.push_back(step->decision.duration_logprob);
       }
     }
-  } catch (...) {  // the other threads must not wait for ever
+  } catch (...) {  // rethrown later: the other threads wait at the next barrier
     failure_ = std::current_exception();
     failed_ = true;
     return;
@@ -279,7 +281,8 @@ void FusedGreedy::collect() {
   rescore_ = !kept_for_.empty() && (last || kept_for_.size() >= kKeptAtOnce);
 }
 
-// Log-probabilities of kept hidden vectors, from whole rows in one product.
+// Computes the log-probabilities that screening left out: whole joint rows from the kept hidden vectors, in one
+// product.
 void FusedGreedy::rescore(int thread) {
   Private& mine = private_[thread];
   const int count = static_cast<int>(kept_for_.size());

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Beam search over many utterances in C++. The contract of the class: `tdtdecode.kernels.reference_beam.BeamEngine`."""
+"""Beam search over many utterances in C++. Its specification is `tdtdecode.kernels.reference_beam.BeamEngine`."""
 
 import numpy as np
 
@@ -296,7 +296,7 @@ cdef class BeamEngine:
         return np.asarray(numbers), np.asarray(values)
 
     def raise_failure(self):
-        """Raise the failure that ended a compiled run."""
+        """Raise a FusionError if a user's function ended a compiled run."""
         for utterance in range(<Py_ssize_t>self.search.beams.size()):
             if <int>self.search.beams[utterance].get().failure.kind:
                 self._raise(utterance)

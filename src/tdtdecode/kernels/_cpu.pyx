@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Search kernels in C++, one set of row loops per instruction set. Signatures and meaning: `reference.py`."""
+"""The search kernels in C++, with loops over joint rows for each instruction set. Specification: `reference.py`."""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uintptr_t
@@ -53,7 +53,7 @@ cdef extern from "greedy.h" namespace "tdt::cpu":
 
 
 def instruction_sets():
-    """Every instruction set of this build, slowest first, as (name, whether this machine has it)."""
+    """Every instruction set of this build, slowest first: (name, whether this machine has it)."""
     cdef size_t count
     cdef const InstructionSet* table = c_instruction_sets(&count)
     return [((<bytes>table[i].name).decode(), bool(table[i].supported())) for i in range(<Py_ssize_t>count)]
@@ -69,7 +69,7 @@ cdef const InstructionSet* _instruction_set(str name) except NULL:
 
 
 def rank_row(str isa):
-    """The address of an instruction set's function that ranks a row, for `_beam.BeamEngine`."""
+    """The address of the function that ranks a joint row, for `_beam.BeamEngine`."""
     return <uintptr_t>_instruction_set(isa).rank
 
 
@@ -82,7 +82,7 @@ cdef int _read(object options, GreedyOptions* read) except -1:
 
 
 cdef class RowDecider:
-    """`reference.decide` compiled for one instruction set, which this machine must have."""
+    """`reference.decide`, compiled for one instruction set. This machine must have it."""
     cdef DecideRows kernel
 
     def __cinit__(self, str isa):

@@ -141,17 +141,17 @@ cdef const InstructionSet* _instruction_set(str name) except NULL:
 
 
 def widens_halves(str isa):
-    """Whether 16-bit weights are read as fast as memory gives them."""
+    """Whether an instruction set widens 16-bit weights as fast as memory delivers them."""
     return bool(_instruction_set(isa).widens_halves)
 
 
 def screened_slots(str isa):
-    """How many utterances in flight screening saves time for, at most."""
+    """The most utterances in flight for which screening saves time; 0 if it never does."""
     return _instruction_set(isa).screened_slots
 
 
 def read_seconds(str isa, const unsigned char[::1] memory, int threads, int repeats):
-    """The shortest of some times, in seconds, that threads take to read memory once, each its share."""
+    """Seconds that ``threads`` threads take to read memory once, each its share; the shortest of ``repeats`` times."""
     cdef const InstructionSet* instructions = _instruction_set(isa)
     cdef double seconds
     if memory.shape[0] < 4096 * threads or threads < 1 or repeats < 1:
@@ -181,7 +181,7 @@ cdef Matrix _matrix(packed) except *:
 
 
 def product(packed, str isa, const float[:, ::1] rows, float[:, ::1] out):
-    """Rows [N, inputs] times a `packing.PackedMatrix`, to out [N, its outputs]."""
+    """Multiply rows float32 [N, inputs] with a `packing.PackedMatrix`; write the result to out float32 [N, outputs]."""
     cdef Matrix matrix = _matrix(packed)
     cdef const NetworkKernels* kernels = _instruction_set(isa).network
     cdef int count = <int>rows.shape[0]
@@ -202,7 +202,7 @@ def product(packed, str isa, const float[:, ::1] rows, float[:, ::1] out):
 
 
 cdef class CompiledNetwork:
-    """A `packing.PackedNetwork` on one instruction set. Its arrays are kept, and trusted to fit together."""
+    """A `packing.PackedNetwork` for one instruction set. It keeps the arrays and does not check their shapes."""
     cdef CNetwork network
     cdef const InstructionSet* isa
     cdef vector[Matrix] layers
@@ -248,20 +248,20 @@ cdef class CompiledNetwork:
         Parameters
         ----------
         utterances:
-            B arrays float32 [E, T], in any memory layout, each at least as long as its utterance.
+            The encoder output: B arrays float32 [E, T], in any memory layout; T may exceed the utterance's length.
         order:
-            [B], a permutation: who comes first.
+            [B], a permutation: the order in which utterances are decoded.
         positions:
-            int32 [3, B]: next frame, symbols there, length. The first two are moved on.
+            int32 [3, B]: next frame, tokens emitted there, length. The first two are updated.
         prediction, hidden, cell:
-            [B, J], [L, B, H], [L, B, H]: the predictor's state, moved on.
+            [B, J], [L, B, H], [L, B, H]: the predictor states; updated.
         options:
             `tdtdecode.options.GREEDY_OPTIONS`.
 
         Returns
         -------
-        int32 [4, N] slots, tokens, frames and durations of what was emitted, and of the blanks too in a traced search;
-        float32 [2, N] log-probs.
+        int32 [4, N]: utterance, token, frame and duration of every emission; and float32 [2, N]: its two log-probs. If
+        the options ask for a trace, blanks are among the emissions.
         """
         cdef Py_ssize_t count = len(utterances)
         if positions.shape[0] != 3 or positions.shape[1] != count \
@@ -318,20 +318,20 @@ cdef class CompiledNetwork:
         Parameters
         ----------
         address:
-            Of an engine's search, its beams started.
+            The address of a `_beam.BeamEngine`'s search, whose beams are started or restored.
         utterances, order:
             As for `greedy`.
         lengths, places:
-            [B] frames; [B + 1] where the states of each utterance begin.
+            [B], frames of each utterance; [B + 1], where the states of each utterance begin.
         prediction, hidden, cell:
-            [N, J], [L, N, H], [L, N, H]: the predictor's states.
+            [N, J], [L, N, H], [L, N, H]: the predictor states of all beams.
         keep:
-            Whether the utterances go on.
+            Whether to return the states to go on from.
 
         Returns
         -------
-        None where a user's function failed; else the states that the beams need, [N, J], [L, N, H], [L, N, H],
-        utterance by utterance, none without ``keep``.
+        The predictor states that the beams need to go on, [N, J], [L, N, H], [L, N, H], utterance by utterance; N = 0
+        without ``keep``. None if a user's function failed.
         """
         cdef Py_ssize_t count = len(utterances), layers = self.network.num_layers, width = self.network.predictor_size
         cdef Py_ssize_t joint = self.network.joint_size, states = prediction.shape[0]
@@ -383,7 +383,7 @@ cdef class CompiledNetwork:
         )
 
     cdef int _sources(self, list utterances, const int32_t[:] lengths, vector[FrameSource]* sources) except -1:
-        """Where the frames lie, each array checked."""
+        """Check every array and list where its frames lie."""
         cdef FrameSource source
         cdef const float[:, :] frames
         for i in range(len(utterances)):
