@@ -327,7 +327,7 @@ def test_a_state_belongs_to_its_search(spec):
     _, beam = decoder.decode_chunk(frames, search=tdt.Beam(size=2))
     _, greedy = decoder.decode_chunk(frames)
     for state, search in ((beam, tdt.Beam(size=3)), (beam, tdt.Greedy()), (greedy, tdt.Beam(size=2))):
-        with pytest.raises(tdt.InputError, match="state is that of another search"):
+        with pytest.raises(tdt.InputError, match="state comes from another search"):
             decoder.decode_chunk(frames, state=state, search=search)
     with pytest.raises(tdt.InputError, match="different searches"):
         tdt.DecoderState.join([beam, greedy])

@@ -329,7 +329,7 @@ class TestOptions:
             ({"network": "fused", "kernels": "jit"}, tdt.InputError, "not exist for kernels 'jit': reference, cpu"),
             ({"network": "ort", "precision": "int8"}, tdt.InputError, "precision='int8'.*variant"),
             ({"precision": "float16"}, tdt.InputError, r"'float16' on the cpu \(float32, bfloat16, int8\)"),
-            ({"kernels": "cuda"}, tdt.InputError, "kernels 'cuda' run on what is on a GPU"),
+            ({"kernels": "cuda"}, tdt.InputError, "kernels 'cuda' run on a GPU only"),
             ({"threads": 0}, tdt.InputError, "threads must be at least 1"),
             (
                 {"network": "ort", "threads": 2, "session_options": ort.SessionOptions()},

@@ -279,11 +279,11 @@ class TestErrors:
         [
             (lambda w: replace(w, embedding=w.embedding[1:]), "embedding has 40 rows"),
             (lambda w: replace(w, output=Affine(w.output.weight[1:], w.output.bias[1:])), "output has 45 rows"),
-            (lambda w: replace(w, encoder=Affine(w.encoder.weight[1:], w.encoder.bias[1:])), "encoder is 27 wide"),
+            (lambda w: replace(w, encoder=Affine(w.encoder.weight[1:], w.encoder.bias[1:])), "encoder has 27 outputs"),
             (lambda w: replace(w, encoder=Affine(w.encoder.weight[:, 1:], w.encoder.bias)), "encoder takes 23"),
             (lambda w: replace(w, embedding=w.embedding[:, 1:]), "LSTM layer 0 does not take 19 numbers"),
             (lambda w: replace(w, layers=()), None),
-            (lambda w: replace(w, layers=(), embedding=w.embedding[:, 1:]), "gives 19 numbers, its projection takes"),
+            (lambda w: replace(w, layers=(), embedding=w.embedding[:, 1:]), "gives 19 numbers, but its projection takes"),
         ],
     )
     def test_weights_that_do_not_fit(self, change, message):
