@@ -217,8 +217,8 @@ def _check_sizes(weights: TransducerWeights, spec: TransducerSpec) -> None:
         f"embedding has {len(weights.embedding)} rows, expected V + 1 = {spec.vocab_size + 1}":
             len(weights.embedding) == spec.vocab_size + 1,
         f"output has {rows} rows, expected V + 1 + D = {spec.joint_width}": rows == spec.joint_width,
-        f"encoder has {len(weights.encoder.weight)} outputs and prediction {len(weights.prediction.weight)}, but output "
-        f"takes {joint} inputs": len(weights.encoder.weight) == len(weights.prediction.weight) == joint,
+        f"encoder has {len(weights.encoder.weight)} outputs and prediction {len(weights.prediction.weight)}, "
+        f"but output takes {joint} inputs": len(weights.encoder.weight) == len(weights.prediction.weight) == joint,
         f"encoder takes {weights.encoder.weight.shape[1]} numbers, expected E = {spec.encoder_size}":
             spec.encoder_size in (None, weights.encoder.weight.shape[1]),
         f"the joint and the layers may take at most {MAX_INPUTS} inputs":
