@@ -1,4 +1,4 @@
-"""Parity with NeMo 3.0.0 on its own exported models, whatever layout, network, kernels or chunking."""
+"""Results are those of NeMo 3.0.0 on models that it exported, with every layout, network, kernel set and chunking."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CAPS = [10, 3, 1]
 
 @pytest.fixture(scope="session")
 def decoder_for(tmp_path_factory):
-    """decoder_for(golden, layout, (network, kernels)), each bundle opened once."""
+    """A function: decoder_for(golden, layout, (network, kernels)). It opens each bundle once."""
     parent, networks = tmp_path_factory.mktemp("golden"), {}
 
     def make(golden, layout, cell=("auto", "auto")):
@@ -35,14 +35,14 @@ def decoder_for(tmp_path_factory):
 
 
 def check_emissions(golden, found, recorded):
-    """Assert that what was found has NeMo's tokens and frames."""
+    """Assert that the hypotheses found have NeMo's tokens and frames."""
     for utterance, expected in zip(golden.utterances, recorded, strict=True):
         assert found[utterance].tokens.tolist() == expected["tokens"]
         assert found[utterance].frames.tolist() == expected["frames"]
 
 
 def check_nbest(golden, found, recorded):
-    """Assert that what was found has NeMo's n-best lists."""
+    """Assert that the n-best lists found are NeMo's."""
     for utterance, nemo in zip(golden.utterances, recorded, strict=True):
         assert len(found[utterance].nbest) == len(nemo)
         for hypothesis, entry in zip(found[utterance].nbest, nemo):
@@ -54,7 +54,7 @@ def check_nbest(golden, found, recorded):
 
 
 def malsd_as_recorded(golden, name):
-    """The search of a name in NeMo's records."""
+    """The search that a name in NeMo's records stands for."""
     beam, *rest = name.split(",")
     blank_mode, pruning_mode = rest[-2:] if rest else ("no_score", "late")
     return tdt.Beam(
@@ -107,7 +107,7 @@ def test_chunks_equal_the_whole(golden, layout, cell, chunk, decoder_for):
 
 
 def joined(chunks):
-    """The hypotheses of consecutive chunks as one."""
+    """One hypothesis from those of consecutive chunks."""
     fields = ("tokens", "frames", "durations", "token_logprobs", "duration_logprobs")
     arrays = [np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in fields]
     return tdt.Hypothesis(*arrays, sum(chunk.score for chunk in chunks))
@@ -121,7 +121,7 @@ def test_both_layouts_agree(golden, decoder_for):
 
 
 def fusions(golden, names):
-    """The golden language model and phrases, as far as they are named: ``lm=WEIGHT``, ``boost=WEIGHT``."""
+    """The golden language model and phrases, if they are among the names: ``lm=WEIGHT``, ``boost=WEIGHT``."""
     weights = dict(name.split("=") for name in names if "=" in name)
     phrases = json.loads((GOLDEN / golden.name / "phrases.json").read_text())
     made = []
