@@ -153,7 +153,7 @@ class TestMissing:
         [
             ({"device": "tpu"}, "no device 'tpu': cpu, cuda"),
             ({"device": "cuda", "precision": "int8"}, "choose float16"),
-            ({"device": "cuda", "precision": "float16", "network": "ort"}, "network 'ort' computes as the graphs"),
+            ({"device": "cuda", "precision": "float16", "network": "ort"}, "'ort' computes in the precision of"),
             ({"device": "cuda", "network": "trt"}, "no network 'trt' for a bundle on the cuda"),
             ({"device": "cuda", "providers": ["CPUExecutionProvider"]}, "cannot both be given"),
             ({"device": "cuda", "kernels": "cpu"}, "does not exist for kernels 'cpu-"),

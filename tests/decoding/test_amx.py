@@ -1,4 +1,4 @@
-"""The AMX kernels without such a processor: their very source over emulated tile registers."""
+"""The AMX kernels on any processor: the same source, with emulated tile registers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler to bui
 
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory):
-    """The kernels with emulated tiles, and the portable ones."""
+    """The kernels with emulated tiles, and the portable kernels."""
     folder = tmp_path_factory.mktemp("amx")
     built = {}
     for name, options in {"tiles": ["-DTDT_EMULATE_TILES"], "portable": []}.items():

@@ -59,7 +59,7 @@ class DeviceArray:
 
 
 def device_rows(encoder_out: Any, lengths: Any, encoder_size: int | None) -> tuple[list[DeviceArray], np.ndarray]:
-    """Encoder output for a decoder on the device, checked; as `arrays.encoder_rows`.
+    """Encoder output for a decoder on the device, checked; as `arrays.utterances_of`.
 
     Arrays in main memory are copied to the device. What lies there already is read in place, after the work that its
     owner has given to its own stream.

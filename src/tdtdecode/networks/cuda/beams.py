@@ -73,7 +73,7 @@ class DeviceBeams:
         spec = search.spec
         self._search, self._rows = search, rows
         batch = len(rows)
-        self.slots = search.slots_per_row
+        self.slots = search.slots_per_utterance
         self.size = search.size
         hypotheses, ranks = self.slots // 2, min(search.size, spec.vocab_size)
         most = most_entries(search)
@@ -248,7 +248,7 @@ def most_entries(search: BeamSearch) -> int:
     as many of each as a beam keeps."""
     spec, size = search.spec, search.size
     ways = (min(size, spec.vocab_size) + 1) * max(spec.num_durations, 1)
-    return max(search.slots_per_row // 2 + size * ways, size**2)
+    return max(search.slots_per_utterance // 2 + size * ways, size**2)
 
 
 def check_beam(search: BeamSearch) -> None:

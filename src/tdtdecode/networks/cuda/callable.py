@@ -71,10 +71,10 @@ class _FlatFrames(CallableWorkspace):
         super().__init__(functions, frames, state)
         self._first = first
 
-    def joint(self, slots: np.ndarray, rows: np.ndarray, frames: np.ndarray) -> Any:
+    def joint(self, slots: np.ndarray, utterances: np.ndarray, frames: np.ndarray) -> Any:
         place = self._functions.on_device
         return self._functions.joint(
-            self._frames[place(self._first[rows] + frames)], self._g[place(slots.astype(np.int64))]
+            self._frames[place(self._first[utterances] + frames)], self._g[place(slots.astype(np.int64))]
         )
 
 

@@ -41,7 +41,7 @@ def run_beam(
     check_beam(search)
     net = network.net
     numbers = 10 * net.hidden * net.layers + net.joint + (net.entries if search.fusions else 0)
-    together = max(1, min(network.launch.rows, _STATE_BYTES // (4 * numbers * search.slots_per_row)))
+    together = max(1, min(network.launch.rows, _STATE_BYTES // (4 * numbers * search.slots_per_utterance)))
     return decode_in_parts(partial(_run, network, search), search, rows, start, places, final, together)
 
 
