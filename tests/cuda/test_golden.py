@@ -1,4 +1,4 @@
-"""NeMo's own results on a card, or on the host's emulation of one, by both networks."""
+"""NeMo's own results, from both networks, on an emulated card and on a real one if there is one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def network(request):
 
 
 def recorded_malsd(golden):
-    """Some of NeMo's recorded beam searches: each way of steering once."""
+    """Some of NeMo's recorded beam searches: one for each way of steering the beam."""
     names = {}
     for name in golden.nemo["malsd"]:
         size, *rest = name.split(",")
@@ -59,7 +59,7 @@ def test_chunks_equal_the_whole(golden, network, card, tmp_path):
         assert parts == [hypothesis.tokens.tolist() for hypothesis in whole]
 
 
-def test_fused_greedy_is_nemos(golden, network, card, tmp_path):
+def test_greedy_with_fusion_is_nemos(golden, network, card, tmp_path):
     with on(card):
         decoder = decoder_on_cuda(golden, "split", network, tmp_path)
         for name, expected in list(golden.nemo["greedy_fused"].items())[-2:]:

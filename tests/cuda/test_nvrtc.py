@@ -14,7 +14,7 @@ from tests.cuda import nvrtc
 
 CSRC = Path(__file__).parents[2] / "csrc"
 
-# One row per thread: every function of the rules is instantiated.
+# One joint row per thread. Calls every function of the rules.
 RULES_KERNEL = """
 #include "tdt/hypothesis.h"
 #include "tdt/row.h"
@@ -61,12 +61,12 @@ def test_rules_compile(architecture):
 
 SOURCES = sorted(path.name for path in (CSRC / "cuda").glob("*.cu"))
 WEIGHTED = [name for name in SOURCES if "network.cuh" in (CSRC / "cuda" / name).read_text()]
-"""Sources that are compiled for each type of weights."""
+"""Sources that are compiled once for each type of weights."""
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_sources_compile(name):
-    """For every architecture and type of weights, as many at once as there are cores."""
+    """For every architecture and type of weights; as many compilations run at once as there are cores."""
     source = (CSRC / "cuda" / name).read_text()
     kernels = set(re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(", source))
     weights = ("Float32", "Float16", "Bfloat16") if name in WEIGHTED else (None,)

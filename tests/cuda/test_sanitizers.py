@@ -1,4 +1,4 @@
-"""Races and bad addresses in the CUDA kernels: by the host's sanitizers on the emulation, by NVIDIA's on a card."""
+"""Data races and bad addresses in the CUDA kernels: the host's sanitizers on the emulation, NVIDIA's on a card."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REPORTS = {"thread": "WARNING: ThreadSanitizer: data race", "address": "ERROR: A
 
 
 def runtime(name: str) -> str | None:
-    """A library of the compiler's, or None."""
+    """The path of one of the compiler's libraries; None if there is none."""
     if shutil.which("g++") is None:
         return None
     command = ["g++", f"-print-file-name={name}"]
@@ -29,7 +29,7 @@ def runtime(name: str) -> str | None:
 
 
 def run(sanitizer: str, what: str, folder: Path, seed: int = 0) -> str:
-    """The output of `host_cuda.decode_all` under a sanitizer."""
+    """Run `host_cuda.decode_all` under a sanitizer. Returns its output."""
     library = runtime(RUNTIMES[sanitizer])
     if library is None:
         pytest.skip(f"the compiler here has no {RUNTIMES[sanitizer]}")
@@ -51,12 +51,13 @@ def run(sanitizer: str, what: str, folder: Path, seed: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where what is built for one test waits for the next."""
+    """Where kernels that were built for one test are kept for the next."""
     return tmp_path_factory.mktemp("sanitized")
 
 
 LANES = {"thread": tuple(LAUNCHES), "address": ("persistent", "phases")}
-"""What runs under each sanitizer, one after the other, for it builds on what was built; the two beside each other."""
+"""The launches that run under each sanitizer. Those of one sanitizer run one after the other and share what was built;
+the two sanitizers run at the same time."""
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def outputs(folder):
 
 
 @pytest.mark.parametrize("sanitizer, how", [(sanitizer, how) for sanitizer, hows in LANES.items() for how in hows])
-def test_no_fused_kernel_has_any(sanitizer, how, outputs):
+def test_no_fused_kernel_has_an_error(sanitizer, how, outputs):
     output = outputs[sanitizer].result()[how]
     assert "done" in output and "Sanitizer" not in output and "runtime error" not in output, output[:8000]
 
@@ -77,7 +78,7 @@ def test_no_fused_kernel_has_any(sanitizer, how, outputs):
 @pytest.mark.parametrize(
     "sanitizer, planted", [("thread", "between_blocks"), ("thread", "between_warps"), ("address", "past_the_end")]
 )
-def test_what_is_planted_is_found(sanitizer, planted, folder):
+def test_planted_errors_are_found(sanitizer, planted, folder):
     output = run(sanitizer, planted, folder)
     assert REPORTS[sanitizer] in output, output[:8000]
 

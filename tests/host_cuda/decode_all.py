@@ -1,4 +1,4 @@
-"""Decodes with every fused kernel on an emulated card, once for each way to launch them: a program for sanitizers."""
+"""A program for sanitizers: decodes with every fused kernel on an emulated card, or runs a kernel with an error."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ extern "C" __global__ void past_the_end(int* data) { data[threadIdx.x + 1024] = 
 
 
 def plant(cupy, name: str) -> None:
-    """Run a kernel that is wrong."""
+    """Run a kernel with an error."""
     from tdtdecode.cuda.device import source_folder
 
     folder = source_folder()
@@ -41,14 +41,14 @@ def plant(cupy, name: str) -> None:
 
 
 def decode(how: dict) -> None:
-    """Every precision and strategy, chunks, and more utterances than places."""
+    """Decode in every precision, with every strategy, in chunks, and with more utterances than slots."""
     from tdtdecode.networks.cuda.fused import FusedCudaNetwork
 
     for layers, precision in ((2, "float32"), (1, "float16"), (0, "bfloat16")):
         spec = tdt.TransducerSpec(vocab_size=20, encoder_size=6)
         weights = random_weights(spec, 8, 8, layers, seed=layers)
         frames, lengths = random_frames(4, 6, 8, seed=layers)
-        decoder = tdt.Decoder(FusedCudaNetwork(weights, spec, precision, launch(rows=3, **how)), spec)
+        decoder = tdt.Decoder(FusedCudaNetwork(weights, spec, precision, launch(slots=3, **how)), spec)
         boost = PhraseBoost([[3, 5], [7, 1, 2]], weight=1.0)
         searches = tdt.Greedy(), tdt.Beam(size=2, fusion=[boost]), tdt.Beam("malsd", 2), tdt.Greedy(fusion=[boost])
         for search in searches:

@@ -1,6 +1,7 @@
-"""As much of CuPy as the package uses, on the host: kernels run in `host_cuda.h`'s machine, arrays are NumPy's.
+"""As much of CuPy as the package uses, on the host: `host_cuda.h` runs the kernels, and NumPy arrays hold the data.
 
-Arrays of the device and of the host do not mix, as on a card: NumPy cannot read these, and these do not take NumPy's.
+As on a card, arrays of the device and of the host do not mix: NumPy cannot read device arrays, and operations on device
+arrays refuse NumPy arrays.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ DEVICE = SimpleNamespace(
     multiprocessors=3, threads=64, shared_memory=100 * 1024, cooperative=True, capability="90", name=b"emulated",
     count=1,
 )  # fmt: skip
-"""What the emulated card is like; tests change it."""
+"""The emulated card. Tests change it."""
 
 TRANSFERS = {"to_host": 0, "to_device": 0, "launches": 0, "replays": 0}
-"""How often memory was copied and kernels were launched."""
+"""How often memory was copied, kernels were launched and graphs replayed."""
 
 
 class Flags:
@@ -128,7 +129,7 @@ def from_dlpack(array):
 
 
 def empty(shape, dtype=float):
-    """Filled with what no kernel may rely on."""
+    """An array filled with bytes 0xFF, NaN as floats, so that a kernel that reads it before it writes is noticed."""
     array = np.empty(shape, dtype)
     array.view(np.uint8).reshape(-1)[...] = 0xFF if array.size else 0
     return ndarray(array)
@@ -251,7 +252,7 @@ LIBRARIES: dict[str, ctypes.CDLL] = {}
 
 
 def compiled(code: str, options=(), extra=tuple(os.environ.get("TDT_EMULATION_FLAGS", "").split())) -> ctypes.CDLL:
-    """A source file built for the host, with a function for each kernel that launches it."""
+    """A source file built for the host. For each kernel it has a function that launches the kernel."""
     headers = b"".join(path.read_bytes() for path in sorted(HERE.glob("*.h")))
     key = hashlib.sha256(repr((code, options, extra)).encode() + headers).hexdigest()[:20]
     if key not in LIBRARIES:
@@ -280,7 +281,7 @@ def compiled(code: str, options=(), extra=tuple(os.environ.get("TDT_EMULATION_FL
 
 
 def module() -> ModuleType:
-    """The module to put in CuPy's place."""
+    """A module that takes CuPy's place."""
     cupy = ModuleType("cupy")
     names = (ndarray, asarray, asnumpy, from_dlpack, empty, zeros, concatenate, ascontiguousarray, RawModule)
     for item in names:
@@ -311,7 +312,7 @@ def module() -> ModuleType:
 
 @contextlib.contextmanager
 def installed(**device):
-    """Within it the package finds this in CuPy's place, on a card like `DEVICE` but for what is given."""
+    """Within it this module takes CuPy's place. The card is `DEVICE`, with the attributes in ``device`` changed."""
     import sys
 
     from tdtdecode.cuda import device as cuda_device

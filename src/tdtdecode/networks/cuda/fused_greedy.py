@@ -56,7 +56,7 @@ class _GreedyDecode:
         remaining = lengths[self._waiting] - search.frame[self._waiting]
         # Long utterances begin first, so that none of them is left to run alone at the end.
         order = self._waiting[np.argsort(-remaining, kind="stable")].astype(np.int32)
-        slots = min(len(self._waiting), network.launch.rows) or 1
+        slots = min(len(self._waiting), network.launch.slots) or 1
         window = 4 if network.net.precision == "float32" else 8
         columns = max(slots, window)
         few = columns <= LATENCY_COLUMNS
@@ -84,14 +84,14 @@ class _GreedyDecode:
         specials, sums = self._exchanged
 
         # The results: a summary, where each utterance ended, and the log. Speech has less than a token a frame.
-        self._capacity = min(int(np.sum(remaining, dtype=np.int64)), _MOST_LOGGED) + network.launch.rows
+        self._capacity = min(int(np.sum(remaining, dtype=np.int64)), _MOST_LOGGED) + network.launch.slots
         self._log_start = _SUMMARY + 3 * batch
         self._results = cupy.empty(self._log_start + 6 * self._capacity, np.int32)
         summary = address(self._results)
         log = summary + 4 * self._log_start
         put = self._upload.put
         self._parameters = filled(
-            GREEDY, net=net[0], states=self._preparation.states[0], rows=slots, window=window, columns=columns,
+            GREEDY, net=net[0], states=self._preparation.states[0], slots=slots, window=window, columns=columns,
             options=search.options, batch=batch, waiting=len(self._waiting), order=put(order), lengths=put(lengths),
             first_frames=put(self._preparation.first_frames), starts=put(self._starts),
             projected=self._preparation.projected, best=best, specials=specials, sums=sums, control=control,
