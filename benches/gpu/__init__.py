@@ -1,1 +1,1 @@
-"""Decoding on a GPU: what the card can do, how near to that a decode is, and its peers on the same card and weights."""
+"""Decoding on a GPU: what the card can do, how close a decode comes to it, and peers with the same weights."""

@@ -1,4 +1,4 @@
-"""What decoding on a GPU is held to, on an H200 in float16, and what was measured of it."""
+"""The speeds that decoding on a GPU should reach, for an H200 in float16, and the speeds that were measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ OURS = "fused float16"
 
 
 def reached(comparisons: list[dict]) -> list[dict[str, Any]]:
-    """Each bar with its limit and the figure measured; None where it was not."""
+    """Each bar with its limit and the measured figure; None if it was not measured."""
 
     def system(vocab_size: int, batch: int, name: str) -> dict:
         for comparison in comparisons:

@@ -1,4 +1,4 @@
-"""Decoding random Parakeet-sized models on a card, by every way to launch it, against peers on the same card."""
+"""Random models of Parakeet's size decoded on a card, launched in every way, against peers on the same card."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..random_weights import Weights, random_weights
 FRAMES, ENCODER_SIZE, SIZE, FRAME_SECONDS = 423, 1024, 640, 0.08
 PRECISIONS = ("float32", "float16", "bfloat16")
 PEER_BATCH = 32
-"""Largest batch that peers decode: they take seconds for it."""
+"""Largest batch that peers decode. They need seconds for it."""
 EXCHANGES_PER_TOKEN = 3
 """Barriers over the grid between two tokens of a network with two LSTM layers."""
 
@@ -56,7 +56,7 @@ class Model:
         return tdt.Decoder(FusedCudaNetwork(lifted_weights(bundle), bundle.spec, precision, how), bundle.spec)
 
     def token_bytes(self, precision: str) -> int:
-        """Bytes of weights that an emitted token reads, at the least: predictor and joint once."""
+        """Bytes of weights that an emitted token must read: predictor and joint once."""
         size, joint = self.weights.embedding.shape[1], self.weights.enc.shape[1]
         layers = len(self.weights.layers)
         numbers = (2 * layers - 1) * 4 * size * size + size * joint + joint * self.weights.out.shape[1]
@@ -64,7 +64,7 @@ class Model:
 
 
 def measure(model: Model, batch: int, runs: int, searches: dict[str, Any], micro: dict | None, peers: bool) -> dict:
-    """Decode one batch by everything; seconds of each take turns."""
+    """Decode one batch with every network, precision and peer. Their runs take turns."""
     cupy = import_cupy()
     host = model.encoder_out(batch)
     on_device = cupy.asarray(host)
@@ -112,7 +112,7 @@ def measure(model: Model, batch: int, runs: int, searches: dict[str, Any], micro
 
 
 def floor_us(model: Model, precision: str, micro: dict) -> float:
-    """Least microseconds of a token: its weights read from shared memory, and the exchanges that one waits for."""
+    """Shortest possible time of a token in us: reading its weights from shared memory, and waiting for exchanges."""
     exchange = min(*micro["barrier_us"].values(), micro["tagged_exchange_us"])
     return model.token_bytes(precision) / micro["read_shared_bytes_per_second"] * 1e6 + EXCHANGES_PER_TOKEN * exchange
 

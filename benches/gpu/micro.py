@@ -1,4 +1,4 @@
-"""The first program to run on a card: what a decode's floor is made of (``csrc/cuda/microbench.cu``)."""
+"""The first program to run on a card. It measures what sets a decode's shortest time (``csrc/cuda/microbench.cu``)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _SCRATCH = 256
 
 
 def measure(repetitions: int = _REPETITIONS, trials: int = 5) -> dict:
-    """Microseconds of a barrier over the grid of either kind and of a tagged exchange; bytes a second from shared
-    memory and from the L2 cache, all multiprocessors together."""
+    """Measure the microseconds of either barrier over the grid and of a tagged exchange, and the bytes per second that
+    all multiprocessors together read from shared memory and from the L2 cache."""
     cupy, card = import_cupy(), current_device()
     blocks, threads = card.multiprocessors, card.threads
     results: dict = {"card": card.name, "capability": card.capability, "multiprocessors": blocks, "barrier_us": {}}
@@ -35,7 +35,7 @@ def measure(repetitions: int = _REPETITIONS, trials: int = 5) -> dict:
 
     results["tagged_exchange_us"] = median_seconds(exchanges, trials) / repetitions * 1e6
 
-    # Half of what fits into shared memory; for the cache, what all blocks read together stays a few megabytes.
+    # Half of what fits into shared memory. For the cache, few enough that all blocks together read a few megabytes.
     shared_words = 1 << ((card.shared_memory // 2 // WORD).bit_length() - 1)
     cached_words = 1 << 12
     source = cupy.asarray(np.random.default_rng(0).integers(0, 1 << 32, 4 * cached_words * blocks, dtype=np.uint32))
@@ -52,7 +52,7 @@ def measure(repetitions: int = _REPETITIONS, trials: int = 5) -> dict:
 
 
 def median_seconds(function: Callable[[], None], trials: int) -> float:
-    """Median time of a launch by the device's own clock, after one to warm up."""
+    """Median time of a launch by the device's clock, after one launch to warm up."""
     cupy = import_cupy()
     function()
     seconds = []

@@ -1,4 +1,4 @@
-"""Others' decode loops with given weights, on a device: Hugging Face's, and one ONNX Runtime call per step."""
+"""Decode loops of peers on a device with given weights: Hugging Face's, and onnx-asr's with a call for each step."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def parakeet_for_tdt(weights: Weights, encoder_layers: int, device: str, dtype: 
 
 
 def hugging_face_greedy(model, encoder_out) -> Callable[[], list[list[int]]]:
-    """Its own loop over given encoder output, a tensor [B, E, T] on the model's device; the tokens of each row."""
+    """The model's own loop over a tensor [B, E, T] on its device. Returns the tokens of each utterance."""
     import torch
     from transformers.models.parakeet.modeling_parakeet import ParakeetEncoderModelOutput
 
@@ -75,12 +75,12 @@ def hugging_face_greedy(model, encoder_out) -> Callable[[], list[list[int]]]:
 
 
 def tokens_of(model, sequences) -> list[list[int]]:
-    """The tokens of generated sequences; blanks also begin them and fill a batch up."""
-    return [[token for token in row if token != model.config.blank_token_id] for row in sequences.cpu().tolist()]
+    """The tokens of generated sequences, without the blanks that begin them and pad them."""
+    return [[t for t in sequence if t != model.config.blank_token_id] for sequence in sequences.cpu().tolist()]
 
 
 def onnx_asr_greedy(directory: Path, encoder_out: np.ndarray, provider: str) -> Callable[[], list[list[int]]]:
-    """onnx-asr's loop, one call of the combined graph per step and row, on an execution provider."""
+    """onnx-asr's loop on an execution provider: one call of the combined graph for each step of each utterance."""
     import onnx_asr
 
     asr = onnx_asr.load_model("nemo-conformer-tdt", directory, providers=[provider]).asr
