@@ -233,7 +233,7 @@ class TestBeam:
         frames, lengths = random_frames(1, spec.encoder_size, 4, seed=0)
         with pytest.raises(tdt.InputError, match="make the beam smaller, or use device='cpu'"):
             decoder.decode(frames, lengths, tdt.Beam(size=60))
-        with pytest.raises(tdt.InputError, match="ScoringFunction runs on the cpu alone"):
+        with pytest.raises(tdt.InputError, match="ScoringFunction runs only on the CPU"):
             search = kernels_search(decoder)
             cuda_beam.check_beam(search)
 

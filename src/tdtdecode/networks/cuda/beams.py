@@ -44,7 +44,7 @@ _NUMBERS = ("frame", "symbols", "length", "record", "slot", "parent", "token")
 _RECORDED = ("previous", "token", "frame", "duration")
 _LOGPROBS = ("token_logprob", "duration_logprob", "statistic")
 _RECORDS_PER_FRAME = 2
-"""Records for each frame and hypothesis that memory is made for. If they are not enough, the host makes room for more
+"""Memory is made for so many records for each frame and hypothesis. If that is not enough, the host makes room for more
 and the search goes on."""
 
 _automata: weakref.WeakKeyDictionary[Any, dict[int, tuple[Any, ...]]] = weakref.WeakKeyDictionary()
@@ -232,9 +232,9 @@ def decode_in_parts(
     Parameters
     ----------
     decode:
-        Decodes N utterances, a part: takes their encoder output [E, T], int [N] which utterances of the batch they are,
-        and the predictor states of their beams. Returns the states that the beams need to go on, utterance by
-        utterance, and int [N] how many each has.
+        Decodes the N utterances of a part. It takes their encoder output [E, T], int [N] which utterances of the batch
+        they are, and the predictor states of their beams. It returns the states that the beams need to go on, utterance
+        by utterance, and int [N] how many states each has.
     search, utterances, start, places, final:
         As for `Program.beam`.
     together:
@@ -281,12 +281,12 @@ def check_beam(search: BeamSearch) -> None:
     most = most_entries(search)
     if most > MAX_ENTRIES:
         raise InputError(
-            f"a beam of {search.size} may have to choose from {most} hypotheses in one step, on cuda {MAX_ENTRIES} is "
-            "the most: make the beam smaller, or use device='cpu'"
+            f"a beam of {search.size} may have to choose from {most} hypotheses in one step, and {MAX_ENTRIES} is the "
+            "limit on cuda: make the beam smaller, or use device='cpu'"
         )
     if any(fusion.automaton is None for fusion in search.fusions):
         raise InputError(
-            "ScoringFunction runs on the cpu alone: use NgramLM or PhraseBoost, or a decoder with device='cpu'"
+            "ScoringFunction runs only on the CPU: use NgramLM or PhraseBoost, or a decoder with device='cpu'"
         )
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class CallableCudaProgram:
     """The user's functions with the searches that drive them.
 
-    The host calls the functions, so it must know for how many rows. In each round it copies the search's lists to the
-    host, a few integers for each row. The joint rows themselves stay on the device.
+    The host calls the functions, so it must know how many rows they are to compute. In each round the search's lists
+    are copied to the host, a few integers for each row. The joint rows themselves stay on the device.
     """
 
     max_rows = 1 << 16

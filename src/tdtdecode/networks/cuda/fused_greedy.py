@@ -22,8 +22,8 @@ FILE = "fused_greedy.cu"
 _SUMMARY = 4
 """Numbers at the start of the results: tokens logged, slots in use, utterances that have begun, and one for padding."""
 _MOST_LOGGED = 1 << 20
-"""Most tokens that memory is made for, beside one for each slot. If there are more, the host empties the log and the
-search goes on."""
+"""Most tokens that a log has room for, beside one for each slot. If the log is full, the host empties it and the search
+goes on."""
 
 
 def run_greedy(

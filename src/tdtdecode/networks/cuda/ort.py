@@ -1,4 +1,4 @@
-"""Exported graphs run by ONNX Runtime's CUDA provider. Every few steps a few integers come to the host, no more."""
+"""Exported graphs run by ONNX Runtime's CUDA provider. Every few steps the host reads a few integers, nothing else."""
 
 from __future__ import annotations
 

@@ -68,7 +68,8 @@ class Launch:
     barrier:
         Kind of the barrier over the grid, one of `BARRIERS`.
     slots:
-        Most utterances in flight, at most `MAX_SLOTS` and ``threads``. When an utterance ends, another takes its slot.
+        Most utterances that are decoded at the same time, at most `MAX_SLOTS` and ``threads``. In a greedy decode, when
+        an utterance ends, another one takes its slot.
     """
 
     blocks: int
