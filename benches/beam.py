@@ -4,12 +4,13 @@ our own greedy search.
     python -m benches.beam [--save]            # V = 1024 and 8192, batch 1 and 16, beams of 4 and 8, one thread
     python -m benches.beam --quick
 
-Parakeet-sized random models (benches.random_bundle), 423 frames (33.8 s) an utterance. All systems take their runs in
-turn in one process. Before anything is timed, our malsd's best hypotheses are compared with NeMo's. Searches find token
-sequences of different lengths, so speed is given in seconds of audio per second.
+The models have random weights and the size of Parakeet (benches.random_bundle). Each utterance has 423 frames
+(33.8 s). All systems run in one process, one run of each in turn. Before anything is timed, the best hypotheses of our
+"malsd" are compared with NeMo's. Searches find token sequences of different lengths, so speed is given in seconds of
+audio per second.
 
-Random weights are unsure of everything, which is the worst case: a beam stays full of rivals that a trained model
-would rule out.
+Random weights are the worst case for a beam. They are unsure of everything, so the beam stays full of hypotheses that a
+trained model would rule out.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def measure(weights: Weights, folder: Path, batch: int, size: int, runs: int, pe
             ours.tokens.tolist() != torch.as_tensor(theirs[0].y_sequence).tolist()
             for ours, theirs in zip(functions[f"malsd {size} float32"](), nemo(encoder_out, lengths), strict=True)
         )
-        print(f"malsd {size}: {differing} of {batch} best hypotheses differ from NeMo's")
+        print(f"malsd {size}: the best hypothesis differs from NeMo's in {differing} of {batch} utterances")
         functions[f"NeMo malsd_batch {size}"] = lambda: nemo(encoder_out, lengths)
     if peers and size == SHERPA_PATHS:
         from .sherpa import sherpa_decoder
@@ -98,7 +99,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs="+", default=[4, 8])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="V = 1024, batch 1, a beam of 4, three runs")
-    parser.add_argument("--no-peers", dest="peers", action="store_false")
+    parser.add_argument("--no-peers", dest="peers", action="store_false", help="measure only this package")
     parser.add_argument("--save", action="store_true", help="keep the figures under benches/results")
     options = parser.parse_args()
     if options.quick:

@@ -1,13 +1,13 @@
-"""What beam search finds: the true best of tiny models, and words on noisy speech.
+"""What beam search finds: the most probable sequence of tiny models, and the words of noisy speech.
 
     python -m benches.beam_quality [--corpus FOLDER] [--save]
 
-1. Tiny random models, small enough to sum the probability of every token sequence over all its alignments: how often is
-   the most probable one found, and how much of its probability?
-2. The demo model on speech with white noise: word errors of greedy search, "tsd" and "malsd", by beam size; their
+1. Tiny random models, small enough to sum the probability of every token sequence over all its alignments. How often
+   does a search find the most probable sequence, and how far below its log-probability is the sequence found?
+2. The demo model on speech with white noise. Word errors of greedy search, "tsd" and "malsd" by beam size; of their
    n-best lists ranked with and without NeMo's length normalisation; by pruning threshold, temperature and blank
-   penalty; with a reward for each token. FOLDER is a corpus of `tools/demo_model/speech.py`; without one, the
-   recordings of the tests.
+   penalty; and with a reward for each token. FOLDER is a corpus made by `tools/demo_model/speech.py`. Without one, the
+   recordings of the tests are used.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.decoding.test_beam import Alignments
 from .report import environment, save
 
 SIZES = (1, 2, 4, 8)
-NOISE = (20, 10, 5, 0)  # dB above the noise
+NOISE = (20, 10, 5, 0)  # signal-to-noise ratios in dB
 
 
 def normalised(result: tdt.Hypothesis) -> tdt.Hypothesis:
@@ -41,7 +41,8 @@ def raw(result: tdt.Hypothesis) -> tdt.Hypothesis:
 
 
 def tiny_models(count: int) -> dict:
-    """How often each search finds the most probable sequence, and how far below it its own is on average."""
+    """For each search: the share of models whose most probable sequence it finds ("found"), and by how many nats the
+    log-probability of what it finds falls below that sequence's on average ("nats_below")."""
     spec = tdt.TransducerSpec(vocab_size=2, durations=(0, 1, 2))
     found: dict = defaultdict(lambda: [0, 0.0])
     choices = (("tsd", "", raw), ("malsd", ", ranked by score", raw), ("malsd", "", normalised))
@@ -72,7 +73,7 @@ def noisy(recordings: list[tuple[np.ndarray, str]], decibels: float) -> list:
 
 
 class Words:
-    """Word errors on encoder output that is computed once."""
+    """Counts word errors of many searches on the same encoder output, which is computed only once."""
 
     def __init__(self, model: tdt.Recognizer, recordings: list[tuple[np.ndarray, str]], decibels: float):
         self.decoder = model.decoder
@@ -88,7 +89,7 @@ class Words:
         audio = noisy(recordings, decibels)
         try:
             model.decoder.decode = keep
-            for one in audio:  # in their order
+            for one in audio:  # one by one, because a batch would be sorted by length
                 model.recognize(one)
         finally:
             del model.decoder.decode
@@ -104,7 +105,7 @@ class Words:
         return 100 * wrong / sum(map(len, self.texts))
 
     def oracle(self, search) -> float:
-        """The same, of the best entry of each n-best list."""
+        """Word error rate in percent if the best entry of each n-best list could be chosen."""
         def closest(result, texts=iter(self.texts)):
             text = next(texts)
             return min(result.nbest, key=lambda h: edit_distance(text, self.decoder.detokenize(h.tokens).split()))
@@ -158,15 +159,15 @@ def recordings_of(folder: Path | None, limit: int) -> list[tuple[np.ndarray, str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", type=Path)
-    parser.add_argument("--limit", type=int, default=500, help="utterances of the corpus (default: 500)")
-    parser.add_argument("--tiny", type=int, default=200, help="tiny models (default: 200)")
+    parser.add_argument("--corpus", type=Path, metavar="FOLDER", help="default: the recordings of the tests")
+    parser.add_argument("--limit", type=int, default=500, help="most utterances of the corpus (default: 500)")
+    parser.add_argument("--tiny", type=int, default=200, help="number of tiny models (default: 200)")
     parser.add_argument("--save", action="store_true", help="keep the figures under benches/results")
     options = parser.parse_args()
     result: dict = {"tiny_models": options.tiny, "exhaustive": tiny_models(options.tiny)}
     for name, entry in result["exhaustive"].items():
-        print(f"{name:<28} finds the best in {entry['found']:6.1%}, {entry['nats_below']:.4f} nats below it on average",
-              flush=True)  # fmt: skip
+        print(f"{name:<28} finds the most probable sequence in {entry['found']:6.1%}; on average its own is "
+              f"{entry['nats_below']:.4f} nats below", flush=True)  # fmt: skip
     recordings = recordings_of(options.corpus, options.limit)
     result |= {"utterances": len(recordings), "words": sum(len(text.split()) for _, text in recordings), "noise": {}}
     model = tdt.load_model("demo")

@@ -1,4 +1,4 @@
-"""Kernels by pytest-benchmark: row decisions on every kernel set, products on every instruction set.
+"""Kernels by pytest-benchmark: decisions on joint rows on every kernel set, matrix products on every instruction set.
 
     python -m pytest benches/bench_kernels.py --benchmark-columns=min,median --benchmark-group-by=func,param:shape
 """
@@ -22,7 +22,7 @@ ROWS = 16
 @pytest.mark.parametrize("shape", [1024, 8192])
 @pytest.mark.parametrize("decided", ["tokens", "blanks"])
 def test_decide(benchmark, kernels, shape, decided):
-    """Decisions of 16 joint rows, log-probs included where a token is emitted."""
+    """Decide 16 joint rows. Where a token is emitted, that includes its log-probabilities."""
     spec = tdt.TransducerSpec(shape)
     rows = np.random.default_rng(0).normal(scale=3, size=(ROWS, spec.joint_width)).astype(np.float32)
     rows[:, spec.blank] = -20 if decided == "tokens" else 20
@@ -36,7 +36,7 @@ def test_decide(benchmark, kernels, shape, decided):
 @pytest.mark.parametrize("format", list(Format), ids=lambda f: f.name.lower())
 @pytest.mark.parametrize("shape", [(2560, 1280), (8198, 640)], ids=["lstm", "output"])
 def test_product(benchmark, shape, format, rows, isa):
-    """An upper LSTM layer's gates, and the joint's output for V = 8192."""
+    """The products behind the gates of an upper LSTM layer, and behind the joint's output for V = 8192."""
     rng = np.random.default_rng(0)
     weight = rng.standard_normal(shape).astype(np.float16).astype(np.float32)
     packed = pack(Affine(weight, np.zeros(shape[0], np.float32)), format)

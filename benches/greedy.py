@@ -1,12 +1,13 @@
-"""Greedy decoding against its peers on the same encoder output: onnx-asr, sherpa-onnx, NeMo; and against the floor.
+"""Greedy search against its peers on the same encoder output (onnx-asr, sherpa-onnx, NeMo), and against the floor.
 
     python -m benches.greedy [--save]          # V = 1024 and 8192, batch 1 to 64, 1 and 2 threads, every precision
     python -m benches.greedy --quick
 
-Parakeet-sized random models (benches.random_bundle), 423 frames (33.8 s) an utterance. All systems take their runs in
-turn in one process. In float32 tokens and frames are checked to be those of onnx-asr before anything is timed; other
-precisions report how many tokens differ. The floor is the time that reading the weights takes, at the rate that this
-machine reads a buffer of that size (tdtdecode.benchmark.floor_seconds).
+The models have random weights and the size of Parakeet (benches.random_bundle). Each utterance has 423 frames
+(33.8 s). All systems run in one process, one run of each in turn. Before anything is timed, our tokens and frames in
+float32 are checked to be those of onnx-asr; for other precisions the share of tokens that differ is reported. The floor
+is the time that reading the weights takes at least, at the rate at which this machine reads a buffer of that size
+(tdtdecode.benchmark.floor_seconds).
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 AVX2 = "cpu-avx2"
 SHERPA_CAP = 5
 PEER_BATCH = 16
-"""Largest batch that onnx-asr decodes: it gains nothing from batches."""
+"""The largest batch that onnx-asr decodes here. It gains nothing from batches."""
 
 
 class Model:
-    """One random model with its bundle and everybody's decoders on it."""
+    """A random model, its directory, and the decoders of all systems on it."""
 
     def __init__(self, vocab_size: int, folder: Path):
         self.weights: Weights = random_weights(vocab_size, (0, 1, 2, 3, 4), ENCODER_SIZE, 640, 2, 640)
@@ -72,7 +73,7 @@ class Model:
         ).asr
 
     def sherpa(self, encoder_out: np.ndarray, threads: int) -> tuple[Callable, Callable]:
-        """Decoding of one utterance, and of its first frame alone, which stands for all that is not decoding."""
+        """Two functions: one decodes an utterance, the other a single frame, to measure all that is not decoding."""
         from .sherpa import sherpa_decoder
 
         whole = sherpa_decoder(self.folder / "sherpa", self.weights, encoder_out, threads)
@@ -113,7 +114,7 @@ def measure(model: Model, batch: int, threads: int, runs: int, peers: bool) -> d
         (capped,) = decoders["fused float32"].decode(encoder_out, search=tdt.Greedy(max_symbols=SHERPA_CAP))
         assert [token.replace("\u2581", " ") for token in whole()[0]] == [pieces[token] for token in capped.tokens]
         counts["sherpa-onnx"] = len(capped)
-        notes["sherpa-onnx"] = f"our tokens at its cap of {SHERPA_CAP} a frame"
+        notes["sherpa-onnx"] = f"it emits at most {SHERPA_CAP} tokens per frame"
         functions["sherpa-onnx"], functions["sherpa-onnx overhead"] = whole, first_frame
     seconds = alternate(runs, functions)
     tokens = sum(map(len, reference))
@@ -151,8 +152,8 @@ def _print(result: dict) -> None:
     peer = result["systems"].get("onnx-asr", {}).get("us_per_token")
     for name, entry in result["systems"].items():
         ratio = f"{peer / entry['us_per_token']:6.2f}x" if peer else "      -"
-        floor = f"  {entry['floor_fraction']:4.0%} of the floor's speed" if "floor_fraction" in entry else ""
-        error = f"  {entry['token_error_rate']:.2%} other tokens" if entry.get("token_error_rate") else ""
+        floor = f"  {entry['floor_fraction']:4.0%} of the possible speed" if "floor_fraction" in entry else ""
+        error = f"  {entry['token_error_rate']:.2%} of tokens differ" if entry.get("token_error_rate") else ""
         note = f"  ({entry['note']})" if "note" in entry else ""
         print(f"  {name:<16} {entry['us_per_token']:8.1f} us/token {ratio}{floor}{error}{note}", flush=True)
 
@@ -164,7 +165,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="V = 1024, batch 1 and 16, one thread, three runs")
-    parser.add_argument("--no-peers", dest="peers", action="store_false")
+    parser.add_argument("--no-peers", dest="peers", action="store_false", help="measure only this package")
     parser.add_argument("--save", action="store_true", help="keep figures and plot under benches/results")
     options = parser.parse_args()
     if options.quick:

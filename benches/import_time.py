@@ -14,7 +14,7 @@ PROBE = "import time, numpy; t = time.perf_counter(); import tdtdecode; print((t
 
 def main() -> None:
     runs = [float(subprocess.check_output([sys.executable, "-c", PROBE])) for _ in range(11)]
-    print(f"import tdtdecode: {statistics.median(runs[1:]):.1f} ms above import numpy")
+    print(f"import tdtdecode: {statistics.median(runs[1:]):.1f} ms on top of import numpy")
 
 
 if __name__ == "__main__":

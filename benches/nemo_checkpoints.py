@@ -24,11 +24,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "tdt_ctc-110m": {"layers": 17, "width": 512, "mel": 80, "predictor_layers": 1, "pieces": 1024, "hybrid": True},
     "rnnt-1.1b": {"layers": 42, "width": 1024, "mel": 80, "predictor_layers": 2, "pieces": 1024, "durations": []},
 }
-"""What the models of these names have; predictor and joint are 640 wide in all."""
+"""Sizes of the models of these names. In all of them predictor and joint are 640 wide."""
 
 
 def build(kind: str, tiny: bool, folder: Path, seed: int = 0):
-    """A model of a kind with random weights; its tokenizer is made in `folder`."""
+    """A NeMo model of a kind, with random weights. Its tokenizer is made in `folder`."""
     import torch
     from nemo.collections.asr.models import EncDecHybridRNNTCTCBPEModel, EncDecRNNTBPEModel
     from omegaconf import OmegaConf

@@ -1,4 +1,4 @@
-"""ONNX graphs with the structure of NeMo's exports, from the weights of a random transducer."""
+"""Makes ONNX graphs with the structure of NeMo's exports from the weights of a random transducer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ACTIVATION_OPS = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid"}
 
 @dataclass
 class GraphBuilder:
-    """Nodes and weights of one graph; `dtype` is that of weights and activations."""
+    """Collects the nodes and weights of a graph; `dtype` is that of weights and activations."""
 
     dtype: np.dtype = field(default_factory=lambda: np.dtype(np.float32))
     nodes: list[onnx.NodeProto] = field(default_factory=list)
@@ -30,7 +30,7 @@ class GraphBuilder:
         return helper.np_dtype_to_tensor_dtype(self.dtype)
 
     def add(self, op: str, inputs: list[str], name: str | None = None, **attributes) -> str:
-        """Add a node with one output, which is returned."""
+        """Add a node with one output, and return the output's name."""
         name = name or f"/{op}_{len(self.nodes)}_output_0"
         self.nodes.append(helper.make_node(op, inputs, [name], **attributes))
         return name
@@ -61,7 +61,7 @@ class GraphBuilder:
 
 
 def add_predictor(g: GraphBuilder, w: Weights, states: tuple[str, str], states_out: tuple[str, str]) -> str:
-    """Embedding and LSTM layers; the output [U, B, H] is returned."""
+    """Add the embedding and the LSTM layers, and return the name of their output [U, B, H]."""
     tokens = g.add("Cast", ["targets"], to=TensorProto.INT64)
     embedded = g.add("Gather", [g.weight("decoder.prediction.embed.weight", w.embedding), tokens])
     x = g.add("Transpose", [embedded], perm=[1, 0, 2])
@@ -90,7 +90,7 @@ def add_predictor(g: GraphBuilder, w: Weights, states: tuple[str, str], states_o
 
 
 def add_joint(g: GraphBuilder, w: Weights, frames: str, prediction: str, out: str | None) -> str:
-    """Rows [B, T, U, V + 1 + D] from frames [B, T, E] and predictor outputs [B, U, H]."""
+    """Add the joint: rows [B, T, U, V + 1 + D] from frames [B, T, E] and predictor outputs [B, U, H]."""
     projected = g.affine(frames, "joint.enc", w.enc, w.enc_bias)
     predicted = g.affine(prediction, "joint.pred", w.pred, w.pred_bias)
     projected = g.add("Unsqueeze", [projected, g.constant(2)])
@@ -99,7 +99,7 @@ def add_joint(g: GraphBuilder, w: Weights, frames: str, prediction: str, out: st
 
 
 def split_graphs(w: Weights, dtype: np.dtype, static_batch: bool) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """decoder.onnx and joiner.onnx of the split layout; `static_batch` fixes that of the second state at 1."""
+    """decoder.onnx and joiner.onnx of the split layout. `static_batch` fixes the batch of the second state at 1."""
     layers, hidden = len(w.layers), w.embedding.shape[1]
     g = GraphBuilder(dtype)
     x = add_predictor(g, w, ("states.1", "onnx::Slice_3"), ("states", "162"))
@@ -133,7 +133,7 @@ def split_graphs(w: Weights, dtype: np.dtype, static_batch: bool) -> tuple[onnx.
 
 
 def combined_graph(w: Weights, dtype: np.dtype, static_batch: bool) -> onnx.ModelProto:
-    """decoder_joint-model.onnx of the combined layout."""
+    """decoder_joint-model.onnx of the combined layout. `static_batch` fixes the batch of the states at 1."""
     layers, hidden = len(w.layers), w.embedding.shape[1]
     batch: int | str = 1 if static_batch else "input_states_1_dynamic_axes_1"
     g = GraphBuilder(dtype)
@@ -159,7 +159,10 @@ def combined_graph(w: Weights, dtype: np.dtype, static_batch: bool) -> onnx.Mode
 
 
 def genai_graphs(w: Weights, dtype: np.dtype, static_batch: bool) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """decoder.onnx and joint.onnx of the GenAI layout: i64 tokens, time before width, log-softmax over whole rows."""
+    """decoder.onnx and joint.onnx of the GenAI layout.
+
+    Tokens are int64, the time axis comes before the width, and a log-softmax runs over whole joint rows.
+    """
     layers, hidden = len(w.layers), w.embedding.shape[1]
     batch: int | str = 1 if static_batch else "batch"
     g = GraphBuilder(dtype)
@@ -197,8 +200,8 @@ def encoder_graph(
 ) -> onnx.ModelProto:
     """A tiny encoder, one strided convolution: features [B, mel, T] to frames [B, E, ceil(T / 8)].
 
-    With `position_frames` it adds relative positions from a table [1, 2 * frames - 1, E], and like a real encoder it
-    fails on longer input.
+    With `position_frames` it adds relative positions from a table [1, 2 * position_frames - 1, E]. Like a real encoder
+    it then fails on more encoder frames than that.
     """
     rng = np.random.default_rng([seed, 2])
     g = GraphBuilder()

@@ -1,4 +1,4 @@
-"""NeMo's own predictor, joint and batched searches with given weights; needs torch and nemo_toolkit[asr]."""
+"""NeMo's own predictor, joint and batched searches with given weights. Needs torch and nemo_toolkit[asr]."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from .random_weights import LstmLayer, Weights
 
 
 def nemo_greedy(weights: Weights, max_symbols: int = 10, device: str = "cpu"):
-    """``decode(encoder_out [B, E, T], lengths [B])``: NeMo's label-looping greedy search; a list of its hypotheses.
+    """NeMo's label-looping greedy search, as ``decode(encoder_out [B, E, T], lengths [B])`` -> list of its hypotheses.
 
-    On ``"cuda"`` with its CUDA graphs, and frames that are brought there once per call.
+    On ``"cuda"`` it uses its CUDA graphs, and each call copies the encoder output to the device.
     """
     import torch
     from nemo.collections.asr.parts.submodules.rnnt_greedy_decoding import GreedyBatchedTDTInfer
@@ -33,9 +33,9 @@ def nemo_greedy(weights: Weights, max_symbols: int = 10, device: str = "cpu"):
 
 
 def nemo_malsd(weights: Weights, size: int, max_symbols: int = 10):
-    """``decode(encoder_out [B, E, T], lengths [B])``: NeMo's batched beam search; its n-best lists.
+    """NeMo's batched beam search, as ``decode(encoder_out [B, E, T], lengths [B])`` -> its n-best lists.
 
-    Its duration table must be 0, 1, ...: NeMo takes a duration's index for its value there.
+    The duration table must be 0, 1, ..., because this search takes the index of a duration for its value.
     """
     import torch
     from nemo.collections.asr.parts.submodules.tdt_beam_decoding import BeamBatchedTDTInfer
@@ -59,7 +59,7 @@ def nemo_malsd(weights: Weights, size: int, max_symbols: int = 10):
 
 
 def nemo_modules(weights: Weights):
-    """RNNTDecoder and RNNTJoint with the weights, which must have biases and blank last."""
+    """NeMo's RNNTDecoder and RNNTJoint with the weights given. These must have biases, and blank last."""
     import torch
     from nemo.collections.asr.modules import RNNTDecoder, RNNTJoint
 
@@ -100,7 +100,7 @@ def nemo_modules(weights: Weights):
 
 
 def as_torch_lstm(layer: LstmLayer) -> dict:
-    """ONNX orders an LSTM's gates i, o, f, c; torch i, f, c, o."""
+    """An LSTM layer's weights by torch's names. ONNX orders the gates i, o, f, c, torch orders them i, f, c, o."""
     import torch
 
     def reordered(array):

@@ -1,9 +1,9 @@
-"""onnx-asr's own `recognize` before and after `tdtdecode.integrations.onnx_asr.accelerate`: the whole call.
+"""Time of onnx-asr's `recognize` before and after `tdtdecode.integrations.onnx_asr.accelerate`.
 
     python -m benches.onnx_asr_drop_in [--save]
 
-Parakeet-sized random models with a tiny encoder, so nearly all of the time is decoding; and the demo model on its
-recordings, end to end. Results are checked to be identical before anything is timed.
+The models are random ones of Parakeet's size with a tiny encoder, so that decoding takes nearly all of the time, and
+the demo model on its recordings. Results are checked to be identical before anything is timed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draws a result of benches.greedy, and prints it as the README's table.
+"""Draws the results of benches.greedy, and prints them as a table for the README.
 
     python -m benches.plot
 """
@@ -16,7 +16,7 @@ SYSTEMS = {
 
 
 def draw(name: str) -> None:
-    """``results/NAME.png``: microseconds per token by batch, one panel a vocabulary, one thread."""
+    """Draw ``results/NAME.png``: microseconds per token by batch size, one thread, one panel for each vocabulary."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -55,7 +55,7 @@ def draw(name: str) -> None:
 
 
 def table(name: str) -> str:
-    """The figures of one thread as a Markdown table: us per token, and how many times onnx-asr's speed."""
+    """The figures of one thread as a Markdown table: microseconds per token, and the speed relative to onnx-asr's."""
     result = json.loads((RESULTS / f"{name}.json").read_text())
     comparisons = [c for c in result["comparisons"] if c["threads"] == 1]
     lines = ["| | " + " | ".join(f"V = {c['vocab_size']}, {c['batch']}" for c in comparisons) + " |"]

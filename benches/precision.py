@@ -1,4 +1,4 @@
-"""What bfloat16 and int8 change on speech: tokens and words against float32, on the demo model's recordings.
+"""How many tokens and words bfloat16 and int8 change against float32, on the demo model's recordings.
 
     python -m benches.precision [--corpus FOLDER] [--save]
 """
@@ -17,7 +17,7 @@ from tests import demo
 from .report import environment, save
 
 COPIES = 10
-"""Each recording is decoded clean and with white noise, drawn anew each time, from 40 dB down to 5 dB."""
+"""Each recording is decoded this many times: once clean, then with fresh white noise from 40 dB down to 5 dB."""
 
 
 def recordings(seed: int = 0) -> list[np.ndarray]:
@@ -35,7 +35,8 @@ def recordings(seed: int = 0) -> list[np.ndarray]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--save", action="store_true", help="keep the figures under benches/results")
-    parser.add_argument("--corpus", type=Path, help="in place of the demo's recordings: all .wav and .flac inside")
+    parser.add_argument("--corpus", type=Path, metavar="FOLDER",
+                        help="use all .wav and .flac files in it instead of the demo's recordings")
     arguments = parser.parse_args()
     audio: list = [(samples, 16000) for samples in recordings()]
     if arguments.corpus is not None:

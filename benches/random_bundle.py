@@ -1,8 +1,8 @@
-"""Random transducer bundles of any size, in every layout and precision, for tests and benchmarks.
+"""Writes model directories with random weights, of any size, in every layout and precision, for tests and benchmarks.
 
     python -m benches.random_bundle OUT --layout combined --vocab-size 8192
 
-Equal sizes and seed give equal weights in each layout.
+The same sizes and seed give the same weights in every layout.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["LAYOUTS", "PRECISIONS", "make_bundle", "random_encoder_out", "random
 
 LAYOUTS = ("split", "combined", "genai")
 PRECISIONS = ("fp32", "fp16", "int8")
-"""Files of fp32 have no suffix; the others are written as variants, ``*.fp16.onnx`` and ``*.int8.onnx``."""
+"""Files of fp32 have no suffix. The others are written as variants, ``*.fp16.onnx`` and ``*.int8.onnx``."""
 
 
 def make_bundle(
@@ -49,7 +49,7 @@ def make_bundle(
     tokens_per_second: float | None = 3.3,
     seed: int = 0,
 ) -> Path:
-    """Write a random bundle and return its directory, which is made if needed.
+    """Write a random model and return its directory, which is created if it does not exist.
 
     Parameters
     ----------
@@ -62,18 +62,20 @@ def make_bundle(
     external_weights:
         Keep weights in ``*.onnx.data`` beside each graph.
     activation:
-        Of the joint: ``"relu"``, ``"tanh"`` or ``"sigmoid"``.
+        The joint's activation: ``"relu"``, ``"tanh"`` or ``"sigmoid"``.
     biases:
-        Whether LSTM and joint have biases; without them the rates are not tuned.
+        Whether LSTM and joint have biases. Without them the rate of tokens cannot be tuned.
     static_batch:
-        Fix the batch at 1 where exports do. Default: as the layout's official export (split: the second state,
-        GenAI: everywhere, combined: nowhere).
+        Whether the batch size is fixed at 1 where an export may fix it (split: the second state, GenAI: everywhere,
+        combined: the states). Default: as in the layout's official export, true for split and GenAI, false for
+        combined.
     mel_bins:
-        Write a tiny encoder for that many mel bins, too.
+        Also write a tiny encoder, for that many mel bins.
     position_frames:
-        Length of the encoder's position table, in encoder frames.
+        Length of the encoder's position table, in encoder frames. Default: it has none.
     tokens_per_second:
-        Rate to tune for on `random_encoder_out` of the same seed; None leaves it to chance.
+        Tune the weights so that greedy search emits this many tokens per second on `random_encoder_out` of the same
+        seed. None leaves the rate to chance.
     """
     weights = random_weights(
         vocab_size, durations, encoder_size, predictor_size, predictor_layers, joint_size,
@@ -100,7 +102,10 @@ def write_bundle(
     external_weights: bool = False,
     static_batch: bool | None = None,
 ) -> Path:
-    """Write given weights, V + 1 pieces (blank among them) and an encoder graph as a bundle; options as above."""
+    """Write a model directory with the weights, V + 1 pieces (blank among them) and encoder graph given.
+
+    The other options are those of `make_bundle`.
+    """
     if layout not in LAYOUTS or precision not in PRECISIONS:
         raise ValueError(f"unknown layout {layout!r} or precision {precision!r}")
     directory = Path(directory)
@@ -131,7 +136,7 @@ def write_bundle(
 
 
 def random_pieces(weights: Weights) -> list[str]:
-    """V + 1 pieces by id: every second one begins a word."""
+    """V + 1 pieces by id. Every second one begins a word."""
     names = []
     letters = string.ascii_lowercase
     for i in range(weights.vocab_size):
@@ -234,7 +239,9 @@ def _save(model: onnx.ModelProto, file: Path, external: bool) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benches.random_bundle", description="Write a random bundle.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benches.random_bundle", description="Write a model directory with random weights."
+    )
     parser.add_argument("directory", type=Path)
     parser.add_argument("--layout", choices=LAYOUTS, default="combined")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
@@ -248,8 +255,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--activation", choices=("relu", "tanh", "sigmoid"), default="relu")
     parser.add_argument("--no-biases", dest="biases", action="store_false")
     parser.add_argument("--external-weights", action="store_true")
-    parser.add_argument("--mel-bins", type=int, help="write a tiny encoder, too")
-    parser.add_argument("--position-frames", type=int)
+    parser.add_argument("--mel-bins", type=int, help="also write a tiny encoder, for that many mel bins")
+    parser.add_argument("--position-frames", type=int, help="length of the encoder's position table")
     parser.add_argument("--tokens-per-second", type=float, default=3.3)
     parser.add_argument("--seed", type=int, default=0)
     print(make_bundle(**vars(parser.parse_args(arguments))))

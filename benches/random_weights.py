@@ -22,7 +22,8 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True, eq=False)
 class LstmLayer:
-    """Weights in ONNX's layout, gates ordered i, o, f, c: `w` [4H, in], `r` [4H, H], biases [4H] or None."""
+    """An LSTM layer's weights in ONNX's layout, gates in the order i, o, f, c: `w` [4H, in], `r` [4H, H], biases [4H]
+    or None."""
 
     w: np.ndarray
     r: np.ndarray
@@ -32,10 +33,10 @@ class LstmLayer:
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """A transducer's weights, float32, and its small NumPy reference.
+    """A transducer's weights, float32, with a small NumPy reference of the networks.
 
-    Joint rows are `out(activation(enc(frame) + pred(g)))`: `enc` [E, J], `pred` [H, J], `out` [J, V + 1 + D], each
-    with a bias or None. `embedding` is [V + 1, H], its blank row zero.
+    A joint row is `out(activation(enc(frame) + pred(g)))`, with `enc` [E, J], `pred` [H, J] and `out` [J, V + 1 + D].
+    Each has a bias or None. `embedding` is [V + 1, H], and zero for blank.
     """
 
     embedding: np.ndarray
@@ -88,7 +89,7 @@ class Weights:
         return _affine(ACTIVATIONS[self.activation](frames + prediction), self.out, self.out_bias)
 
     def count_tokens(self, frames: np.ndarray, limit: float = np.inf) -> int:
-        """Tokens that a greedy search emits on frames already projected, [T, J]; it stops at `limit`."""
+        """The number of tokens that greedy search emits on projected frames [T, J]. It stops counting at `limit`."""
         output, states = self.predict(self.blank, self.start())
         prediction = self.project_prediction(output)
         t = emitted = here = 0
@@ -113,7 +114,7 @@ class Weights:
 
 
 def random_encoder_out(frames: int, encoder_size: int, seed: int = 0, correlation: float = 0.6) -> np.ndarray:
-    """Random encoder frames, float32 [E, T], of unit variance and correlated in time as speech is."""
+    """Random encoder frames, float32 [E, T], of unit variance. Neighbours are correlated, as in speech."""
     rng = np.random.default_rng([seed, 1])
     noise = rng.standard_normal((frames, encoder_size), dtype=np.float32)
     out = np.empty_like(noise)
@@ -137,10 +138,10 @@ def random_weights(
     tokens_per_second: float | None = 3.3,
     seed: int = 0,
 ) -> Weights:
-    """Weights from a seed, tuned so that greedy search emits `tokens_per_second` on `random_encoder_out`.
+    """Random weights, tuned so that greedy search emits `tokens_per_second` on `random_encoder_out`.
 
-    Tuning moves the biases of blank and of the durations; without biases, or with `tokens_per_second=None`, the
-    rates are left to chance.
+    Tuning moves the biases of blank and of the durations. Without biases, or with `tokens_per_second=None`, the rate of
+    tokens and the durations are left to chance.
     """
     rng = np.random.default_rng([seed, 0])
 
@@ -179,7 +180,7 @@ def random_weights(
 
 
 def _tune_durations(weights: Weights, frames: np.ndarray) -> Weights:
-    """Tilt the duration biases until they average `MEAN_DURATION` frames, or as near as the table allows."""
+    """Tilt the duration biases until the mean duration is `MEAN_DURATION` frames, or as near as the table allows."""
     if len(set(weights.durations)) < 2:
         return weights
     output, _ = weights.predict(weights.blank, weights.start())

@@ -1,4 +1,4 @@
-"""What every result names: hardware, versions, threads."""
+"""What every result states: hardware and versions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def environment(*packages: str) -> dict:
-    """The machine, its instruction sets as our kernels see them, and versions of the packages measured."""
+    """The machine, the kernel sets that it can run, and the versions of the packages measured."""
     return {
         "date": time.strftime("%Y-%m-%d"),
         "processor": _processor(),
@@ -27,7 +27,7 @@ def environment(*packages: str) -> dict:
 
 
 def installed(package: str) -> bool:
-    """Whether a package is installed, by its name in the index."""
+    """Whether a package is installed, by its name in the package index."""
     try:
         return bool(importlib.metadata.version(package))
     except importlib.metadata.PackageNotFoundError:

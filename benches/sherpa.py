@@ -1,4 +1,4 @@
-"""sherpa-onnx on given encoder output: its encoder is a graph that holds it."""
+"""Runs sherpa-onnx on given encoder output. Its encoder is a graph that returns this output, whatever it gets."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ MEL_BINS, RATE, FEATURE_FRAME = 80, 16000, 160
 def sherpa_decoder(
     directory: Path, weights: Weights, encoder_out: np.ndarray, threads: int, beam: int | None = None, batch: int = 1
 ):
-    """``decode()``: one utterance [E, T], ``batch`` times over, through sherpa-onnx's greedy search, or through its
-    modified beam search with so many paths; the token strings of each.
+    """A function ``decode()`` that runs sherpa-onnx on one utterance's encoder output [E, T], ``batch`` times.
 
-    It computes features of a moment of silence, which the encoder leaves unread: decoding one frame of encoder output
-    takes that time and little else, to be subtracted.
+    It returns the token strings of each. The search is greedy, or sherpa-onnx's modified beam search with ``beam``
+    paths. Each call also computes features, of a moment of silence that the encoder ignores. Decoding a single frame of
+    encoder output takes that time and little else, so it can be measured and subtracted.
     """
     import sherpa_onnx
 
@@ -47,7 +47,7 @@ def sherpa_decoder(
 
 
 def constant_encoder(encoder_out: np.ndarray) -> onnx.ModelProto:
-    """Whatever features come, the given encoder output [E, T] for each row of the batch."""
+    """A graph that returns the given encoder output [E, T] for each utterance of the batch, whatever its features."""
     size, frames = encoder_out.shape
     graph = helper.make_graph(
         [

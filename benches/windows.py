@@ -1,12 +1,12 @@
-"""What it costs to show the encoder long recordings in windows: word errors of the demo model.
+"""Word errors of the demo model on long recordings in windows: what do the windows cost?
 
     python -m benches.windows [--corpus FOLDER] [--save]
 
-Sentences are joined with pauses, to recordings that the encoder still takes whole (30 s) and to long ones (3 min), so
-that seams fall anywhere, into words too. Word errors are counted whole and in windows of several lengths and contexts,
-with features normalised over the whole recording (as `recognize` has it), over each window by itself, and over all that
-has been heard up to the window's end, as a stream would have to. FOLDER is a corpus of `tools/demo_model/speech.py`;
-without one, the recordings of the tests.
+Sentences are joined with pauses to recordings that the encoder still takes whole (30 s) and to long ones (3 min). The
+borders of the windows fall anywhere, also into words. Word errors are counted without windows and with windows of
+several lengths and contexts. The features are normalised over the whole recording, as in `recognize`; over each window
+by itself; or over everything up to the end of the window, as a live stream would have to. FOLDER is a corpus made by
+`tools/demo_model/speech.py`. Without one, the recordings of the tests are used.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ RATE = 16_000
 LENGTHS = (30.0, 180.0)
 SIZES = (32.0, 16.0, 12.0, 8.0, 4.0)
 CONTEXTS = (0.0, 1 / 16, 1 / 8, 1 / 4)
-"""On either side, as shares of a window."""
+"""The context on either side, as a share of the window."""
 NORMALISATIONS = ("recording", "window", "heard so far")
 
 
 def long_recordings(sentences: list[tuple[np.ndarray, str]], seconds: float) -> list[tuple[np.ndarray, str]]:
-    """Sentences joined with pauses of 0.1 to 0.8 s of a faint noise, each recording as long as it gets."""
+    """Join sentences with pauses of faint noise, 0.1 to 0.8 s long, to recordings of `seconds` at most."""
     rng = np.random.default_rng(0)
     made, parts, texts, length = [], [], [], 0
     for samples, text in sentences:
@@ -49,20 +49,20 @@ def long_recordings(sentences: list[tuple[np.ndarray, str]], seconds: float) -> 
 
 
 class Normalised:
-    """An encoder that is given logarithms, and normalises them by the window, or by what has been heard."""
+    """An encoder that gets log-mel features and normalises them itself: by the window, or by what was heard so far."""
 
     def __init__(self, encoder: Encoder, logs: np.ndarray, how: str):
         self._encoder, self._logs, self._how = encoder, logs, how
-        self.rows = encoder.rows
+        self.utterances = encoder.utterances
 
     def __call__(self, batch: np.ndarray, lengths: np.ndarray):
-        for row, length in zip(batch, lengths):
-            heard = row[:, :length]
+        for window, length in zip(batch, lengths):
+            heard = window[:, :length]
             if self._how == "heard so far":
                 end = self._end(heard)
                 heard = self._logs[:, :end]
             mean, deviation = heard.mean(axis=1, keepdims=True), heard.std(axis=1, ddof=1, keepdims=True)
-            row[:, :length] = (row[:, :length] - mean) / (deviation + 1e-5)
+            window[:, :length] = (window[:, :length] - mean) / (deviation + 1e-5)
         return self._encoder(batch, lengths)
 
     def _end(self, window: np.ndarray) -> int:
@@ -71,7 +71,7 @@ class Normalised:
 
 
 def errors(model: tdt.Recognizer, recordings: list, windows: Windows | None, how: str = "recording") -> float:
-    """Word errors, in windows or whole."""
+    """Word error rate, in windows, or without them if `windows` is None."""
     wrong = words = 0
     features = model.bundle.features
     extract = FeatureExtractor(features.mel_bins, features.normalize if how == "recording" else None)
@@ -100,22 +100,22 @@ def main() -> None:
     model = tdt.load_model("demo")
     result: dict = {"environment": environment("onnxruntime"), "sentences": len(sentences)}
     result["one by one"] = errors(model, sentences, None)
-    print(f"{len(sentences)} sentences one by one: {result['one by one']:.2%} of the words wrong")
+    print(f"{len(sentences)} sentences one by one: {result['one by one']:.2%} word errors")
     for seconds in LENGTHS:
         recordings = long_recordings(sentences, seconds)
-        rows: dict = {}
+        rates: dict = {}
         if seconds <= model.max_seconds:
-            rows["whole"] = errors(model, recordings, None)
-            print(f"recordings of {seconds:g} s, {len(recordings)}, whole: {rows['whole']:.2%}")
+            rates["whole"] = errors(model, recordings, None)
+            print(f"{len(recordings)} recordings of {seconds:g} s, whole: {rates['whole']:.2%}")
         for size in SIZES:
             for share in CONTEXTS:
                 frames = int(size / model.bundle.frame_seconds)
                 context = int(frames * share)
                 for how in NORMALISATIONS if share == 1 / 8 else NORMALISATIONS[:1]:
                     name = f"windows of {size:g} s, context {context * model.bundle.frame_seconds:.2f} s, by {how}"
-                    rows[name] = errors(model, recordings, Windows(frames - 2 * context, context), how)
-                    print(f"recordings of {seconds:g} s, {name}: {rows[name]:.2%}", flush=True)
-        result[f"{seconds:g} s"] = rows
+                    rates[name] = errors(model, recordings, Windows(frames - 2 * context, context), how)
+                    print(f"recordings of {seconds:g} s, {name}: {rates[name]:.2%}", flush=True)
+        result[f"{seconds:g} s"] = rates
     if options.save:
         save("windows", result)
 

@@ -1,11 +1,11 @@
-"""Fuzzing whatever reads model directories: whatever they hold, there is an answer or a refusal, in bounded memory.
+"""Fuzzes everything that reads model directories. Each must be accepted or refused, in bounded memory and time.
 
     python -m tools.fuzz_bundles --seconds 3600 --seed 1
 
-Each case damages a small random bundle (bytes, protobuf fields, JSON, token lines, links, strange files) and hands it
-to `read_bundle`, `inspect`, `repair` and `convert`, in a child process with limits on memory and time. A finding
-is any exception that is not this package's own, a signal, a timeout, or a file opened outside the directory. A number
-makes a case: `--case N` runs it again.
+Each case damages a small random model directory (bytes, protobuf fields, JSON, token lines, links, strange files) and
+passes it to `read_bundle`, `inspect`, `repair` and `convert`, in a child process with limits on memory and time. A
+finding is any exception that is not this package's own, a signal, a timeout, or a file opened outside the directory.
+A case is made from its number and the seed alone, and `--case N` runs it again.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from tdtdecode.prepare.inspection import inspect
 from tdtdecode.prepare.repairing import repair
 
 MEMORY = 3 << 30
-"""Address space that a case may take beyond what the process has, in bytes."""
-SECONDS = 30
-"""A case's time limit."""
+"""Address space, in bytes, that a case may use beyond what the process has before it."""
+SECONDS = 300
+"""Time limit of a case: far more than it needs on the busiest machine."""
 _CASES_PER_CHILD = 500
 
 _SIZES = {"vocab_size": 12, "encoder_size": 16, "predictor_size": 8, "joint_size": 10, "tokens_per_second": None}
@@ -57,7 +57,7 @@ Rng = random.Random
 
 
 def damage(directory: Path, rng: Rng) -> list[str]:
-    """Damage a directory in one to three ways; what was done."""
+    """Damage a directory in one to three ways, and return what was done."""
     done = []
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
         files = [path for path in sorted(directory.iterdir()) if path.is_file() and not path.is_symlink()]
@@ -181,7 +181,7 @@ def _protobuf(file: Path, rng: Rng) -> None:
 
 
 def _field(model: onnx.ModelProto, rng: Rng) -> None:
-    """Change one field, anywhere: messages are walked down at random."""
+    """Change one field anywhere in the model, found by a random walk from message to message."""
     message = model
     for _ in range(12):
         fields = message.DESCRIPTOR.fields
@@ -198,7 +198,7 @@ def _field(model: onnx.ModelProto, rng: Rng) -> None:
             message = rng.choice(list(value)) if repeated else value
             continue
         other = _other(field, value[0] if repeated else value, rng)
-        with suppress(ValueError):  # too large for the field
+        with suppress(ValueError):  # the number does not fit the field
             if repeated:
                 value[rng.randrange(len(value))] = other
             else:
@@ -252,7 +252,7 @@ def _other(field, value, rng: Rng):
 
 
 def _nest(model: onnx.ModelProto, rng: Rng) -> None:
-    """Put nodes into subgraphs within subgraphs."""
+    """Add nodes with deeply nested subgraphs."""
     inner = onnx.helper.make_graph([], "deep", [], [])
     for depth in range(rng.choice([3, 60, 95])):
         node = onnx.helper.make_node("If", ["c"], [f"o{depth}"], then_branch=inner, else_branch=onnx.GraphProto())
@@ -261,14 +261,14 @@ def _nest(model: onnx.ModelProto, rng: Rng) -> None:
 
 
 def make_case(number: int, seed: int, folder: Path, originals: list[Path]) -> list[str]:
-    """Fill a folder with the damaged bundle of a number."""
+    """Make the damaged directory of a case in `folder`, and return what was done to it."""
     rng = random.Random((seed << 40) + number)
     shutil.copytree(rng.choice(originals), folder)
     return damage(folder, rng)
 
 
 def try_everything(directory: Path) -> str:
-    """Read, inspect, repair and convert a directory; what became of it."""
+    """Read, inspect, repair and convert a directory, and return in short what came of it."""
     names = " ".join(os.listdir(directory))
     variant = next((suffix for suffix in ("int8", "fp16") if f".{suffix}.onnx" in names), None)
     inspection = inspect(directory, variant=variant)
@@ -296,7 +296,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--case", type=int, help="run this case alone, here")
+    parser.add_argument("--case", type=int, help="run only this case, in this process")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         originals = [make_bundle(Path(scratch, str(i)), **_SIZES, **kind) for i, kind in enumerate(_KINDS)]
@@ -341,7 +341,7 @@ def _run(options: argparse.Namespace, scratch: Path, originals: list[Path]) -> N
         if not finished:
             findings += 1
             how = signal.Signals(status & 127).name if status & 127 else f"exit {status >> 8}"
-            print(f"case {current}: the process ended: {how}", flush=True)
+            print(f"case {current}: the process ended with {how}", flush=True)
         number = current + 1
         print(f"{number} cases, {findings} findings, {dict(outcomes)}", flush=True)
 
@@ -368,7 +368,7 @@ def _child(number: int, seed: int, scratch: Path, originals: list[Path], report,
         done = make_case(case, seed, folder, originals)
         report.write(f"begin {case}\n")
         signal.alarm(SECONDS)
-        faulthandler.dump_traceback_later(SECONDS - 5)  # where it hangs
+        faulthandler.dump_traceback_later(SECONDS - 5)  # shows where it hangs
         opened.clear()
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
@@ -396,9 +396,10 @@ def _child(number: int, seed: int, scratch: Path, originals: list[Path], report,
 
 
 def _outside(path: str, folder: Path) -> bool:
-    """Whether a file is neither in the case's directory nor one that Python or this package opens for itself."""
+    """Whether a file lies outside the case's directory and is not one that Python or this package needs itself."""
     real = os.path.realpath(path)
-    allowed = (str(folder), sys.prefix, sys.base_prefix, tempfile.gettempdir(), "/dev/null", "/proc/", os.getcwd())
+    packages = (sys.prefix, sys.base_prefix, *filter(None, sys.path))
+    allowed = (str(folder), *packages, tempfile.gettempdir(), "/dev/null", "/proc/", os.getcwd())
     return not real.startswith(allowed)
 
 

@@ -1,11 +1,12 @@
-"""Write tests/speech/nemo_features.npz: waveforms and the features NeMo computes from them.
+"""Write tests/speech/nemo_features.npz: waveforms, and the features that NeMo computes from them.
 
 Run it in an environment with NeMo (``pip install "nemo_toolkit[asr]"``)::
 
     python tools/make_feature_reference.py tests/speech/nemo_features.npz
 
-Each case NAME has ``NAME/samples`` (int16 [n], to be divided by 32768) and, for each number of mel bins M,
-``NAME/M`` (float32 [M, T]), normalised per feature and as wide as NeMo makes it; ``NAME/M/raw`` is not normalised.
+Each case NAME has ``NAME/samples`` (int16 [n], to be divided by 32768). For each number of mel bins M it has
+``NAME/M`` (float32 [M, T]), the features normalised per mel bin, with NeMo's own T. Where there is a ``NAME/M/raw``, it
+holds features that are not normalised.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 
 def waveforms() -> dict[str, np.ndarray]:
-    """The cases: int16 [n] each. Every length near a frame's edge, and sounds over the whole band."""
+    """The cases, int16 [n] each: lengths around the edges of frames, and sounds over the whole band."""
     rng = np.random.default_rng(20240601)
     seconds = np.arange(14_500) / 16_000
     sweep = 0.4 * np.sin(2 * np.pi * (80 + 3800 * seconds) * seconds) * (0.55 + 0.45 * np.sin(2 * np.pi * 3 * seconds))
@@ -35,7 +36,7 @@ def waveforms() -> dict[str, np.ndarray]:
 
 
 def nemo_features(samples: np.ndarray, mel_bins: int, normalize: str | None) -> np.ndarray:
-    """What NeMo's preprocessor makes of one recording, with the settings of the Parakeet models: float32 [mel, T]."""
+    """NeMo's features of one recording, with the settings of the Parakeet models: float32 [mel, T]."""
     import torch
     from nemo.collections.asr.modules import AudioToMelSpectrogramPreprocessor
 
@@ -46,7 +47,7 @@ def nemo_features(samples: np.ndarray, mel_bins: int, normalize: str | None) -> 
     signal = torch.from_numpy(samples[None].astype(np.float32) / 32768)
     with torch.no_grad():
         features, length = preprocessor(input_signal=signal, length=torch.tensor([len(samples)]))
-    assert int(length[0]) == len(samples) // 160, "NeMo counts frames otherwise than this project"
+    assert int(length[0]) == len(samples) // 160, "NeMo counts frames differently from this project"
     return features[0].numpy()
 
 

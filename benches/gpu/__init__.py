@@ -1,1 +1,1 @@
-"""Decoding on a GPU: what the card can do, how close a decode comes to it, and peers with the same weights."""
+"""Decoding on a GPU: what the card can do, how close decoding comes to that, and peers on the same card and weights."""

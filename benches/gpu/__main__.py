@@ -1,11 +1,11 @@
-"""How fast a card is, how much of that a decode uses, and peers with the same card, weights and encoder output.
+"""Decoding on a GPU against what the card can do, and against peers on the same card, weights and encoder output.
 
     python -m benches.gpu [--save]     # V = 1024 and 8192, batch 1, 8, 32 and 128, greedy and beam 4
     python -m benches.gpu --micro      # the card alone: barriers, exchanges, shared memory, cache
     python -m benches.gpu --quick
 
-This needs a card and CuPy. onnxruntime-gpu, onnx-asr, PyTorch with transformers, and NeMo take part if they are
-installed. Times are from encoder output on the device to hypotheses on the host. The floor, the shortest possible time,
+Needs a card and CuPy. onnxruntime-gpu, onnx-asr, PyTorch with transformers, and NeMo take part if they are installed.
+Times run from encoder output on the device to hypotheses on the host. The floor, the least time that a token can take,
 is computed from what `--micro` measures.
 """
 
@@ -32,9 +32,9 @@ def main() -> None:
     parser.add_argument("--vocab-size", type=int, nargs="+", default=[1024, 8192])
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32, 128])
     parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--micro", action="store_true", help="measure the card only")
+    parser.add_argument("--micro", action="store_true", help="measure only the card")
     parser.add_argument("--quick", action="store_true", help="V = 1024, batch 1 and 128, three runs, no peers")
-    parser.add_argument("--no-peers", dest="peers", action="store_false")
+    parser.add_argument("--no-peers", dest="peers", action="store_false", help="measure only this package")
     parser.add_argument("--save", action="store_true", help="keep the figures under benches/results")
     options = parser.parse_args()
     if options.quick:
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def _measured() -> bool:
-    """Whether the results file holds figures that must not be lost."""
+    """Whether there are measured figures, which "no figures" must not overwrite."""
     file = RESULTS / "gpu.json"
     return file.exists() and json.loads(file.read_text())["status"] == "measured"
 

@@ -1,4 +1,4 @@
-"""The speeds that decoding on a GPU should reach, for an H200 in float16, and the speeds that were measured."""
+"""The limits that decoding on a GPU is held to (an H200, in float16), and what was measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ OURS = "fused float16"
 
 
 def reached(comparisons: list[dict]) -> list[dict[str, Any]]:
-    """Each bar with its limit and the measured figure; None if it was not measured."""
+    """Each bar with its limit and the figure measured, which is None if it was not measured."""
 
     def system(vocab_size: int, batch: int, name: str) -> dict:
         for comparison in comparisons:

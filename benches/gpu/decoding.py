@@ -1,4 +1,4 @@
-"""Random models of Parakeet's size decoded on a card, launched in every way, against peers on the same card."""
+"""Decoding with random models of Parakeet's size on a card: every kind of launch, and peers on the same card."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ..random_weights import Weights, random_weights
 FRAMES, ENCODER_SIZE, SIZE, FRAME_SECONDS = 423, 1024, 640, 0.08
 PRECISIONS = ("float32", "float16", "bfloat16")
 PEER_BATCH = 32
-"""Largest batch that peers decode. They need seconds for it."""
+"""The largest batch that peers decode here; it already takes them seconds."""
 EXCHANGES_PER_TOKEN = 3
-"""Barriers over the grid between two tokens of a network with two LSTM layers."""
+"""Barriers over the grid from one token to the next, for a network with two LSTM layers."""
 
 
 class Model:
-    """A random model and its bundle."""
+    """A random model and its directory."""
 
     def __init__(
         self, vocab_size: int, folder: Path, frames: int = FRAMES, sizes: tuple[int, int] = (ENCODER_SIZE, SIZE)
@@ -40,7 +40,7 @@ class Model:
         return np.stack([random_encoder_out(self.frames, self.encoder_size, seed) for seed in range(batch)])
 
     def decoder(self, precision: str = "float32", network: str = "fused", **launch: Any) -> tdt.Decoder:
-        """A decoder on the card; ``launch`` as `tdtdecode.networks.cuda.program.Launch`."""
+        """A decoder on the card; ``launch`` are fields of `tdtdecode.networks.cuda.program.Launch`."""
         if network == "ort" or not launch:
             return tdt.Decoder.from_bundle(self.directory, device="cuda", network=network, precision=precision)
         from dataclasses import replace
@@ -56,7 +56,7 @@ class Model:
         return tdt.Decoder(FusedCudaNetwork(lifted_weights(bundle), bundle.spec, precision, how), bundle.spec)
 
     def token_bytes(self, precision: str) -> int:
-        """Bytes of weights that an emitted token must read: predictor and joint once."""
+        """The least bytes of weights that an emitted token reads: those of predictor and joint, once."""
         size, joint = self.weights.embedding.shape[1], self.weights.enc.shape[1]
         layers = len(self.weights.layers)
         numbers = (2 * layers - 1) * 4 * size * size + size * joint + joint * self.weights.out.shape[1]
@@ -64,7 +64,7 @@ class Model:
 
 
 def measure(model: Model, batch: int, runs: int, searches: dict[str, Any], micro: dict | None, peers: bool) -> dict:
-    """Decode one batch with every network, precision and peer. Their runs take turns."""
+    """Decode one batch with every system, one run of each in turn, and return the figures."""
     cupy = import_cupy()
     host = model.encoder_out(batch)
     on_device = cupy.asarray(host)
@@ -112,7 +112,7 @@ def measure(model: Model, batch: int, runs: int, searches: dict[str, Any], micro
 
 
 def floor_us(model: Model, precision: str, micro: dict) -> float:
-    """Shortest possible time of a token in us: reading its weights from shared memory, and waiting for exchanges."""
+    """The least microseconds that a token can take: reading its weights from shared memory, and the exchanges."""
     exchange = min(*micro["barrier_us"].values(), micro["tagged_exchange_us"])
     return model.token_bytes(precision) / micro["read_shared_bytes_per_second"] * 1e6 + EXCHANGES_PER_TOKEN * exchange
 
@@ -147,9 +147,9 @@ def _add_peers(model: Model, host: np.ndarray, functions: dict, counts: dict, re
 
 
 def _print(result: dict) -> None:
-    print(f"V = {result['vocab_size']}, batch {result['batch']}, {result['frames']} frames an utterance")
+    print(f"V = {result['vocab_size']}, batch {result['batch']}, {result['frames']} frames per utterance")
     for name, entry in result["systems"].items():
-        floor = f"  {entry['floor_fraction']:4.0%} of the floor's speed" if "floor_fraction" in entry else ""
-        error = f"  {entry['token_error_rate']:.2%} other tokens" if entry.get("token_error_rate") else ""
+        floor = f"  {entry['floor_fraction']:4.0%} of the possible speed" if "floor_fraction" in entry else ""
+        error = f"  {entry['token_error_rate']:.2%} of tokens differ" if entry.get("token_error_rate") else ""
         speed = f"{entry['us_per_token']:9.2f} us/token {entry['times_real_time']:12,.0f}x real time"
         print(f"  {name:<40} {speed}{floor}{error}", flush=True)

@@ -1,4 +1,4 @@
-"""From features to tokens on a card: Hugging Face's encoder with its own decode loop, and with our decoder."""
+"""From features to tokens on a card: Hugging Face's encoder with its own loop, and with our decoder behind it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ENCODER_LAYERS = 24
 
 
 def measure(model: Model, batch: int, runs: int, encoder_layers: int = ENCODER_LAYERS) -> dict:
-    """Run both on the same random features in float16. The encoder's output stays on the card."""
+    """Run both on the same random features, in float16. The encoder output stays on the card."""
     import torch
 
     hugging_face = parakeet_for_tdt(model.weights, encoder_layers, "cuda", "float16")

@@ -1,4 +1,4 @@
-"""The first program to run on a card. It measures what sets a decode's shortest time (``csrc/cuda/microbench.cu``)."""
+"""Measures what the floor of decoding is made of (``csrc/cuda/microbench.cu``). Run this first on a new card."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ _SCRATCH = 256
 
 
 def measure(repetitions: int = _REPETITIONS, trials: int = 5) -> dict:
-    """Measure the microseconds of either barrier over the grid and of a tagged exchange, and the bytes per second that
-    all multiprocessors together read from shared memory and from the L2 cache."""
+    """Measure the card.
+
+    The results are microseconds of a barrier over the grid, of each kind, and of a tagged exchange; and bytes per
+    second from shared memory and from the L2 cache, of all multiprocessors together.
+    """
     cupy, card = import_cupy(), current_device()
     blocks, threads = card.multiprocessors, card.threads
     results: dict = {"card": card.name, "capability": card.capability, "multiprocessors": blocks, "barrier_us": {}}
@@ -35,7 +38,7 @@ def measure(repetitions: int = _REPETITIONS, trials: int = 5) -> dict:
 
     results["tagged_exchange_us"] = median_seconds(exchanges, trials) / repetitions * 1e6
 
-    # Half of what fits into shared memory. For the cache, few enough that all blocks together read a few megabytes.
+    # Read half of what fits into shared memory. For the cache, what all blocks read together is only a few megabytes.
     shared_words = 1 << ((card.shared_memory // 2 // WORD).bit_length() - 1)
     cached_words = 1 << 12
     source = cupy.asarray(np.random.default_rng(0).integers(0, 1 << 32, 4 * cached_words * blocks, dtype=np.uint32))
@@ -52,7 +55,7 @@ def measure(repetitions: int = _REPETITIONS, trials: int = 5) -> dict:
 
 
 def median_seconds(function: Callable[[], None], trials: int) -> float:
-    """Median time of a launch by the device's clock, after one launch to warm up."""
+    """The median time of a launch by the device's own clock, after one launch to warm up."""
     cupy = import_cupy()
     function()
     seconds = []

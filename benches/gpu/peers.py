@@ -1,4 +1,4 @@
-"""Decode loops of peers on a device with given weights: Hugging Face's, and onnx-asr's with a call for each step."""
+"""Peers with given weights on a device: Hugging Face's decoding loop, and one ONNX Runtime call per step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..random_weights import Weights
 
 
 def parakeet_for_tdt(weights: Weights, encoder_layers: int, device: str, dtype: str = "float16"):
-    """Hugging Face's `ParakeetForTDT` with these weights below a random encoder of that many layers."""
+    """Hugging Face's `ParakeetForTDT` with these weights behind a random encoder of that many layers."""
     import torch
     from transformers import ParakeetEncoderConfig, ParakeetForTDT, ParakeetTDTConfig
 
@@ -49,7 +49,10 @@ def parakeet_for_tdt(weights: Weights, encoder_layers: int, device: str, dtype: 
 
 
 def hugging_face_greedy(model, encoder_out) -> Callable[[], list[list[int]]]:
-    """The model's own loop over a tensor [B, E, T] on its device. Returns the tokens of each utterance."""
+    """Hugging Face's own loop over given encoder output, a tensor [B, E, T] on the model's device.
+
+    The function returned gives the tokens of each utterance.
+    """
     import torch
     from transformers.models.parakeet.modeling_parakeet import ParakeetEncoderModelOutput
 
@@ -75,8 +78,9 @@ def hugging_face_greedy(model, encoder_out) -> Callable[[], list[list[int]]]:
 
 
 def tokens_of(model, sequences) -> list[list[int]]:
-    """The tokens of generated sequences, without the blanks that begin them and pad them."""
-    return [[t for t in sequence if t != model.config.blank_token_id] for sequence in sequences.cpu().tolist()]
+    """The tokens of generated sequences, without blanks, which also begin them and pad them to equal length."""
+    blank = model.config.blank_token_id
+    return [[token for token in sequence if token != blank] for sequence in sequences.cpu().tolist()]
 
 
 def onnx_asr_greedy(directory: Path, encoder_out: np.ndarray, provider: str) -> Callable[[], list[list[int]]]:

@@ -6,11 +6,16 @@ from . import kernels
 from .confidence import Confidence
 from .decoder import Decoder, DecoderState
 from .errors import (
+    AudioWarning,
     BundleError,
     DeviceError,
     InputError,
+    LanguageModelWarning,
     MissingDependencyError,
+    PhraseWarning,
+    SkippedInputWarning,
     TdtDecodeError,
+    TdtDecodeWarning,
     UnsupportedVersionError,
 )
 from .hypothesis import Hypothesis, Transcript, Word
@@ -26,6 +31,7 @@ if _TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AudioWarning",
     "Beam",
     "BundleError",
     "CallableNetwork",
@@ -36,12 +42,16 @@ __all__ = [
     "Greedy",
     "Hypothesis",
     "InputError",
+    "LanguageModelWarning",
     "MissingDependencyError",
     "NgramLM",
     "PhraseBoost",
+    "PhraseWarning",
     "Recognizer",
     "ScoringFunction",
+    "SkippedInputWarning",
     "TdtDecodeError",
+    "TdtDecodeWarning",
     "Transcript",
     "TransducerSpec",
     "UnsupportedVersionError",

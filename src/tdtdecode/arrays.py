@@ -1,4 +1,4 @@
-"""The door: encoder output in whatever array it comes, checked once and laid out for decoding."""
+"""Where encoder output comes in: any kind of array is checked once and laid out for decoding."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ONNX_BFLOAT16 = 16
 def encoder_rows(
     encoder_out: Any, lengths: Any, encoder_size: int | None
 ) -> tuple[list[np.ndarray] | np.ndarray, np.ndarray]:
-    """Encoder output, checked.
+    """Check encoder output and turn it into NumPy arrays.
 
     Parameters
     ----------
@@ -26,44 +26,48 @@ def encoder_rows(
         [B, E, T] as NumPy array, ``OrtValue`` or anything with DLPack, or a list of [E, T]; float32, float16 or
         bfloat16, contiguous or not.
     lengths:
-        Integers [B], valid frames of each row; None: all of them.
+        Integers [B], the valid frames of each utterance; None if all frames are valid.
     encoder_size:
-        E, where known.
+        E, if known.
 
     Returns
     -------
-    The rows [E, T], without a copy where there need be none: one array [B, E, T], or a list. And lengths int32 [B].
+    encoder_out:
+        One array [B, E, T], or a list of [E, T]; views where possible. bfloat16 is copied to float32.
+    lengths:
+        int32 [B].
 
     Raises
     ------
     InputError
-        For a wrong shape or dtype, or a length out of range.
+        If a shape or dtype is wrong, or a length is out of range.
     DeviceError
-        If the data is not in the computer's main memory.
+        If the data is not in main memory.
     """
     if isinstance(encoder_out, (list, tuple)):
-        rows = [to_numpy(row, f"encoder_out[{i}]") for i, row in enumerate(encoder_out)]
-        for i, row in enumerate(rows):
-            check_frames(f"encoder_out[{i}]", str(row.dtype), row.shape, ("E", "T"), encoder_size)
-            if row.shape[0] != rows[0].shape[0]:
-                raise InputError(f"encoder_out[{i}] has E = {row.shape[0]}, encoder_out[0] has {rows[0].shape[0]}")
-        return rows, check_lengths(lengths, np.array([row.shape[1] for row in rows], np.int64))
+        parts = [to_numpy(part, f"encoder_out[{i}]") for i, part in enumerate(encoder_out)]
+        for i, part in enumerate(parts):
+            check_frames(f"encoder_out[{i}]", str(part.dtype), part.shape, ("E", "T"), encoder_size)
+            if part.shape[0] != parts[0].shape[0]:
+                raise InputError(f"encoder_out[{i}] has E = {part.shape[0]}, encoder_out[0] has {parts[0].shape[0]}")
+        return parts, check_lengths(lengths, np.array([part.shape[1] for part in parts], np.int64))
     batch = to_numpy(encoder_out, "encoder_out")
     check_frames("encoder_out", str(batch.dtype), batch.shape, ("B", "E", "T"), encoder_size)
     return batch, check_lengths(lengths, np.full(len(batch), batch.shape[2], np.int64))
 
 
-def frames_first(rows: list[np.ndarray] | np.ndarray, lengths: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Rows [E, T] as one array ``dtype`` [B, T, E], contiguous, so that a frame is gathered as one run of memory.
+def frames_first(encoder_out: list[np.ndarray] | np.ndarray, lengths: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Encoder output [B, E, T], or a list of [E, T], as one contiguous array ``dtype`` [B, T, E].
 
-    What lies past a row's length is arbitrary; padding beyond the longest does not move.
+    Each frame is then one run of memory, which is cheap to gather. T becomes the largest length, so that padding beyond
+    it is not copied. What lies between an utterance's length and T is arbitrary.
     """
     longest = int(lengths.max(initial=0))
-    if isinstance(rows, np.ndarray):
-        return np.ascontiguousarray(rows[:, :, :longest].transpose(0, 2, 1), dtype)
-    frames = np.empty((len(rows), longest, rows[0].shape[0] if rows else 0), dtype)
-    for out, row, length in zip(frames, rows, lengths):
-        out[:length] = row[:, :length].T
+    if isinstance(encoder_out, np.ndarray):
+        return np.ascontiguousarray(encoder_out[:, :, :longest].transpose(0, 2, 1), dtype)
+    frames = np.empty((len(encoder_out), longest, encoder_out[0].shape[0] if encoder_out else 0), dtype)
+    for out, part, length in zip(frames, encoder_out, lengths):
+        out[:length] = part[:, :length].T
     return frames
 
 
@@ -73,12 +77,14 @@ def first_frames(lengths: np.ndarray) -> np.ndarray:
 
 
 def to_numpy(array: Any, name: str) -> np.ndarray:
-    """A NumPy array, ``OrtValue`` or DLPack array in main memory as NumPy; a view where possible; bfloat16 as float32.
+    """An array in main memory (NumPy, ``OrtValue`` or DLPack) as a NumPy array: a view where possible.
+
+    bfloat16 is copied to float32.
 
     Raises
     ------
     InputError
-        If it is none of these.
+        If `array` is none of these, or NumPy cannot read it.
     DeviceError
         If it lies on another device.
     """
@@ -93,7 +99,7 @@ def _from_exchange(array: Any, name: str) -> np.ndarray:
     if hasattr(array, "device_name") and hasattr(array, "numpy") and hasattr(array, "element_type"):
         device = array.device_name().lower()
         if device != "cpu":
-            raise DeviceError(f"{name} is an OrtValue on {device}, this decoder runs on the cpu")
+            raise DeviceError(f"{name} is an OrtValue on {device}, but this decoder runs on the cpu")
         if array.element_type() != _ONNX_BFLOAT16:
             return array.numpy()
     if not hasattr(array, "__dlpack__"):
@@ -104,7 +110,8 @@ def _from_exchange(array: Any, name: str) -> np.ndarray:
         array = array.detach()
     if hasattr(array, "__dlpack_device__") and array.__dlpack_device__()[0] != _DLPACK_CPU:
         raise DeviceError(
-            f"{name} is not in main memory (DLPack device {array.__dlpack_device__()}), this decoder runs on the cpu"
+            f"{name} is not in main memory (DLPack device {array.__dlpack_device__()}), but this decoder runs on the "
+            "cpu"
         )
     try:
         return np.from_dlpack(array)
@@ -116,7 +123,7 @@ def _from_exchange(array: Any, name: str) -> np.ndarray:
 
 
 def _from_bfloat16(array: Any) -> np.ndarray | None:
-    """A DLPack array of bfloat16, which NumPy refuses, as float32; None if it is something else."""
+    """A DLPack array of bfloat16, which NumPy cannot read, as float32; None if the array is something else."""
     try:
         capsule = array.__dlpack__()  # keeps the memory alive while it is read
     except (BufferError, RuntimeError, TypeError, ValueError):
@@ -145,7 +152,7 @@ class _DLTensor(ctypes.Structure):
 
 
 def dlpack_tensor(capsule: Any) -> _DLTensor:
-    """What a DLPack capsule holds, as long as it lives."""
+    """The tensor in a DLPack capsule. It is valid as long as the capsule is kept."""
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
     return _DLTensor.from_address(pointer(capsule, b"dltensor"))
@@ -165,14 +172,14 @@ def _read_bfloat16(tensor: _DLTensor) -> np.ndarray:
 
 
 def _widened(bits: np.ndarray) -> np.ndarray:
-    """bfloat16 bit patterns, uint16, as the same numbers in float32."""
+    """The numbers whose bfloat16 bits are given as uint16, in float32."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def check_frames(
     name: str, dtype: str, shape: tuple[int, ...], axes: tuple[str, ...], encoder_size: int | None
 ) -> None:
-    """InputError unless encoder output has a type and a shape that can be decoded."""
+    """Raise an InputError unless encoder output has a dtype and a shape that can be decoded."""
     if dtype not in ("float32", "float16", "bfloat16"):
         raise InputError(f"{name} must be float32, float16 or bfloat16, got {dtype}")
     layout = ", ".join(axes)
@@ -186,7 +193,7 @@ def check_frames(
 
 
 def check_lengths(lengths: Any, available: np.ndarray) -> np.ndarray:
-    """Lengths as int32 [B], none of them more than the frames available; None: all of these."""
+    """Lengths as int32 [B], checked against the frames that each utterance has; None means all of them."""
     if lengths is None:
         return available.astype(np.int32)
     if isinstance(lengths, (list, tuple, int)):
@@ -197,10 +204,12 @@ def check_lengths(lengths: Any, available: np.ndarray) -> np.ndarray:
     else:
         counts = to_numpy(lengths, "lengths")
     if counts.shape != available.shape:
-        raise InputError(f"lengths must have one entry for each of the {len(available)} rows, got {list(counts.shape)}")
+        raise InputError(
+            f"lengths must have one entry for each of the {len(available)} utterances, got shape {list(counts.shape)}"
+        )
     if counts.size and not np.issubdtype(counts.dtype, np.integer):
         raise InputError(f"lengths must be integers, got {counts.dtype}")
-    for row, (count, limit) in enumerate(zip(counts.tolist(), available.tolist())):
+    for i, (count, limit) in enumerate(zip(counts.tolist(), available.tolist())):
         if not 0 <= count <= limit:
-            raise InputError(f"lengths[{row}] must be from 0 to {limit}, the frames given, got {count}")
+            raise InputError(f"lengths[{i}] must be from 0 to {limit}, the number of frames given, got {count}")
     return counts.astype(np.int32)

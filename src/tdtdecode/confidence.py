@@ -1,7 +1,8 @@
-"""How sure a model is of each token: measures of how far a row's distribution is from uniform.
+"""How sure a model is of each token: measures of how far the distribution of a joint row is from uniform.
 
 The measures are NeMo's (`asr_confidence_utils`), after Laptev and Ginsburg, "Fast Entropy-Based Methods of Word-Level
-Confidence Estimation for End-to-End Automatic Speech Recognition" (2022). Each is a function of one sum over the row.
+Confidence Estimation for End-to-End Automatic Speech Recognition" (2022). Each can be computed from one sum over the
+row.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ AGGREGATIONS: dict[str, Callable] = {"min": np.min, "mean": np.mean, "prod": np.
 
 
 class Statistic(IntEnum):
-    """The sum over a row that a measure needs; p is the softmax of its V + 1 token entries."""
+    """The sum over a joint row that a measure needs; p is the softmax of the row's V + 1 token entries."""
 
     MAX_PROB = 1  # the largest p
     POWER_SUM = 2  # sum of p^alpha
@@ -32,9 +33,10 @@ class Statistic(IntEnum):
 
 @dataclass(frozen=True)
 class Confidence:
-    """Confidence of a token, 0 (all tokens equally likely) to 1 (one is certain); blank counts among them.
+    """How to measure the confidence of a token: from 0 (all tokens equally likely) to 1 (one token is certain).
 
-    With v = V + 1, a = ``alpha``, S = sum p^a ln p and Q = sum p^a:
+    Blank counts as a token here. With p the softmax of the V + 1 token entries, v = V + 1, a = ``alpha``,
+    S = sum p^a ln p and Q = sum p^a:
 
     ========  =======================================  ======================================================
     measure   lin                                      exp
@@ -45,15 +47,19 @@ class Confidence:
     renyi     1 + log2 Q / ((a-1) log2 v)              (Q^(1/(a-1)) v - 1) / (v - 1)
     ========  =======================================  ======================================================
 
-    At a = 1 the last three are Shannon's: 1 + H / ln v and (v e^H - 1) / (v - 1), H = sum p ln p. What leaves the range
-    from 0 to 1, as some do above a = 1, is clipped.
+    At a = 1 the last three measures are Shannon's: 1 + H / ln v (lin) and (v e^H - 1) / (v - 1) (exp), with
+    H = sum p ln p. Values outside 0 to 1, which some measures give for a > 1, are clipped.
 
     Parameters
     ----------
-    measure, alpha, normalization:
-        See above.
+    measure:
+        ``"max_prob"``, ``"gibbs"``, ``"tsallis"`` or ``"renyi"``.
+    alpha:
+        The exponent a, above 0.
+    normalization:
+        ``"lin"`` or ``"exp"``.
     aggregation:
-        What a word has of its tokens: ``"min"``, ``"mean"`` or ``"prod"``.
+        How a word's confidence follows from those of its tokens: ``"min"``, ``"mean"`` or ``"prod"``.
 
     Raises
     ------
@@ -77,7 +83,7 @@ class Confidence:
 
     @property
     def statistic(self) -> tuple[Statistic, float]:
-        """The sum that is needed of each row, and its exponent."""
+        """The sum that is needed of each joint row, and its exponent."""
         if self.measure == "max_prob":
             return Statistic.MAX_PROB, self.alpha
         if self.alpha == 1:
@@ -85,7 +91,7 @@ class Confidence:
         return (Statistic.POWER_LOG_SUM if self.measure == "gibbs" else Statistic.POWER_SUM), self.alpha
 
     def from_sum(self, sums: np.ndarray, entries: int) -> np.ndarray:
-        """Confidences float32 [N] from each row's sum [N]; ``entries`` is V + 1."""
+        """Confidences float32 [N] of N joint rows from their sums [N]; ``entries`` is V + 1."""
         x, a, v = np.asarray(sums, np.float64), self.alpha, float(entries)
         linear = self.normalization == "lin"
         if self.measure == "max_prob":

@@ -19,15 +19,16 @@ class Hypothesis:
     frames:
         int32 [n], the encoder frame at which each token starts, counted from the start of the stream.
     durations:
-        int32 [n], the predicted duration of each token in frames, as predicted even past the end; 0 for RNN-T.
+        int32 [n], the predicted duration of each token in frames. It may reach past the end of the utterance. 0 for
+        RNN-T.
     token_logprobs, duration_logprobs:
-        float32 [n], natural log, each from its own log-softmax (over the V + 1 token entries, over the
-        D duration entries); duration log-probs are 0 for RNN-T.
+        float32 [n], natural logarithms. The first come from a log-softmax over the V + 1 token entries of the joint
+        row, the second from one over its D duration entries; they are 0 for RNN-T.
     score:
-        Greedy search: sum of both log-probs over the emitted tokens. Beam search: the objective of its strategy, blanks
-        and fusion included (see `Beam`), over the whole stream.
+        Greedy search: the sum of both log-probs over the emitted tokens. Beam search: the objective of its strategy
+        (see `Beam`) over the whole stream, which includes blanks and fusion.
     token_confidence:
-        float32 [n], 0 to 1, by the measure that the search was given (`Confidence`); None without one.
+        float32 [n], from 0 to 1, by the measure that the search was given (`Confidence`); None without one.
     alternatives:
         The next best hypotheses of a beam search, best first.
     """
@@ -51,9 +52,10 @@ class Hypothesis:
 
 
 def joined(parts: Sequence[Hypothesis]) -> Hypothesis:
-    """What a stream's chunks gave, in order, as one hypothesis with its alternatives.
+    """Join the hypotheses of a stream's chunks, in order, into one hypothesis with its alternatives.
 
-    The score is the last part's: a beam search's knows the whole stream, a greedy search's only its own tokens.
+    The score is that of the last part. A beam search's score covers the whole stream; a greedy search's covers only the
+    tokens of its own chunk.
     """
     *before, end = parts
 
@@ -109,8 +111,11 @@ class Trace:
 
 @dataclass(frozen=True)
 class Word:
-    """A word with its times in seconds and its confidence (0 to 1): from those of its tokens, where the search computed
-    them (`Confidence`), else the least probability among its tokens."""
+    """A word, with its start and end in seconds and its confidence from 0 to 1.
+
+    The confidence is made of the tokens' confidences if the search computed them (`Confidence`). Otherwise it is the
+    least probability among the word's tokens.
+    """
 
     text: str
     start: float
@@ -133,7 +138,7 @@ class Transcript:
     hypothesis:
         The decoded tokens behind the text.
     alternatives:
-        What the next best hypotheses of a beam search read, best first.
+        The transcripts of a beam search's next best hypotheses, best first.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""What a transducer's joint row looks like: its vocabulary, blank, durations and sizes."""
+"""The layout of a transducer's joint row: vocabulary, blank, durations and sizes."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ import numpy as np
 from .errors import InputError
 
 MAX_DURATION = 1 << 20
-"""Longest duration accepted, in frames: far beyond any model."""
+"""The longest duration accepted, in frames; far more than any model has."""
 
 MAX_FRAMES = 1 << 30
-"""Most frames in a row: with any duration on top they still fit an int32."""
+"""The most frames in an utterance. A duration added to this many frames still fits an int32."""
 
 
 @dataclass(frozen=True)
 class TransducerSpec:
-    """The joint row's layout ``[V + 1 token logits, blank among them | D duration logits]``.
+    """The layout of a joint row: ``[V + 1 token logits, blank among them | D duration logits]``.
 
     Parameters
     ----------
     vocab_size:
         V, the number of tokens **without** blank.
     durations:
-        The D durations in frames, by index; any values from 0 up. Empty for RNN-T.
+        The D durations in frames, by index; each 0 or more, in any order. Empty for RNN-T.
     blank:
-        Id of blank, from 0 to V. Default V (last, as NeMo has it); k2-style models have 0.
+        Id of blank, from 0 to V. The default is V: blank comes last, as in NeMo. Models of k2 have it first, at 0.
     encoder_size:
-        E, the width of an encoder frame, where known; input is checked against it.
+        E, the width of an encoder frame, if known. Encoder output is then checked against it.
 
     Raises
     ------
@@ -74,7 +74,7 @@ class TransducerSpec:
 
 
 def as_integer(name: str, value: object, *, low: int, high: int | None = None) -> int:
-    """The value as an int within the limits, or an InputError that names the argument."""
+    """The value as an int if it lies within the limits, else an InputError that names the argument."""
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:

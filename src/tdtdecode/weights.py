@@ -1,4 +1,4 @@
-"""The weights of a transducer's predictor and joint, whatever they were stored in."""
+"""The weights of a transducer's predictor and joint, whatever format they were stored in."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class Affine:
 
 @dataclass(frozen=True, eq=False)
 class LstmLayer:
-    """An LSTM layer as ONNX defines it; the gates i, o, f, c follow each other.
+    """An LSTM layer as ONNX defines it, with the gates in the order i, o, f, c.
 
     Attributes
     ----------
     input:
-        float32 [4H, inputs], applied to what comes from below.
+        float32 [4H, inputs], applied to the output of the layer below.
     recurrent:
-        float32 [4H, H], applied to the layer's own last output.
+        float32 [4H, H], applied to the layer's own previous output.
     bias:
-        float32 [4H], the sum of both biases; zeros where the model has none.
+        float32 [4H], the sum of the input bias and the recurrent bias; zeros where the model has none.
     """
 
     input: np.ndarray
@@ -46,23 +46,24 @@ class LstmLayer:
 
 @dataclass(frozen=True, eq=False)
 class TransducerWeights:
-    """Predictor and joint.
+    """The weights of predictor and joint.
 
-    ``row = output(activation(encoder(frame) + prediction(g)))``, where g is the output of the last LSTM layer over
-    ``embedding[token]``, or that itself where there are no layers (a stateless predictor).
+    A joint row is ``output(activation(encoder(frame) + prediction(g)))``. Here g is the predictor's output: that of the
+    last LSTM layer over ``embedding[token]``, or ``embedding[token]`` itself if there are no layers (a stateless
+    predictor).
 
     Attributes
     ----------
     embedding:
-        float32 [V + 1, inputs of the first layer], blank's row among them.
+        float32 [V + 1, inputs of the first layer], with a row for blank.
     layers:
         LSTM layers from the bottom up, all of the same width H.
     prediction, encoder:
-        From predictor output and encoder frame to the joint's hidden width J.
+        Map the predictor's output and an encoder frame to the joint's hidden width J.
     activation:
         One of `ACTIVATIONS`.
     output:
-        [V + 1 + D, J].
+        Maps the joint's hidden width J to the V + 1 + D logits of a joint row.
     """
 
     embedding: np.ndarray

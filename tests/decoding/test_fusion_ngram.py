@@ -162,7 +162,7 @@ GOOD = "\\data\\\nngram 1=2\nngram 2=1\n\n\\1-grams:\n-1\ta\t-0.5\n-1\tb\t-0.5\n
         ("-1\ta b", "nan\ta b", "line 10: expected a log10 probability of at most 0"),
         ("-1\ta b", "one\ta b", "line 10: expected numbers before and after the words"),
         ("-1\ta\t-0.5", "-1\ta\tinf", "line 6: .*a finite back-off weight"),
-        ("-1\tb", "-1\ta", "a 1-gram stands in its section twice"),
+        ("-1\tb", "-1\ta", "the same 1-gram is listed twice"),
         ("\\end\\\n", "", r"expected \\end\\ after the last n-gram"),
         ("-1\ta b\n\n\\end\\\n", "", "the file ends after 0 of 1 2-grams"),
         ("-1\tb", "-1\t\udcff", "line [0-9]+: is not UTF-8 text"),

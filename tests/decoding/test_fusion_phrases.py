@@ -186,7 +186,7 @@ def test_phrases_are_checked(phrases, message):
 
 def test_tokens_that_do_not_exist():
     for phrase in ([9], [0, 8]):
-        with pytest.raises(tdt.InputError, match="has token [89]: tokens are 0 to 8, but 8"):
+        with pytest.raises(tdt.InputError, match="has token [89]; tokens are 0 to 8, except 8"):
             tdt.PhraseBoost([phrase], 1.0).automaton(8, 8, None)
 
 

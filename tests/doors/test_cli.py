@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,11 @@ from benches.random_bundle import make_bundle  # noqa: E402
 from tdtdecode.cli import main  # noqa: E402
 from tdtdecode.speech.formats import FORMATS  # noqa: E402
 from tdtdecode.speech.loading import load_model  # noqa: E402
+from tests.conftest import HANGING  # noqa: E402
 from tests.cuda.helpers import on  # noqa: E402
 
+PIPE = 1 << 16
+"""Bytes that a pipe holds."""
 DEMO = Path(tdtdecode.__file__).parent / "demo"
 
 
@@ -118,7 +120,7 @@ def test_an_empty_folder_failed(transcribe, recordings, texts, tmp_path):
 @pytest.mark.parametrize("name", FORMATS)
 def test_formats_on_stdout(transcribe, bundle, recordings, name):
     path = recordings[2]
-    expected = FORMATS[name](load_model(bundle).recognize(path), str(path))
+    expected = FORMATS[name].render(load_model(bundle).recognize(path), str(path))
     assert transcribe("--format", name, path) == (0, expected, "")
 
 
@@ -142,7 +144,7 @@ def test_a_file_for_each(transcribe, bundle, recordings, tmp_path, name):
     assert sorted(file.name for file in folder.iterdir()) == [f"{stem}.{name}" for stem in "abc"]
     transcript = load_model(bundle).recognize(recordings[0])
     written = (folder / f"{recordings[0].stem}.{name}").read_text(encoding="utf-8")
-    assert written == FORMATS[name](transcript, str(recordings[0]))
+    assert written == FORMATS[name].render(transcript, str(recordings[0]))
 
 
 def test_a_failed_one_leaves_no_file(transcribe, recordings, tmp_path):
@@ -257,19 +259,21 @@ def test_a_reader_that_leaves(bundle, recordings):
     writer.stdout.close()
     err = writer.stderr.read().decode()
     writer.stderr.close()
-    assert writer.wait(60) == 141
+    assert writer.wait(HANGING) == 141
     assert err == ""
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_interrupted(bundle, recordings):
-    command = [sys.executable, "-m", "tdtdecode", "transcribe", "--model", bundle, "--batch-size", "1",
-               *recordings * 2_000]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    running.stdout.readline()
-    time.sleep(0.1)
+    """In the middle of its work: nobody reads what it says after the first line, so it cannot have finished."""
+    # Shells start what they put into the background so that it ignores the signal.
+    program = ("import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+               "from tdtdecode.cli import main; sys.exit(main())")
+    command = [sys.executable, "-c", program, "transcribe", "--model", bundle, "--batch-size", "1", "--format", "json"]
+    running = subprocess.Popen([*command, *recordings * 300], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert 900 * len(running.stdout.readline()) > 4 * PIPE
     running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=60)
+    _, err = running.communicate(timeout=HANGING)
     assert running.returncode == 130
     assert err == "tdtdecode: interrupted\n"
 

@@ -75,7 +75,7 @@ def test_a_file_is_no_directory(tmp_path):
 
 def test_without_huggingface_hub(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(MissingDependencyError, match=r"'acme/tiny' .*no directory.*huggingface_hub.*tdtdecode\[hub\]"):
+    with pytest.raises(MissingDependencyError, match=r"'acme/tiny' .*nor a dir.*huggingface_hub.*tdtdecode\[hub\]"):
         find_model("acme/tiny")
 
 
@@ -135,4 +135,4 @@ def test_from_the_hubs_cache_without_a_network(bundle, tmp_path):
     assert result.returncode == 0, result.stderr
     parent, duration, message = result.stdout.splitlines()[:3]
     assert (parent, duration) == ("snapshots", "1.0")
-    assert message.startswith("no model 'acme/other': it is not 'demo', no directory here, and the Hugging Face hub")
+    assert message.startswith("no model 'acme/other': it is neither 'demo' nor a directory here, and the Hugging Face")

@@ -1,10 +1,10 @@
-"""Word errors of an exported demo model on held-out sentences, clean and under strain.
+"""Word errors of an exported demo model on held-out sentences, clean and with silence, noise and joined sentences.
 
     python evaluate.py CORPUS... --model DIRECTORY [--nemo FOLDER] [--limit 500]
 
-CORPUS: folders made by ``speech.py --split known`` and ``--split unseen``. Features are NeMo's, the networks run in
-ONNX Runtime in padded batches, decoding is NeMo's batched greedy rule. --nemo: a training folder; NeMo then decodes
-the same features with its own classes, and texts that differ are counted.
+CORPUS are folders made by ``speech.py --split known`` and ``--split unseen``. NeMo computes the features. The networks
+run in ONNX Runtime in padded batches, and decoding follows the rules of NeMo's batched greedy search. With --nemo and a
+training folder, NeMo also decodes the same features with its own classes, and the texts that differ are counted.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def zeros_at_edges(corpus: Corpus, i: int, rng: np.random.Generator) -> Scene:
 
 
 def noise_at_edges(corpus: Corpus, i: int, rng: np.random.Generator) -> Scene:
-    """0 to 2 s at each end, and a pink or white floor 35 to 55 dB below the speech over the whole recording."""
+    """0 to 2 s of silence at each end, and white or pink noise throughout, 35 to 55 dB below the speech."""
     scene = zeros_at_edges(corpus, i, rng)
     floor = speech.coloured_noise(len(scene.samples), rng.integers(0, 2), rng)
     scene.samples += floor * np.float32(10 ** ((-23 - rng.uniform(35, 55)) / 20))
@@ -51,7 +51,7 @@ def white_20_db(corpus: Corpus, i: int, rng: np.random.Generator) -> Scene:
 
 
 def joined(corpus: Corpus, i: int, rng: np.random.Generator) -> Scene:
-    """Two to four sentences with pauses of 0 to 1.5 s, 15 s at most."""
+    """Two to four sentences with pauses of 0 to 1.5 s. A third and fourth are left out if 15 s are not enough."""
     wanted = int(rng.integers(2, 5))
     sentences = [i, *rng.integers(0, len(corpus), wanted - 1).tolist()]
     while True:
@@ -72,7 +72,7 @@ SETS = {
 
 
 class Onnx:
-    """The exported pair of graphs: features -> texts."""
+    """The two exported graphs, from features to texts."""
 
     def __init__(self, folder: Path):
         options = ort.SessionOptions()
@@ -85,28 +85,28 @@ class Onnx:
         self.durations = np.asarray(json.loads((folder / "config.json").read_text())["tdt_durations"])
 
     def texts(self, features: np.ndarray, lengths: np.ndarray) -> list[str]:
-        """features float32 [B, 80, T], lengths int64 [B]."""
+        """The texts of a batch of features float32 [B, 80, T] with lengths int64 [B]."""
         encoded, frames = self.encoder.run(None, {"audio_signal": features, "length": lengths})
         return ["".join(self.pieces[k] for k in ids).replace("\u2581", " ").strip()
                 for ids in self.greedy(encoded, frames)]
 
     def greedy(self, encoded: np.ndarray, frames: np.ndarray) -> list[list[int]]:
-        """All rows in step: a row that is over keeps its last frame and is no longer listened to."""
-        rows = len(frames)
-        each = np.arange(rows)
+        """Tokens of each utterance. All take each step together; one that has ended is computed on but ignored."""
+        batch = len(frames)
+        each = np.arange(batch)
         width = self.decoder.get_inputs()[3].shape
-        old = [np.zeros((width[0], rows, width[2]), np.float32) for _ in range(2)]
-        last = np.full((rows, 1), self.blank, np.int32)
-        time, symbols = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
-        hypotheses: list[list[int]] = [[] for _ in range(rows)]
+        old = [np.zeros((width[0], batch, width[2]), np.float32) for _ in range(2)]
+        last = np.full((batch, 1), self.blank, np.int32)
+        time, symbols = np.zeros(batch, np.int64), np.zeros(batch, np.int64)
+        hypotheses: list[list[int]] = [[] for _ in range(batch)]
         while (live := time < frames).any():
             at = np.minimum(time, encoded.shape[2] - 1)
             names = [value.name for value in self.decoder.get_inputs()]
-            values = [encoded[each, :, at][:, :, None], last, np.ones(rows, np.int32), *old]
-            row, _, *new = self.decoder.run(None, dict(zip(names, values)))
-            row = row.reshape(rows, -1)
-            token = row[:, : self.blank + 1].argmax(1)
-            duration = self.durations[row[:, self.blank + 1 :].argmax(1)]
+            values = [encoded[each, :, at][:, :, None], last, np.ones(batch, np.int32), *old]
+            rows, _, *new = self.decoder.run(None, dict(zip(names, values)))
+            rows = rows.reshape(batch, -1)
+            token = rows[:, : self.blank + 1].argmax(1)
+            duration = self.durations[rows[:, self.blank + 1 :].argmax(1)]
             emits = live & (token != self.blank)
             for b in np.flatnonzero(emits):
                 hypotheses[b].append(int(token[b]))
@@ -133,7 +133,7 @@ def word_errors(reference: str, hypothesis: str) -> int:
 
 
 def batched_features(scenes: list[Scene], batch: int = 32):
-    """Yields (scene numbers, features [B, 80, T], lengths [B]), shortest scenes first."""
+    """Yields batches as (scene numbers, features [B, 80, T], lengths [B]), with the shortest scenes first."""
     preprocessor = AudioToMelSpectrogramPreprocessor(
         sample_rate=RATE, normalize="per_feature", features=80, n_fft=512, window_size=0.025, window_stride=0.01,
         dither=0.0, pad_to=0,
@@ -158,7 +158,8 @@ def nemo_texts(model, features: torch.Tensor, lengths: torch.Tensor) -> list[str
 
 
 def evaluate(corpus: Corpus, kind: str, count: int, exported: Onnx, model=None) -> dict:
-    """Counts of one set: utterances, words, errors, wrong utterances, seconds, texts that differ from NeMo's."""
+    """The counts of one set: utterances, words, word errors, utterances with an error, seconds, and texts that differ
+    from NeMo's."""
     rng = np.random.default_rng(7)
     scenes = [SETS[kind](corpus, i, rng) for i in range(min(count, len(corpus)))]
     totals = {"utterances": len(scenes), "words": 0, "errors": 0, "wrong": 0, "differ": 0}
@@ -185,7 +186,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     exported = Onnx(options.model)
     original = demo.restore(options.nemo) if options.nemo else None
-    print(f"{'set':<44} {'clips':>6} {'words':>6} {'errors':>7} {'wrong clips':>12}  not NeMo's text")
+    print(f"{'set':<44} {'clips':>6} {'words':>6} {'errors':>7} {'wrong clips':>12}  differ from NeMo's")
     for folder in options.corpus:
         for kind in SETS:
             found = evaluate(Corpus(folder), kind, options.limit, exported, original)

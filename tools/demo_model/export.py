@@ -3,8 +3,8 @@
     python export.py FOLDER OUT [--nemo FILE]
 
 OUT gets the combined layout: encoder-model.onnx, decoder_joint-model.onnx, vocab.txt and config.json. Large weights
-are stored as float16, each behind a Cast to float32: files of half the size, float32 arithmetic (ONNX Runtime folds
-the casts when it loads a graph). --nemo also writes NeMo's own file.
+are stored as float16, each behind a Cast to float32. That halves the size of the files, and the arithmetic stays in
+float32, because ONNX Runtime folds the casts when it loads a graph. --nemo also writes NeMo's own file.
 """
 
 import argparse
@@ -17,11 +17,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-SMALLEST = 128  # elements; biases and scales below this are not worth a node
+SMALLEST = 128  # elements; storing smaller biases and scales as float16 is not worth a node
 
 
 def store_as_half(graph_file: Path, out_file: Path) -> None:
-    """Copies an ONNX graph, float32 initializers of SMALLEST or more elements as float16 behind a Cast."""
+    """Copies an ONNX graph, with float32 initializers of SMALLEST or more elements as float16 behind a Cast."""
     graph_model = onnx.load(graph_file)
     graph = graph_model.graph
     casts = []
@@ -42,7 +42,7 @@ def store_as_half(graph_file: Path, out_file: Path) -> None:
 
 
 def constants_to_initializers(graph_file: Path) -> None:
-    """Turns large Constant nodes into initializers, in place, so that they too can be stored small."""
+    """Turns large Constant nodes into initializers, in place, so that they can be stored as float16 too."""
     graph_model = onnx.load(graph_file)
     graph = graph_model.graph
     for node in list(graph.node):

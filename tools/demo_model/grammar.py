@@ -3,8 +3,8 @@
     python grammar.py 20          prints twenty sentences
     python grammar.py --words     prints every word the grammar can say
 
-A template is a string; ``{name}`` is replaced by a draw from the rule of that name, ``[a|b]`` by one of
-its alternatives (an empty one allowed). Rules are word lists, template lists or functions of the generator.
+A template is a string. ``{name}`` in it is replaced by a draw from the rule of that name, ``[a|b]`` by one of its
+alternatives, which may be empty. Rules are lists of words, lists of templates, or functions of the random generator.
 """
 
 import itertools
@@ -23,7 +23,7 @@ ORDINALS = (
 
 
 def cardinal(number: int) -> str:
-    """0 <= number < 1,000,000 in words, without "and"."""
+    """A number from 0 to 999,999 in words, without "and"."""
     if number < 10:
         return ONES[number]
     if number < 20:
@@ -37,7 +37,7 @@ def cardinal(number: int) -> str:
 
 
 def ordinal(day: int) -> str:
-    """Day of a month, 1 to 31, as an ordinal in words."""
+    """A day of a month, 1 to 31, as an ordinal in words."""
     if day <= 20:
         return ORDINALS[day - 1]
     if day == 30:
@@ -216,7 +216,7 @@ RULES["ordinal"] = ORDINALS[:10]
 
 
 def _fixed_sentences() -> frozenset[str]:
-    """Sentences of the templates without a rule: no other sentence may have their words."""
+    """All sentences of templates that use no rule. They are never held out: no other sentence may have their words."""
     found = set()
     for template in (template for topic in TEMPLATES.values() for template in topic if "{" not in template):
         parts = [part.split("|") for part in re.split(r"\[(.*?)\]", template)]
@@ -228,7 +228,7 @@ FIXED = _fixed_sentences()
 
 
 def is_held_out(text: str) -> bool:
-    """Whether a sentence is kept for tests: one in twelve, by its CRC, of those that the rules make."""
+    """Whether a sentence is kept for tests: one in twelve, chosen by CRC, of all sentences that are not fixed."""
     return zlib.crc32(text.encode()) % 12 == 0 and text not in FIXED
 
 
@@ -250,7 +250,7 @@ def expand(template: str, rng: random.Random) -> str:
 
 
 def sentence(rng: random.Random) -> str:
-    """One sentence: a topic evenly, then one of its templates."""
+    """One sentence: draws a topic, all equally likely, and then one of its templates."""
     return expand(rng.choice(TEMPLATES[rng.choice(tuple(TEMPLATES))]), rng)
 
 

@@ -23,7 +23,7 @@ SUBSAMPLING = 8
 
 
 def make_tokenizer(folder: Path, sentences: int = 100_000) -> None:
-    """SentencePiece BPE with PIECES pieces from training sentences, in NeMo's files."""
+    """Trains SentencePiece BPE with PIECES pieces on training sentences, and writes NeMo's tokenizer files."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(1)
     drawn = (grammar.sentence(rng) for _ in range(sentences))
@@ -36,7 +36,7 @@ def make_tokenizer(folder: Path, sentences: int = 100_000) -> None:
 
 
 def config(tokenizer: Path):
-    """NeMo configuration. The position table is kept short because every row of it is shipped."""
+    """NeMo's configuration. The position table is short, because all of it becomes part of the exported file."""
     return OmegaConf.create(
         {
             "target": "nemo.collections.asr.models.rnnt_bpe_models.EncDecRNNTBPEModel",
@@ -110,12 +110,12 @@ def config(tokenizer: Path):
 
 
 def build(tokenizer: Path) -> EncDecRNNTBPEModel:
-    """The model with fresh weights."""
+    """The model with untrained weights."""
     return EncDecRNNTBPEModel(cfg=config(tokenizer))
 
 
 def restore(folder: Path) -> EncDecRNNTBPEModel:
-    """The model of a training folder with the weights of its last checkpoint, ready for inference."""
+    """The model of a training folder, with the weights of its last checkpoint, in eval mode."""
     model = build(folder / "tokenizer")
     checkpoint = torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
     model.load_state_dict(checkpoint["model"])

@@ -1,8 +1,8 @@
 """Makes the recording that is shipped with the demo model.
 
-    python recording.py OUT       OUT/speech.flac and its text, OUT/speech.txt
+    python recording.py OUT       writes OUT/speech.flac and its text, OUT/speech.txt
 
-Sentences held out from training, pauses between them, and a faint noise floor.
+It has sentences held out from training, with pauses between them and faint noise.
 """
 
 import sys
@@ -23,7 +23,7 @@ SENTENCES = (
 
 
 def recording() -> np.ndarray:
-    """float32 [N], 16 kHz."""
+    """The samples, float32 [N] at 16 kHz."""
     parts = [np.zeros(RATE // 2)]
     for sentence in SENTENCES:
         parts += [speech.at_level(speech.espeak(sentence, VOICE, speed=155), -23), np.zeros(RATE // 2)]

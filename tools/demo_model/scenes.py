@@ -9,7 +9,7 @@ from speech import RATE, Corpus
 
 @dataclass
 class Scene:
-    """What a microphone heard, and what was said when."""
+    """What a microphone records, and what is said when."""
 
     samples: np.ndarray  # float32 [N], 16 kHz
     sentences: list[tuple[str, int, int]]  # text, first sample, one past the last sample
@@ -21,7 +21,10 @@ class Scene:
 
 @dataclass
 class Plan:
-    """A scene to be: numbers into a corpus, and the silence in samples before, between and after them."""
+    """The plan of a scene: sentences by their numbers in a corpus, and silences and the total length in samples.
+
+    There is a silence before, between and after the sentences.
+    """
 
     sentences: list[int]
     silences: list[int]
@@ -29,7 +32,7 @@ class Plan:
 
 
 def assemble(corpus: Corpus, plan: Plan, gains_db: list[float] | None = None) -> Scene:
-    """The sentences of a plan on digital silence."""
+    """Put the sentences of a plan on digital silence, each with its gain in dB if gains are given."""
     samples = np.zeros(plan.length, np.float32)
     spans = []
     position = 0
@@ -45,13 +48,14 @@ def assemble(corpus: Corpus, plan: Plan, gains_db: list[float] | None = None) ->
 
 
 def make_plan(corpus: Corpus, sentences: list[int], silences_s: list[float]) -> Plan:
-    """silences_s: seconds before, between and after the sentences, one more than there are sentences."""
+    """A plan. `silences_s` are the seconds before, between and after the sentences: one more than there are sentences.
+    """
     silences = [int(seconds * RATE) for seconds in silences_s]
     return Plan(sentences, silences, sum(silences) + sum(corpus.entries[i]["length"] for i in sentences))
 
 
 class NoiseBank:
-    """A minute of each colour of noise, from which scenes take random pieces: cheaper than drawing anew."""
+    """A minute of noise of each colour. Scenes take random pieces of it, which is cheaper than making new noise."""
 
     def __init__(self, rng: np.random.Generator, seconds: int = 60):
         self._noises = [speech.coloured_noise(seconds * RATE, exponent, rng) for exponent in (0, 0, 0.5, 1, 1.5, 2)]
@@ -63,10 +67,10 @@ class NoiseBank:
 
 
 class RandomScenes:
-    """Training scenes: `plan` draws one, `scene` makes it.
+    """Random training scenes: `plan` draws one, `scene` makes its samples.
 
-    simple: the chance of a single sentence with tight edges; the rest has up to four sentences, up to 2 s of
-    silence at each end and pauses of up to 1.5 s, `longest` seconds in all.
+    `simple` is the chance of a single sentence with tight edges. The other scenes have up to four sentences, up to 2 s
+    of silence at each end and pauses of up to 1.5 s, and last `longest` seconds at most.
     """
 
     def __init__(self, corpus: Corpus, rng: np.random.Generator, longest: float = 15.0):
@@ -97,11 +101,11 @@ class RandomScenes:
         scene = assemble(self.corpus, plan, list(rng.uniform(-3, 3, len(plan.sentences))))
         samples = scene.samples
         kind = rng.random()
-        if kind < 0.7:  # else nothing: silence is digital zeros
+        if kind < 0.7:  # the other scenes stay without noise, so their silence is digital zeros
             noise = self.noises.piece(len(samples), rng)
             level_db = -23 - (rng.uniform(5, 30) if kind < 0.4 else rng.uniform(25, 55))
             noise = noise * np.float32(10 ** (level_db / 20))
-            if kind > 0.6:  # a gate: noise in the silences only
+            if kind > 0.6:  # noise in the silences only
                 for _, start, end in scene.sentences:
                     noise[start:end] = 0
             samples += noise

@@ -1,14 +1,15 @@
-"""Synthetic speech from Debian's espeak-ng, and what happens to it on the way to a microphone.
+"""Synthetic speech by Debian's espeak-ng, with the effects of rooms and microphones.
 
-    python speech.py OUT --split train --count 96000      corpus of single sentences, edges cut tight
+    python speech.py OUT --split train --count 96000      a corpus of single sentences, cut tight at both ends
     python speech.py OUT --split known --count 400 --wav  held-out sentences, also as one file each
 
-A corpus is a folder: ``audio.i16`` (all samples after one another, 16 kHz mono), ``index.jsonl`` (one line
-per sentence: start and length in samples, text, voice, accent).
+A corpus is a folder with ``audio.i16`` (the samples of all sentences, one after another, 16 kHz mono) and
+``index.jsonl`` (one line per sentence: start and length in samples, text, voice, accent).
 
-Splits: `train`; `known` (held-out sentences, espeak-ng's voices of the training set); `unseen` (held-out sentences and
-held-out voices). Training also uses invented voices, espeak-ng variants with random settings (`invent_voice`).
-Whether a sentence is held out depends on its text alone, so none is on both sides.
+There are three splits: `train`; `known`, held-out sentences in espeak-ng's voices of the training set; and `unseen`,
+held-out sentences in held-out voices. Training also uses invented voices, which are espeak-ng variants with random
+settings (`invent_voice`). Whether a sentence is held out depends on its text alone, so no sentence is both trained on
+and tested.
 """
 
 import argparse
@@ -43,7 +44,7 @@ INVENTED_VOICES = [f"invented{k}" for k in range(200)]
 
 
 def invent_voice(rng: random.Random) -> str:
-    """An espeak-ng variant file with random settings, within about the range of the variants that come with it."""
+    """An espeak-ng variant file with random settings, about within the range of espeak-ng's own variants."""
 
     def some(count: int, low: float, high: float) -> str:
         return " ".join(str(round(rng.uniform(low, high))) for _ in range(count))
@@ -72,12 +73,12 @@ def invent_voice(rng: random.Random) -> str:
 
 
 def data_with_invented_voices(folder: Path) -> Path:
-    """A copy of espeak-ng's data that has the INVENTED_VOICES too: `folder`, for ``espeak-ng --path``."""
+    """Copies espeak-ng's data into `folder`, adds the INVENTED_VOICES, and returns it for ``espeak-ng --path``."""
     about = subprocess.run(["espeak-ng", "--version"], check=True, capture_output=True, text=True).stdout
     copy = folder / "espeak-ng-data"
 
     def others(directory: str, names: list[str]) -> list[str]:
-        """What is not English: espeak-ng reads 350 voices at most, and says a default one for those after them."""
+        """Files of other languages. espeak-ng reads at most 350 voices, and speaks the rest with a default voice."""
         if Path(directory).name == "lang":
             return [name for name in names if name != "gmw"]
         return [name for name in names if name == "mb" or name.endswith("_dict") and name != "en_dict"]
@@ -94,8 +95,9 @@ def espeak(
 ) -> np.ndarray:
     """Speech as float32 [N] at 16 kHz, without the silence around it.
 
-    speed: words a minute; pitch: 0 to 99; gap: pause between words in 10 ms; warp: playback rate, which moves
-    formants, pitch and speed together, as a shorter vocal tract (> 1) would; data: see data_with_invented_voices.
+    speed: in words per minute. pitch: 0 to 99. gap: pause between words, in units of 10 ms. warp: playback rate; above
+    1 it raises formants, pitch and speed together, and the formants move as with a shorter vocal tract. data: see
+    data_with_invented_voices.
     """
     command = ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "-g", str(gap), "--stdout"]
     command += [f"--path={data}", text] if data else [text]
@@ -110,14 +112,14 @@ def espeak(
 
 
 def trim(samples: np.ndarray, floor_db: float = -50.0, hop: int = 80) -> np.ndarray:
-    """Cuts what lies more than `floor_db` below the loudest 5 ms at either end, leaving 10 ms."""
+    """Cuts both ends where they are quieter than `floor_db` relative to the loudest 5 ms, leaving 10 ms."""
     power = np.square(samples[: len(samples) // hop * hop].reshape(-1, hop)).mean(1)
     loud = np.flatnonzero(power > power.max() * 10 ** (floor_db / 10))
     return samples[max(loud[0] - 2, 0) * hop : (loud[-1] + 3) * hop]
 
 
 def coloured_noise(count: int, exponent: float, rng: np.random.Generator) -> np.ndarray:
-    """float32 [count] of unit power, spectrum 1 / f**exponent: 0 white, 1 pink, 2 brown."""
+    """Noise, float32 [count] of unit power. Its power spectrum is 1 / f**exponent: 0 is white, 1 pink, 2 brown."""
     spectrum = np.fft.rfft(rng.standard_normal(count))
     frequency = np.maximum(np.arange(len(spectrum)), 20 * count / RATE)
     noise = np.fft.irfft(spectrum / frequency ** (exponent / 2), count)
@@ -125,7 +127,7 @@ def coloured_noise(count: int, exponent: float, rng: np.random.Generator) -> np.
 
 
 def room_and_microphone(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A mild room in a quarter of the cases; a tilt of the spectrum or a telephone's band in another third."""
+    """Adds a mild room in a quarter of the cases. In about a third it tilts the spectrum or cuts a telephone's band."""
     if rng.random() < 0.25:
         decay = rng.uniform(0.08, 0.35)  # seconds until 60 dB down
         time = np.arange(int(decay * RATE)) / RATE
@@ -143,15 +145,15 @@ def room_and_microphone(samples: np.ndarray, rng: np.random.Generator) -> np.nda
 
 
 def at_level(samples: np.ndarray, level_db: float) -> np.ndarray:
-    """Scaled to a root mean square of `level_db` dB of full scale, less where it would clip."""
+    """Scales to a root mean square of `level_db` dB relative to full scale, or to less if that would clip."""
     gain = 10 ** (level_db / 20) / max(float(np.sqrt(np.square(samples).mean())), 1e-9)
     return samples * np.float32(min(gain, 0.99 / max(float(np.abs(samples).max()), 1e-9)))
 
 
 def utterance(split: str, invented: float, data: Path | None, seed: int) -> tuple[dict, np.ndarray]:
-    """One sentence of a split: (index entry, int16 samples). Training speech is also warped and coloured.
+    """One sentence of a split, as (index entry, int16 samples). Training speech also gets a warp and a room.
 
-    invented: the share of training sentences that an invented voice speaks.
+    invented: share of the training sentences that an invented voice speaks.
     """
     rng = random.Random(f"{split}/{seed}")
     while grammar.is_held_out(text := grammar.sentence(rng)) != (split != "train"):
@@ -177,7 +179,7 @@ def utterance(split: str, invented: float, data: Path | None, seed: int) -> tupl
 
 
 def make_corpus(folder: Path, split: str, count: int, workers: int, first_seed: int, invented: float) -> None:
-    """Writes a corpus of `count` sentences (see the top of the file)."""
+    """Writes a corpus of `count` sentences, in the form described at the top of this file."""
     folder.mkdir(parents=True, exist_ok=True)
     data = data_with_invented_voices(folder.absolute()) if split == "train" and invented else None
     make = functools.partial(utterance, split, invented, data)
@@ -228,9 +230,9 @@ if __name__ == "__main__":
     parser.add_argument("--split", choices=("train", "known", "unseen"), default="train")
     parser.add_argument("--count", type=int, default=96_000)
     parser.add_argument("--first-seed", type=int, default=0, help="corpora of other seeds have other sentences")
-    parser.add_argument("--invented", type=float, default=0.25, help="share of the training set for invented voices")
+    parser.add_argument("--invented", type=float, default=0.25, help="share of training sentences in invented voices")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--wav", action="store_true", help="also write one .wav a sentence")
+    parser.add_argument("--wav", action="store_true", help="also write each sentence as a .wav file")
     options = parser.parse_args()
     make_corpus(options.out, options.split, options.count, options.workers, options.first_seed, options.invented)
     if options.wav:

@@ -1,15 +1,15 @@
-"""Token-and-duration transducer loss on a packed lattice, forward-backward compiled with Numba.
+"""Token-and-duration transducer loss on a packed lattice. Numba compiles the forward-backward pass.
 
-The loss is -log of the sum over alignments of Xu et al., "Efficient Sequence Transduction by Jointly Predicting
-Tokens and Durations" (2023), equations 5-8 and appendix, sigma being their logit under-normalisation:
+The loss is -log P, where P is the sum over alignments of Xu et al., "Efficient Sequence Transduction by Jointly
+Predicting Tokens and Durations" (2023), equations 5-8 and appendix; sigma is their logit under-normalisation:
 
     alpha(t, u) = sum_d [ alpha(t-d, u)   blank(t-d, u)     dur_d(t-d, u)      for d > 0
                         + alpha(t-d, u-1) label(t-d, u-1)   dur_d(t-d, u-1) ]
     P           = sum_{d > 0} alpha(T-d, U) blank(T-d, U) dur_d(T-d, U)
 
-A lattice has for each frame t only the cells first[t] <= u < stop[t]. All cells of a batch are packed after
-one another (frame by frame, u running fastest), so padding costs nothing, and neither do cells that an alignment
-known beforehand rules out, here sentences that were joined at known times.
+For each frame t, a lattice has only the cells first[t] <= u < stop[t]. All cells of a batch are packed one after
+another, frame by frame, with u running fastest. So padding costs nothing. Nor do cells that are known to be impossible,
+here because sentences were joined at known times.
 """
 
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ import torch
 
 @dataclass
 class Lattice:
-    """N cells of B utterances. Every array is packed utterance after utterance.
+    """N cells of B utterances. In every array the utterances follow each other.
 
-    cell_frame, cell_state, cell_label (int64 [N]): row of the packed encoder frames, row of the packed predictor
-    states, and label id that leaves the cell upwards (blank where there is none).
-    first, stop (int64 [sum T]): range of u per frame; offset (int64 [sum T]): the frame's first cell.
+    cell_frame, cell_state (int64 [N]): each cell's place among the packed encoder frames and predictor states.
+    cell_label (int64 [N]): the next label, which leads from the cell to u + 1; blank if there is none.
+    first, stop (int64 [sum T]): the range of u of each frame. offset (int64 [sum T]): each frame's first cell.
     frames, labels (int64 [B]): T and U of each utterance.
     """
 
@@ -47,9 +47,9 @@ def build_lattice(
     max_states: int,
     ranges: list[tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> Lattice:
-    """Lattice of a batch whose encoder output is [B, max_frames, .] and predictor output [B, max_states, .].
+    """The lattice of a batch whose encoder output is [B, max_frames, .] and predictor output [B, max_states, .].
 
-    ranges: first and stop ([T] each) for every utterance; None: all cells, 0 <= u <= U.
+    ranges: first and stop ([T] each) for every utterance. None allows all cells, 0 <= u <= U.
     """
     cell_frame, cell_state, cell_label, firsts, stops, offsets = [], [], [], [], [], []
     cells = 0
@@ -84,9 +84,9 @@ def _log_add(a, b):
 
 @numba.njit(cache=True)
 def _forward_backward(blank_lp, label_lp, duration_lp, durations, first, stop, offset, frames, labels):
-    """Per cell: log-probs of blank and label [N], of durations [N, D].
+    """The inputs are log-probs of each cell: of blank and label [N], and of the durations [N, D].
 
-    Returns losses [B] and the posterior of each arc, blank_arc and label_arc [N, D].
+    Returns losses [B] and the posterior probability of each arc, blank_arc and label_arc [N, D].
     """
     cells, n_durations = duration_lp.shape
     losses = np.empty(len(frames))
@@ -181,9 +181,9 @@ class _TDTLoss(torch.autograd.Function):
 
 
 def tdt_loss(rows: torch.Tensor, lattice: Lattice, durations=(0, 1, 2, 3, 4), sigma: float = 0.0) -> torch.Tensor:
-    """Summed loss of a batch.
+    """The loss of a batch, summed over its utterances.
 
-    rows: raw joint logits float32 [N, V + 1 + D] on the CPU, one per cell of the lattice, blank the last token.
+    rows: joint logits float32 [N, V + 1 + D] on the CPU, a row for each cell of the lattice, with blank as last token.
     sigma: subtracted from the token log-probabilities.
     """
     return _TDTLoss.apply(rows, lattice, tuple(durations), sigma)

@@ -2,12 +2,12 @@
 
     python train.py FOLDER --minutes 75 [--processes 2]
 
-FOLDER holds ``train/`` (speech.py), ``tokenizer/`` (model.py) and gets ``checkpoint.pt`` and ``train.log``.
-Started again, it goes on from the checkpoint. The learning rate follows the clock, not the steps, so that it
-always comes down to zero in time, however busy the machine.
+FOLDER must have ``train/`` (made by speech.py) and ``tokenizer/`` (made by model.py), and gets ``checkpoint.pt`` and
+``train.log``. If the training is started again, it continues from the checkpoint. The learning rate follows the clock
+and not the steps, so that it reaches zero in time however busy the machine is.
 
-Each process runs on one thread and makes its own scenes; gradients are averaged over gloo. On two cores this
-beats one process with two threads, whose barriers stall when another program wants a core.
+Each process runs on one thread and makes its own scenes; gloo averages the gradients. On two cores this is faster than
+one process with two threads, whose barriers stall when another program wants a core.
 """
 
 import argparse
@@ -26,12 +26,12 @@ from speech import RATE, Corpus
 from tdt_loss import build_lattice, tdt_loss
 
 SAMPLES_PER_FRAME = 160 * demo.SUBSAMPLING
-EARLY, LATE = 2, 5  # encoder frames by which tokens may come before or after their sentence
+EARLY, LATE = 2, 5  # how many encoder frames a token may come before or after its sentence
 SIGMA = 0.05
 
 
 def simple_share(progress: float) -> float:
-    """Share of single sentences with tight edges: all at first, then ever fewer."""
+    """The share of single sentences with tight edges: all of them at first, later fewer."""
     return float(np.interp(progress, (0.05, 0.2), (1.0, 0.3)))
 
 
@@ -42,7 +42,7 @@ def learning_rate(progress: float, peak: float, warmup: float = 0.04) -> float:
 
 
 def batches(scenes: RandomScenes, seconds: float, progress, pool: int = 24):
-    """Yields lists of plans of about `seconds` of audio after padding, each of scenes of like length."""
+    """Yields lists of plans: scenes of similar length, about `seconds` of audio together, padding included."""
     budget = seconds * RATE
     while True:
         simple = simple_share(progress())
@@ -63,7 +63,8 @@ def batches(scenes: RandomScenes, seconds: float, progress, pool: int = 24):
 
 
 def allowed_cells(scene: Scene, labels: list[list[int]], frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """first, stop [T]: how many tokens may have been emitted at each frame, given when each sentence was said."""
+    """first, stop [T]: the range of how many tokens may have been emitted at each frame, as it is known when each
+    sentence was said."""
     first, last = np.zeros(frames, np.int64), np.zeros(frames, np.int64)
     count = 0
     for (_, start, end), ids in zip(scene.sentences, labels):
@@ -75,10 +76,10 @@ def allowed_cells(scene: Scene, labels: list[list[int]], frames: int) -> tuple[n
 
 
 def augment_features(features: torch.Tensor, lengths: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """In place on [B, M, T]: mel axis stretched by up to 8 % in half of the rows, then light SpecAugment."""
-    rows, mels, frames = features.shape
+    """Augment [B, M, T] in place: stretch the mel axis by up to 8 % in half of the scenes, then light SpecAugment."""
+    count, mels, frames = features.shape
     axis = np.arange(mels)
-    for b in range(rows):
+    for b in range(count):
         if rng.random() < 0.5:
             source = np.clip(axis * rng.uniform(0.92, 1.08), 0, mels - 1.001)
             low = torch.from_numpy(source.astype(np.int64))
@@ -105,7 +106,7 @@ def joint_rows(joint, encoded: torch.Tensor, predicted: torch.Tensor, lattice) -
 
 
 def loss_per_token(model, scenes: list[Scene], rng: np.random.Generator) -> torch.Tensor:
-    """Mean TDT loss of a batch per token of its texts."""
+    """TDT loss of a batch, divided by the number of tokens in its texts."""
     samples = torch.zeros(len(scenes), max(len(scene.samples) for scene in scenes))
     for b, scene in enumerate(scenes):
         samples[b, : len(scene.samples)] = torch.from_numpy(scene.samples)
@@ -135,7 +136,7 @@ def loss_per_token(model, scenes: list[Scene], rng: np.random.Generator) -> torc
 
 
 class Clock:
-    """Seconds of training, those before the last start included."""
+    """Seconds of training so far, including earlier runs."""
 
     def __init__(self, before: float):
         self.before, self.start = before, time.monotonic()
@@ -175,7 +176,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
     source = batches(scenes, options.seconds, lambda: progress)
     log = open(options.folder / "train.log", "a") if rank == 0 else None
 
-    # One vector carries all gradients, the loss and the clock: averaging makes the processes agree on each.
+    # One vector holds all gradients, the loss and the clock. Averaging it makes the processes agree on all of them.
     flat = torch.zeros(sum(p.numel() for p in parameters) + 2)
     views, at = [], 0
     for p in parameters:
@@ -223,13 +224,13 @@ def train(rank: int, options: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--minutes", type=float, default=75, help="of training in all, earlier runs included")
+    parser.add_argument("--minutes", type=float, default=75, help="minutes of training, including earlier runs")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=1, help="of each process")
-    parser.add_argument("--seconds", type=float, default=36, help="of audio per step and process")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each process")
+    parser.add_argument("--seconds", type=float, default=36, help="seconds of audio per step and process")
     parser.add_argument("--rate", type=float, default=2.5e-3, help="peak learning rate")
     parser.add_argument("--port", type=int, default=29517)
     options = parser.parse_args()
-    # OpenMP reads these when it is loaded, so the processes started below heed them: a thread that waits, sleeps.
+    # OpenMP reads these when it is loaded, so they act in the processes started below: waiting threads sleep.
     os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
     mp.spawn(train, (options,), options.processes)

@@ -1,4 +1,4 @@
-"""What steers a search beside the network: n-gram models, boosted phrases, and a user's own scoring functions."""
+"""Scores added to a search beside the network's: n-gram models, boosted phrases, and a user's own functions."""
 
 from .automaton import Automaton
 from .functions import ScoringFunction

@@ -1,6 +1,6 @@
-"""ARPA files read, and compiled to automata.
+"""Reads ARPA files and compiles them to automata.
 
-The format is that of the manual page ngram-format(5) of SRILM. Log10 becomes the natural logarithm.
+SRILM's manual page ngram-format(5) describes the format. Its logarithms to base 10 become natural logarithms.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Order:
 
 
 class _Reader:
-    """Reads a file line by line and knows where it is."""
+    """Reads a file line by line, and knows the line number for error messages."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -65,17 +65,17 @@ def read_arpa(path: Path, ids: Mapping[str, int], blank: int, entries: int) -> A
     Parameters
     ----------
     ids:
-        The token id of each word; other words are passed over, but for ``<s>`` in contexts and ``<unk>``.
+        The token id of each word. N-grams with other words are skipped, except ``<s>`` in contexts and ``<unk>``.
     blank, entries:
         Id of blank; V + 1.
 
     Raises
     ------
     InputError
-        If the file is not a language model in ARPA format, or has none of the words; with the line.
+        If the file is not a language model in ARPA format, or has none of the words. The message names the line.
     """
     reader = _Reader(path)
-    begin = entries  # ids that no token has
+    begin = entries  # <s> gets the first id that no token has
     known = {word: token for word, token in ids.items() if word not in (_BEGIN, _END)} | {_BEGIN: begin}
     lines = reader.lines()
     counts = _read_counts(reader, lines)
@@ -126,11 +126,11 @@ def _expect_header(reader: _Reader, lines: Iterator[str], order: int) -> None:
 def _read_section(
     reader: _Reader, lines: Iterator[str], order: int, orders: int, count: int, known: Mapping[str, int]
 ) -> tuple[_Order, float]:
-    """The n-grams of a section whose words are all known, and <unk>'s log-probability where there is one."""
+    """Read a section: the n-grams whose words are all known, and the log-probability of <unk> (-inf if not there)."""
     found, unknown = _Order(), -math.inf
     words, logprobs, backoffs = found.words, found.logprobs, found.backoffs
     read = 0
-    # Not `split()`: other white space may be a token, as in units="nemo".
+    # Not `split()`: with units="nemo", other white space may be a word.
     separator = re.compile("[ \t]+")
     while read < count:
         line = next(lines, None)
@@ -165,10 +165,11 @@ def _read_section(
 
 
 class _Compiler:
-    """Makes states of contexts, and arcs of n-grams.
+    """Turns n-grams into arcs, and their contexts into states.
 
-    Nodes are the n-grams and all their prefixes; node 0 is the empty one, the root. A node is found by its key: its
-    parent, the node of all words but the last, and the last word in one number.
+    The n-grams and all their prefixes form a tree of nodes; node 0, the root, is the empty prefix. The parent of a node
+    is the node of all its words but the last. A node is found by its key, one number made of its parent and its last
+    word.
     """
 
     def __init__(self, path: Path, entries: int, blank: int, begin: int, unknown: float):
@@ -184,20 +185,20 @@ class _Compiler:
     def compile(self, orders: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Automaton:
         if not (orders[0][0] != self._begin).any():
             raise InputError(
-                f"{self._path}: none of its words is a token of this model. units='pieces' expects tokens as they "
-                "stand in the model's token file, units='nemo' NeMo's characters"
+                f"{self._path}: none of its words is a token of this model. units='pieces' expects tokens spelt as in "
+                "the model's token file, units='nemo' the characters that NeMo writes for them"
             )
         for order, (words, logprobs, backoffs) in enumerate(orders, 1):
             keys = self._contexts(words) * self._width + words[:, -1]
             ascending, places = np.unique(keys, return_index=True)
             if len(ascending) < len(keys):
-                raise InputError(f"{self._path}: a {order}-gram stands in its section twice")
+                raise InputError(f"{self._path}: the same {order}-gram is listed twice")
             self._add(ascending, order, logprobs[places], backoffs[places])
         return self._automaton(len(orders))
 
     def _contexts(self, words: np.ndarray) -> np.ndarray:
-        """The node of each n-gram's words but the last. Pruned models lack some: these are added, without a
-        log-probability."""
+        """The node of each n-gram's words but the last. Pruned models lack some of these nodes; they are added, with
+        NaN as log-probability."""
         nodes = np.zeros(len(words), np.int64)
         for place in range(words.shape[1] - 1):
             keys = nodes * self._width + words[:, place]
@@ -219,14 +220,14 @@ class _Compiler:
         self._keys, self._nodes = keys[order], nodes[order]
 
     def _find(self, keys: np.ndarray) -> np.ndarray:
-        """The nodes of keys; -1 where there is none."""
+        """The node of each key; -1 where there is none."""
         if not len(self._keys):
             return np.full(len(keys), -1)
         places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
         return np.where(self._keys[places] == keys, self._nodes[places], -1)
 
     def _suffixes(self, parent: np.ndarray, word: np.ndarray, level: np.ndarray) -> np.ndarray:
-        """The longest proper suffix of each node that is a node."""
+        """For each node, the node of its longest proper suffix that has one."""
         suffix = np.zeros(self._count, np.int64)
         for current in range(2, int(level.max()) + 1):
             nodes = np.flatnonzero(level == current)
@@ -245,14 +246,14 @@ class _Compiler:
         parent[0] = word[0] = 0
         suffix = self._suffixes(parent, word, level)
 
-        # Tokens that the file does not know share <unk>'s probability.
+        # Tokens that the file does not have share <unk>'s probability evenly.
         has_unigram = np.zeros(self._entries, bool)
         unigram = (level == 1) & ~np.isnan(logprob) & (word < self._entries)
         has_unigram[word[unigram]] = has_unigram[self._blank] = True
         unknown = np.flatnonzero(~has_unigram)
         share = np.float32(self._unknown - math.log(max(len(unknown), 1)))
 
-        # A context that the file lacks has the probability that backing off gives it.
+        # The nodes added for pruned models get the log-probability that backing off gives them.
         for node in np.flatnonzero(np.isnan(logprob)):
             context, total = parent[node], np.float32(0)
             while True:

@@ -1,4 +1,4 @@
-"""Weighted back-off automata over token ids: what n-gram models and boosted phrases are compiled to."""
+"""Weighted back-off automata over token ids. N-gram models and boosted phrases are compiled to these."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Automaton:
-    """A back-off automaton; scores in nats, not yet multiplied by a fusion's weight.
+    """A back-off automaton with S states and A arcs. Scores are in nats, before a fusion's weight is applied.
 
-    A state that backs off to itself is a root. A token's score in a state is that of its arc; where there is none, the
-    state's back-off weight and the token's score in the state backed off to. A root scores 0 for a token without an arc
-    and keeps it.
+    If a state has an arc for a token, the token's score is that of the arc. If it has none, the score is the state's
+    back-off weight plus the token's score in the state that it backs off to. A state that backs off to itself is a
+    root: there, a token without an arc scores 0 and the state stays the same.
 
     Attributes
     ----------
     first_arc:
-        int64 [S + 1]; the arcs of state s are those from ``first_arc[s]`` to ``first_arc[s + 1]``.
+        int64 [S + 1]; state s has the arcs from ``first_arc[s]`` up to, not including, ``first_arc[s + 1]``.
     arc_token, arc_weight, arc_target:
-        int32, float32, int32 [A]; tokens ascend within a state, and blank is never among them.
+        int32, float32, int32 [A]; token, score and next state of each arc. Tokens ascend within a state, and blank is
+        never among them.
     backoff_state, backoff_weight:
         int32, float32 [S]; a root's weight is 0.
     final_weight:
-        float32 [S], added where an utterance ends in the state.
+        float32 [S], added to the score of a hypothesis that ends in the state.
     start:
-        int32 [R], the states to start from: one for every row of a batch, or one for all.
+        int32 [R], the state before the first token: one for each utterance of a batch, or one (R = 1) for all.
     """
 
     first_arc: np.ndarray
@@ -42,7 +43,7 @@ class Automaton:
         return len(self.backoff_state)
 
     def step(self, state: int, token: int) -> tuple[float, int]:
-        """A token's score in a state, and the state after it."""
+        """The score of a token in a state, and the state after the token."""
         score = 0.0
         while True:
             first, last = self.first_arc[state], self.first_arc[state + 1]
@@ -67,7 +68,7 @@ class Automaton:
         return result
 
     def check(self, entries: int) -> None:
-        """ValueError unless all that the kernels trust holds, for V + 1 ``entries``."""
+        """Check everything that the kernels rely on, for V + 1 ``entries``; ValueError if something is wrong."""
         states, arcs = len(self.backoff_state), len(self.arc_token)
         depth, state = 0, self.backoff_state.astype(np.int64)
         good = (
@@ -86,11 +87,11 @@ class Automaton:
         if good and arcs > 1:
             ascending = np.diff(self.arc_token) > 0
             first = self.first_arc[1:-1]
-            ascending[first[(first > 0) & (first < arcs)] - 1] = True  # from one state to the next
+            ascending[first[(first > 0) & (first < arcs)] - 1] = True  # two arcs of different states: any order
             good = bool(ascending.all())
         while good and (state[state] != state).any():
             state, depth = state[state], depth + 1
-            good = depth < 64  # each round doubles the steps that were followed
+            good = depth < 64  # each round doubles the number of back-off steps taken, so more means a cycle
         if not good:
             raise ValueError("not a back-off automaton")
 

@@ -1,4 +1,4 @@
-"""Fusions bound to a decoder's vocabulary, as the kernels take them."""
+"""Fusions bound to a decoder's vocabulary, in the form that the kernels take."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class BoundFusion:
-    """A fusion bound to a vocabulary: an automaton or a compiled function.
+    """A fusion bound to a vocabulary: either an automaton or a compiled function.
 
-    ``start`` is int64 [R, n]: its n integers of state at the beginning, one row for all or one for each of the batch.
+    ``start`` is int64 [R, n], the state of n integers before the first token. R is 1 if all utterances of a batch start
+    alike, else the number of utterances.
     """
 
     weight: float
@@ -34,12 +35,14 @@ class BoundFusion:
 
 
 def bound(fusions: Sequence[Any], spec: TransducerSpec, vocabulary: Vocabulary | None) -> list[BoundFusion]:
-    """The fusions of a search; those of weight 0 are left out.
+    """Bind the fusions of a search. Those of weight 0 are left out.
 
     Raises
     ------
-    InputError, MissingDependencyError
+    InputError
         If a fusion cannot be read or compiled, or does not fit the vocabulary.
+    MissingDependencyError
+        If a scoring function is given and Numba is not installed.
     """
     assert spec.blank is not None
     pieces = None if vocabulary is None else tuple(vocabulary.pieces)

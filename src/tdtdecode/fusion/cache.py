@@ -1,4 +1,4 @@
-"""Compiled automata kept on disk, and opened without being read: several processes share their pages."""
+"""Compiled automata on disk. They are memory-mapped, so that several processes share their pages."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import numpy as np
 from .automaton import DTYPES, Automaton
 
 CACHE_VARIABLE = "TDTDECODE_CACHE"
-"""Environment variable that names the folder of compiled tables."""
+"""Environment variable that names the folder for compiled tables."""
 VERSION = 1
 
 _log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """Where compiled tables are kept: TDTDECODE_CACHE, else tdtdecode below XDG_CACHE_HOME or ~/.cache."""
+    """The folder for compiled tables: TDTDECODE_CACHE, else ``tdtdecode`` in XDG_CACHE_HOME or ``~/.cache``."""
     named = os.environ.get(CACHE_VARIABLE)
     if named:
         return Path(named)
@@ -31,14 +31,23 @@ def cache_folder() -> Path:
 
 
 def cached(key: dict, entries: int, compile_automaton: Callable[[], Automaton]) -> Automaton:
-    """The automaton of a key: memory-mapped from the cache, or compiled and put there.
+    """The automaton of a key: memory-mapped from the cache, or compiled and stored there.
 
-    A damaged entry is compiled anew. Where the folder cannot be written, the automaton stays in memory.
+    A damaged entry is compiled again. If the folder cannot be written, the automaton stays in memory.
+
+    Parameters
+    ----------
+    key:
+        Everything that the automaton depends on, as JSON values.
+    entries:
+        V + 1, to check the stored tables.
+    compile_automaton:
+        Called if the cache has no usable entry.
     """
     text = json.dumps({**key, "version": VERSION}, sort_keys=True)
     try:
         folder = cache_folder() / hashlib.sha256(text.encode()).hexdigest()[:32]
-    except RuntimeError:  # there is no home
+    except RuntimeError:  # the user has no home directory
         return compile_automaton()
     automaton = _opened(folder, entries)
     if automaton is not None:
@@ -47,7 +56,7 @@ def cached(key: dict, entries: int, compile_automaton: Callable[[], Automaton]) 
     try:
         _write(folder, automaton)
     except OSError as error:
-        _log.info("%s: cannot be written (%s): the tables stay in memory", folder, error)
+        _log.info("%s: cannot be written (%s); the compiled tables stay in memory", folder, error)
         return automaton
     return _opened(folder, entries) or automaton
 
@@ -68,7 +77,8 @@ def _write(folder: Path, automaton: Automaton) -> None:
     try:
         for name in DTYPES:
             np.save(fresh / f"{name}.npy", getattr(automaton, name), allow_pickle=False)
-        shutil.rmtree(folder, ignore_errors=True)  # a damaged one; a good one of another process is not missed
+        # What is there is damaged, or another process has just written the same: either may go.
+        shutil.rmtree(folder, ignore_errors=True)
         fresh.replace(folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Scoring functions that a user writes in Python and Numba compiles; the search calls them without the GIL."""
+"""Scoring functions: a user writes them in Python, Numba compiles them, and the search calls them without the GIL."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .ngram import as_weight
 
 @dataclass(frozen=True, eq=False)
 class CompiledFunction:
-    """A scoring function as machine code: the addresses of two C functions, which return 0, or 1 for an error."""
+    """A scoring function as machine code: the addresses of two C functions. They return 0, or 1 after an error."""
 
     source: ScoringFunction
     entries: int
@@ -25,7 +25,10 @@ class CompiledFunction:
     keep: tuple[Any, ...] = field(repr=False)
 
     def failure(self, kind: int, token: int, state: list[int]) -> InputError:
-        """What went wrong in a call, by making it again in Python."""
+        """The error of a call that failed, found by making the same call again in Python.
+
+        `kind` is 1 if `scores` raised, 2 if `advance` raised, 3 if `token` got a score that is NaN or infinite.
+        """
         source, at = self.source, np.array(state, np.int64)
         name, problem = ("advance", f"token {token}, ") if kind == 2 else ("scores", "")
         where = f"{name} of the scoring function {source.name!r}, called with {problem}state {state}"
@@ -40,7 +43,7 @@ class CompiledFunction:
             failure = InputError(f"{where}, raised {type(error).__name__}: {error}")
             failure.__cause__ = error
             return failure
-        return InputError(f"{where}, raised an error once compiled, and none in Python")
+        return InputError(f"{where}, raised an error in its compiled form, though not in Python")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,18 +53,19 @@ class ScoringFunction:
     Parameters
     ----------
     scores:
-        ``scores(state, out)``: fills float32 [V + 1] ``out``, zeros at first, with a score in nats for each token id,
-        for a prefix in int64 [n] ``state``. -inf forbids a token; blank's entry is not looked at.
+        ``scores(state, out)`` writes the scores of the next token into ``out``: float32 [V + 1], in nats by token id,
+        zeros at first. ``state`` is int64 [n] and stands for the tokens so far. -inf forbids a token. The entry of
+        blank is ignored.
     advance:
-        ``advance(state, token, next)``: fills int64 [n] ``next`` with the state after one more token.
+        ``advance(state, token, next)`` writes the state after one more token into ``next``, int64 [n].
     start:
-        n integers: the state of the empty prefix.
+        n integers: the state before the first token.
     weight:
-        What the scores are multiplied with.
+        Factor on the scores.
 
-    Both functions are compiled by Numba (nopython mode; extra ``[numba]``) and must depend on their arguments and on
-    constants alone: they are called from several threads at once. An error that they raise, and a score that is NaN or
-    +inf, ends the decode with an `InputError`.
+    Numba compiles both functions (nopython mode; extra ``[numba]``). They are called from several threads at once, so
+    they must depend on nothing but their arguments and constants. If one raises an error, or a score is NaN or +inf,
+    the decode ends with an `InputError`.
 
     >>> def scores(state, out):       # no token twice in a row
     ...     if state[0] >= 0:
@@ -91,16 +95,16 @@ class ScoringFunction:
     def name(self) -> str:
         return getattr(self.scores, "__qualname__", repr(self.scores))
 
-    @lru_cache(maxsize=8)  # noqa: B019 -- few of them, and they live as long as their decoder
+    @lru_cache(maxsize=8)  # noqa: B019 -- there are few of them, and they live as long as their decoder
     def compiled(self, entries: int) -> CompiledFunction:
-        """Machine code for rows of ``entries`` token scores.
+        """Compile for ``entries`` = V + 1 scores.
 
         Raises
         ------
         MissingDependencyError
-            Without Numba.
+            If Numba is not installed.
         InputError
-            If Numba cannot compile a function; its explanation follows.
+            If Numba cannot compile a function. The message ends with Numba's explanation.
         """
         try:
             import numba

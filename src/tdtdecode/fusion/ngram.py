@@ -23,20 +23,20 @@ NEMO_OFFSET = 100
 
 @dataclass(frozen=True, eq=False)
 class NgramLM:
-    """A back-off n-gram model over a model's tokens; made by `from_arpa`.
+    """A back-off n-gram language model over the tokens of a transducer. `from_arpa` makes one.
 
-    Its score for a token is the log-probability given the tokens before it, from ``<s>`` on. Tokens that it does not
-    know share the probability of ``<unk>`` evenly, as NeMo has it; without ``<unk>`` they are impossible. ``</s>`` is
-    not used.
+    The score of a token is its log-probability after the tokens before it; a hypothesis starts after ``<s>``. Tokens
+    that the file does not have share the probability of ``<unk>`` evenly, as in NeMo; without ``<unk>`` they are
+    impossible. ``</s>`` is not used.
 
     Attributes
     ----------
     path:
         The ARPA file.
     weight:
-        What the scores, in nats, are multiplied with.
+        Factor on the scores, which are in nats.
     units:
-        What a word of the file is.
+        What the words of the file are: ``"pieces"`` or ``"nemo"``, see `from_arpa`.
     """
 
     path: Path
@@ -48,23 +48,27 @@ class NgramLM:
 
     @staticmethod
     def from_arpa(path: str | PathLike[str], weight: float, units: str = "pieces") -> NgramLM:
-        """A model from an ARPA file of any order.
+        """A model from an ARPA file, of order 32 at most.
 
-        It is compiled to tables when a decoder first needs it, and these are kept in a cache folder (TDTDECODE_CACHE,
-        else ``~/.cache/tdtdecode``), from which they are memory-mapped later on, as long as the file's content is the
-        same. Where that folder cannot be written they stay in memory.
+        The file is compiled to tables when a decoder first needs it. The tables are stored in a cache folder
+        (TDTDECODE_CACHE, else ``~/.cache/tdtdecode``) and memory-mapped from there as long as the file's content stays
+        the same. If that folder cannot be written, they stay in memory.
 
         Parameters
         ----------
+        path:
+            The ARPA file.
+        weight:
+            Factor on the scores, which are natural log-probabilities.
         units:
-            ``"pieces"``: words are tokens as in the model's token file. ``"nemo"``: word ``chr(i + 100)`` is token i,
-            as NeMo trains its models.
+            ``"pieces"``: the words are tokens, spelt as in the model's token file. ``"nemo"``: the word
+            ``chr(i + 100)`` is token i, as in the models that NeMo trains.
 
         Raises
         ------
         InputError
-            If the file cannot be read or an option is wrong. What the file holds is looked at on first use: a decoder
-            then raises an InputError that names the line.
+            If the file cannot be read or an option is wrong. The content is checked on first use: the decoder then
+            raises an InputError that names the line.
         """
         if units not in UNITS:
             raise InputError(f"units must be {' or '.join(map(repr, UNITS))}, got {units!r}")
@@ -77,12 +81,12 @@ class NgramLM:
         return NgramLM(path, as_weight(weight), units, digest)
 
     def automaton(self, vocab_size: int, blank: int, pieces: tuple[str, ...] | None) -> Automaton:
-        """The model over V tokens; ``pieces`` are the V + 1 entries of the token file by id.
+        """Compile the model for V tokens; ``pieces`` are the V + 1 entries of the token file by id.
 
         Raises
         ------
         InputError
-            If the file is no language model, or does not fit the tokens.
+            If the file is not a language model in ARPA format, or does not fit the tokens.
         """
         key = vocab_size, blank, pieces if self.units == "pieces" else None
         with self._lock:
@@ -109,7 +113,7 @@ class NgramLM:
 
 
 def as_weight(weight: float) -> float:
-    """A finite number, or an InputError."""
+    """The weight as a float, or an InputError unless it is a finite number."""
     if not isinstance(weight, Real) or not math.isfinite(weight):
         raise InputError(f"weight must be a finite number, got {weight!r}")
     return float(weight)

@@ -1,4 +1,4 @@
-"""Boosted phrases: words and names that a search is to expect."""
+"""Boosted phrases: words and names that a search should prefer."""
 
 from __future__ import annotations
 
@@ -24,28 +24,32 @@ Phrase = str | tuple[int, ...]
 class PhraseBoost:
     """Raises the scores of phrases, from their first token on.
 
-    The phrases stand in a trie of tokens. The arc to a node at depth i, counted from 0, scores ``context_score`` for
-    i = 0, else ``context_score * depth_scaling + ln(i + 1)``, times the phrase's own weight; where phrases share a
-    node, the largest counts. Who leaves a phrase goes on from the longest end of its tokens that begins a phrase: with
-    the sum of that one's scores in place of its own where the phrase was half-matched, at no cost where it was
-    complete. (Aho and Corasick's automaton with the scores of NeMo's boosting tree.) A "tsd" beam takes back the scores
-    of a phrase that an utterance ends in the middle of.
+    Every token that begins or continues a phrase gets a score: the first token ``context_score``, token i (counted
+    from 0) ``context_score * depth_scaling + ln(i + 1)``, each times the phrase's own weight. Where several phrases
+    begin with the same tokens, the highest score counts.
+
+    When a token does not continue the phrase, the search falls back to the longest suffix of the matched tokens that
+    begins a phrase, and goes on from there. If the phrase was complete, its scores are kept. If it was not, they are
+    taken back, and only the scores of that suffix remain. A "tsd" beam also takes them back if the utterance ends
+    before the phrase is complete.
+
+    This is the automaton of Aho and Corasick with the scores of NeMo's boosting tree.
 
     Parameters
     ----------
     phrases:
-        Each a text, or a sequence of token ids; or a tuple of one of these and a weight of its own. Text is split by
-        the model's vocabulary: as byte-pair encoding does, and in all ways with the fewest pieces or one more to a
-        word, 16 in all.
+        Each phrase is a text or a sequence of token ids, or a tuple (phrase, weight) with a weight of its own. A text
+        is spelt with the pieces of the model's vocabulary: as byte-pair encoding splits it, and in all other ways
+        that need the fewest pieces or one more per word. At most 16 spellings are used.
     weight:
-        What all scores, in nats, are multiplied with.
+        Factor on all scores, which are in nats.
     context_score, depth_scaling:
         See above.
 
     Raises
     ------
     InputError
-        If an option or a phrase is wrong. Whether a phrase can be spelt is seen when a decoder first needs it.
+        If an option or a phrase is wrong. Whether a text can be spelt is checked when a decoder first needs it.
     """
 
     phrases: Sequence[Any]
@@ -53,8 +57,8 @@ class PhraseBoost:
     context_score: float = 1.0
     depth_scaling: float = 2.0
     _lists: tuple[tuple[tuple[Phrase, float], ...], ...] = field(init=False, repr=False)
-    _rows: tuple[int, ...] = field(init=False, repr=False)
-    _by_row: bool = field(default=False, init=False, repr=False)
+    _list_of: tuple[int, ...] = field(init=False, repr=False)
+    _for_each: bool = field(default=False, init=False, repr=False)
     _automata: dict = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -66,43 +70,47 @@ class PhraseBoost:
                 raise InputError(f"{name} must be a positive number, got {value!r}")
             object.__setattr__(self, name, float(value))
         object.__setattr__(self, "_lists", (_checked(self.phrases),))
-        object.__setattr__(self, "_rows", (0,))
+        object.__setattr__(self, "_list_of", (0,))
 
     @staticmethod
     def per_row(
         lists: Sequence[Sequence[Any]], weight: float, context_score: float = 1.0, depth_scaling: float = 2.0
     ) -> PhraseBoost:
-        """Other phrases for each row of a batch: a list of them for each row, which may be empty."""
+        """Different phrases for each utterance of a batch: one list for each, which may be empty.
+
+        The other parameters are those of the class.
+        """
         made = PhraseBoost((), weight, context_score, depth_scaling)
         distinct: dict[tuple, int] = {}
-        rows = [distinct.setdefault(_checked(phrases), len(distinct)) for phrases in lists]
-        return made._by_rows(tuple(lists), tuple(distinct) or ((),), tuple(rows))
+        list_of = [distinct.setdefault(_checked(phrases), len(distinct)) for phrases in lists]
+        return made._with_lists(tuple(lists), tuple(distinct) or ((),), tuple(list_of))
 
-    def _by_rows(self, phrases: tuple, lists: tuple, rows: tuple[int, ...]) -> PhraseBoost:
-        for name, value in (("phrases", phrases), ("_lists", lists), ("_rows", rows), ("_by_row", True)):
+    def _with_lists(self, phrases: tuple, lists: tuple, list_of: tuple[int, ...]) -> PhraseBoost:
+        """Set the phrases of each utterance: the distinct lists, and the number of the list that each utterance has."""
+        for name, value in (("phrases", phrases), ("_lists", lists), ("_list_of", list_of), ("_for_each", True)):
             object.__setattr__(self, name, value)
         return self
 
     @property
     def rows(self) -> int | None:
-        """How many rows there are lists for; None: one list for all."""
-        return len(self._rows) if self._by_row else None
+        """The number of utterances that lists were given for; None if one list serves all."""
+        return len(self._list_of) if self._for_each else None
 
     def select(self, rows: Sequence[int]) -> PhraseBoost:
-        """The boost for some rows of a batch, in that order."""
+        """The boost for some utterances of a batch, by their places in it, in that order."""
         made = PhraseBoost((), self.weight, self.context_score, self.depth_scaling)
         object.__setattr__(made, "_automata", self._automata)
         object.__setattr__(made, "_lock", self._lock)
-        picked = tuple(self._rows[i] for i in rows)
-        return made._by_rows(tuple(self.phrases[i] for i in rows), self._lists, picked)
+        picked = tuple(self._list_of[i] for i in rows)
+        return made._with_lists(tuple(self.phrases[i] for i in rows), self._lists, picked)
 
     def automaton(self, vocab_size: int, blank: int, pieces: tuple[str, ...] | None) -> Automaton:
-        """The phrases over V tokens; ``pieces`` are the V + 1 entries of the token file by id.
+        """Compile the phrases for V tokens; ``pieces`` are the V + 1 entries of the token file by id.
 
         Raises
         ------
         InputError
-            If a phrase cannot be spelt, or its tokens do not exist.
+            If a phrase cannot be spelt, or has a token id that does not exist.
         """
         key = vocab_size, blank, pieces
         with self._lock:
@@ -111,7 +119,7 @@ class PhraseBoost:
                 tries = [self._trie(phrases, vocab_size, blank, speller) for phrases in self._lists]
                 self._automata[key] = _joined(tries)
             joined = self._automata[key]
-        start = joined.start[list(self._rows)]
+        start = joined.start[list(self._list_of)]
         return Automaton(**{**vars(joined), "start": start.astype(np.int32)})
 
     def _trie(self, phrases: Iterable[tuple[Phrase, float]], vocab_size: int, blank: int, speller: Any) -> Automaton:
@@ -140,7 +148,7 @@ class PhraseBoost:
             for token, after in arcs.items():
                 token_of[after] = token
         fail, score = [0] * nodes, [0.0] * nodes
-        open_score = [0.0] * nodes  # got since the last complete phrase
+        open_score = [0.0] * nodes  # the scores since the last complete phrase
         for node in sorted(range(1, nodes), key=depth.__getitem__):
             above = parent[node]
             score[node] = score[above] + arc_score[node]
@@ -165,7 +173,7 @@ class PhraseBoost:
 
 
 def _checked(phrases: Any) -> tuple[tuple[Phrase, float], ...]:
-    """Phrases with their weights."""
+    """The phrases with their weights, checked."""
     if isinstance(phrases, (str, bytes)) or not isinstance(phrases, Iterable):
         raise InputError(f"phrases must be a list, got {phrases!r}")
     found = []
@@ -194,12 +202,12 @@ def _token_lists(phrase: Phrase, vocab_size: int, blank: int, speller: Speller |
         return speller.spellings(phrase)
     for token in phrase:
         if token > vocab_size or token == blank:
-            raise InputError(f"the phrase {phrase!r} has token {token}: tokens are 0 to {vocab_size}, but {blank}")
+            raise InputError(f"the phrase {phrase!r} has token {token}; tokens are 0 to {vocab_size}, except {blank}")
     return [phrase]
 
 
 def _joined(automata: list[Automaton]) -> Automaton:
-    """Several automata side by side, each with its root; their starts one after the other."""
+    """Several automata in one, each with its own root. Its starts are theirs, one after the other."""
     states = np.cumsum([0, *map(len, automata)])
     arcs = np.cumsum([0, *(len(automaton.arc_token) for automaton in automata)])
 

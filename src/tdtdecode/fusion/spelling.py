@@ -1,4 +1,4 @@
-"""Text split into a vocabulary's pieces, in all ways that a model is likely to emit it."""
+"""Splits text into the pieces of a vocabulary, in all the ways that a model is likely to emit it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ..errors import InputError
 SPACE = "\u2581"
 MAX_SPELLINGS = 16
 EXTRA_PIECES = 1
-"""Beside byte-pair encoding's split, a word's spellings have at most so many pieces more than its shortest. Models
-seldom emit more, and each further piece multiplies the spellings."""
+"""A word's spellings have at most this many pieces more than its shortest one; byte-pair encoding's split is always
+kept. Models seldom emit longer ones, and each further piece multiplies their number."""
 
 
 class Speller:
-    """Splits text by the V + 1 ``pieces`` of a token file, that of ``blank`` left out."""
+    """Splits text into the V + 1 ``pieces`` of a token file, without that of ``blank``."""
 
     def __init__(self, pieces: Sequence[str], blank: int):
         self._tokens: dict[str, int] = {}
@@ -31,14 +31,15 @@ class Speller:
         self._spaces = any(SPACE in piece for piece in self._tokens)
 
     def spellings(self, text: str) -> list[list[int]]:
-        """The splits of a text into tokens, 16 at most: byte-pair encoding's own, then those of fewest pieces.
+        """The spellings of a text as lists of token ids, 16 at most.
 
-        Words are split each for themselves, as SentencePiece does, after the space before them.
+        Byte-pair encoding's spelling comes first, then those with the fewest pieces. Each word is split by itself,
+        together with the space before it, as in SentencePiece.
 
         Raises
         ------
         InputError
-            If the text is empty or has a character that no piece has.
+            If the text is empty, or the pieces cannot spell it.
         """
         words = text.split()
         if not words:
@@ -46,14 +47,16 @@ class Speller:
         phrases: list[list[int]] = [[]]
         for word in words:
             splits = self._split(SPACE + word if self._spaces else word, text)
-            # By the sum of their places, so that the first of all words comes first.
+            # Ranked by the sum of both ranks, so that the best spellings of all words together come first.
             places = sorted(((i + j, a + b) for i, a in enumerate(phrases) for j, b in enumerate(splits)), key=_place)
             phrases = [tokens for _, tokens in places[:MAX_SPELLINGS]]
         return phrases
 
     def _merged(self, word: str) -> list[int] | None:
-        """A word's split by byte-pair encoding, whose pieces stand in the vocabulary in the order of their merging;
-        None where a character is no piece."""
+        """A word's split by byte-pair encoding, or None if one of its characters is not a piece.
+
+        The order of the merges is that of the pieces in the vocabulary.
+        """
         parts = list(word)
         while True:
             joined = ((self._tokens.get(a + b), i) for i, (a, b) in enumerate(zip(parts, parts[1:])))
@@ -66,7 +69,7 @@ class Speller:
         return None if None in tokens else [token for token in tokens if token is not None]
 
     def _split(self, word: str, text: str) -> list[list[int]]:
-        """A word's splits, shortest first."""
+        """A word's splits: byte-pair encoding's, then the others, those with the fewest pieces first."""
         edges = [list(self._edges(word, start)) for start in range(len(word))]
         fewest = self._fewest(word, edges)
         if fewest[0] is None and self._bytes:
@@ -83,7 +86,7 @@ class Speller:
         return splits if merged is None else [merged, *(split for split in splits if split != merged)]
 
     def _edges(self, word: str, start: int) -> Iterator[tuple[int, tuple[int, ...]]]:
-        """Pieces that stand at a place, as (end, tokens), longest first."""
+        """The pieces that match the word at a place, as (end, tokens), longest first."""
         for end in range(min(len(word), start + self._longest), start, -1):
             if word[start:end] in self._tokens:
                 yield end, (self._tokens[word[start:end]],)
@@ -96,7 +99,7 @@ class Speller:
 
     @staticmethod
     def _fewest(word: str, edges: list[list]) -> list[int | None]:
-        """The fewest tokens from each place to the end; None where the end is out of reach."""
+        """The fewest tokens from each place to the end; None where no pieces lead to the end."""
         fewest: list[int | None] = [None] * len(word) + [0]
         for start in range(len(word) - 1, -1, -1):
             counts = [len(tokens) + rest for end, tokens in edges[start] if (rest := fewest[end]) is not None]
@@ -116,7 +119,10 @@ class Speller:
 
     @staticmethod
     def _walk(edges: list[list], fewest: list[int | None]) -> Iterator[list[int]]:
-        """All splits in order of their number of tokens (best first: what is left is known exactly)."""
+        """All splits, those with the fewest tokens first.
+
+        A best-first search. `fewest` tells exactly how many tokens are still needed, so no split comes too early.
+        """
         count = 0
         waiting: list[tuple[int, int, int, list[int]]] = [(fewest[0] or 0, 0, 0, [])]
         while waiting:

@@ -1,1 +1,1 @@
-"""Our decoder behind other people's models; one module per package."""
+"""This package's decoder behind the models of other packages, one module for each."""

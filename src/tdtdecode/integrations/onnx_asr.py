@@ -1,4 +1,4 @@
-"""onnx-asr models with our decoder behind them.
+"""Models of onnx-asr, with this package's decoder behind them.
 
 >>> import onnx_asr
 >>> from tdtdecode.integrations.onnx_asr import accelerate
@@ -24,7 +24,7 @@ from ..errors import InputError, MissingDependencyError, UnsupportedVersionError
 from ..search import Greedy
 
 SUPPORTED = "0.12"
-"""The releases whose inside this module was written for and tested with."""
+"""The releases of onnx-asr that this module is tested with. It replaces a private part of them."""
 
 Adapter = TypeVar("Adapter")
 
@@ -40,32 +40,34 @@ def accelerate(
     threads: int = 1,
     search: Greedy | None = None,
 ) -> Adapter:
-    """A model of onnx-asr that decodes with our decoder; everything else of it stays as it is.
+    """Put this package's decoder behind a model of onnx-asr.
 
-    Its options, timestamps, batches and VAD work as before, and with the defaults its results are the same. The model
-    given is left as it was; both share the encoder.
+    Returns a copy of the model that decodes with this package. Its options, timestamps, batches and VAD work as before,
+    and with the default arguments its results are the same. The model given does not change; both share the encoder.
 
     Parameters
     ----------
     model:
-        What ``onnx_asr.load_model`` returned for a NeMo TDT or RNN-T model, with timestamps or VAD added or not.
+        What ``onnx_asr.load_model`` returned for a NeMo TDT or RNN-T model, with or without timestamps and VAD.
     directory:
-        The model's files; None: where onnx-asr loaded them from.
+        The folder of the model's files. None: the folder that onnx-asr loaded them from.
     network, kernels, precision, threads:
-        As for `Decoder.from_bundle`; but quantised graphs are run as they are (``"ort"``) unless the network is named,
-        so that results stay the same.
+        As for `Decoder.from_bundle`, with one exception: ``network="auto"`` in float32 leaves quantised graphs to ONNX
+        Runtime (``"ort"``), so that the results stay the same.
     search:
-        Default: greedy, with onnx-asr's cap on the tokens of a frame (``max_tokens_per_step`` in the model's
+        Default: greedy search with onnx-asr's limit of tokens per frame (``max_tokens_per_step`` in the model's
         ``config.json``, else 10).
 
-    Like onnx-asr, this takes a duration's index as its frames.
+    Like onnx-asr, this takes the index of a duration as its number of frames.
 
     Raises
     ------
-    MissingDependencyError, UnsupportedVersionError
-        Without onnx-asr, or with a release that is not supported.
+    MissingDependencyError
+        If onnx-asr is not installed, or a package that the network needs.
+    UnsupportedVersionError
+        If the installed release of onnx-asr is not supported.
     InputError
-        If the model is something else, or its files cannot be found.
+        If `model` is something else, or its files cannot be found.
     BundleError
         If the files cannot be used.
     """
@@ -78,7 +80,7 @@ def accelerate(
     asr = model.asr
     if not isinstance(asr, NemoConformerRnnt):
         raise InputError(
-            f"model is a {type(asr).__name__}, which has no NeMo transducer to decode: expected nemo-conformer-tdt or "
+            f"model is a {type(asr).__name__}, which is not a NeMo transducer: expected nemo-conformer-tdt or "
             "nemo-conformer-rnnt"
         )
     graph = _graph_file(asr, directory)
@@ -90,14 +92,14 @@ def accelerate(
         search=search or Greedy(max_symbols=asr._max_tokens_per_step),
     )  # fmt: skip
     fast_asr, fast_model = copy.copy(asr), copy.copy(model)
-    # The one seam: encoder output in, tokens, frames and log-probs out.
+    # The only place that is replaced: the method that turns encoder output into tokens, frames and log-probs.
     fast_asr.__dict__["_decoding"] = _Decoding(decoder, asr.use_low_precision)
     fast_model.asr = fast_asr
     return fast_model
 
 
 class _Decoding:
-    """Takes the place of the loop over steps."""
+    """Replaces onnx-asr's decoding loop."""
 
     def __init__(self, decoder: Decoder, lengths_may_overrun: bool):
         self._decoder = decoder
@@ -106,8 +108,8 @@ class _Decoding:
     def __call__(
         self, encoder_out: np.ndarray, encoder_out_lens: np.ndarray, /, **options: Any
     ) -> Iterator[tuple[list[int], list[int], Sequence[float] | None]]:
-        """Tokens, frames and, if asked for, log-probs of each row of ``encoder_out`` [B, T, E]."""
-        if self._lengths_may_overrun:  # TensorRT in low precision
+        """Tokens, frames and, if asked for, log-probs of each utterance of ``encoder_out`` [B, T, E]."""
+        if self._lengths_may_overrun:  # TensorRT in low precision may return wrong lengths
             encoder_out_lens = np.minimum(encoder_out_lens, encoder_out.shape[1])
         for hypothesis in self._decoder.decode(encoder_out.transpose(0, 2, 1), encoder_out_lens):
             logprobs = hypothesis.token_logprobs.tolist() if options.get("need_logprobs") else None
@@ -128,7 +130,7 @@ def _graph_file(asr: Any, directory: str | PathLike[str] | None) -> Path:
     loaded = getattr(asr._decoder_joint, "_model_path", None)
     if not loaded:
         raise InputError(
-            "the model's decoder session does not tell which file it was loaded from: load the model with "
+            "the model's decoder session does not tell which file it was loaded from; load the model with "
             "onnx_asr.load_model"
         )
     return Path(loaded) if directory is None else Path(directory, Path(loaded).name)
@@ -137,7 +139,7 @@ def _graph_file(asr: Any, directory: str | PathLike[str] | None) -> Path:
 def _bundle(graph: Path, tdt: bool) -> Bundle:
     match = _GRAPH.fullmatch(graph.name)
     if match is None:
-        raise InputError(f"expected a file decoder_joint-model.onnx or a variant of it, got {graph}")
+        raise InputError(f"{graph}: expected a file named decoder_joint-model.onnx, or a variant of it")
     return read_bundle(graph.parent, "combined", match["variant"], None if tdt else ())
 
 

@@ -1,1 +1,1 @@
-"""From recordings to text: audio, features, the encoder, long recordings in windows, transcripts and their formats."""
+"""From recordings to text: audio, features, encoder, windows over long recordings, transcripts and their formats."""

@@ -30,23 +30,28 @@ class Encoder:
     threads:
         Threads within an operator; None: as many as there are cores.
     session_options:
-        Used as they are, in place of ours.
+        ONNX Runtime options. They replace this package's defaults and `threads`.
     providers:
-        Execution providers, default the CPU's alone.
+        Execution providers for ``device="cpu"``. The default is the CPU provider alone.
     device:
-        ``"cpu"``, or ``"cuda"``: on the CUDA provider, which leaves its output on the card that CuPy uses.
+        ``"cpu"``, or ``"cuda"``: the CUDA provider on the card that CuPy uses. The output stays on that card.
 
     Attributes
     ----------
-    rows_independent:
-        False where the graph scales the activations of a whole batch at once (dynamic quantisation), so that a
-        recording's result would depend on its neighbours, and where its batch is fixed at one: such an encoder is to
-        be given one recording at a time.
+    takes_batches:
+        Whether several recordings may share a batch. False where the batch size is fixed at one, and for dynamic
+        quantisation: that scales the activations of a whole batch at once, so a recording's result would depend on
+        its neighbours.
 
     Raises
     ------
     BundleError
-        If the bundle has no encoder, or its inputs and outputs are not audio, its lengths, frames and their lengths.
+        If the bundle has no encoder, if the encoder's inputs are not audio and lengths or its outputs not frames and
+        lengths, or if its batch size is fixed at more than one.
+    DeviceError
+        If ``device="cuda"`` and there is no usable card, or the encoder is dynamically quantised.
+    MissingDependencyError
+        If ONNX Runtime is not installed, or CuPy for ``device="cuda"``.
     """
 
     def __init__(
@@ -59,19 +64,20 @@ class Encoder:
     ):
         file = bundle.encoder
         if file is None:
-            raise BundleError("has no encoder, which recognising audio needs", file=bundle.directory)
+            raise BundleError("has no encoder; recognising audio needs one", file=bundle.directory)
         graph = load_graph(file, bundle.directory)
         self._audio, self._length, self._frames, self._counts = encoder_ports(graph)
         batch, _, time = self._audio.shape
         if isinstance(batch, int) and batch != 1:
             raise BundleError(
-                f"takes batches of just {batch}; export it with a dynamic batch axis, or a batch of one", file=file,
-                field=self._audio.name,
+                f"the batch size is fixed at {batch}; export it with a dynamic batch axis, or a batch of one",
+                file=file, field=self._audio.name,
             )  # fmt: skip
-        self.rows_independent = not graph.quantized and batch != 1
+        self.takes_batches = not graph.quantized and batch != 1
         self._width = time if isinstance(time, int) else None
         self._file = file
-        # Where the weights lie in the file itself, it is opened again instead: the graph is a second copy of them all.
+        # A graph holds the weights that its own file contains. Keeping it would keep a second copy of them beside the
+        # session's, so such a file is opened again when a session is made.
         self._graph = graph if graph.weights_folder is not None else None
         self._options = session_options or default_options(threads)
         self._providers = list(providers or CPU_PROVIDERS)
@@ -93,21 +99,21 @@ class Encoder:
         Parameters
         ----------
         features:
-            float32 [B, mel, T]; where the encoder's own T is fixed, no more than that.
+            float32 [B, mel, T]. If the encoder was exported for a fixed T, at most that many feature frames.
         lengths:
             int64 [B], valid feature frames, each at least 1.
 
         Returns
         -------
         encoder_out:
-            ``OrtValue`` [B, E, T'], where the execution provider left it.
+            ``OrtValue`` [B, E, T'] on the encoder's device.
         lengths:
             int64 [B], valid encoder frames.
 
         Raises
         ------
         InputError
-            If the encoder fails, most likely because its tables end before the longest recording does.
+            If the encoder fails. The likely reason is a recording longer than its position table.
         """
         session = self._session.current
         binding = session.io_binding()
@@ -125,14 +131,14 @@ class Encoder:
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             seconds = features.shape[2] * HOP / SAMPLE_RATE
             raise InputError(
-                f"the encoder failed on {len(features)} recording(s) of up to {seconds:.1f} s; if that is longer than "
-                f"it was made for, cut the recordings: {error}"
+                f"the encoder failed on {len(features)} recording(s) of up to {seconds:.1f} s; if it was made for "
+                f"shorter ones, cut them: {error}"
             ) from error
         frames, counts = binding.get_outputs()
         return frames, counts.numpy().astype(np.int64)
 
-    def rows(self, encoder_out: ort.OrtValue) -> list[Any]:
-        """The rows [E, T'] of what was encoded, where they are; their frames can be sliced."""
+    def utterances(self, encoder_out: ort.OrtValue) -> list[Any]:
+        """The encoder output of each utterance, [E, T']: views on the device of ``encoder_out`` that can be sliced."""
         if self._card is None:
             return list(encoder_out.numpy())
         from ..cuda.arrays import to_device

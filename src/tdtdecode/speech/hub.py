@@ -24,18 +24,18 @@ def find_model(name: str | PathLike[str], variant: str | None = None) -> Path:
     Parameters
     ----------
     name:
-        ``"demo"``, the model inside this package; a directory; or ``"organisation/name"`` on the Hugging Face hub, of
-        which the files of the variant are downloaded, or taken from the hub's cache. A directory of the current
-        folder that is called demo is ``"./demo"``.
+        ``"demo"`` for the model inside this package; a directory; or ``"organisation/name"`` for a repository of the
+        Hugging Face hub. From the hub only the files of the variant are downloaded, and its cache is used. A
+        directory ``demo`` in the current folder is named ``"./demo"``.
     variant:
-        None for files without a suffix, ``"int8"``, ``"fp16"``, ...
+        The files to download: ``"int8"``, ``"fp16"``, ..., or None for those without a suffix.
 
     Raises
     ------
     InputError
-        If it is none of these, or the hub cannot provide it.
+        If `name` is none of these, or the hub cannot provide it.
     MissingDependencyError
-        If it has the form of a hub id and huggingface_hub is not installed.
+        If `name` has the form of a hub id and huggingface_hub is not installed.
     """
     if name == "demo":
         return demo_directory()
@@ -49,14 +49,14 @@ def find_model(name: str | PathLike[str], variant: str | None = None) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
-        purpose = f"{name!r} is not 'demo' and no directory here; taking it from the Hugging Face hub"
+        purpose = f"{name!r} is neither 'demo' nor a directory here; downloading it from the Hugging Face hub"
         raise MissingDependencyError("huggingface_hub", "hub", purpose) from error
     try:
         return Path(snapshot_download(name, allow_patterns=_patterns(variant)))
-    except Exception as error:  # its errors come from several packages, and differ between its versions
+    except Exception as error:  # huggingface_hub raises errors of several packages, which differ between its releases
         raise InputError(
-            f"no model {name!r}: it is not 'demo', no directory here, and the Hugging Face hub does not provide it "
-            f"({type(error).__name__}: {error})"
+            f"no model {name!r}: it is neither 'demo' nor a directory here, and the Hugging Face hub does not provide "
+            f"it ({type(error).__name__}: {error})"
         ) from error
 
 
@@ -66,7 +66,7 @@ def demo_directory() -> Path:
 
 
 def _patterns(variant: str | None) -> list[str]:
-    """The files that any layout has in one variant; a repository may hold gigabytes of others."""
+    """Patterns for the files of one variant in any layout. A repository may hold gigabytes of other files."""
     suffix = "" if variant is None else f"[._-]{variant}"
     graphs = [f"{name}{suffix}{end}" for name in _GRAPHS for end in (".onnx", ".onnx[._]data", ".data", ".weights")]
     return [*graphs, *_TEXTS]

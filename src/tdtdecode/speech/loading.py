@@ -46,22 +46,29 @@ def load_model(
     name_or_directory:
         ``"demo"``, a model directory in any layout, or a Hugging Face hub id (`tdtdecode.speech.hub.find_model`).
     device:
-        ``"cpu"``; ``"cuda"``: encoder and decoder on the card that CuPy uses; ``"auto"``: cuda where there is a card
-        and what it needs is installed, else the cpu, and the log (``tdtdecode``, level INFO) says which and why;
-        ``"both"``: holds the model on both and gives each call the faster one for its length (`RoutedRecognizer`).
+        ``"cpu"``, ``"cuda"``, ``"auto"`` or ``"both"``. ``"cuda"`` runs encoder and decoder on the card that CuPy
+        uses. ``"auto"`` chooses cuda if there is a card and the packages that it needs, else the cpu; the log
+        (``tdtdecode``, level INFO) says which and why. ``"both"`` holds the model on both devices and gives each call
+        to the one that is faster for that much audio (`RoutedRecognizer`).
     threads:
-        Threads of the decoder and of the encoder. None: one for the decoder, the encoder all cores.
+        Threads of the encoder and of the decoder. None: all cores for the encoder, one thread for the decoder.
     session_options:
-        For the encoder's and the decoder's sessions, used as they are; the threads are then set there.
+        ONNX Runtime options for the sessions of encoder and decoder, in place of this package's. Their number of
+        threads is then the one set there.
     layout, variant, durations, network, kernels, precision, search, providers:
-        As for `Decoder.from_bundle`; the variant chooses the encoder's file too, and the providers serve both.
+        As for `Decoder.from_bundle`. The variant chooses the encoder's file too, and the encoder uses the same
+        providers.
 
     Raises
     ------
     BundleError
         If the directory cannot be used; the message names the file and the field.
-    InputError, DeviceError, MissingDependencyError
-        If there is no such model, or an option cannot be had.
+    InputError
+        If there is no such model, or an option is wrong.
+    DeviceError
+        If the device cannot be used.
+    MissingDependencyError
+        If a package that the model, the network or the device needs is not installed.
     """
     if device not in DEVICES:
         raise InputError(f"no device {device!r}: {', '.join(DEVICES)}")
@@ -82,7 +89,7 @@ def load_model(
     try:
         model = on("cuda")
     except (DeviceError, MissingDependencyError) as error:
-        _log.info("device: cpu, since cuda cannot be used: %s", error)
+        _log.info("device: cpu, because cuda cannot be used: %s", error)
         return on("cpu")
     _log.info("device: cuda (%s)", current_device().name)
     return model

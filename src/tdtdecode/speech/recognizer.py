@@ -22,25 +22,25 @@ from .encoder import Encoder
 from .windows import Windows, decode_in_windows
 
 _BATCH_SECONDS = 480.0
-"""Most audio in a batch, padding counted: an encoder's attention takes memory by the square of the length."""
+"""The most audio in a batch, padding included. An encoder's attention needs memory by the square of the length."""
 
 
 class Recognizer:
-    """Transcribes recordings; made by `load_model`.
+    """Transcribes recordings. `load_model` makes one.
 
     Parameters
     ----------
     bundle:
         The model: its features, vocabulary and frame length.
     encoder:
-        (features float32 [B, mel, T], lengths int64 [B]) -> (encoder output [B, E, T'], lengths int64 [B]).
+        Runs the model's encoder.
     decoder:
-        (encoder output, lengths, search) -> hypotheses, as `Decoder.decode`.
+        Decodes what the encoder returns.
 
     Raises
     ------
     BundleError
-        If the model takes features other than this package computes.
+        If the model needs features that this package does not compute.
     """
 
     def __init__(self, bundle: Bundle, encoder: Encoder, decoder: Decoder):
@@ -49,7 +49,10 @@ class Recognizer:
         if features.sample_rate != SAMPLE_RATE:
             raise BundleError(f"expected {SAMPLE_RATE} Hz, got {features.sample_rate}", file=file, field="sample_rate")
         if features.mel_bins is None:
-            raise BundleError("the number of mel bins is stated nowhere", file=file, field="feat_dim")
+            raise BundleError(
+                "neither the encoder nor the directory's configuration states the number of mel bins", file=file,
+                field="feat_dim",
+            )  # fmt: skip
         self.bundle = bundle
         self.device = decoder.network.device
         self.encoder = encoder
@@ -63,7 +66,10 @@ class Recognizer:
 
     @property
     def max_seconds(self) -> float | None:
-        """The longest recording that the encoder takes whole, in seconds, longer ones in windows; None: any."""
+        """Seconds of the longest recording that goes through the encoder whole; None if there is no limit.
+
+        Longer recordings go through it in windows.
+        """
         return None if self._max_input_frames is None else self._max_input_frames * HOP / SAMPLE_RATE
 
     @overload
@@ -107,22 +113,23 @@ class Recognizer:
     ) -> Any:
         """Transcribe one recording or many, of any length.
 
-        A recording longer than `max_seconds` goes through the encoder in overlapping windows, of which the centres are
-        decoded as one stream; its features are normalised over the whole of it.
+        A recording longer than `max_seconds` goes through the encoder in overlapping windows. The centres of the
+        windows are decoded as one stream. The features are normalised over the whole recording.
 
         Parameters
         ----------
         audio:
-            A path, or (samples, rate) as `tdtdecode.speech.audio.as_samples` takes them; or a list of these.
+            A path, or (samples, rate in Hz) as `tdtdecode.speech.audio.as_samples` takes them; or a list of these.
         search:
-            In place of the model's own.
+            Replaces the search that the model was loaded with.
         batch_size:
-            Most recordings in a batch. Recordings of similar length share one; long ones share with fewer. A
-            dynamically quantised encoder gets one recording at a time, whatever is asked for.
+            The most recordings in a batch. Recordings of similar length share a batch, and batches of long recordings
+            are smaller. A dynamically quantised encoder always gets one recording at a time.
         on_error:
-            ``"raise"``, or ``"return"``: an exception stands in the place of a transcript, and the others are done.
+            ``"raise"``: the first error ends the call. ``"return"``: the other recordings are transcribed all the same,
+            and the exception stands in the failed recording's place.
         progress:
-            Called after each batch with the number of recordings done and of all.
+            Called after each batch with two numbers: recordings finished, and recordings in all.
 
         Returns
         -------
@@ -140,7 +147,7 @@ class Recognizer:
             raise InputError(f"on_error must be 'raise' or 'return', got {on_error!r}")
         search = self.decoder.search if search is None else search
         recordings = audio if isinstance(audio, list) else [audio]
-        for_rows(search, range(len(recordings)), len(recordings))  # what does not fit is said before anything is done
+        for_rows(search, range(len(recordings)), len(recordings))  # raises before any work if the search does not fit
         results: list[Transcript | Exception | None] = [None] * len(recordings)
         catch: tuple[type[Exception], ...] = (Exception,) if on_error == "return" else ()
 
@@ -174,17 +181,17 @@ class Recognizer:
         return results if isinstance(audio, list) else results[0]
 
     def _batches(self, seconds: dict[int, float], batch_size: int) -> Iterator[list[int]]:
-        """Recordings of similar length together, the longest first: if memory is short, that shows at once."""
+        """Group recordings of similar length. The longest come first, so that a lack of memory shows at once."""
         waiting = sorted(seconds, key=lambda i: -seconds[i])
         while waiting:
             fitting = int(_BATCH_SECONDS / max(seconds[waiting[0]], 1e-3))
             whole = self.max_seconds is None or seconds[waiting[0]] <= self.max_seconds
-            rows = max(1, min(batch_size, fitting)) if self.encoder.rows_independent and whole else 1
-            yield waiting[:rows]
-            waiting = waiting[rows:]
+            count = max(1, min(batch_size, fitting)) if self.encoder.takes_batches and whole else 1
+            yield waiting[:count]
+            waiting = waiting[count:]
 
     def _alone(self, samples: np.ndarray, search: Greedy | Beam) -> Transcript | Exception:
-        """One recording of a batch that failed: most likely not because of this one."""
+        """Transcribe one recording of a batch that failed: most likely another recording was the cause."""
         try:
             return self._transcribe([samples], search)[0]
         except Exception as error:
@@ -206,17 +213,17 @@ class Recognizer:
         ]
 
     def _decoded(self, features: np.ndarray, lengths: np.ndarray, search: Greedy | Beam) -> list[Hypothesis]:
-        """The hypotheses of a batch, float32 [B, mel, T]: those too long to be encoded whole each by itself."""
+        """Decode a batch of features, float32 [B, mel, T]; recordings too long for the encoder one by one."""
         limit = features.shape[2] if self._max_input_frames is None else self._max_input_frames
         hypotheses: dict[int, Hypothesis] = {}
         whole = np.flatnonzero(lengths <= limit)
         if len(whole):
-            # NeMo's features have a frame of padding, one too many at the limit.
+            # NeMo's features end with a frame of padding. At the limit that is one frame too many for the encoder.
             encoder_out, counts = self.encoder(features[whole, :, :limit], lengths[whole])
             found = self.decoder.decode(encoder_out, counts, for_rows(search, whole.tolist(), len(lengths)))
             hypotheses.update(zip(whole.tolist(), found, strict=True))
         seconds = (self._windows.centre + 2 * self._windows.context) * self.bundle.frame_seconds
-        at_once = max(1, int(_BATCH_SECONDS / seconds)) if self.encoder.rows_independent else 1
+        at_once = max(1, int(_BATCH_SECONDS / seconds)) if self.encoder.takes_batches else 1
         for i in np.flatnonzero(lengths > limit).tolist():
             hypotheses[i] = decode_in_windows(
                 features[i, :, : lengths[i]], self.encoder, self.decoder, for_rows(search, [i], len(lengths)),
@@ -227,7 +234,7 @@ class Recognizer:
     def _transcript(self, hypothesis: Hypothesis, samples: int, confidence: Confidence) -> Transcript:
         duration = samples / SAMPLE_RATE
         vocabulary = self.bundle.vocabulary
-        # The last duration is kept as predicted, even past the end of the recording; a word's time is not.
+        # Hypotheses keep durations as predicted, even past the end of the recording. Words end with the recording.
         words = [
             replace(word, end=max(word.start, min(word.end, duration)))
             for word in vocabulary.words(hypothesis, self.bundle.frame_seconds, confidence)

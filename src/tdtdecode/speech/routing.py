@@ -1,4 +1,4 @@
-"""A model on two devices, and which of them is given what."""
+"""A model on two devices: each call goes to the device that is faster for it."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ _log = logging.getLogger(__name__)
 
 
 class RoutedRecognizer(Recognizer):
-    """A model on the CPU and on a GPU: each call goes to the one that is faster for as much audio.
+    """A model on the CPU and on a GPU. Each call goes to the device that is faster for that much audio.
 
     Parameters
     ----------
     cpu, cuda:
-        The same model on both.
+        The same model on each device.
 
     Attributes
     ----------
     crossover:
-        Seconds of audio up to which the CPU is faster, as measured when this was made; 0: never. The log says so.
+        Up to this many seconds of audio the CPU is faster; 0 if the GPU always is. It is measured when this object is
+        made, and logged.
     """
 
     def __init__(self, cpu: Recognizer, cuda: Recognizer):
@@ -40,17 +41,17 @@ class RoutedRecognizer(Recognizer):
         _log.info("devices: cpu for up to %g s of audio, cuda beyond", self.crossover)
 
     def recognize(self, audio: Any, *arguments: Any, **options: Any) -> Any:
-        """As `Recognizer.recognize`, on the CPU where the recordings together are no longer than the crossover."""
+        """As `Recognizer.recognize`; on the CPU if all recordings together are no longer than the crossover."""
         try:
             seconds = sum(map(audio_seconds, audio if isinstance(audio, list) else [audio]))
         except TdtDecodeError:
-            seconds = 0.0  # `recognize` says what is wrong
+            seconds = 0.0  # `recognize` below raises or returns the error
         chosen = self.cpu if seconds <= self.crossover else self.cuda
         return chosen.recognize(audio, *arguments, **options)
 
 
 def measured_crossover(cpu: Recognizer, cuda: Recognizer) -> float:
-    """Seconds of audio up to which the CPU is faster: the longest trial that it won, of noise; 0 if none."""
+    """Seconds of audio up to which the CPU is faster: the longest trial on noise that it won, or 0."""
     rng = np.random.default_rng(0)
     crossover = 0.0
     for seconds in _TRIAL_SECONDS:
@@ -63,7 +64,7 @@ def measured_crossover(cpu: Recognizer, cuda: Recognizer) -> float:
 
 
 def _median_time(model: Recognizer, samples: np.ndarray) -> float:
-    model.recognize((samples, SAMPLE_RATE))  # the first time compiles, allocates and warms up
+    model.recognize((samples, SAMPLE_RATE))  # the first call compiles, allocates and warms up
     times = []
     for _ in range(_TRIALS):
         begin = time.perf_counter()

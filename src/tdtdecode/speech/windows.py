@@ -1,8 +1,9 @@
-"""Recordings longer than the encoder takes at once: shown to it in windows, decoded frame by frame all the same.
+"""Recordings that are too long for the encoder. It gets overlapping windows of them; the decoder sees one stream.
 
-The features are those of the whole recording, normalised over all of it. Windows overlap, so that the encoder knows
-what comes before and after; of each only the centre is decoded, with the decoder's state carried on from window to
-window, so that every frame is decoded once, and a word that lies across a seam is one word.
+The features are computed and normalised over the whole recording. Windows overlap, so that the encoder sees what comes
+before and after the frames that count. Only the centre of each window is decoded, and the decoder's state is carried on
+from window to window. So every frame is decoded once, and a word that crosses from one window to the next stays one
+word.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from ..search import Beam, Greedy
 from .encoder import Encoder
 
 _LONGEST_SECONDS = 120.0
-"""Of a window, where the encoder would take more: its attention costs the square of the length."""
+"""The longest window, even if the encoder takes more: the cost of its attention grows with the square of the length."""
 
 _MOST_CONTEXT_SECONDS = 10.0
 _LEAST_CONTEXT_SECONDS = 1.0
-"""Of context on either side of the frames that are decoded. `benches.windows`: from a second on it costs no words."""
+"""Context on either side of the centre. `benches.windows` shows that a second is enough not to lose words."""
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows over a long recording, in encoder frames.
+    """How a long recording is cut into windows; sizes in encoder frames.
 
-    Each shows the encoder `context` frames before and after its `centre` frames, which alone are decoded: the next
-    window's begin where they end.
+    Each window has `centre` frames that are decoded, with `context` frames before and after them that only the encoder
+    sees. The centres follow each other without a gap.
     """
 
     centre: int
@@ -41,9 +42,10 @@ class Windows:
 
     @staticmethod
     def of(features: FeatureSettings) -> Windows:
-        """The windows for an encoder: as long as it takes, at most two minutes.
+        """The windows for an encoder: as long as it takes, but at most two minutes.
 
-        An eighth of it is context on either side, at most ten seconds; in short windows a second, at most a quarter.
+        The context on either side is an eighth of the window, at least a second and at most ten seconds, and never more
+        than a quarter of the window.
         """
         frame_seconds = features.subsampling_factor * FEATURE_FRAME_SECONDS
         longest = int(_LONGEST_SECONDS / frame_seconds)
@@ -56,7 +58,7 @@ class Windows:
         return Windows(max(longest - 2 * context, 1), context)
 
     def over(self, frames: int, factor: int) -> Iterator[Window]:
-        """The windows over a recording of that many feature frames, `factor` of which make an encoder frame."""
+        """The windows over a recording of `frames` feature frames, of which `factor` make an encoder frame."""
         begin, ended = 0, False
         while not ended:
             left = min(begin, self.context)
@@ -73,10 +75,10 @@ class Window:
     Attributes
     ----------
     start, stop:
-        The feature frames that the encoder is shown.
+        The feature frames that go through the encoder.
     first, last:
-        Which of the encoder frames it makes of them are decoded; `last` is None for all that are left, in the last
-        window.
+        The encoder frames of this window that are decoded, the centre. `last` is None in the last window, which is
+        decoded to its end.
     """
 
     start: int
@@ -99,13 +101,13 @@ def decode_in_windows(
     Parameters
     ----------
     features:
-        float32 [mel, T], all of it valid.
+        float32 [mel, T], without padding.
     windows:
-        How it is cut.
+        How the recording is cut.
     factor:
         Feature frames per encoder frame.
     at_once:
-        Windows that go through the encoder together.
+        The number of windows that go through the encoder together.
     """
     plan = windows.over(features.shape[1], factor)
     state: DecoderState | None = None
@@ -122,12 +124,11 @@ def decode_in_windows(
 
 
 def _encoded(features: np.ndarray, group: list[Window], encoder: Encoder) -> Iterator[tuple[Window, Any]]:
-    """Each window with the frames [E, t] of its centre, where the encoder left them."""
+    """Each window with the encoder frames [E, t] of its centre, on the encoder's device."""
     lengths = np.array([window.stop - window.start for window in group], np.int64)
     batch = np.zeros((len(group), len(features), int(lengths.max())), np.float32)
-    for row, window in zip(batch, group):
-        row[:, : window.stop - window.start] = features[:, window.start : window.stop]
+    for part, window in zip(batch, group):
+        part[:, : window.stop - window.start] = features[:, window.start : window.stop]
     encoder_out, counts = encoder(batch, lengths)
-    rows = encoder.rows(encoder_out)
-    for window, row, count in zip(group, rows, counts.tolist()):
-        yield window, row[:, window.first : count if window.last is None else min(window.last, count)]
+    for window, frames, count in zip(group, encoder.utterances(encoder_out), counts.tolist()):
+        yield window, frames[:, window.first : count if window.last is None else min(window.last, count)]

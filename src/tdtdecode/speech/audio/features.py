@@ -22,7 +22,7 @@ _WINDOW = 400
 _PRE_EMPHASIS = np.float32(0.97)
 _LOG_FLOOR = np.float32(2.0**-24)
 _STD_FLOOR = 1e-5
-_BLOCK = 256  # frames at a time: the block's spectra stay in the L2 cache, and memory does not grow with the audio
+_BLOCK = 256  # frames at a time: their spectra stay in the L2 cache, and working memory does not grow with the audio
 
 
 class FeatureExtractor:
@@ -32,8 +32,9 @@ class FeatureExtractor:
     of 400 samples, every 160, zeros beyond the ends); Slaney mel filters from 0 to 8000 Hz; ``ln(m + 2^-24)``;
     then, per mel bin, ``(x - mean) / (std + 1e-5)`` over the frames of the recording, with the N - 1 estimate.
 
-    A row's features do not depend on the other rows. A recording of one frame, whose deviation is undefined, gets
-    zeros, as in NeMo; so does digital silence, exactly (NeMo leaves the rounding of the mean divided by 1e-5 there).
+    A recording's features do not depend on the others in the batch. A recording of one frame has no standard
+    deviation and gets zeros, as in NeMo. Digital silence gets exact zeros too, where NeMo returns the rounding error
+    of the mean divided by 1e-5.
 
     Parameters
     ----------
@@ -76,11 +77,11 @@ class FeatureExtractor:
         lengths = np.array([len(samples) // HOP for samples in recordings], dtype=np.int64)
         width = max((len(samples) // HOP + 1 for samples in recordings), default=0)
         features = np.zeros((len(recordings), self.mel_bins, width), dtype=np.float32)
-        for row, samples, length in zip(features, recordings, lengths, strict=True):
+        for out, samples, length in zip(features, recordings, lengths, strict=True):
             if length:
-                self._log_mel(samples, row[:, :length])
+                self._log_mel(samples, out[:, :length])
                 if self.normalize:
-                    _standardize(row[:, :length])
+                    _standardize(out[:, :length])
         return features, lengths
 
     def _log_mel(self, samples: np.ndarray, out: np.ndarray) -> None:
@@ -92,8 +93,8 @@ class FeatureExtractor:
         emphasized[:] = samples
         emphasized[1:] -= _PRE_EMPHASIS * samples[:-1]
 
-        # The window starts at the frame's first sample rather than in the middle of the 512 points, where torch.stft
-        # has it: that shifts phases only.
+        # torch.stft puts the 400 samples in the middle of the 512 points. Here they come first, which changes only the
+        # phases and not the power.
         windows = np.lib.stride_tricks.sliding_window_view(signal, _WINDOW)[::HOP][:frames]
         padded = np.zeros((min(_BLOCK, frames), _FFT), dtype=np.float32)
         for start in range(0, frames, _BLOCK):
@@ -109,12 +110,12 @@ class FeatureExtractor:
             out[:, start : start + len(block)] = mel.T
 
 
-def _standardize(row: np.ndarray) -> None:
-    """Bring each line of ``row``, float32 [mel_bins, frames], to mean 0 and deviation 1, in place and in two passes."""
-    mean = row.mean(axis=1, dtype=np.float64, keepdims=True)
-    np.subtract(row, mean, out=row, casting="same_kind")
-    variance = np.sum(row * row, axis=1, dtype=np.float64, keepdims=True) / max(row.shape[1] - 1, 1)
-    np.divide(row, np.sqrt(variance) + _STD_FLOOR, out=row, casting="same_kind")
+def _standardize(mel: np.ndarray) -> None:
+    """Bring each mel bin of float32 [mel_bins, frames] to mean 0 and deviation 1, in place and in two passes."""
+    mean = mel.mean(axis=1, dtype=np.float64, keepdims=True)
+    np.subtract(mel, mean, out=mel, casting="same_kind")
+    variance = np.sum(mel * mel, axis=1, dtype=np.float64, keepdims=True) / max(mel.shape[1] - 1, 1)
+    np.divide(mel, np.sqrt(variance) + _STD_FLOOR, out=mel, casting="same_kind")
 
 
 def mel_filters(mel_bins: int) -> np.ndarray:

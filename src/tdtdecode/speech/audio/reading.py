@@ -19,9 +19,10 @@ Audio: TypeAlias = str | PathLike[str] | tuple[Any, int]
 
 _EXPECTED = "expected a recording as WAV, FLAC, OGG or MP3"
 _LOUDEST = 2.0**31
-"""Beyond any integer PCM that was converted without scaling; far enough below float32's end that powers are finite."""
+"""The largest sample accepted. Integer PCM that was converted to float without scaling stays below it, and the powers
+in the features stay far below the end of float32."""
 _UNKNOWN_SIZE = 0x7FFF0000
-"""Programs that write WAV to a pipe cannot know its size and put a number from here up (or 0) in its place."""
+"""Programs that write WAV to a pipe do not know its size. They put 0 or a number from here up into the header."""
 _MOST_CHANNELS = 256
 _BLOCK_FRAMES = 1 << 20
 
@@ -46,18 +47,18 @@ def read_audio(path: str | PathLike[str], sample_rate: int = 16000) -> np.ndarra
     Raises
     ------
     InputError
-        If there is no such file, it is not a recording, it is cut short, or holds NaN or infinity. The
-        message starts with the path. MP3 and OGG are streams without a reliable length: one cut short is decoded as
-        far as it goes, with a warning in the log where its header promises more or its end is not marked.
+        If there is no such file, or it is not a recording, is cut short, or holds NaN or infinity. The message starts
+        with the path. MP3 and OGG files have no reliable length: one that is cut short is decoded as far as it goes,
+        and a warning is logged if its header promises more samples or the end of its stream is missing.
     MissingDependencyError
-        If soundfile is not installed, or soxr where the rate differs.
+        If soundfile is not installed, or soxr is not and the file's rate has to be changed.
     """
     with _open(path) as file:
         rate = file.samplerate
         try:
             samples = _read_mono(file)
         except RuntimeError as error:
-            raise InputError(f"{path}: cannot be decoded to its end ({error}); {_EXPECTED}, complete") from error
+            raise InputError(f"{path}: cannot be decoded to its end ({error}); it may be damaged") from error
         if len(samples) < file.frames:
             if file.format != "MP3":
                 raise InputError(f"{path}: cut short: {len(samples)} samples where its header promises {file.frames}")
@@ -69,12 +70,14 @@ def read_audio(path: str | PathLike[str], sample_rate: int = 16000) -> np.ndarra
 
 
 def audio_seconds(audio: Audio) -> float:
-    """Length of a recording in seconds: of a file as its header says, without decoding it.
+    """Length of a recording in seconds. A file's header tells it, so nothing is decoded.
 
     Raises
     ------
     InputError
-        As `read_audio` and `as_samples` do where that needs no decoding.
+        As for `read_audio` and `as_samples`, as far as an error shows without decoding.
+    MissingDependencyError
+        If a file is given and soundfile is not installed.
     """
     if isinstance(audio, (str, PathLike)):
         with _open(audio) as file:
@@ -89,10 +92,10 @@ def as_samples(audio: Audio, sample_rate: int = 16000) -> np.ndarray:
     Parameters
     ----------
     audio:
-        The path of an audio file (see `read_audio`), or (array, rate in Hz): an array [n] or [n, channels] of
-        floats around -1 to 1, or of int16 or int32 PCM, which is scaled to that.
+        The path of an audio file (see `read_audio`), or (array, rate in Hz). The array is [n] or [n, channels] and
+        holds floats around -1 to 1, or int16 or int32 PCM, which is scaled to that range.
     sample_rate:
-        As for `read_audio`.
+        Rate wanted, in Hz.
 
     Returns
     -------
@@ -102,9 +105,10 @@ def as_samples(audio: Audio, sample_rate: int = 16000) -> np.ndarray:
     Raises
     ------
     InputError
-        If the array's type, shape or values, or the rate, is none of these.
+        If the array's dtype, shape or values are none of these, or the rate is not a positive integer. For a path, as
+        `read_audio`.
     MissingDependencyError
-        As `read_audio`.
+        As for `read_audio`.
     """
     if isinstance(audio, (str, PathLike)):
         return read_audio(audio, sample_rate)
@@ -120,7 +124,7 @@ def _open(path: str | PathLike[str]) -> Any:
     """Open an audio file with soundfile."""
     try:
         import soundfile
-    except (ImportError, OSError) as error:  # OSError: soundfile is there, the library libsndfile is not
+    except (ImportError, OSError) as error:  # OSError: soundfile is installed without its library libsndfile
         raise MissingDependencyError("soundfile", "cpu", "reading audio files") from error
     if not os.path.exists(path):
         raise InputError(f"{path}: no such file; {_EXPECTED}")
@@ -128,16 +132,16 @@ def _open(path: str | PathLike[str]) -> Any:
         raise InputError(f"{path}: not a file; {_EXPECTED}")
     try:
         file = soundfile.SoundFile(os.fspath(path))
-    except (RuntimeError, TypeError, OSError) as error:  # TypeError: headerless formats, known by their suffix
+    except (RuntimeError, TypeError, OSError) as error:  # TypeError: soundfile knows a headerless format by its suffix
         raise InputError(f"{path}: not a recording that can be read ({error}); {_EXPECTED}") from error
     if file.format == "WAV" and (missing := _missing_wav_bytes(Path(path))):
         file.close()
-        raise InputError(f"{path}: cut short: {missing} bytes of samples fewer than its header promises")
+        raise InputError(f"{path}: cut short: it has {missing} bytes of samples fewer than its header promises")
     return file
 
 
 def _missing_wav_bytes(path: Path) -> int:
-    """How many bytes of its data chunk a RIFF file lacks: libsndfile quietly takes what is there."""
+    """How many bytes a RIFF file's data chunk lacks. libsndfile reads what is there and says nothing."""
     with path.open("rb") as file:
         riff = file.read(12)
         order = {b"RIFF": "<", b"RIFX": ">"}.get(riff[:4])
@@ -151,7 +155,7 @@ def _missing_wav_bytes(path: Path) -> int:
 
 
 def _ends_ogg_stream(path: Path) -> bool:
-    """Whether the last page of an OGG file says that it is the last (RFC 3533: the third bit of the flags)."""
+    """Whether the last page of an OGG file is marked as the last (RFC 3533: the third bit of its flags)."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - (1 << 16)))
         tail = file.read()
@@ -160,7 +164,7 @@ def _ends_ogg_stream(path: Path) -> bool:
 
 
 def _read_mono(file: Any) -> np.ndarray:
-    """Decode to the mean of the channels, block by block, so that many channels cost no more memory than one."""
+    """Decode block by block to the mean of the channels, so that many channels need no more memory than one."""
     blocks = []
     while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
         blocks.append(block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32))
@@ -168,7 +172,7 @@ def _read_mono(file: Any) -> np.ndarray:
 
 
 def _pair(audio: object) -> tuple[np.ndarray, int]:
-    """An (array, rate) input, checked for everything but its values."""
+    """Check an (array, rate) input for everything but its values."""
     if not isinstance(audio, tuple) or len(audio) != 2:
         raise InputError(f"audio must be the path of a file or (samples, rate), got {type(audio).__name__}")
     array, rate = np.asarray(audio[0]), audio[1]

@@ -1,0 +1,65 @@
+"""JSON Lines: one object on one line for each recording."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from ...hypothesis import Hypothesis, Transcript
+from .format import Format
+
+
+def render(transcript: Transcript, recording: str) -> str:
+    """One JSON object on one line: recording, text, duration, words and tokens.
+
+    Times of words are in seconds, frames and durations of tokens in encoder frames. Where a beam search returned
+    further hypotheses, they are listed as ``alternatives``, and each hypothesis has a ``score``. A number that is not
+    finite becomes null.
+    """
+    document: dict[str, object] = {"recording": recording, "text": transcript.text}
+    document["duration"] = round(transcript.duration, 3)
+    document |= _words_and_tokens(transcript)
+    if transcript.alternatives:
+        document["score"] = _score(transcript)
+        document["alternatives"] = [
+            {"text": other.text, **_words_and_tokens(other), "score": _score(other)}
+            for other in transcript.alternatives
+        ]
+    return json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _words_and_tokens(transcript: Transcript) -> dict[str, object]:
+    words = [
+        {"text": word.text, "start": round(word.start, 3), "end": round(word.end, 3),
+         "confidence": _finite(word.confidence)}
+        for word in transcript.words
+    ]
+    tokens = [] if transcript.hypothesis is None else _tokens(transcript.hypothesis)
+    return {"words": words, "tokens": tokens}
+
+
+def _score(transcript: Transcript) -> float | None:
+    return None if transcript.hypothesis is None else _finite(transcript.hypothesis.score)
+
+
+def _tokens(hypothesis: Hypothesis) -> list[dict[str, object]]:
+    columns = zip(
+        hypothesis.tokens.tolist(),
+        hypothesis.frames.tolist(),
+        hypothesis.durations.tolist(),
+        hypothesis.token_logprobs.tolist(),
+        hypothesis.duration_logprobs.tolist(),
+        strict=True,
+    )
+    return [
+        {"id": token, "frame": frame, "duration": duration, "logprob": _finite(logprob),
+         "duration_logprob": _finite(duration_logprob)}
+        for token, frame, duration, logprob, duration_logprob in columns
+    ]
+
+
+def _finite(number: float) -> float | None:
+    return round(number, 4) if math.isfinite(number) else None
+
+
+FORMAT = Format(render=render, concatenable=True, alternatives=True, failed="")
