@@ -413,9 +413,9 @@ def _kernel_set(name: str, device: str) -> kernel_sets.KernelSet:
 
 
 def _device_door() -> Callable:
-    from .cuda.arrays import device_rows
+    from .cuda.arrays import device_utterances
 
-    return device_rows
+    return device_utterances
 
 
 def _checked_search(search: Greedy | Beam) -> Greedy | Beam:
