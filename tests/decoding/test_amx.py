@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler to bui
 def libraries():
     """The kernels with emulated tiles, and the portable ones."""
     source = ROOT / "tests" / "host_amx" / "kernels.cpp"
-    texts = [path.read_bytes() for path in (source, *sorted(ROOT.glob("csrc/*/*.h")))]
+    texts = [path.read_bytes() for path in (source, *sorted(ROOT.glob("csrc/*/*.*")))]
     digest = hashlib.sha256(b"".join(texts)).hexdigest()[:20]
     built = {}
     for name, options in {"tiles": ["-DTDT_EMULATE_TILES"], "portable": []}.items():
