@@ -189,7 +189,7 @@ def test_names_that_are_no_text(bundle, tmp_path):
     data = (bundle / "decoder.onnx").read_bytes()
     assert data.count(b"/Gather") or data.count(b"Gather")
     (bundle / "decoder.onnx").write_bytes(data.replace(b"decoder.prediction.embed.weight", b"\xff" * 31))
-    check_all_refuse(bundle, tmp_path, "no UTF-8 text")
+    check_all_refuse(bundle, tmp_path, "not UTF-8 text")
 
 
 @pytest.mark.parametrize("size", [0, 1, 10, 1000])

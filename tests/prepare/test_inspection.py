@@ -496,7 +496,7 @@ def test_the_command(whole_bundle, capsys):
     set_metadata(directory / "encoder.onnx", vocab_size="13")
     assert main(["inspect", str(directory)]) == 1
     out = capsys.readouterr().out
-    assert "encoder.onnx, vocab_size: 13, which counts the blank" in out and "to mend it" in out
+    assert "encoder.onnx, vocab_size: 13, which counts the blank" in out and "to fix it" in out
 
 
 def test_the_command_for_machines(whole_bundle, capsys):
