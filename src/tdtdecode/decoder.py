@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from . import kernels as kernel_sets
-from .arrays import utterances_of, frames_first
+from .arrays import frames_first, utterances_of
 from .errors import InputError
 from .hypothesis import Hypothesis, Trace
 from .networks import Network, NetworkState

@@ -71,16 +71,15 @@ def test_greedy_with_fusion_is_nemos(golden, network, tmp_path):
         check_emissions(golden, found, expected)
 
 
-@pytest.mark.parametrize(
-    "which",
-    [pytest.param(slice(None, None, 4), id="some"), pytest.param(slice(None), id="each", marks=pytest.mark.exhaustive)],
-)
+@pytest.mark.parametrize("which", ["some", pytest.param("each", marks=pytest.mark.exhaustive)])
 def test_malsd_is_nemos(golden, network, which, tmp_path):
     if not golden.nemo["malsd"]:
         assert golden.durations != list(range(len(golden.durations))), "NeMo's beam is right for this table"
         return
     decoder = decoder_on_cuda(golden, "split", network, tmp_path)
-    for name in recorded_malsd(golden)[which]:
-        search = malsd_as_recorded(golden, name)
-        found = decoder.decode(golden.encoder_out, golden.lengths, search=search)
-        check_nbest(golden, found, golden.nemo["malsd"][name])
+    names, lengths = recorded_malsd(golden), golden.lengths
+    if which == "some":
+        names, lengths = names[::4], np.where(lengths < 30, lengths, 0)
+    for name in names:
+        found = decoder.decode(golden.encoder_out, lengths, search=malsd_as_recorded(golden, name))
+        check_nbest(golden, found, golden.nemo["malsd"][name], np.flatnonzero(lengths))
