@@ -175,12 +175,12 @@ class TestDeviation:
         weights = copy.deepcopy(lift(bundle.transducer))
         weights.layers[0].bias[:] = 0
         monkeypatch.setattr(choice, "lift", lambda _: weights)
-        with pytest.raises(CannotLift, match="give other rows than the graphs"):
+        with pytest.raises(CannotLift, match="give other joint rows than the graphs"):
             choice.fused_network(bundle)
         assert tdt.Decoder.from_bundle(bundle).network.name == "ort"
-        with pytest.raises(tdt.BundleError, match="network='fused' cannot be had.*use network='ort'"):
+        with pytest.raises(tdt.BundleError, match="network='fused' is not possible.*use network='ort'"):
             tdt.Decoder.from_bundle(bundle, network="fused")
-        with pytest.raises(tdt.BundleError, match="precision='int8' cannot be had"):
+        with pytest.raises(tdt.BundleError, match="precision='int8' is not possible"):
             tdt.Decoder.from_bundle(bundle, precision="int8")
 
 

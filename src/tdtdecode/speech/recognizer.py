@@ -13,7 +13,7 @@ from ..confidence import Confidence
 from ..decoder import Decoder
 from ..errors import BundleError, InputError
 from ..hypothesis import Hypothesis, Transcript
-from ..search import Beam, Greedy, for_rows
+from ..search import Beam, Greedy, for_utterances
 from ..transducer import as_integer
 from .audio import FeatureExtractor, as_samples
 from .audio.features import HOP, SAMPLE_RATE
@@ -148,7 +148,7 @@ class Recognizer:
             raise InputError(f"on_error must be 'raise' or 'return', got {on_error!r}")
         search = self.decoder.search if search is None else search
         recordings: list[Any] = audio if isinstance(audio, list) else [audio]
-        for_rows(search, range(len(recordings)), len(recordings))  # raises before any work if the search does not fit
+        for_utterances(search, range(len(recordings)), len(recordings))  # raises before any work if it does not fit
         results: list[Transcript | Exception | None] = [None] * len(recordings)
         catch: tuple[type[Exception], ...] = (Exception,) if on_error == "return" else ()
 
@@ -167,11 +167,11 @@ class Recognizer:
                     results[i] = error
             try:
                 transcripts: Sequence[Transcript | Exception] = self._transcribe(
-                    list(samples.values()), for_rows(search, list(samples), len(recordings))
+                    list(samples.values()), for_utterances(search, list(samples), len(recordings))
                 )
             except catch as error:
                 transcripts = (
-                    [self._alone(one, for_rows(search, [i], len(recordings))) for i, one in samples.items()]
+                    [self._alone(one, for_utterances(search, [i], len(recordings))) for i, one in samples.items()]
                     if len(samples) > 1
                     else [error]
                 )
@@ -204,7 +204,7 @@ class Recognizer:
         hypotheses = [_nothing() for _ in recordings]
         if spoken:
             features, lengths = self._extract([recordings[i] for i in spoken])
-            spoken_search = for_rows(search, spoken, len(recordings))
+            spoken_search = for_utterances(search, spoken, len(recordings))
             for i, hypothesis in zip(spoken, self._decoded(features, lengths, spoken_search), strict=True):
                 hypotheses[i] = hypothesis
         confidence = search.confidence or Confidence()
@@ -221,13 +221,13 @@ class Recognizer:
         if len(whole):
             # NeMo's features end with a frame of padding. At the limit that is one frame too many for the encoder.
             encoder_out, counts = self.encoder(features[whole, :, :limit], lengths[whole])
-            found = self.decoder.decode(encoder_out, counts, for_rows(search, whole.tolist(), len(lengths)))
+            found = self.decoder.decode(encoder_out, counts, for_utterances(search, whole.tolist(), len(lengths)))
             hypotheses.update(zip(whole.tolist(), found, strict=True))
         seconds = (self._windows.centre + 2 * self._windows.context) * self.bundle.frame_seconds
         at_once = max(1, int(_BATCH_SECONDS / seconds)) if self.encoder.takes_batches else 1
         for i in np.flatnonzero(lengths > limit).tolist():
             hypotheses[i] = decode_in_windows(
-                features[i, :, : lengths[i]], self.encoder, self.decoder, for_rows(search, [i], len(lengths)),
+                features[i, :, : lengths[i]], self.encoder, self.decoder, for_utterances(search, [i], len(lengths)),
                 self._windows, self.bundle.features.subsampling_factor, at_once,
             )  # fmt: skip
         return [hypotheses[i] for i in range(len(lengths))]
