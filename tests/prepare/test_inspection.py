@@ -22,7 +22,6 @@ from tests.bundle.helpers import TOKEN_FORMS, configure, edit, rewrite, set_meta
 from tests.conftest import GOLDEN
 
 
-
 def only(inspection: Inspection, code: str) -> Problem:
     """The one problem there is."""
     assert [problem.code for problem in inspection.problems] == [code], inspection.problems
