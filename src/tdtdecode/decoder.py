@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from . import kernels as kernel_sets
-from .arrays import utterances_of, frames_first
+from .arrays import frames_first, utterances_of
 from .errors import InputError
 from .hypothesis import Hypothesis, Trace
 from .networks import Network, NetworkState
@@ -413,9 +413,9 @@ def _kernel_set(name: str, device: str) -> kernel_sets.KernelSet:
 
 
 def _device_door() -> Callable:
-    from .cuda.arrays import device_rows
+    from .cuda.arrays import device_utterances
 
-    return device_rows
+    return device_utterances
 
 
 def _checked_search(search: Greedy | Beam) -> Greedy | Beam:

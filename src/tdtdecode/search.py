@@ -111,7 +111,7 @@ class Greedy:
 
     max_symbols: int = 10
     blank_penalty: float = 0.0
-    fusion: tuple[Fusion, ...] = ()
+    fusion: Sequence[Fusion] = ()
     confidence: Confidence | None = None
 
     def __post_init__(self) -> None:
@@ -181,7 +181,7 @@ class Beam:
     blank_penalty: float = 0.0
     threshold: float = 6.0
     temperature: float = 1.0
-    fusion: tuple[Fusion, ...] = ()
+    fusion: Sequence[Fusion] = ()
     confidence: Confidence | None = None
     blank_mode: str = "no_score"
     pruning_mode: str = "early"

@@ -12,7 +12,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 import tdtdecode as tdt
-from benches.random_bundle import make_bundle, random_weights
+from benches.random_bundle import LAYOUTS, make_bundle, random_weights
 from tdtdecode.bundle import read_bundle
 from tdtdecode.bundle.lifting import CannotLift, lift
 from tdtdecode.bundle.lifting.dequantize import dequantized
@@ -25,7 +25,6 @@ from tests.bundle.edits import SIZES, after, before, edited, log_softmax_by_part
 from tests.conftest import random_frames
 from tests.decoding.fused_helpers import as_lifted
 
-LAYOUTS = ["split", "combined", "genai"]
 MODELS = [
     {"predictor_layers": 1, "activation": "relu"},
     {"predictor_layers": 2, "activation": "tanh", "blank": "first"},

@@ -46,9 +46,10 @@ def check_same(found, expected, tolerance=1e-4):
         for x, y in zip(a.nbest, b.nbest):
             for name in ("tokens", "frames", "durations"):
                 np.testing.assert_array_equal(getattr(x, name), getattr(y, name))
-            np.testing.assert_allclose(x.token_logprobs, y.token_logprobs, atol=tolerance)
-            np.testing.assert_allclose(x.duration_logprobs, y.duration_logprobs, atol=tolerance)
-            assert x.score == pytest.approx(y.score, abs=tolerance)
+            for name in ("token_logprobs", "duration_logprobs", "score"):
+                one, other = getattr(x, name), getattr(y, name)
+                if not np.array_equal(one, other):
+                    np.testing.assert_allclose(one, other, atol=tolerance, rtol=1e-6 if tolerance else 0)
 
 
 def in_chunks(decoder, frames, lengths, search, chunk):
@@ -240,7 +241,7 @@ class Rows(Alignments):
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("trouble", [{}, {"levels": 2}, {"bad": 0.2}, {"levels": 1, "bad": 0.5}], ids=str)
 def test_a_beam_of_one_is_greedy(spec, kernels, trouble):
-    for seed in range(4 if kernels == "reference" else 40):
+    for seed in range(2 if kernels == "reference" else 12):
         model = RandomTransducer(spec, seed, **trouble)
         frames, lengths = random_frames(5, model.encoder_size, 30, seed)
         decoder = model.decoder(spec, kernels=kernels)
@@ -254,7 +255,7 @@ def test_a_beam_of_one_is_greedy(spec, kernels, trouble):
 
 
 def test_kernels_agree(spec, search):
-    for seed in range(6):
+    for seed in range(3):
         model = RandomTransducer(spec, seed)
         frames, lengths = random_frames(4, model.encoder_size, 20, seed)
         expected = model.decoder(spec, kernels="reference").decode(frames, lengths, search=search)
@@ -264,7 +265,7 @@ def test_kernels_agree(spec, search):
 
 def test_utterances_do_not_depend_on_the_batch(spec, search, kernels):
     model = RandomTransducer(spec, 3)
-    frames, lengths = random_frames(9, model.encoder_size, 25, 3)
+    frames, lengths = random_frames(9, model.encoder_size, 10 if kernels == "reference" else 25, 3)
     decoder = model.decoder(spec, kernels=kernels)
     whole = decoder.decode(frames, lengths, search=search)
     order = np.random.default_rng(0).permutation(9)
@@ -282,7 +283,7 @@ def test_utterances_do_not_depend_on_the_batch(spec, search, kernels):
 @pytest.mark.parametrize("chunk", [1, 2, 5, 13])
 def test_chunks_change_nothing(spec, kernels, chunk):
     search = tdt.Beam(size=3, max_symbols=3)
-    for seed in range(3):
+    for seed in range(1 if kernels == "reference" else 3):
         model = RandomTransducer(spec, seed)
         frames, lengths = random_frames(4, model.encoder_size, 26, seed)
         decoder = model.decoder(spec, kernels=kernels)

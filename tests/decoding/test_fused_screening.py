@@ -89,7 +89,7 @@ TRANSFORMS = [
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda f: f.__name__)
 def test_hostile_weights(kernels, activation, transform):
     tokens = 0
-    for seed in range(3):
+    for seed in range(3 if kernels == COMPILED[-1] else 1):
         rng = np.random.default_rng(seed)
         weights = transform(random_weights(SPEC, joint=31, activation=activation, seed=seed), rng)
         frames, lengths = random_frames(12, 12, 20, seed)

@@ -267,25 +267,33 @@ def test_a_scoring_function(kernels, search):
             assert not (np.diff(hypothesis.tokens) == 0).any()
 
 
+# Scoring functions are compiled once for all kernels, because the functions are the same.
+
+
+def nan_after_two(state, out):
+    if state[0] >= 2:
+        out[3] = np.nan
+
+
+def infinite(state, out):
+    out[3] = np.inf
+
+
+def raising(state, out):
+    if state[0] >= 1:
+        raise ValueError("no more")
+
+
+def counting(state, token, following):
+    following[0] = state[0] + 1
+
+
+def failing(state, token, following):
+    raise ValueError("cannot go on")
+
+
 @pytest.mark.parametrize("kernels", KERNELS)
 def test_a_scoring_function_that_fails(kernels):
-    def nan_after_two(state, out):
-        if state[0] >= 2:
-            out[3] = np.nan
-
-    def infinite(state, out):
-        out[3] = np.inf
-
-    def raising(state, out):
-        if state[0] >= 1:
-            raise ValueError("no more")
-
-    def counting(state, token, following):
-        following[0] = state[0] + 1
-
-    def failing(state, token, following):
-        raise ValueError("cannot go on")
-
     for scores, advance, message in (
         (nan_after_two, counting, "scores of the scoring function .*nan_after_two.*gave token 3 a score that is NaN"),
         (infinite, counting, "gave token 3 a score that is NaN or infinite"),
@@ -307,22 +315,24 @@ def test_scoring_functions_are_checked():
         boosted("cpu", [tdt.ScoringFunction(lambda state, out: open("x"), remember)])
 
 
+def both(state, out):
+    out[1] += 1.5
+    if state[0] >= 0:
+        out[state[0]] += -2.0
+
+
+def first(state, out):
+    out[1] = 0.75
+
+
+def second(state, out):
+    if state[0] >= 0:
+        out[state[0]] = -4.0
+
+
 @pytest.mark.parametrize("kernels", KERNELS)
 def test_fusions_add_up(kernels):
-    """Two weighted fusions give the same as one fusion that is their sum."""
-
-    def both(state, out):
-        out[1] += 1.5
-        if state[0] >= 0:
-            out[state[0]] += -2.0
-
-    def first(state, out):
-        out[1] = 0.75
-
-    def second(state, out):
-        if state[0] >= 0:
-            out[state[0]] = -4.0
-
+    """Two weighted fusions are the same as one that is their sum."""
     one = boosted(kernels, [tdt.ScoringFunction(both, remember, [-1])])
     two = boosted(kernels, [tdt.ScoringFunction(first, remember, [-1], 2.0),
                             tdt.ScoringFunction(second, remember, [-1], 0.5)])  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -9,10 +10,21 @@ import pytest
 
 import tdtdecode as tdt
 from tdtdecode.fusion import NgramLM, PhraseBoost
-from tests.conftest import GOLDEN
+from tests.conftest import CELLS, GOLDEN, LAYOUT_FILES
 from tests.decoding.compare import check_same_hypotheses
 
 CAPS = [10, 3, 1]
+
+
+def beam_cells():
+    """Layouts with networks and kernels; all but one of those with the specification, which is slow, are exhaustive."""
+    for layout, cell in itertools.product(LAYOUT_FILES, CELLS):
+        slow = cell[1] == "reference" and (layout, cell[0]) != ("split", "fused")
+        name = "-".join((layout, *cell))
+        yield pytest.param(layout, cell, id=name, marks=pytest.mark.exhaustive if slow else ())
+
+
+every_beam_cell = pytest.mark.parametrize("layout, cell", list(beam_cells()))
 
 
 @pytest.fixture(scope="session")
@@ -41,9 +53,11 @@ def check_emissions(golden, found, recorded):
         assert found[utterance].frames.tolist() == expected["frames"]
 
 
-def check_nbest(golden, found, recorded):
-    """Assert that the n-best lists found are NeMo's."""
+def check_nbest(golden, found, recorded, utterances=None):
+    """Assert that the n-best lists found are NeMo's, those of all utterances or of these."""
     for utterance, nemo in zip(golden.utterances, recorded, strict=True):
+        if utterances is not None and utterance not in utterances:
+            continue
         assert len(found[utterance].nbest) == len(nemo)
         for hypothesis, entry in zip(found[utterance].nbest, nemo):
             assert hypothesis.tokens.tolist() == entry["tokens"]
@@ -133,6 +147,7 @@ def fusions(golden, names):
     return made
 
 
+@every_beam_cell
 def test_fused_greedy_is_nemos(golden, layout, cell, decoder_for):
     decoder = decoder_for(golden, layout, cell)
     for name, expected in golden.nemo["greedy_fused"].items():
@@ -141,6 +156,7 @@ def test_fused_greedy_is_nemos(golden, layout, cell, decoder_for):
         check_emissions(golden, found, expected)
 
 
+@every_beam_cell
 def test_malsd_is_nemos(golden, layout, cell, decoder_for):
     decoder = decoder_for(golden, layout, cell)
     recorded = golden.nemo["malsd"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tdtdecode as tdt
+from benches import random_bundle
 from benches.random_bundle import make_bundle, random_weights
 from benches.random_weights import ACTIVATIONS, Weights
 from tdtdecode.bundle import CombinedTransducer, read_bundle, reading
@@ -61,7 +62,7 @@ CONFIGURATIONS = [
 ]
 
 
-LAYOUTS = ["split", "combined", "genai", "whole"]
+LAYOUTS = [*random_bundle.LAYOUTS, "whole"]
 
 
 @random_decodes

@@ -19,6 +19,8 @@ cdef extern from "tdt/row.h" namespace "tdt":
         int width()
 
 cdef extern from "tdt/options.h" namespace "tdt":
+    cdef cppclass GreedyOptions:
+        pass
     cdef cppclass BeamOptions:
         pass
 
@@ -123,7 +125,8 @@ cdef class BeamEngine:
         self.search.layout.num_durations = <int>self.search.durations.size()
         self.search.layout.durations = self.search.durations.data()
         cdef bytes memory = options.tobytes()
-        if len(memory) != sizeof(BeamOptions):
+        # Padding can make structures with different fields equally long, so the part is compared as well.
+        if len(memory) != sizeof(BeamOptions) or options["greedy"].nbytes != sizeof(GreedyOptions):
             raise ValueError("options must be a BEAM_OPTIONS")
         memcpy(&self.search.options, <const char*>memory, sizeof(BeamOptions))
         self.search.fusions.entries = vocab_size + 1

@@ -72,8 +72,9 @@ class Recognizer:
         """
         return None if self._max_input_frames is None else self._max_input_frames * HOP / SAMPLE_RATE
 
+    # The lists are typed as sequences: lists are invariant, and a list of paths would be no list[Audio].
     @overload
-    def recognize(
+    def recognize(  # type: ignore[overload-overlap]
         self,
         audio: Audio,
         search: Greedy | Beam | None = ...,
@@ -85,7 +86,7 @@ class Recognizer:
     @overload
     def recognize(
         self,
-        audio: list[Audio],
+        audio: Sequence[Audio],
         search: Greedy | Beam | None = ...,
         batch_size: int = ...,
         on_error: Literal["raise"] = ...,
@@ -95,7 +96,7 @@ class Recognizer:
     @overload
     def recognize(
         self,
-        audio: list[Audio],
+        audio: Sequence[Audio],
         search: Greedy | Beam | None = ...,
         batch_size: int = ...,
         *,
@@ -105,7 +106,7 @@ class Recognizer:
 
     def recognize(
         self,
-        audio: Audio | list[Any],
+        audio: Audio | Sequence[Any],
         search: Greedy | Beam | None = None,
         batch_size: int = 16,
         on_error: str = "raise",
@@ -146,7 +147,7 @@ class Recognizer:
         if on_error not in ("raise", "return"):
             raise InputError(f"on_error must be 'raise' or 'return', got {on_error!r}")
         search = self.decoder.search if search is None else search
-        recordings = audio if isinstance(audio, list) else [audio]
+        recordings: list[Any] = audio if isinstance(audio, list) else [audio]
         for_utterances(search, range(len(recordings)), len(recordings))  # raises before any work if it does not fit
         results: list[Transcript | Exception | None] = [None] * len(recordings)
         catch: tuple[type[Exception], ...] = (Exception,) if on_error == "return" else ()
