@@ -63,7 +63,7 @@ def for_utterances(search: Greedy | Beam, utterances: Sequence[int], batch: int)
 
 
 def check_utterances(given: int, batch: int) -> None:
-    """Raise an InputError unless what is given for each utterance is given for every utterance of the batch."""
+    """Raise an InputError if phrases are given for another number of utterances than the batch has."""
     if given != batch:
         raise InputError(f"phrases are given for {given} utterances, but there are {batch}")
 
