@@ -267,9 +267,6 @@ def test_a_scoring_function(kernels, search):
             assert not (np.diff(hypothesis.tokens) == 0).any()
 
 
-# Scoring functions are compiled once for all kernels, because the functions are the same.
-
-
 def nan_after_two(state, out):
     if state[0] >= 2:
         out[3] = np.nan
@@ -292,16 +289,24 @@ def failing(state, token, following):
     raise ValueError("cannot go on")
 
 
-@pytest.mark.parametrize("kernels", KERNELS)
-def test_a_scoring_function_that_fails(kernels):
+# Each is compiled once, for all kernels.
+FAILING = [
+    (tdt.ScoringFunction(scores, advance, start=[0], weight=0.5), message)
     for scores, advance, message in (
         (nan_after_two, counting, "scores of the scoring function .*nan_after_two.*gave token 3 a score that is NaN"),
         (infinite, counting, "gave token 3 a score that is NaN or infinite"),
         (raising, counting, r"called with state \[1\], raised ValueError: no more"),
         (repeats, failing, "advance of the scoring function .*repeats.*raised ValueError: cannot go on"),
-    ):
+    )
+]
+
+
+@pytest.mark.xdist_group("scoring functions")  # compiled in one process alone
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_a_scoring_function_that_fails(kernels):
+    for function, message in FAILING:
         with pytest.raises(tdt.InputError, match=message):
-            boosted(kernels, [tdt.ScoringFunction(scores, advance, start=[0], weight=0.5)])
+            boosted(kernels, [function])
 
 
 def test_scoring_functions_are_checked():
@@ -330,12 +335,16 @@ def second(state, out):
         out[state[0]] = -4.0
 
 
+BOTH = tdt.ScoringFunction(both, remember, [-1])
+FIRST = tdt.ScoringFunction(first, remember, [-1], 2.0)
+SECOND = tdt.ScoringFunction(second, remember, [-1], 0.5)
+
+
+@pytest.mark.xdist_group("scoring functions")
 @pytest.mark.parametrize("kernels", KERNELS)
 def test_fusions_add_up(kernels):
     """Two weighted fusions are the same as one that is their sum."""
-    one = boosted(kernels, [tdt.ScoringFunction(both, remember, [-1])])
-    two = boosted(kernels, [tdt.ScoringFunction(first, remember, [-1], 2.0),
-                            tdt.ScoringFunction(second, remember, [-1], 0.5)])  # fmt: skip
+    one, two = boosted(kernels, [BOTH]), boosted(kernels, [FIRST, SECOND])
     for a, b in zip(one, two, strict=True):
         assert [h.tokens.tolist() for h in a.nbest] == [h.tokens.tolist() for h in b.nbest]
         assert [h.score for h in a.nbest] == pytest.approx([h.score for h in b.nbest], abs=1e-5)

@@ -13,8 +13,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benches.random_bundle import LAYOUTS
 import tdtdecode as tdt
+from benches.random_bundle import LAYOUTS
 from tdtdecode.cli import main
 from tdtdecode.prepare.inspection import Inspection, Problem, inspect
 from tests import demo
