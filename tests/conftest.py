@@ -1,10 +1,11 @@
-"""What all tests share: the golden models, and networks made of random numbers."""
+"""What all tests share: how they are chosen, the golden models, and networks made of random numbers."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import json
 import multiprocessing
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,21 @@ import pytest
 
 import tdtdecode as tdt
 
+with contextlib.suppress(ImportError):
+    from hypothesis import HealthCheck, settings
+
+    # A busy machine takes longer, and that is no failure.
+    settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("tests")
+
 GOLDEN = Path(__file__).parent / "golden"
 LAYOUT_FILES = {
     "split": ("decoder.onnx", "joiner.onnx"),
     "combined": ("decoder_joint-model.onnx",),
 }
-RANDOM_DECODES = int(os.environ.get("TDTDECODE_TEST_DECODES", "100000"))
+random_decodes = pytest.mark.parametrize(
+    "decodes", [pytest.param(5_000, id="sample"), pytest.param(100_000, id="all", marks=pytest.mark.exhaustive)]
+)
 """How many utterances the random comparisons decode: between kernel sets, and again between networks."""
 KERNELS = [kernels.name for kernels in tdt.kernels.available()]
 COMPILED = [kernels.name for kernels in tdt.kernels.available() if kernels.isa is not None]
@@ -27,8 +37,82 @@ CELLS = [*(("ort", name) for name in KERNELS), *(("fused", name) for name in ("r
 """Networks of a bundle with the kernels that they exist for."""
 
 
-def pytest_report_header() -> str:
-    return f"tdtdecode kernel sets: {', '.join(KERNELS)}"
+HANGING = 900
+"""Seconds after which a test gives up what it waits for: far more than any takes on the busiest machine."""
+
+
+def pytest_configure(config) -> None:
+    from tests.installed import check_installed
+
+    problem = None if hasattr(config, "workerinput") else check_installed()
+    if problem:
+        raise pytest.UsageError(problem)
+
+
+def pytest_report_header(config) -> list[str]:
+    lines = [f"tdtdecode kernel sets: {', '.join(KERNELS)}"]
+    if _leaves_out_exhaustive(config):
+        lines.append("without the tests marked exhaustive: python -m pytest -m exhaustive runs them")
+    return lines
+
+
+def _leaves_out_exhaustive(config) -> bool:
+    """Whether long tests run only where one is named."""
+    return "exhaustive" not in config.option.markexpr
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config) -> int | None:
+    """No workers for some files or tests alone: those would be done before workers have started."""
+    if all(argument.partition("::")[0].endswith(".py") for argument in config.args):
+        return 0
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(config, items) -> None:
+    for item in items:
+        if item.get_closest_marker("card"):
+            item.add_marker(pytest.mark.xdist_group("card"))  # one process at a time uses the card
+    if _leaves_out_exhaustive(config):
+        long = [
+            item
+            for item in items
+            if item.get_closest_marker("exhaustive") and not any(name.endswith(item.nodeid) for name in config.args)
+        ]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
+def pytest_runtest_setup(item) -> None:
+    """Skip what needs a card, or ONNX Runtime on it, where that is missing."""
+    marks = list(item.iter_markers("card"))
+    if marks:
+        from tests.cuda.helpers import missing_card, missing_provider
+
+        reason = missing_card()
+        if reason is None and any(mark.kwargs.get("provider") for mark in marks):
+            reason = missing_provider()
+        if reason is not None:
+            pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A test that meets a package that is not installed is skipped with that reason."""
+    report = yield
+    error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, ImportError) and report.failed and _is_missing(error.name):
+        report.outcome = "skipped"
+        report.longrepr = (__file__, 0, f"{error.name} is not installed")
+    return report
+
+
+def _is_missing(package: str | None) -> bool:
+    """Whether that is an optional package, and not installed; those for GPUs are asked for by the marker card."""
+    if package is None or package.startswith(("cupy", "onnxruntime-gpu", "tdtdecode", "tests", "benches")):
+        return False
+    return importlib.util.find_spec(package.partition(".")[0].replace("-", "_")) is None
 
 
 @dataclass(frozen=True)
@@ -151,14 +235,17 @@ def random_frames(batch: int, encoder_size: int, frames: int, seed: int) -> tupl
 
 
 def in_fork(function):
-    """What a function returns in a forked process; AssertionError if it does not answer within a minute."""
+    """What a function returns in a forked process; AssertionError if that ends, or hangs, without an answer."""
     context = multiprocessing.get_context("fork")
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=lambda: send.send(function()))
     process.start()
     try:
-        assert receive.poll(60), "the forked process did not answer"
+        send.close()  # here: so that the end of the process is noticed
+        assert receive.poll(HANGING), "the forked process did not answer"
         return receive.recv()
+    except EOFError:
+        raise AssertionError("the forked process ended without an answer") from None
     finally:
         process.kill()
         process.join()

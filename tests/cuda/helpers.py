@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 
 import pytest
 
@@ -12,6 +14,7 @@ LAUNCHES = {"persistent": {}, "flags": {"barrier": "flags"}, "phases": {"persist
 """How a fused decode can be launched: in one piece with either barrier over the grid, or phase by phase."""
 
 
+@lru_cache(maxsize=None)
 def missing_card() -> str | None:
     """Why there is no card to test on; None if there is one."""
     try:
@@ -24,9 +27,21 @@ def missing_card() -> str | None:
         return f"no card: {error}"
 
 
-NO_CARD = missing_card()
-needs_card = pytest.mark.skipif(NO_CARD is not None, reason=str(NO_CARD))
-CARDS = ["emulated", pytest.param("card", marks=needs_card)]
+@lru_cache(maxsize=None)
+def missing_provider() -> str | None:
+    """Why ONNX Runtime cannot run graphs on a card; None if it can."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return "onnxruntime-gpu is not installed"
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        return None
+    return "onnxruntime-gpu is not installed: this onnxruntime has no CUDAExecutionProvider"
+
+
+CARDS = ["emulated", pytest.param("card", marks=pytest.mark.card)]
+PROVIDER_CARDS = ["emulated", pytest.param("card", marks=pytest.mark.card(provider=True))]
+"""The same for what runs ONNX Runtime's graphs on the card, an encoder or a network."""
 
 
 @contextmanager
@@ -55,7 +70,15 @@ def on(card: str, **device):
     else:
         import cupy
 
+        if os.environ.get("TDTDECODE_TEST_POOLS") == "0":  # a pool hides what lies beyond an array's end
+            cupy.cuda.set_allocator(None)
+            cupy.cuda.set_pinned_memory_allocator(None)
         yield cupy
+
+
+def is_emulated(cupy) -> bool:
+    """Whether that is the emulation's CuPy."""
+    return cupy.ndarray is emulated_cupy.ndarray
 
 
 @pytest.fixture(params=CARDS)

@@ -16,7 +16,7 @@ from tdtdecode.networks.cuda import beams as cuda_beam
 from tdtdecode.networks.cuda import fused_greedy
 from tdtdecode.networks.fused import FusedNetwork
 from tests.conftest import random_frames
-from tests.cuda.helpers import LAUNCHES, cupy, launch, needs_card, on  # noqa: F401 - a fixture
+from tests.cuda.helpers import LAUNCHES, cupy, launch, on  # noqa: F401 - a fixture
 from tests.decoding.compare import check_hypotheses, traced_decode
 from tests.decoding.fused_helpers import check_same_bits, fused, random_weights
 from tests.decoding.test_beam import check_same
@@ -303,15 +303,16 @@ class TestNetwork:
             )
 
 
-@needs_card
+@pytest.mark.card
 class TestOnCard:
     """What only a card can show."""
 
-    def test_a_thousand_random_models(self):
+    @pytest.mark.parametrize("models", [100, pytest.param(1000, marks=pytest.mark.exhaustive)])
+    def test_random_models(self, models):
         rng = np.random.default_rng(int(os.environ.get("TDTDECODE_TEST_SEED", "0")))
         ties = 0
         with on("card"):
-            for _ in range(1000):
+            for _ in range(models):
                 durations = tuple(rng.integers(0, 6, rng.integers(0, 6)).tolist())
                 vocab_size = int(rng.integers(1, 300))
                 blank, encoder_size = int(rng.integers(0, vocab_size + 1)), int(rng.integers(1, 80))
@@ -323,7 +324,7 @@ class TestOnCard:
                 expected, trace = specified((spec, weights, frames, lengths), tdt.Greedy())
                 found = cuda_decoder(weights, spec).decode(frames, lengths)
                 ties += check_hypotheses(expected, trace, found, spec, tdt.Greedy())
-        print(json.dumps({"models": 1000, "rows that part at a tie": ties}))
+        print(json.dumps({"models": models, "rows that part at a tie": ties}))
 
     @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
     @pytest.mark.parametrize("vocab_size", [1024, 8192])

@@ -194,6 +194,17 @@ def test_emulation_is_repeatable_and_notices_bad_launches():
             np.asarray(arguments[0])
 
 
+def test_nothing_of_an_emulated_card_is_left():
+    """What is kept of it would reach the card that is used next."""
+    from tdtdecode.cuda.device import current_device, shared_stream
+
+    with emulated():
+        of_emulation = shared_stream(current_device().index)
+    with emulated():
+        assert shared_stream(current_device().index) is not of_emulation
+    assert shared_stream.cache_info().currsize == 0
+
+
 @pytest.mark.parametrize("card", CARDS)
 def test_user_functions_on_the_device(card):
     """A callable network over the device's arrays is that over NumPy's."""

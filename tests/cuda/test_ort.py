@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -11,7 +13,7 @@ from benches.random_bundle import make_bundle
 from tdtdecode import load_model
 from tdtdecode.bundle import CombinedTransducer, read_bundle
 from tests.conftest import random_frames
-from tests.cuda.helpers import NO_CARD, cupy, emulated, needs_card, on  # noqa: F401 - a fixture
+from tests.cuda.helpers import PROVIDER_CARDS, cupy, emulated, is_emulated, on  # noqa: F401 - a fixture
 from tests.decoding.compare import check_same_hypotheses
 from tests.decoding.fused_helpers import check_same_bits, random_weights
 from tests.decoding.test_beam import check_same
@@ -32,6 +34,11 @@ def bundle(request, tmp_path, monkeypatch):
 
 
 class TestGraphs:
+    @pytest.fixture(params=PROVIDER_CARDS)
+    def cupy(self, request):  # noqa: F811
+        with on(request.param) as module:
+            yield module
+
     @pytest.mark.parametrize(
         "search",
         [tdt.Greedy(), tdt.Greedy(max_symbols=1, blank_penalty=2), tdt.Beam(size=3), tdt.Beam("malsd", 4)],
@@ -50,7 +57,7 @@ class TestGraphs:
             tdt.Decoder.from_bundle(tmp_path, network="ort", device=name, variant="fp16") for name in ("cpu", "cuda")
         )
         found = cuda.decode(frames, lengths)
-        if NO_CARD:
+        if is_emulated(cupy):
             check_same(found, cpu.decode(frames, lengths))
         assert any(map(len, found))
 
@@ -112,7 +119,7 @@ class TestGraphs:
 
 class TestMissing:
     def test_without_cupy(self, bundle):
-        if NO_CARD is None:
+        if importlib.util.find_spec("cupy"):
             pytest.skip("CuPy is installed here")
         with pytest.raises(tdt.MissingDependencyError, match=r"'cuda' needs the package 'cupy-cuda13x'.*\[gpu\]"):
             tdt.Decoder.from_bundle(bundle, device="cuda")
@@ -121,10 +128,9 @@ class TestMissing:
         with pytest.raises(tdt.MissingDependencyError, match="cupy"):
             tdt.kernels.get("cuda")
 
-    def test_without_the_provider(self, bundle):
+    def test_without_the_provider(self, bundle, monkeypatch):
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
         with emulated_cupy.installed():
-            if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-                pytest.skip("the provider is installed here")
             with pytest.raises(tdt.MissingDependencyError, match=r"network 'ort' on cuda.*'onnxruntime-gpu'.*\[gpu\]"):
                 tdt.Decoder.from_bundle(bundle, network="ort", device="cuda")
             if not isinstance(bundle.transducer, CombinedTransducer):
@@ -219,16 +225,16 @@ class TestDoor:
             with pytest.raises(tdt.DeviceError, match="is on CUDA device 3, the decoder on 0"):
                 to_device(Exported(array, (2, 3)), "encoder_out")
 
-    def test_bfloat16_of_another_library(self, decoder):
+    def test_bfloat16_of_another_library(self, cupy, decoder):  # noqa: F811
         torch = pytest.importorskip("torch", reason="torch is not installed: no other producer of bfloat16 DLPack")
         frames, lengths = random_frames(3, 16, 12, seed=3)
         tensor = torch.from_numpy(frames).to(torch.bfloat16)
         expected = decoder.decode(tensor.float().numpy(), lengths)
         check_same_bits(expected, decoder.decode(tensor, lengths))
-        if NO_CARD is None:
-            check_same_bits(expected, decoder.decode(tensor.cuda(), torch.from_numpy(lengths).cuda()))
-        else:
+        if is_emulated(cupy):
             check_same_bits(expected, decoder.decode(Exported(tensor, (2, 0)), lengths))
+        else:
+            check_same_bits(expected, decoder.decode(tensor.cuda(), torch.from_numpy(lengths).cuda()))
 
     def test_ortvalues(self, cupy, decoder):  # noqa: F811
         frames, lengths = random_frames(3, 16, 12, seed=3)
@@ -269,8 +275,8 @@ class TestOrder:
                 decoder.decode(random_frames(1, 16, 6, seed=0)[0])
             assert decoder.network.stream.waited_for == [caller]
 
-    @needs_card
-    @pytest.mark.parametrize("network", ["fused", "ort"])
+    @pytest.mark.card
+    @pytest.mark.parametrize("network", ["fused", pytest.param("ort", marks=pytest.mark.card(provider=True))])
     def test_on_a_card(self, tmp_path, network):
         """Encoder output that a slow kernel is still writing when the decode is called."""
         make_bundle(tmp_path, "split", vocab_size=20, seed=3, **SIZES)

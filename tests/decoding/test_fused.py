@@ -14,7 +14,7 @@ from tdtdecode.networks.fused import FusedNetwork
 from tdtdecode.networks.packing import Arithmetic, Format
 from tdtdecode.weights import Affine
 from tests import demo
-from tests.conftest import COMPILED, RANDOM_DECODES, in_fork, random_frames
+from tests.conftest import COMPILED, in_fork, random_decodes, random_frames
 from tests.decoding.compare import check_hypotheses, traced_decode
 from tests.decoding.fused_helpers import as_lifted, check_same_bits, fused, mapped, random_weights
 
@@ -45,11 +45,12 @@ def identifier(options):
     return "-".join(f"{k[0]}{v}" for k, v in options.items())
 
 
+@random_decodes
 @pytest.mark.parametrize("options", MODELS, ids=identifier)
-def test_random_decodes_equal_the_specification(options):
+def test_random_decodes_equal_the_specification(options, decodes):
     searches = tdt.Greedy(), tdt.Greedy(max_symbols=1), tdt.Greedy(max_symbols=3, blank_penalty=1.5)
-    batch, ties, decodes = 80, 0, 0
-    for seed in range(max(1, RANDOM_DECODES // (len(MODELS) * len(searches) * batch * len(COMPILED)))):
+    batch, ties, done = 80, 0, 0
+    for seed in range(max(1, decodes // (len(MODELS) * len(searches) * batch * len(COMPILED)))):
         weights, spec = model(seed, **options)
         reference = fused(weights, spec, "reference")
         frames, lengths = random_frames(batch, spec.encoder_size, 20, seed)
@@ -58,8 +59,8 @@ def test_random_decodes_equal_the_specification(options):
             for kernels in COMPILED:
                 found = fused(weights, spec, kernels).decode(frames, lengths, search)
                 ties += check_hypotheses(expected, trace, found, spec, search)
-                decodes += batch
-    assert ties <= decodes // 100
+                done += batch
+    assert ties <= done // 100
 
 
 @pytest.mark.parametrize("options", MODELS, ids=identifier)

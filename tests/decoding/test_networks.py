@@ -10,7 +10,7 @@ from benches.random_bundle import make_bundle, random_weights
 from benches.random_weights import ACTIVATIONS, Weights
 from tdtdecode.bundle import CombinedTransducer, read_bundle, reading
 from tdtdecode.bundle.cut import CannotSplit
-from tests.conftest import RANDOM_DECODES, random_frames
+from tests.conftest import random_decodes, random_frames
 from tests.decoding.compare import check_hypotheses, check_same_hypotheses, check_traces, traced_decode
 
 SIZES = {"encoder_size": 16, "predictor_size": 12, "joint_size": 10, "tokens_per_second": None}
@@ -64,17 +64,18 @@ CONFIGURATIONS = [
 LAYOUTS = ["split", "combined", "genai", "whole"]
 
 
+@random_decodes
 @pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=lambda c: "-".join(map(str, c.values())))
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_random_decodes_equal_numpy(tmp_path, monkeypatch, configuration, layout):
+def test_random_decodes_equal_numpy(tmp_path, monkeypatch, configuration, layout, decodes):
     options = {"durations": (0, 1, 2, 3, 4), **SIZES, **configuration}
     if layout == "genai" and not options["durations"]:
         options["durations"] = (0,)  # the layout speaks of TDT alone
     if layout == "whole":
         whole_graph(monkeypatch)
     searches = tdt.Greedy(), tdt.Greedy(max_symbols=2, blank_penalty=2.0)
-    batch, ties, decodes = 100, 0, 0
-    for seed in range(max(1, RANDOM_DECODES // (len(CONFIGURATIONS) * len(LAYOUTS) * len(searches) * batch))):
+    batch, ties, done = 100, 0, 0
+    for seed in range(max(1, decodes // (len(CONFIGURATIONS) * len(LAYOUTS) * len(searches) * batch))):
         directory = tmp_path / str(seed)
         make_bundle(directory, "combined" if layout == "whole" else layout, seed=seed, **options)
         bundle = read_bundle(directory, durations=options["durations"])
@@ -89,8 +90,8 @@ def test_random_decodes_equal_numpy(tmp_path, monkeypatch, configuration, layout
             if fused is not None:
                 found = fused.decode(frames, lengths, search)
                 ties += check_hypotheses(expected, reference, found, bundle.spec, search)
-            decodes += batch
-    assert ties <= decodes // 100
+            done += batch
+    assert ties <= done // 100
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

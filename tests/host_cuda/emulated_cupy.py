@@ -10,13 +10,18 @@ import ctypes
 import hashlib
 import os
 import re
+import shutil
 import subprocess
-import tempfile
+import sys
 import time
+import weakref
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
+import pytest
+
+from tests.shared import made_once
 
 HERE = Path(__file__).parent
 
@@ -255,28 +260,25 @@ def compiled(code: str, options=(), extra=tuple(os.environ.get("TDT_EMULATION_FL
     headers = b"".join(path.read_bytes() for path in sorted(HERE.glob("*.h")))
     key = hashlib.sha256(repr((code, options, extra)).encode() + headers).hexdigest()[:20]
     if key not in LIBRARIES:
-        folder = Path(os.environ.get("TDT_EMULATION_FOLDER") or tempfile.gettempdir()) / f"tdt-emulation-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        library = folder / f"{key}.so"
-        if not library.exists():
-            kernels = re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(", code)
-            glue = "".join(
-                f'extern "C" void emulated_{name}(unsigned grid, unsigned block, std::size_t shared, int cooperative, '
-                f"void** arguments) {{ tdt::host::launch({name}, grid, block, shared, cooperative, arguments); }}\n"
-                for name in kernels
-            )
-            source = folder / f"{key}.cpp"
-            source.write_text(code + "\n" + glue)
-            building = folder / f"{key}.{os.getpid()}.so"
-            command = ["g++", "-std=c++17", "-O1", "-g1", "-shared", "-fPIC", "-DTDT_HOST_CUDA", f"-I{HERE}"]
-            command += ["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror", *extra, *options]
-            try:
-                subprocess.run([*command, str(source), "-o", str(building)], check=True, capture_output=True, text=True)
-            except subprocess.CalledProcessError as error:
-                raise RuntimeError(error.stderr[:6000]) from None
-            building.rename(library)
+        library = made_once(f"{key}.so", lambda file: _build(code, [*extra, *options], file))
         LIBRARIES[key] = ctypes.CDLL(str(library))
     return LIBRARIES[key]
+
+
+def _build(code: str, options: list[str], library: Path) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("there is no C++ compiler (g++) to emulate a card with")
+    kernels = re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(", code)
+    glue = "".join(
+        f'extern "C" void emulated_{name}(unsigned grid, unsigned block, std::size_t shared, int cooperative, '
+        f"void** arguments) {{ tdt::host::launch({name}, grid, block, shared, cooperative, arguments); }}\n"
+        for name in kernels
+    )
+    command = ["g++", "-x", "c++", "-std=c++17", "-O1", "-g1", "-shared", "-fPIC", "-DTDT_HOST_CUDA", f"-I{HERE}"]
+    command += ["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror", *options, "-", "-o", str(library)]
+    done = subprocess.run(command, input=code + "\n" + glue, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr[:6000])
 
 
 def module() -> ModuleType:
@@ -309,24 +311,28 @@ def module() -> ModuleType:
     return cupy
 
 
+def _forget_cards() -> None:
+    """Empty what the package keeps of a card: nothing of this one may reach another, nor the other way round."""
+    for name, loaded in list(sys.modules.items()):
+        if name.startswith(("tdtdecode.cuda", "tdtdecode.networks.cuda")):
+            for kept in vars(loaded).values():
+                if hasattr(kept, "cache_clear"):
+                    kept.cache_clear()
+                elif isinstance(kept, weakref.WeakKeyDictionary):
+                    kept.clear()
+
+
 @contextlib.contextmanager
 def installed(**device):
     """Within it the package finds this in CuPy's place, on a card like `DEVICE` but for what is given."""
-    import sys
-
-    from tdtdecode.cuda import device as cuda_device
-
     before, found = dict(vars(DEVICE)), sys.modules.get("cupy")
     vars(DEVICE).update(device)
     sys.modules["cupy"] = module()
-    caches = (cuda_device._device, cuda_device.kernels)
-    for cache in caches:
-        cache.cache_clear()
+    _forget_cards()
     try:
         yield sys.modules["cupy"]
     finally:
-        for cache in caches:
-            cache.cache_clear()
+        _forget_cards()
         vars(DEVICE).update(before)
         sys.modules.pop("cupy")
         if found is not None:

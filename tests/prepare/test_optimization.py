@@ -234,8 +234,8 @@ def test_large_encoders_keep_their_weights_outside(tmp_path):
 
 def test_wrong_arguments(demos, tmp_path):
     for options, message in (
-        ({"method": "int2"}, "'int8', 'fp16', 'int4', 'fused'"), ({"method": "int4", "block_size": 33}, "block_size"),
-        ({"method": "int4", "algorithm": "gptq"}, "'rtn', 'k_quant', 'hqq'"),
+        ({"to": "int2"}, "'int8', 'fp16', 'int4', 'fused'"), ({"to": "int4", "block_size": 33}, "block_size"),
+        ({"to": "int4", "algorithm": "gptq"}, "'rtn', 'k_quant', 'hqq'"),
     ):  # fmt: skip
         with pytest.raises(tdt.InputError, match=message):
             optimize(demos["split"], tmp_path / "out", **options)
