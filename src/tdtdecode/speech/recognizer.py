@@ -15,9 +15,8 @@ from ..errors import BundleError, InputError
 from ..hypothesis import Hypothesis, Transcript
 from ..search import Beam, Greedy, for_rows
 from ..transducer import as_integer
-from .audio import FeatureExtractor, as_samples
+from .audio import Audio, FeatureExtractor, as_samples, audio_seconds, held
 from .audio.features import HOP, SAMPLE_RATE
-from .audio.reading import Audio, audio_seconds
 from .encoder import Encoder
 from .windows import Windows, decode_in_windows
 
@@ -119,7 +118,9 @@ class Recognizer:
         Parameters
         ----------
         audio:
-            A path, or (samples, rate in Hz) as `tdtdecode.speech.audio.as_samples` takes them; or a list of these.
+            A path, the bytes of a recording, a binary file object, or (samples, rate in Hz), as
+            `tdtdecode.speech.audio.as_samples` takes them; or a list of these. What is doubtful about a recording is
+            said by an `AudioWarning`.
         search:
             Replaces the search that the model was loaded with.
         batch_size:
@@ -146,7 +147,7 @@ class Recognizer:
         if on_error not in ("raise", "return"):
             raise InputError(f"on_error must be 'raise' or 'return', got {on_error!r}")
         search = self.decoder.search if search is None else search
-        recordings = audio if isinstance(audio, list) else [audio]
+        recordings = list(audio) if isinstance(audio, list) else [audio]
         for_rows(search, range(len(recordings)), len(recordings))  # raises before any work if the search does not fit
         results: list[Transcript | Exception | None] = [None] * len(recordings)
         catch: tuple[type[Exception], ...] = (Exception,) if on_error == "return" else ()
@@ -154,7 +155,8 @@ class Recognizer:
         seconds = {}
         for i, recording in enumerate(recordings):
             try:
-                seconds[i] = audio_seconds(recording)
+                recordings[i] = held(recording)  # a pipe is read once: here for its length, below for its samples
+                seconds[i] = audio_seconds(recordings[i])
             except catch as error:
                 results[i] = error
         for batch in self._batches(seconds, batch_size):
@@ -164,18 +166,20 @@ class Recognizer:
                     samples[i] = as_samples(recordings[i], SAMPLE_RATE)
                 except catch as error:
                     results[i] = error
-            try:
-                transcripts: Sequence[Transcript | Exception] = self._transcribe(
-                    list(samples.values()), for_rows(search, list(samples), len(recordings))
-                )
-            except catch as error:
-                transcripts = (
-                    [self._alone(one, for_rows(search, [i], len(recordings))) for i, one in samples.items()]
-                    if len(samples) > 1
-                    else [error]
-                )
-            for i, transcript in zip(samples, transcripts, strict=True):
-                results[i] = transcript
+            # Headers may have stated other lengths: the batch is made again of what there is.
+            for part in self._batches({i: len(found) / SAMPLE_RATE for i, found in samples.items()}, batch_size):
+                try:
+                    transcripts: Sequence[Transcript | Exception] = self._transcribe(
+                        [samples[i] for i in part], for_rows(search, part, len(recordings))
+                    )
+                except catch as error:
+                    transcripts = (
+                        [self._alone(samples[i], for_rows(search, [i], len(recordings))) for i in part]
+                        if len(part) > 1
+                        else [error]
+                    )
+                for i, transcript in zip(part, transcripts, strict=True):
+                    results[i] = transcript
             if progress is not None:
                 progress(sum(result is not None for result in results), len(results))
         return results if isinstance(audio, list) else results[0]
