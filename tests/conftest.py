@@ -1,4 +1,4 @@
-"""What all tests share: how they are chosen, the golden models, and networks made of random numbers."""
+"""What all tests share: the choice of tests that run, the golden models, and networks made of random numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import tdtdecode as tdt
 with contextlib.suppress(ImportError):
     from hypothesis import HealthCheck, settings
 
-    # A busy machine takes longer, and that is no failure.
+    # On a busy machine a test may take long. That is no failure.
     settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("tests")
 
@@ -38,7 +38,7 @@ CELLS = [*(("ort", name) for name in KERNELS), *(("fused", name) for name in ("r
 
 
 HANGING = 900
-"""Seconds after which a test gives up what it waits for: far more than any takes on the busiest machine."""
+"""Seconds after which a test stops waiting: far more than it needs on a busy machine."""
 
 
 def pytest_configure(config) -> None:
@@ -57,13 +57,13 @@ def pytest_report_header(config) -> list[str]:
 
 
 def _leaves_out_exhaustive(config) -> bool:
-    """Whether long tests run only where one is named."""
+    """Whether the tests marked exhaustive are left out, except those that the command line names."""
     return "exhaustive" not in config.option.markexpr
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config) -> int | None:
-    """No workers for some files or tests alone: those would be done before workers have started."""
+    """No workers if the command line names only files or tests: these would be done before the workers have started."""
     if all(argument.partition("::")[0].endswith(".py") for argument in config.args):
         return 0
     return None
@@ -85,7 +85,7 @@ def pytest_collection_modifyitems(config, items) -> None:
 
 
 def pytest_runtest_setup(item) -> None:
-    """Skip what needs a card, or ONNX Runtime on it, where that is missing."""
+    """Skip tests that need a card, or ONNX Runtime on a card, if it is missing."""
     marks = list(item.iter_markers("card"))
     if marks:
         from tests.cuda.helpers import missing_card, missing_provider
@@ -99,7 +99,7 @@ def pytest_runtest_setup(item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A test that meets a package that is not installed is skipped with that reason."""
+    """Skip a test that needs a package that is not installed, with that reason."""
     report = yield
     error = call.excinfo.value if call.excinfo else None
     if isinstance(error, ImportError) and report.failed and _is_missing(error.name):
@@ -109,7 +109,7 @@ def pytest_runtest_makereport(item, call):
 
 
 def _is_missing(package: str | None) -> bool:
-    """Whether that is an optional package, and not installed; those for GPUs are asked for by the marker card."""
+    """Whether an optional package is not installed. Packages for GPUs do not count: the marker card asks for them."""
     if package is None or package.startswith(("cupy", "onnxruntime-gpu", "tdtdecode", "tests", "benches")):
         return False
     return importlib.util.find_spec(package.partition(".")[0].replace("-", "_")) is None
@@ -117,7 +117,7 @@ def _is_missing(package: str | None) -> bool:
 
 @dataclass(frozen=True)
 class Golden:
-    """A model with NeMo's own results on it; `rows` lists the utterances that were decoded."""
+    """A model with NeMo's own results. `utterances` lists those that NeMo decoded, by their places in the batch."""
 
     name: str
     nemo: dict
@@ -129,7 +129,7 @@ class Golden:
         return self.nemo["durations"] or []
 
     @property
-    def rows(self) -> list[int]:
+    def utterances(self) -> list[int]:
         return self.nemo["rows_decoded"]
 
     def directory(self, layout: str, parent: Path) -> Path:
@@ -151,7 +151,7 @@ def load_golden(name: str) -> Golden:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory):
-    """Compiled tables of the tests stay among the tests."""
+    """Compiled tables of language models go to a folder of this run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TDTDECODE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -185,10 +185,10 @@ def cell(request) -> tuple[str, str]:
 
 
 class RandomTransducer:
-    """A small random recurrent transducer as NumPy functions: joint rows depend on the whole token history.
+    """A small random recurrent transducer as NumPy functions.
 
-    ``levels`` quantises the logits, so that exact ties abound; ``bad`` is the share of entries that are NaN or
-    infinite. Rows depend on their own frame and history alone.
+    A joint row depends on its frame and on all tokens before it, and on nothing else. ``levels`` quantises the logits,
+    so that there are many exact ties. ``bad`` is the share of entries that are NaN or infinite.
     """
 
     def __init__(self, spec: tdt.TransducerSpec, seed: int, levels: float | None = None, bad: float = 0.0):
@@ -207,7 +207,7 @@ class RandomTransducer:
         return hidden, hidden
 
     def joint(self, frames, g):
-        # Written as a sum over one axis, so that a row's bits do not depend on how many rows there are.
+        # A sum over one axis, because the bits of a matrix product would depend on the number of rows.
         rows = (frames[:, :, None] * self.from_frame).sum(1) + (g[:, :, None] * self.from_g).sum(1) + self.bias
         if self.levels:
             rows = np.round(rows * self.levels) / np.float32(self.levels)

@@ -55,8 +55,9 @@ def check_installed() -> str | None:
     stale = stale_files(ROOT, Path(tdtdecode.__file__).parent, built / "compiled_from.txt")
     if not stale:
         return None
-    several = f"{', '.join(stale[:5])}{f' and {len(stale) - 5} more' if len(stale) > 5 else ''}"
+    names = f"{', '.join(stale[:5])}{f' and {len(stale) - 5} more' if len(stale) > 5 else ''}"
     return (
-        f"the tests would not test these sources: the package installed in {built} was made from others "
-        f"({several} differ). Install it again: pip install -e . (then only C++ and Cython need that again)"
+        f"these tests would run another version of the package: the one installed in {built} was not made from {names} "
+        "as it is here. Run pip install -e . (Python files can then be edited freely; after C++, Cython or "
+        "CMakeLists.txt run it again)"
     )

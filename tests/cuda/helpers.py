@@ -1,4 +1,4 @@
-"""The two places where the GPU's tests run: the host's emulation of a card, and a card where there is one."""
+"""Where the GPU's tests run: on a card that the host emulates, and on a real card if there is one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tests.host_cuda import emulated_cupy
 
 LAUNCHES = {"persistent": {}, "flags": {"barrier": "flags"}, "phases": {"persistent": False}}
-"""How a fused decode can be launched: in one piece with either barrier over the grid, or phase by phase."""
+"""How a fused decode can be launched: the whole loop at once with either kind of barrier, or phase by phase."""
 
 
 @lru_cache(maxsize=None)
@@ -41,12 +41,12 @@ def missing_provider() -> str | None:
 
 CARDS = ["emulated", pytest.param("card", marks=pytest.mark.card)]
 PROVIDER_CARDS = ["emulated", pytest.param("card", marks=pytest.mark.card(provider=True))]
-"""The same for what runs ONNX Runtime's graphs on the card, an encoder or a network."""
+"""`CARDS` for tests in which ONNX Runtime runs a graph on the card: an encoder or a network."""
 
 
 @contextmanager
 def emulated(**device):
-    """An emulated card in CuPy's place, and ONNX Runtime's CPU provider in that of its CUDA provider."""
+    """Within it an emulated card takes CuPy's place, and ONNX Runtime's CPU provider that of its CUDA provider."""
     from tdtdecode import sessions
     from tdtdecode.networks.cuda import graphs
     from tdtdecode.speech import encoder
@@ -63,7 +63,7 @@ def emulated(**device):
 
 @contextmanager
 def on(card: str, **device):
-    """Within it the package finds that card; yields the module cupy."""
+    """Within it the package uses that card, ``"emulated"`` or ``"card"``. Yields the module cupy."""
     if card == "emulated":
         with emulated(**device) as cupy:
             yield cupy
@@ -77,7 +77,7 @@ def on(card: str, **device):
 
 
 def is_emulated(cupy) -> bool:
-    """Whether that is the emulation's CuPy."""
+    """Whether this module is the emulation's CuPy."""
     return cupy.ndarray is emulated_cupy.ndarray
 
 
@@ -89,7 +89,7 @@ def cupy(request):
 
 
 def launch(**options):
-    """A `Launch` for the card at hand with those options."""
+    """The `Launch` that suits the current card, with these options changed."""
     from dataclasses import replace
 
     from tdtdecode.cuda.device import current_device

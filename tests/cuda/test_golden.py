@@ -1,4 +1,4 @@
-"""NeMo's own results on a card, or on the host's emulation of one, by both networks."""
+"""NeMo's own results, from both networks, on an emulated card and on a real one if there is one."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.decoding.test_golden import check_emissions, check_nbest, fusions, ma
     ids="-".join,
 )
 def network(request):
-    """The name of a network, on the card that is meant."""
+    """The name of a network. The package uses the card of the parameter meanwhile."""
     name, card = request.param
     with on(card):
         yield name
 
 
 def recorded_malsd(golden):
-    """Some of NeMo's recorded beam searches: each way of steering once."""
+    """Some of NeMo's recorded beam searches: one for each way of steering the beam."""
     names = {}
     for name in golden.nemo["malsd"]:
         size, *rest = name.split(",")
@@ -63,7 +63,7 @@ def test_chunks_equal_the_whole(golden, network, tmp_path):
     assert parts == [hypothesis.tokens.tolist() for hypothesis in whole]
 
 
-def test_fused_greedy_is_nemos(golden, network, tmp_path):
+def test_greedy_with_fusion_is_nemos(golden, network, tmp_path):
     decoder = decoder_on_cuda(golden, "split", network, tmp_path)
     for name, expected in list(golden.nemo["greedy_fused"].items())[-2:]:
         search = tdt.Greedy(fusion=fusions(golden, name.split(",")))
@@ -71,16 +71,15 @@ def test_fused_greedy_is_nemos(golden, network, tmp_path):
         check_emissions(golden, found, expected)
 
 
-@pytest.mark.parametrize(
-    "which",
-    [pytest.param(slice(None, None, 4), id="some"), pytest.param(slice(None), id="each", marks=pytest.mark.exhaustive)],
-)
+@pytest.mark.parametrize("which", ["some", pytest.param("each", marks=pytest.mark.exhaustive)])
 def test_malsd_is_nemos(golden, network, which, tmp_path):
     if not golden.nemo["malsd"]:
         assert golden.durations != list(range(len(golden.durations))), "NeMo's beam is right for this table"
         return
     decoder = decoder_on_cuda(golden, "split", network, tmp_path)
-    for name in recorded_malsd(golden)[which]:
-        search = malsd_as_recorded(golden, name)
-        found = decoder.decode(golden.encoder_out, golden.lengths, search=search)
-        check_nbest(golden, found, golden.nemo["malsd"][name])
+    names, lengths = recorded_malsd(golden), golden.lengths
+    if which == "some":
+        names, lengths = names[::4], np.where(lengths < 30, lengths, 0)
+    for name in names:
+        found = decoder.decode(golden.encoder_out, lengths, search=malsd_as_recorded(golden, name))
+        check_nbest(golden, found, golden.nemo["malsd"][name], np.flatnonzero(lengths))

@@ -11,7 +11,7 @@ from tests.cuda import nvrtc
 
 CSRC = Path(__file__).parents[2] / "csrc"
 
-# One row per thread: every function of the rules is instantiated.
+# One joint row per thread. Calls every function of the rules.
 RULES_KERNEL = """
 #include "tdt/hypothesis.h"
 #include "tdt/row.h"
@@ -58,20 +58,21 @@ def test_rules_compile(architecture):
 
 SOURCES = sorted(path.name for path in (CSRC / "cuda").glob("*.cu"))
 WEIGHTED = [name for name in SOURCES if "network.cuh" in (CSRC / "cuda" / name).read_text()]
-"""Sources that are compiled for each type of weights."""
+"""Sources that are compiled once for each type of weights."""
 
 
 WEIGHTS = ("Float32", "Float16", "Bfloat16")
 SAMPLE = [(75, "Float16"), (90, "Float32"), (120, "Bfloat16")]
-"""Of the many that a large source is compiled for: the oldest and the newest architecture, each kind of matrix unit."""
+"""Of the many that a large source is compiled for: the oldest and the newest architecture, each type of weights."""
+LARGE = ["beam.cu", *WEIGHTED]
 
 
 def variants():
-    """Each source with each architecture and type of weights; most of the large ones' are exhaustive."""
+    """Each source for each architecture and type of weights. Most variants of large sources are exhaustive."""
     for name in SOURCES:
         for architecture in nvrtc.ARCHITECTURES:
             for weight in WEIGHTS if name in WEIGHTED else (None,):
-                rare = weight is not None and (architecture, weight) not in SAMPLE
+                rare = name in LARGE and not any(sample == (architecture, weight or sample[1]) for sample in SAMPLE)
                 yield pytest.param(name, architecture, weight, marks=pytest.mark.exhaustive if rare else ())
 
 

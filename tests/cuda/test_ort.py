@@ -1,4 +1,4 @@
-"""ONNX Runtime's graphs on a card, or emulated; encoder output as it comes; what is ordered after what."""
+"""ONNX Runtime's graphs on a card, emulated or real; all kinds of encoder output; the order of streams."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ class TestGraphs:
             check_same(found, cpu.decode(frames, lengths))
         assert any(map(len, found))
 
-    def test_more_rows_than_one_run_takes(self, cupy, bundle, monkeypatch):  # noqa: F811
+    def test_more_utterances_than_one_run_takes(self, cupy, bundle, monkeypatch):  # noqa: F811
         from tdtdecode.networks.cuda.ort import OrtCudaNetwork
 
         frames, lengths = random_frames(9, 16, 12, seed=1)
         decoder = tdt.Decoder.from_bundle(bundle, network="ort", device="cuda")
         searches = tdt.Greedy(), tdt.Beam(size=2)
         expected = [decoder.decode(frames, lengths, search) for search in searches]
-        monkeypatch.setattr(OrtCudaNetwork, "rows", 4)
+        monkeypatch.setattr(OrtCudaNetwork, "max_rows", 4)
         for search, whole in zip(searches, expected):
             check_same(decoder.decode(frames, lengths, search), whole)
 
@@ -82,8 +82,8 @@ class TestGraphs:
             piece = frames[order, :, start : start + 5]
             here = np.clip(lengths[order] - start, 0, piece.shape[2])
             found, state = decoder.decode_chunk(piece, here, state, final=start + 5 >= 18, search=search)
-            for row, hypothesis in zip(order, found):
-                tokens[row] += hypothesis.tokens.tolist()
+            for stream, hypothesis in zip(order, found):
+                tokens[stream] += hypothesis.tokens.tolist()
             if start + 5 < 18:
                 state, order = state.select([2, 0, 3, 1]), order[[2, 0, 3, 1]]
         assert tokens == [h.tokens.tolist() for h in whole]
@@ -96,7 +96,7 @@ class TestGraphs:
         assert [len(h) for h in found] == [10 * length for length in lengths], "ten tokens on each frame"
 
     def test_what_comes_to_the_host(self, bundle):
-        """A few integers every few rounds: as often for one row as for many, and no row of logits."""
+        """A few integers every few rounds, as often for many utterances as for one, and never a joint row."""
         counts = []
         with emulated():
             decoder = tdt.Decoder.from_bundle(bundle, network="ort", device="cuda")
@@ -138,7 +138,7 @@ class TestMissing:
 
     @pytest.mark.filterwarnings("ignore:Specified provider")
     def test_a_provider_that_cannot_be_loaded(self, bundle):
-        """ONNX Runtime itself goes on with the CPU."""
+        """ONNX Runtime itself would go on with the CPU."""
         from tdtdecode import sessions
 
         with emulated(), pytest.MonkeyPatch.context() as patch:
@@ -153,7 +153,7 @@ class TestMissing:
         [
             ({"device": "tpu"}, "no device 'tpu': cpu, cuda"),
             ({"device": "cuda", "precision": "int8"}, "choose float16"),
-            ({"device": "cuda", "precision": "float16", "network": "ort"}, "network 'ort' computes as the graphs"),
+            ({"device": "cuda", "precision": "float16", "network": "ort"}, "'ort' computes in the precision of"),
             ({"device": "cuda", "network": "trt"}, "no network 'trt' for a bundle on the cuda"),
             ({"device": "cuda", "providers": ["CPUExecutionProvider"]}, "cannot both be given"),
             ({"device": "cuda", "kernels": "cpu"}, "does not exist for kernels 'cpu-"),
@@ -165,7 +165,7 @@ class TestMissing:
 
 
 class Exported:
-    """An array of another library: known by its DLPack capsule alone."""
+    """An array of another library, which shows nothing but its DLPack capsule."""
 
     def __init__(self, array, device, log=None):
         self._array, self._device, self._log = array, device, log
@@ -201,17 +201,17 @@ class TestDoor:
         check_same_bits(widened, decoder.decode(cupy.asarray(halves), lengths))
 
     def test_nothing_on_the_device_is_copied(self):
-        from tdtdecode.cuda.arrays import device_rows
+        from tdtdecode.cuda.arrays import device_utterances
 
         with emulated() as cupy:  # noqa: F811
             frames = cupy.asarray(np.zeros((2, 16, 5), np.float32))
             before = dict(emulated_cupy.TRANSFERS)
-            rows, _ = device_rows(frames, None, 16)
-            assert [row.pointer for row in rows] == [frames.data.ptr, frames.data.ptr + 16 * 5 * 4]
+            utterances, _ = device_utterances(frames, None, 16)
+            assert [array.pointer for array in utterances] == [frames.data.ptr, frames.data.ptr + 16 * 5 * 4]
             assert emulated_cupy.TRANSFERS == before
 
     def test_other_libraries_are_told_our_stream(self):
-        """So that they let it wait for what they have still to do."""
+        """So that they make our stream wait for their own work."""
         from tdtdecode.cuda.arrays import to_device
 
         with emulated() as cupy:  # noqa: F811
@@ -252,7 +252,7 @@ class TestDoor:
     )
     def test_bad_input(self, cupy, decoder, change, message):  # noqa: F811
         bad = change(random_frames(3, 16, 12, seed=3)[0])
-        bad = [cupy.asarray(row) for row in bad] if isinstance(bad, list) else cupy.asarray(bad)
+        bad = [cupy.asarray(array) for array in bad] if isinstance(bad, list) else cupy.asarray(bad)
         with pytest.raises(tdt.InputError, match=message):
             decoder.decode(bad)
         with pytest.raises(tdt.InputError, match=r"lengths\[0\] must be from 0 to 12"):
@@ -278,7 +278,7 @@ class TestOrder:
     @pytest.mark.card
     @pytest.mark.parametrize("network", ["fused", pytest.param("ort", marks=pytest.mark.card(provider=True))])
     def test_on_a_card(self, tmp_path, network):
-        """Encoder output that a slow kernel is still writing when the decode is called."""
+        """The encoder output is still being written by a slow kernel when the decode is called."""
         make_bundle(tmp_path, "split", vocab_size=20, seed=3, **SIZES)
         frames, lengths = random_frames(3, 16, 200, seed=3)
         with on("card") as cupy:  # noqa: F811

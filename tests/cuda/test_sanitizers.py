@@ -1,4 +1,4 @@
-"""Races and bad addresses in the CUDA kernels: by the host's sanitizers on the emulation, by NVIDIA's on a card."""
+"""Data races and bad addresses in the CUDA kernels: the host's sanitizers on the emulation, NVIDIA's on a card."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REPORTS = {"thread": "WARNING: ThreadSanitizer: data race", "address": "ERROR: A
 
 
 def runtime(name: str) -> str | None:
-    """A library of the compiler's, or None."""
+    """The path of one of the compiler's libraries; None if there is none."""
     if shutil.which("g++") is None:
         return None
     command = ["g++", f"-print-file-name={name}"]
@@ -31,7 +31,7 @@ def runtime(name: str) -> str | None:
 
 
 def run(sanitizer: str, *arguments: str, seed: int = 0) -> str:
-    """The output of `host_cuda.decode_all` under a sanitizer."""
+    """Run `host_cuda.decode_all` under a sanitizer. Returns its output."""
     library = runtime(RUNTIMES[sanitizer])
     if library is None:
         pytest.skip(f"there is no compiler with {RUNTIMES[sanitizer]}")
@@ -58,7 +58,7 @@ EVERY = list(itertools.product(RUNTIMES, LAUNCHES, LAYERS))
     "sanitizer, how, precision",
     [pytest.param(*case, marks=() if case in SAMPLE else pytest.mark.exhaustive) for case in EVERY],
 )
-def test_no_fused_kernel_has_any(sanitizer, how, precision):
+def test_no_fused_kernel_has_an_error(sanitizer, how, precision):
     output = run(sanitizer, how, precision, seed=len(how))
     assert "done" in output and "Sanitizer" not in output and "runtime error" not in output, output[:8000]
 
@@ -66,7 +66,7 @@ def test_no_fused_kernel_has_any(sanitizer, how, precision):
 @pytest.mark.parametrize(
     "sanitizer, planted", [("thread", "between_blocks"), ("thread", "between_warps"), ("address", "past_the_end")]
 )
-def test_what_is_planted_is_found(sanitizer, planted):
+def test_planted_errors_are_found(sanitizer, planted):
     output = run(sanitizer, planted)
     assert REPORTS[sanitizer] in output, output[:8000]
 
@@ -81,6 +81,6 @@ def test_compute_sanitizer(tool):
     command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, "-m", "pytest", "-q", "-n", "0"]
     command += ["-m", "card", "-k", "not rnnt", *tests]
     environment = {**os.environ, "TDTDECODE_TEST_POOLS": "0"}
-    hours = 4 * 3600  # kernels of 150 KB whose blocks wait for each other take long under these tools
+    hours = 4 * 3600  # under these tools, kernels of 150 KB whose blocks wait for each other take long
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=hours)
     assert done.returncode == 0, done.stdout[-8000:]

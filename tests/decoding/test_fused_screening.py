@@ -1,4 +1,4 @@
-"""Screening must never change a bit: attempts to break its bound, and the bound itself in exact arithmetic."""
+"""Screening must never change a bit: inputs that try to break its bound, and the bound itself, in exact arithmetic."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def with_output(weights, weight=None, bias=None):
     ))  # fmt: skip
 
 
-def equal_rows(weights, rng):
-    """Every token has the same weights: all are tied, the first must win."""
+def equal_outputs(weights, rng):
+    """All tokens have the same weights, so all are tied, and the first must win."""
     weight, bias = weights.output.weight.copy(), weights.output.bias.copy()
     weight[: SPEC.vocab_size], bias[: SPEC.vocab_size] = weight[7], bias[7]
     return with_output(weights, weight, bias)
 
 
 def one_unit_apart(weights, rng):
-    """Rows that differ in the last bit of one weight."""
+    """All tokens have the same weights, except for the last bit of one weight of each."""
     weight, bias = weights.output.weight.copy(), weights.output.bias.copy()
     weight[: SPEC.vocab_size], bias[: SPEC.vocab_size] = weight[7], bias[7]
     for i in range(SPEC.vocab_size):
@@ -52,7 +52,7 @@ def one_unit_apart(weights, rng):
 
 
 def heavy_tails(weights, rng):
-    """One weight of each row takes all the steps of its scale."""
+    """One large weight of each output leaves hardly any of the 8-bit steps for the others."""
     weight = weights.output.weight.copy()
     weight[np.arange(len(weight)), rng.integers(weight.shape[1], size=len(weight))] *= 1000
     return with_output(weights, weight)
@@ -80,7 +80,7 @@ def huge_weights(weights, rng):
 
 
 TRANSFORMS = [
-    equal_rows, one_unit_apart, heavy_tails, large_biases, scales_far_apart, tiny_weights, no_weights, huge_weights,
+    equal_outputs, one_unit_apart, heavy_tails, large_biases, scales_far_apart, tiny_weights, no_weights, huge_weights,
 ]  # fmt: skip
 
 
@@ -89,7 +89,7 @@ TRANSFORMS = [
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda f: f.__name__)
 def test_hostile_weights(kernels, activation, transform):
     tokens = 0
-    for seed in range(3):
+    for seed in range(3 if kernels == COMPILED[-1] else 1):
         rng = np.random.default_rng(seed)
         weights = transform(random_weights(SPEC, joint=31, activation=activation, seed=seed), rng)
         frames, lengths = random_frames(12, 12, 20, seed)
@@ -146,7 +146,7 @@ def test_a_large_vocabulary_is_screened_by_default():
 
 
 def eight_bits(row):
-    """A row as the kernels store it: what the bytes stand for, in exact arithmetic."""
+    """The numbers that the 8 bits of a row stand for as the kernels store it, in exact arithmetic."""
     signed = row.min() < 0
     scale = np.float32(np.abs(row).max() / (127 if signed else 255))
     if not scale > 1e-30:
@@ -156,7 +156,7 @@ def eight_bits(row):
 
 @pytest.mark.parametrize("seed", range(40))
 def test_the_bound_holds(seed):
-    """The proof's inequality, for rows and weights of many kinds, against sums in double precision."""
+    """The inequality of the proof holds for rows and weights of many kinds, with sums in double precision."""
     rng = np.random.default_rng(seed)
     inputs = int(rng.integers(1, 700))
     weight = (rng.standard_normal((200, inputs)) * 10.0 ** rng.uniform(-6, 6, (200, 1))).astype(np.float32)

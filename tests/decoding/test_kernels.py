@@ -1,4 +1,4 @@
-"""Every kernel set against the specification: the rules one by one, then at random."""
+"""Every kernel set, compared with the specification: first rule by rule, then on random input."""
 
 from __future__ import annotations
 
@@ -164,10 +164,10 @@ def test_instruction_sets_give_the_same_bits():
 
 
 class TestTransition:
-    """Scripted rows: what is emitted where."""
+    """Which tokens are emitted at which frames, with scripted joint rows."""
 
     def run(self, kernels, script, length, table=(0, 1, 2, 3, 4), **options):
-        """``script(frame, symbols) -> (token or None, duration)`` decides each row."""
+        """Run a search with joint rows that decide as ``script(frame, symbols) -> (token or None, duration)`` says."""
         spec = tdt.TransducerSpec(9, table)
         search = tdt.kernels.GreedySearch(spec, tdt.Greedy(**options), [length], kernels)
         asked = []
@@ -209,7 +209,7 @@ class TestTransition:
         assert asked == [0, 0, 0, 1, 1, 1]
         assert hypothesis.durations.tolist() == [0] * 4 and hypothesis.duration_logprobs.tolist() == [0] * 4
 
-    def test_no_rows_and_empty_rows(self, kernels):
+    def test_no_utterances_and_empty_utterances(self, kernels):
         spec = tdt.TransducerSpec(9)
         assert tdt.kernels.GreedySearch(spec, tdt.Greedy(), [], kernels).hypotheses() == []
         search = tdt.kernels.GreedySearch(spec, tdt.Greedy(), [0, 0], kernels)
@@ -217,7 +217,7 @@ class TestTransition:
 
 
 def random_configurations(count, seed):
-    """Specs, searches and transducers over everything the rules speak of."""
+    """Random specs, searches and transducers that reach every rule."""
     rng = np.random.default_rng(seed)
     tables = [(0, 1, 2, 3, 4), (0, 1, 2, 4, 8), (1, 2, 3, 4), (), (0,), (2, 0, 1), (3, 3, 0)]
     for _ in range(count):

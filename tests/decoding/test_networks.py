@@ -1,4 +1,4 @@
-"""A bundle's networks against the same weights in NumPy, in every layout, and their independence of neighbours."""
+"""A bundle's networks in every layout, compared with the same weights in NumPy; utterances do not change each other."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tdtdecode as tdt
+from benches import random_bundle
 from benches.random_bundle import make_bundle, random_weights
 from benches.random_weights import ACTIVATIONS, Weights
 from tdtdecode.bundle import CombinedTransducer, read_bundle, reading
@@ -17,7 +18,7 @@ SIZES = {"encoder_size": 16, "predictor_size": 12, "joint_size": 10, "tokens_per
 
 
 def numpy_network(weights: Weights) -> tdt.CallableNetwork:
-    """The weights' own formulas over rows; states are (h, c), each [N, L, H]."""
+    """A network that computes the formulas of the weights in NumPy. States are (h, c), each [N, L, H]."""
 
     def affine(x, matrix, bias):
         return x @ matrix if bias is None else x @ matrix + bias
@@ -44,7 +45,7 @@ def numpy_network(weights: Weights) -> tdt.CallableNetwork:
 
 
 def whole_graph(monkeypatch):
-    """Make every combined bundle one whose graph cannot be split."""
+    """Make splitting a combined graph fail, so that it is run whole."""
 
     def refuse(*_):
         raise CannotSplit("for this test")
@@ -61,7 +62,7 @@ CONFIGURATIONS = [
 ]
 
 
-LAYOUTS = ["split", "combined", "genai", "whole"]
+LAYOUTS = [*random_bundle.LAYOUTS, "whole"]
 
 
 @random_decodes
@@ -130,7 +131,7 @@ def test_external_weights(tmp_path, layout):
 
 
 def test_no_buffer_is_allocated_per_step(golden_tdt, tmp_path):
-    """Once every batch size was seen, a longer decode makes no more arrays of the network's size."""
+    """After a first decode has met every batch size, a longer one allocates no more arrays of the network's size."""
     import tracemalloc
 
     decoder = tdt.Decoder.from_bundle(golden_tdt.directory("split", tmp_path), network="ort")

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-soundfile = pytest.importorskip("soundfile")
-pytest.importorskip("onnxruntime")
+soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 import tdtdecode  # noqa: E402
 from benches.random_bundle import make_bundle  # noqa: E402

@@ -1,4 +1,4 @@
-"""Decodes with the fused kernels on an emulated card, or runs one that is wrong: a program for sanitizers.
+"""A program for sanitizers: decodes with the fused kernels on an emulated card, or runs a kernel with an error.
 
     python -m tests.host_cuda.decode_all LAUNCH PRECISION | KERNEL
 """
@@ -34,7 +34,7 @@ extern "C" __global__ void past_the_end(int* data) { data[threadIdx.x + 1024] = 
 
 
 def plant(cupy, name: str) -> None:
-    """Run a kernel that is wrong."""
+    """Run a kernel with an error."""
     from tdtdecode.cuda.device import source_folder
 
     folder = source_folder()
@@ -44,18 +44,18 @@ def plant(cupy, name: str) -> None:
 
 
 LAYERS = {"float32": 2, "float16": 1, "bfloat16": 0}
-"""Of the model that is decoded in each precision."""
+"""For each precision, the number of layers of the model that is decoded."""
 
 
 def decode(how: dict, precision: str) -> None:
-    """Every strategy, chunks, and more utterances than places."""
+    """Decode with every strategy, in chunks, and with more utterances than slots."""
     from tdtdecode.networks.cuda.fused import FusedCudaNetwork
 
     layers = LAYERS[precision]
     spec = tdt.TransducerSpec(vocab_size=20, encoder_size=6)
     weights = random_weights(spec, 8, 8, layers, seed=layers)
     frames, lengths = random_frames(4, 6, 8, seed=layers)
-    decoder = tdt.Decoder(FusedCudaNetwork(weights, spec, precision, launch(rows=3, **how)), spec)
+    decoder = tdt.Decoder(FusedCudaNetwork(weights, spec, precision, launch(slots=3, **how)), spec)
     boost = PhraseBoost([[3, 5], [7, 1, 2]], weight=1.0)
     searches = tdt.Greedy(), tdt.Beam(size=2, fusion=[boost]), tdt.Beam("malsd", 2), tdt.Greedy(fusion=[boost])
     for search in searches:

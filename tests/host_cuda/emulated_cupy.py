@@ -1,6 +1,7 @@
-"""As much of CuPy as the package uses, on the host: kernels run in `host_cuda.h`'s machine, arrays are NumPy's.
+"""As much of CuPy as the package uses, on the host: `host_cuda.h` runs the kernels, and NumPy arrays hold the data.
 
-Arrays of the device and of the host do not mix, as on a card: NumPy cannot read these, and these do not take NumPy's.
+As on a card, arrays of the device and of the host do not mix: NumPy cannot read device arrays, and operations on device
+arrays refuse NumPy arrays.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ DEVICE = SimpleNamespace(
     multiprocessors=3, threads=64, shared_memory=100 * 1024, cooperative=True, capability="90", name=b"emulated",
     count=1,
 )  # fmt: skip
-"""What the emulated card is like; tests change it."""
+"""The emulated card. Tests change it."""
 
 TRANSFERS = {"to_host": 0, "to_device": 0, "launches": 0, "replays": 0}
-"""How often memory was copied and kernels were launched."""
+"""How often memory was copied, kernels were launched and graphs replayed."""
 
 
 class Flags:
@@ -133,7 +134,7 @@ def from_dlpack(array):
 
 
 def empty(shape, dtype=float):
-    """Filled with what no kernel may rely on."""
+    """An array filled with bytes 0xFF, NaN as floats, so that a kernel that reads it before it writes is noticed."""
     array = np.empty(shape, dtype)
     array.view(np.uint8).reshape(-1)[...] = 0xFF if array.size else 0
     return ndarray(array)
@@ -256,7 +257,7 @@ LIBRARIES: dict[str, ctypes.CDLL] = {}
 
 
 def compiled(code: str, options=(), extra=tuple(os.environ.get("TDT_EMULATION_FLAGS", "").split())) -> ctypes.CDLL:
-    """A source file built for the host, with a function for each kernel that launches it."""
+    """A source file built for the host. For each kernel it has a function that launches the kernel."""
     headers = b"".join(path.read_bytes() for path in sorted(HERE.glob("*.h")))
     key = hashlib.sha256(repr((code, options, extra)).encode() + headers).hexdigest()[:20]
     if key not in LIBRARIES:
@@ -282,7 +283,7 @@ def _build(code: str, options: list[str], library: Path) -> None:
 
 
 def module() -> ModuleType:
-    """The module to put in CuPy's place."""
+    """A module that takes CuPy's place."""
     cupy = ModuleType("cupy")
     names = (ndarray, asarray, asnumpy, from_dlpack, empty, zeros, concatenate, ascontiguousarray, RawModule)
     for item in names:
@@ -312,7 +313,7 @@ def module() -> ModuleType:
 
 
 def _forget_cards() -> None:
-    """Empty what the package keeps of a card: nothing of this one may reach another, nor the other way round."""
+    """Empty the package's caches, so that nothing is carried over from one card to another."""
     for name, loaded in list(sys.modules.items()):
         if name.startswith(("tdtdecode.cuda", "tdtdecode.networks.cuda")):
             for kept in vars(loaded).values():
@@ -324,7 +325,7 @@ def _forget_cards() -> None:
 
 @contextlib.contextmanager
 def installed(**device):
-    """Within it the package finds this in CuPy's place, on a card like `DEVICE` but for what is given."""
+    """Within it this module takes CuPy's place. The card is `DEVICE`, with the attributes in ``device`` changed."""
     before, found = dict(vars(DEVICE)), sys.modules.get("cupy")
     vars(DEVICE).update(device)
     sys.modules["cupy"] = module()

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
+from benches.random_bundle import LAYOUTS
 import tdtdecode as tdt
 from tdtdecode.bundle import read_bundle
 from tdtdecode.prepare.conversion import convert
@@ -20,7 +21,6 @@ from tests import demo, peers
 from tests.bundle.helpers import edit, small_bundle
 from tests.conftest import GOLDEN
 
-LAYOUTS = ("split", "combined", "genai")
 DIRECTIONS = list(itertools.permutations(LAYOUTS, 2))
 RATE = 16_000
 

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from benches.random_bundle import LAYOUTS
 import tdtdecode as tdt
 from tdtdecode.cli import main
 from tdtdecode.prepare.inspection import Inspection, Problem, inspect
@@ -20,7 +21,6 @@ from tests import demo
 from tests.bundle.helpers import TOKEN_FORMS, configure, edit, rewrite, set_metadata, small_bundle
 from tests.conftest import GOLDEN
 
-LAYOUTS = ("split", "combined", "genai")
 
 
 def only(inspection: Inspection, code: str) -> Problem:

@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import helper
 
+from benches.random_bundle import LAYOUTS
 import tdtdecode as tdt
 from tdtdecode.bundle import read_bundle
 from tdtdecode.cli import main
@@ -18,8 +19,6 @@ from tdtdecode.prepare.inspection import inspect
 from tdtdecode.prepare.repairing import repair
 from tests import demo, peers
 from tests.bundle.helpers import TOKEN_FORMS, configure, edit, rewrite, set_metadata, small_bundle
-
-LAYOUTS = ("split", "combined", "genai")
 
 
 def contents(directory):

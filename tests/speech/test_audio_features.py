@@ -73,7 +73,7 @@ def test_equals_nemo_in_a_padded_batch(mel_bins):
 
 @pytest.mark.parametrize("mel_bins", [80, 128])
 def test_equals_onnx_asr(mel_bins):
-    pytest.importorskip("onnx_asr")
+    pytest.importorskip("onnx_asr", reason="onnx-asr is not installed")
     from onnx_asr.preprocessors.numpy_preprocessor import NemoPreprocessorNumpy
 
     recordings = [noise(length, seed) for seed, length in enumerate([50_000, 16_001, 3_199])]

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
-pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 from benches.random_bundle import LAYOUTS, make_bundle  # noqa: E402
 from tdtdecode.bundle import read_bundle  # noqa: E402
@@ -160,7 +160,7 @@ def test_times_stay_within_the_recording(model):
 
 
 def test_files_and_arrays(model, tmp_path):
-    soundfile = pytest.importorskip("soundfile")
+    soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
     recording = noise(48_000)
     path = tmp_path / "a.wav"
     soundfile.write(path, recording[0], 16_000, subtype="FLOAT")
@@ -169,7 +169,7 @@ def test_files_and_arrays(model, tmp_path):
 
 
 def test_errors_in_their_places(model, tmp_path):
-    pytest.importorskip("soundfile")
+    pytest.importorskip("soundfile", reason="soundfile is not installed")
     good = noise(30_000)
     bad = tmp_path / "nothing.wav"
     notes = tmp_path / "notes.wav"
@@ -206,7 +206,7 @@ def test_one_that_breaks_the_model_does_not_take_its_batch_along(model):
 
 
 def test_the_encoders_limit(bundles, tmp_path):
-    soundfile = pytest.importorskip("soundfile")
+    soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
     model = load_model(bundles("combined", position_frames=100))
     assert model.max_seconds == 8.0
     for samples in (127_000, 128_000):  # the last frame of NeMo's features would be one too many at the limit
@@ -409,7 +409,7 @@ def test_phrases_by_recording(model):
         alone = PhraseBoost([[pieces.index(piece)] for piece in some], 6.0)
         check_same(transcript, model.recognize(recording, search=Beam(fusion=[alone])))
     assert any(transcript.alternatives for transcript in found)
-    with pytest.raises(InputError, match="phrases are given for 5 rows, but there are 2"):
+    with pytest.raises(InputError, match="phrases are given for 5 utterances, but there are 2"):
         model.recognize(recordings[:2], search=Beam(fusion=[boost]))
 
 

@@ -113,7 +113,7 @@ def encoder_ports(graph: Graph) -> tuple[Port, Port, Port, Port]:
         if len(data) != 1 or len(lengths) != 1 or (kind == "inputs" and len(ports) != 2):
             listed = "; ".join(map(str, ports))
             raise BundleError(
-                f"expected the {kind} data [batch, width, time] and lengths [batch], got {listed}", file=graph.file
+                f"expected {kind} of data [batch, width, time] and lengths [batch], got {listed}", file=graph.file
             )
         found += [data[0], lengths[0]]
     audio, length, frames, counts = found

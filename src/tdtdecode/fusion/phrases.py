@@ -92,17 +92,17 @@ class PhraseBoost:
         return self
 
     @property
-    def rows(self) -> int | None:
+    def utterances(self) -> int | None:
         """The number of utterances that lists were given for; None if one list serves all."""
         return len(self._list_of) if self._for_each else None
 
-    def select(self, rows: Sequence[int]) -> PhraseBoost:
+    def select(self, utterances: Sequence[int]) -> PhraseBoost:
         """The boost for some utterances of a batch, by their places in it, in that order."""
         made = PhraseBoost((), self.weight, self.context_score, self.depth_scaling)
         object.__setattr__(made, "_automata", self._automata)
         object.__setattr__(made, "_lock", self._lock)
-        picked = tuple(self._list_of[i] for i in rows)
-        return made._with_lists(tuple(self.phrases[i] for i in rows), self._lists, picked)
+        picked = tuple(self._list_of[i] for i in utterances)
+        return made._with_lists(tuple(self.phrases[i] for i in utterances), self._lists, picked)
 
     def automaton(self, vocab_size: int, blank: int, pieces: tuple[str, ...] | None) -> Automaton:
         """Compile the phrases for V tokens; ``pieces`` are the V + 1 entries of the token file by id.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import TdtDecodeError
+from .audio import audio_seconds, held
 from .audio.features import SAMPLE_RATE
-from .audio.reading import audio_seconds
 from .recognizer import Recognizer
 
 _TRIAL_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -42,12 +43,14 @@ class RoutedRecognizer(Recognizer):
 
     def recognize(self, audio: Any, *arguments: Any, **options: Any) -> Any:
         """As `Recognizer.recognize`; on the CPU if all recordings together are no longer than the crossover."""
-        try:
-            seconds = sum(map(audio_seconds, audio if isinstance(audio, list) else [audio]))
-        except TdtDecodeError:
-            seconds = 0.0  # `recognize` below raises or returns the error
+        recordings = list(audio) if isinstance(audio, list) else [audio]
+        seconds = 0.0
+        for i, recording in enumerate(recordings):
+            with contextlib.suppress(TdtDecodeError):  # `recognize` below raises or returns the error
+                recordings[i] = held(recording)
+                seconds += audio_seconds(recordings[i])
         chosen = self.cpu if seconds <= self.crossover else self.cuda
-        return chosen.recognize(audio, *arguments, **options)
+        return chosen.recognize(recordings if isinstance(audio, list) else recordings[0], *arguments, **options)
 
 
 def measured_crossover(cpu: Recognizer, cuda: Recognizer) -> float:
