@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import logging
 import os
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 
 from . import __version__
 from .commands import COMMANDS
-from .commands.status import WRONG_USAGE
+from .commands.status import SOME_FAILED, WRONG_USAGE
 from .errors import TdtDecodeError, TdtDecodeWarning
 
 # The statuses that a shell reports for programs ended by a signal: 128 + SIGINT and 128 + SIGPIPE.
@@ -30,26 +31,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     The exit status. 0: all is done. 1: some inputs failed, and the others were done; or a directory has problems.
-    2: wrong usage, such as a model that does not exist. 130: interrupted. 141: the reader of the output has gone.
+    2: wrong usage, such as a model that does not exist. 130: interrupted. 141: the reader of the output has gone. If
+    standard output cannot be written, because the disk is full for example, the status is 1.
     """
-    options = _parser().parse_args(arguments)
+    if sys.stdout is None:
+        sys.stdout = _ClosedOutput()
     _use_utf8()
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+        return _PIPE_CLOSED
+    except OSError as error:
+        if not _output_fails():
+            raise
+        _discard_output()
+        print(f"tdtdecode: standard output cannot be written ({error.strerror or error})", file=sys.stderr)
+        return SOME_FAILED
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    options = _parser().parse_args(arguments)
     logging.basicConfig(format="tdtdecode: %(message)s", level=logging.WARNING)
     logging.getLogger(__package__).setLevel(logging.INFO)
     try:
-        status = COMMANDS[options.command].run(options)
-        sys.stdout.flush()
-        return status
+        return COMMANDS[options.command].run(options)
     except (TdtDecodeError, TdtDecodeWarning) as error:
         print(f"tdtdecode: {error}", file=sys.stderr)
         return WRONG_USAGE
     except KeyboardInterrupt:
         print("tdtdecode: interrupted", file=sys.stderr)
         return _INTERRUPTED
-    except BrokenPipeError:
-        # Python flushes stdout again at exit, which would fail again and print a traceback.
+
+
+class _ClosedOutput(io.TextIOBase):
+    """Stands for standard output where it is closed, so that writing there is an error that can be reported."""
+
+    def write(self, text: str, /) -> int:
+        raise OSError(errno.EBADF, "it is closed")
+
+
+def _output_fails() -> bool:
+    """Whether standard output refuses what is waiting to be written."""
+    if isinstance(sys.stdout, _ClosedOutput):
+        return True
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
+
+
+def _discard_output() -> None:
+    """Python flushes stdout again at exit, which would fail again and print a traceback."""
+    if not isinstance(sys.stdout, _ClosedOutput):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _PIPE_CLOSED
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import InputError, TdtDecodeError, TdtDecodeWarning
 from ..speech.formats import FORMATS
 from .options import positive
+from .recordings import Given, recordings
 from .status import DONE, SOME_FAILED
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from ..speech.recognizer import Recognizer
 
 HELP = "Transcribe recordings. Text goes to stdout, one line per recording in order; messages go to stderr."
-
-_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
-"""Suffixes of recordings, by which they are found in folders."""
 
 _WITH_ALTERNATIVES = " or ".join(f"--format {name}" for name, format in FORMATS.items() if format.alternatives)
 """The options that choose a format with room for several hypotheses."""
@@ -36,8 +34,10 @@ With more, recordings of similar length can share a batch, which is faster. With
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("audio", nargs="+", type=Path, metavar="AUDIO",
-                        help="recordings (WAV, FLAC, OGG, MP3), or folders of them")
+    parser.add_argument("audio", nargs="+", metavar="AUDIO",
+                        help="recordings (WAV, FLAC, OGG, MP3; with tdtdecode[media] also m4a, mp4, webm, ...), "
+                        "folders of them, or - for standard input")
+    parser.add_argument("--recursive", action="store_true", help="read the folders in folders too")
     parser.add_argument("--model", default="demo",
                         help="'demo', a model directory, or a Hugging Face hub id (default: demo)")
     parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="default: cpu")
@@ -81,15 +81,17 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    paths, failed = _recordings(arguments.audio)
-    writer = _Writer(arguments.format, arguments.output, paths)
+    given, problems = recordings(arguments.audio, arguments.recursive)
+    for name, problem in problems:
+        _report(name, problem)
+    writer = _Writer(arguments.format, arguments.output, [one.path for one in given])
 
     from ..speech.loading import load_model
 
     search = _search(arguments)
     model = load_model(arguments.model, device=arguments.device, threads=arguments.threads, search=search)
-    failed += _transcribe(model, paths, writer, arguments.batch_size)
-    return SOME_FAILED if failed else DONE
+    failed = _transcribe(model, given, writer, arguments.batch_size)
+    return SOME_FAILED if failed or problems else DONE
 
 
 def _search(arguments: argparse.Namespace) -> Greedy | Beam:
@@ -141,44 +143,23 @@ def _phrases(path: Path) -> list[str | tuple[str, float]]:
     return found
 
 
-def _recordings(inputs: list[Path]) -> tuple[list[Path], int]:
-    """The given files and the recordings in the given folders, in order; and how many folders could not be used."""
-    paths: list[Path] = []
-    unusable = 0
-    for path in inputs:
-        if not path.is_dir():
-            paths.append(path)
-            continue
-        try:
-            inside = sorted(
-                file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".")
-            )
-            problem = "" if inside else "no recordings in this folder"
-        except OSError as error:
-            inside, problem = [], str(error)
-        if problem:
-            _report(path, problem)
-            unusable += 1
-        paths += inside
-    return paths, unusable
-
-
-def _transcribe(model: Recognizer, paths: list[Path], writer: _Writer, batch_size: int) -> int:
+def _transcribe(model: Recognizer, given: list[Given], writer: _Writer, batch_size: int) -> int:
     """Transcribe all recordings, a few batches at a time, so that results appear early. Returns how many failed."""
     failed = 0
     together = batch_size * _BATCHES_AT_ONCE
-    progress = _Progress(len(paths))
-    for start in range(0, len(paths), together):
-        part = paths[start : start + together]
+    progress = _Progress(len(given))
+    for start in range(0, len(given), together):
+        part = given[start : start + together]
         results = model.recognize(
-            list(part), batch_size=batch_size, on_error="return", progress=lambda done, _: progress.show(start + done)
-        )
+            [one.audio for one in part], batch_size=batch_size, on_error="return",
+            progress=lambda done, _: progress.show(start + done),
+        )  # fmt: skip
         progress.clear()
-        for path, result in zip(part, results, strict=True):
+        for one, result in zip(part, results, strict=True):
             try:
-                writer.write(path, result)
+                writer.write(one.path, result)
             except _Failed as error:
-                _report(path, str(error))
+                _report(one.name, str(error).removeprefix(f"{one.name}: "))
                 failed += 1
         writer.flush()
     return failed
@@ -279,5 +260,5 @@ class _Progress:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def _report(path: Path, problem: str) -> None:
-    print(f"tdtdecode: {path}: {problem}", file=sys.stderr)
+def _report(name: str, problem: str) -> None:
+    print(f"tdtdecode: {name}: {problem}", file=sys.stderr)

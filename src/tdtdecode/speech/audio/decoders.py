@@ -27,11 +27,11 @@ _BITS = {
 _COMPRESSED = ("FLAC", "OGG", "MP3")
 
 _FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,loas,latm,amr,amrnb,amrwb,ac3,eac3,dts,dtshd,truehd,mlp,mpegts,mpeg,asf,"
-    "avi,flv,live_flv,mp3,ogg,flac,wav,w64,aiff,au,caf,voc,nistsphere,ape,wv,tta,tak,mpc,mpc8,rm,mxf,gxf,nut,gsm,dsf,shn,"
-    "qcp,oma,xwma,wtv,dss,spdif,dhav,ilbc"
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,loas,latm,amr,amrnb,amrwb,ac3,eac3,dts,dtshd,truehd,mlp,"
+    "mpegts,mpeg,asf,avi,flv,live_flv,mp3,ogg,flac,wav,w64,aiff,au,caf,voc,nistsphere,ape,wv,tta,tak,"
+    "mpc,mpc8,rm,mxf,gxf,nut,gsm,dsf,shn,qcp,oma,xwma,wtv,dss,spdif,dhav,ilbc"
 )
-"""The containers that FFmpeg may open. Others are playlists, which open further files and URLs, text or images."""
+"""The containers that FFmpeg may open. Others are text, images, or playlists, which open further files and URLs."""
 _STATE_LENGTH = {"mov", "matroska", "avi", "caf", "wv", "tta", "ape"}
 """The containers that state a length. For others FFmpeg guesses it."""
 _INEXACT_FRAMES = 2

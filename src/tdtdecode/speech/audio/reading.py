@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from numbers import Integral
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from ...errors import AudioWarning, InputError, MissingDependencyError
+from ...errors import AudioWarning, InputError, MissingDependencyError, TdtDecodeError
 from .containers import Statement, statements
 from .decoders import MEDIA, CannotDecode, Decoder, MediaDecoder, SoundfileDecoder
 from .mixing import Mixer
-from .sources import EXPECTED, File, Source, View, held, is_file, name_of, opened
+from .sources import EXPECTED, File, Source, View, is_file, opened
 
 Audio: TypeAlias = File | tuple[Any, int]
 """A recording: the path of an audio file, its bytes, a binary file object, or (samples, rate in Hz)."""
@@ -26,10 +26,8 @@ _MOST_CHANNELS = 256
 _RATES = (1_000, 1_000_000)
 """The rates accepted, in Hz. A lower one, in a header that is wrong, would be resampled to a huge recording."""
 
-__all__ = ["Audio", "as_samples", "audio_seconds", "held", "name_of", "read_audio"]
 
-
-def read_audio(path: File, sample_rate: int = 16000) -> np.ndarray:
+def read_audio(path: File | Source, sample_rate: int = 16000) -> np.ndarray:
     """Read a recording: the mean of its channels, resampled.
 
     What is there is read, whatever the header says of its length. A doubt gives one `AudioWarning`, which names the
@@ -39,8 +37,8 @@ def read_audio(path: File, sample_rate: int = 16000) -> np.ndarray:
     Parameters
     ----------
     path:
-        WAV, FLAC, OGG, MP3 or another format of libsndfile; with the extra ``[media]`` also m4a, mp4, webm, mkv, aac and
-        what else FFmpeg reads, videos among them. The path of a file or a pipe, the bytes, or a binary file object,
+        WAV, FLAC, OGG, MP3 or another format of libsndfile; with the extra ``[media]`` also m4a, mp4, webm, mkv, aac
+        and what else FFmpeg reads, videos among them. The path of a file or a pipe, the bytes, or a binary file object,
         which is read from its beginning.
     sample_rate:
         Rate wanted, in Hz.
@@ -81,8 +79,9 @@ def audio_seconds(audio: Audio) -> float:
         total = 0.0
         for statement, view, decoder in _decoders(source):
             frames = decoder.frames
-            if frames is None and isinstance(statement.stated, int) and statement.unit == "samples" and not statement.wrong:
-                frames = statement.stated * decoder.rate // (statement.rate or decoder.rate)
+            stated = None if statement.wrong or statement.unit == "bytes" else statement.stated
+            if frames is None and isinstance(stated, int):
+                frames = stated * decoder.rate // (statement.rate or decoder.rate)
             if frames is None:
                 with contextlib.suppress(CannotDecode):
                     total += sum(len(block) / rate for rate, block in decoder.blocks())
@@ -90,6 +89,15 @@ def audio_seconds(audio: Audio) -> float:
                 total += frames / decoder.rate
             _check_failure(source, view)
         return total
+
+
+def is_recording(path: File) -> bool:
+    """Whether a file holds a recording that can be read here, whatever its name. Its first second is decoded."""
+    try:
+        with opened(path) as source, contextlib.closing(_decoders(source)) as found:
+            return next(found, None) is not None
+    except TdtDecodeError:
+        return False
 
 
 def as_samples(audio: Audio, sample_rate: int = 16000) -> np.ndarray:
@@ -202,7 +210,7 @@ def _read(source: Source, sample_rate: int) -> np.ndarray:
     return samples
 
 
-def _decoders(source: Source) -> Iterator[tuple[Statement, View, Decoder]]:
+def _decoders(source: Source) -> Generator[tuple[Statement, View, Decoder]]:
     """What decodes a recording, or each of several that are joined end to end.
 
     soundfile comes first. What it cannot read, PyAV may.
@@ -216,7 +224,7 @@ def _decoders(source: Source) -> Iterator[tuple[Statement, View, Decoder]]:
             _check_failure(source, view)
             if number == 1:
                 whole = Statement([(0, source.size())], notes=[note for part in found for note in part.notes])
-                yield _media(source, statement if len(found) == 1 else whole, str(error))
+                yield from _media(source, statement if len(found) == 1 else whole, str(error))
                 return
             statement.notes.append(f"the recording that is joined to it as number {number} cannot be read ({error})")
             continue
@@ -224,18 +232,22 @@ def _decoders(source: Source) -> Iterator[tuple[Statement, View, Decoder]]:
             yield statement, view, decoder
 
 
-def _media(source: Source, statement: Statement, problem: str) -> tuple[Statement, View, Decoder]:
+def _media(source: Source, statement: Statement, problem: str) -> Generator[tuple[Statement, View, Decoder]]:
     """PyAV for a recording that soundfile cannot read; ``problem`` says why."""
     view = View(source, statement.pieces)
     wanted = EXPECTED
     try:
-        return statement, view, MediaDecoder(view)
+        decoder = MediaDecoder(view)
     except MissingDependencyError as missing:
         cause: Exception = missing
         wanted += f"; {MEDIA} need the package 'av': pip install 'tdtdecode[media]'"
     except CannotDecode as error:
         cause = error
         problem += f"; FFmpeg: {error}"
+    else:
+        with contextlib.closing(decoder):
+            yield statement, view, decoder
+        return
     _check_failure(source, view)
     raise InputError(f"{source.name}: not a recording that can be read ({problem}); {wanted}") from cause
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from os import PathLike
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias, TypeGuard
 
 from ...errors import InputError
 
@@ -57,7 +57,7 @@ class Source:
         return self.stream.read(count)
 
 
-def is_file(audio: object) -> bool:
+def is_file(audio: object) -> TypeGuard[File | Source]:
     """Whether an input is an encoded recording, rather than samples."""
     return isinstance(audio, (str, PathLike, bytes, bytearray, memoryview, Source)) or hasattr(audio, "read")
 

@@ -1,4 +1,4 @@
-"""What the headers of recordings state about their length, and what is really there: a file for each kind of container."""
+"""What recordings state about their length, and what is really there: a file for each kind of container."""
 
 from ..sources import Source
 from . import chunks, flac, mpeg, ogg

@@ -1,4 +1,4 @@
-"""Ogg: each page states how many samples are complete at its end (its granule), and the last page's number is the length.
+"""Ogg: each page states how many samples are complete at its end, its granule. The last page's is the length.
 
 Source: RFC 3533 (pages), RFC 7845 (Opus in Ogg), RFC 6716 (durations of Opus packets).
 """
@@ -59,7 +59,7 @@ class _Page:
 
 
 def statements(source: Source) -> list[Statement]:
-    """What each of the recordings in an Ogg file states; such files may be joined end to end. Empty if it is no Ogg file."""
+    """What each recording in an Ogg file states, as they may be joined end to end. Empty if it is no Ogg file."""
     if source.read(0, 4) != b"OggS":
         return []
     links: list[list[_Page]] = []
@@ -197,6 +197,6 @@ def _rewritten(source: Source, page: _Page, flags: int, granule: int) -> bytes:
 
 
 def _checksum(page: bytes) -> bytes:
-    """The checksum of a page, whose own four bytes are zero. It is zlib's with the bits in reverse and no complements."""
+    """The checksum of a page with zeros in its place. It is zlib's, with the bits reversed and no complements."""
     reflected = zlib.crc32(page.translate(_REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{reflected:032b}"[::-1], 2).to_bytes(4, "little")

@@ -22,8 +22,8 @@ class Statement:
     pieces:
         The recording as a decoder is to see it: bytes, and ranges ``(start, stop)`` of the file.
     stated:
-        How much the header states; None if it says that it does not know, or has no place for it; ``"decoder"`` if it is
-        what the decoder says.
+        How much the header states; None if it says that it does not know, or has no place for it; ``"decoder"`` if it
+        is what the decoder says.
     there:
         How much the file has; None if only decoding tells.
     unit:
