@@ -18,6 +18,8 @@ from .errors import TdtDecodeError, TdtDecodeWarning
 # The statuses that a shell reports for programs ended by a signal: 128 + SIGINT and 128 + SIGPIPE.
 _INTERRUPTED = 130
 _PIPE_CLOSED = 141
+_OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""Why standard output cannot be written. Files that cannot be are reported, with their names, where they are written."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _discard_output()
         return _PIPE_CLOSED
     except OSError as error:
-        if not _output_fails():
+        if error.errno not in _OUTPUT_ERRORS or error.filename is not None:
             raise
         _discard_output()
         print(f"tdtdecode: standard output cannot be written ({error.strerror or error})", file=sys.stderr)
@@ -72,17 +74,6 @@ class _ClosedOutput(io.TextIOBase):
 
     def write(self, text: str, /) -> int:
         raise OSError(errno.EBADF, "it is closed")
-
-
-def _output_fails() -> bool:
-    """Whether standard output refuses what is waiting to be written."""
-    if isinstance(sys.stdout, _ClosedOutput):
-        return True
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return True
-    return False
 
 
 def _discard_output() -> None:

@@ -130,7 +130,7 @@ class SoundfileDecoder:
 
     def _decoded(self) -> Iterator[tuple[int, np.ndarray]]:
         size = max(1, min(self.rate, _BLOCK_VALUES // self._channels))
-        left = self._most
+        left, problem = self._most, None
         while left > 0:
             # libsndfile does not say how much it decoded before an error: it is what is no longer NaN.
             out = np.full((min(size, left), self._channels), np.nan, np.float32)
@@ -138,10 +138,10 @@ class SoundfileDecoder:
                 block = self._file.read(out=out)
             except self._error as error:
                 empty = np.flatnonzero(np.isnan(out[:, 0]))
-                block = out[: empty[0]] if len(empty) else out
-                if not len(block):
-                    raise CannotDecode(_reason(error)) from error
+                block, problem = out[: empty[0]] if len(empty) else out, error
             if not len(block):
+                if problem is not None:
+                    raise CannotDecode(_reason(problem)) from problem
                 return
             left -= len(block)
             yield self.rate, block

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-_CANCELLED = 0.01
-"""Channels cancel each other where their mean has less than this share of the power it has for unrelated channels."""
+_CANCELLED = 0.1
+"""Channels cancel each other where their mean has less than this share of the power that unrelated channels give it.
+
+Lossy codecs leave up to a tenth. A right channel of minus half the left one, whose mean is merely quiet, has a fifth.
+"""
 _AUDIBLE = 1e-4
 """Cancelled sound counts if it has more than this share of the power of the loudest in the recording."""
 _SHORTEST_SECONDS = 0.01
@@ -44,7 +47,7 @@ class Mixer:
         if not self._cancels:
             return mean
         if self.channel is None or self.channel >= block.shape[1] or 4 * powers[self.channel] < loudest:
-            self.channel = int(powers.argmax())
+            self.channel = int(np.flatnonzero(4 * powers >= loudest)[0])
         self._lost.append((len(block) / rate, loudest))
         return np.ascontiguousarray(block[:, self.channel])
 

@@ -87,7 +87,7 @@ def audio_seconds(audio: Audio) -> float:
                     total += sum(len(block) / rate for rate, block in decoder.blocks())
             else:
                 total += frames / decoder.rate
-            _check_failure(source, view)
+            _check_failure(view)
         return total
 
 
@@ -201,7 +201,7 @@ def _read(source: Source, sample_rate: int) -> np.ndarray:
                 seconds += len(block) / rate
         except CannotDecode as error:
             problem = str(error)
-        _check_failure(source, view)
+        _check_failure(view)
         doubts += _doubts(statement, decoder, round(seconds * decoder.rate), problem)
     samples = assembly.samples()
     if doubts and not assembly.seconds:
@@ -221,7 +221,7 @@ def _decoders(source: Source) -> Generator[tuple[Statement, View, Decoder]]:
         try:
             decoder: Decoder = SoundfileDecoder(source, view)
         except CannotDecode as error:
-            _check_failure(source, view)
+            _check_failure(view)
             if number == 1:
                 whole = Statement([(0, source.size())], notes=[note for part in found for note in part.notes])
                 yield from _media(source, statement if len(found) == 1 else whole, str(error))
@@ -248,13 +248,14 @@ def _media(source: Source, statement: Statement, problem: str) -> Generator[tupl
         with contextlib.closing(decoder):
             yield statement, view, decoder
         return
-    _check_failure(source, view)
+    _check_failure(view)
     raise InputError(f"{source.name}: not a recording that can be read ({problem}); {wanted}") from cause
 
 
-def _check_failure(source: Source, view: View) -> None:
+def _check_failure(view: View) -> None:
+    """Raise what reading the bytes raised: to the decoder it was the end of the recording."""
     if view.failure is not None:
-        raise InputError(f"{source.name}: cannot be read to its end ({view.failure})") from view.failure
+        raise view.failure
 
 
 def _doubts(statement: Statement, decoder: Decoder, count: int, problem: str | None) -> list[str]:

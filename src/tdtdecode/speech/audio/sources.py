@@ -48,13 +48,31 @@ class Source:
 
     def size(self) -> int:
         """The number of bytes."""
-        self.stream.seek(0, os.SEEK_END)
-        return self.stream.tell()
+        with self._failing():
+            self.stream.seek(0, os.SEEK_END)
+            return self.stream.tell()
 
     def read(self, start: int, count: int) -> bytes:
-        """Up to ``count`` bytes from a position on."""
-        self.stream.seek(start)
-        return self.stream.read(count)
+        """The bytes from a position on: ``count`` of them, or fewer at the end.
+
+        Raises
+        ------
+        InputError
+            If they cannot be read.
+        """
+        with self._failing():
+            self.stream.seek(start)
+            found = self.stream.read(count)
+            while len(found) < count and (more := self.stream.read(count - len(found))):
+                found += more
+            return found
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever a caller's file object raises
+            raise InputError(f"{self.name}: cannot be read to its end ({error})") from error
 
 
 def is_file(audio: object) -> TypeGuard[File | Source]:
@@ -126,11 +144,11 @@ class View(io.RawIOBase):
     """
 
     def __init__(self, source: Source, pieces: list[bytes | tuple[int, int]]):
-        self._stream = source.stream
+        self._source = source
         self._pieces = [piece for piece in pieces if _length(piece)]
         self._ends = list(accumulate(map(_length, self._pieces)))
         self._position = 0
-        self.failure: Exception | None = None
+        self.failure: InputError | None = None
 
     @property
     def size(self) -> int:
@@ -170,9 +188,8 @@ class View(io.RawIOBase):
         if isinstance(piece, bytes):
             return piece[len(piece) - left :][:most]
         try:
-            self._stream.seek(piece[1] - left)
-            return self._stream.read(min(left, most))
-        except Exception as error:  # whatever a caller's file object raises
+            return self._source.read(piece[1] - left, min(left, most))
+        except InputError as error:
             self.failure = error
             return b""
 

@@ -134,7 +134,7 @@ def _chunked(source: Source, dialect: _Dialect, magic: bytes) -> Statement | Non
         return None
     limit = max(start, end_without_tags(source))
     if long_size is None:
-        size: int | None = None if chunk.size == -1 else max(0, chunk.size - dialect.prefix)
+        size: int | None = None if chunk.size < 0 else max(0, chunk.size - dialect.prefix)
         unknown = _UNKNOWN[dialect.size_bytes]
     else:
         size, unknown = int.from_bytes(source.read(long_size.start, 8), "little"), _UNKNOWN[8]
@@ -210,8 +210,8 @@ def _chunks(source: Source, dialect: _Dialect, at: int) -> Iterator[_Chunk]:
             return
         (size,) = struct.unpack(dialect.size, header[-dialect.size_bytes :])
         start = at + dialect.header_bytes
-        if dialect.counts_itself and size != -1:
-            size -= dialect.header_bytes
+        if size >= 0 and dialect.counts_itself:
+            size = max(0, size - dialect.header_bytes)
         yield _Chunk(header[:4], start, size)
         if size < 0:
             return
