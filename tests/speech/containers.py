@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import re
 import struct
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -142,13 +144,14 @@ def encoded(container: str, codec: str, samples: np.ndarray, rate: int = RATE, v
     """A recording as FFmpeg writes it; samples float32 [n]. ``video``: with a picture beside it."""
     import av
 
-    file = io.BytesIO()
-    with av.open(file, "w", format=container, options=options) as output:
+    with tempfile.NamedTemporaryFile() as file, av.open(file.name, "w", format=container, options=options) as output:
         picture = output.add_stream("mpeg4", rate=5) if video else None
         if picture is not None:
             picture.width, picture.height, picture.pix_fmt = 64, 64, "yuv420p"
         stream = output.add_stream(codec, rate=rate, layout="mono")
         context = stream.codec_context
+        if codec == "wmav2":
+            context.bit_rate = 64_000
         context.open()
         frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
@@ -164,4 +167,5 @@ def encoded(container: str, codec: str, samples: np.ndarray, rate: int = RATE, v
         for part in [*resampler.resample(frame), *resampler.resample(None)]:
             output.mux(stream.encode(part))
         output.mux(stream.encode(None))
-    return file.getvalue()
+        output.close()
+        return Path(file.name).read_bytes()

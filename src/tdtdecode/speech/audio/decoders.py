@@ -286,7 +286,7 @@ def _is_headerless(source: Source) -> bool:
 
 def _reason(error: Exception) -> str:
     """What libsndfile says, without what soundfile puts before it."""
-    return str(getattr(error, "error_string", error)).rstrip(".")
+    return str(getattr(error, "error_string", error)).removeprefix("Error : ").rstrip(".")
 
 
 def _values(frame: Any) -> np.ndarray:
