@@ -179,6 +179,7 @@ class MediaDecoder:
             inexact = _INEXACT_FRAMES * (self._stream.codec_context.frame_size or 0)
             self.tolerance = max(inexact, int(_INEXACT_SECONDS * self.rate))
             self.notes = []
+            self._packer: tuple[Any, Any] = None, None
             self._blocks = self._decoded()
             self._first = next(self._blocks, None)
             if self._first is None:
@@ -207,7 +208,7 @@ class MediaDecoder:
         waiting: list[np.ndarray] = []
         rate, channels, size = 0, 0, 0
         for frame in self._frames():
-            samples = _values(frame)
+            samples = _values(frame if frame.layout.nb_channels < 8 else self._packed(frame))
             if waiting and (frame.sample_rate, samples.shape[1]) != (rate, channels) or size >= rate:
                 if waiting:
                     yield rate, np.concatenate(waiting)
@@ -217,6 +218,16 @@ class MediaDecoder:
             size += len(samples)
         if waiting:
             yield rate, np.concatenate(waiting)
+
+    def _packed(self, frame: Any) -> Any:
+        """A frame with its channels side by side: PyAV reads beyond the end of a frame that has 8 planes or more."""
+        if not frame.format.is_planar:
+            return frame
+        kind = frame.format.name, frame.layout.name, frame.sample_rate
+        if kind != self._packer[0]:
+            self._packer = kind, self._av.AudioResampler(format="flt")
+        frame.pts = None
+        return self._packer[1].resample(frame)[0]
 
     def _frames(self) -> Iterator[Any]:
         packets = self._container.demux(self._stream)
@@ -290,7 +301,7 @@ def _reason(error: Exception) -> str:
 
 
 def _values(frame: Any) -> np.ndarray:
-    """The samples of one of FFmpeg's frames, float32 [n, channels]."""
+    """The samples of one of FFmpeg's frames, of fewer than 8 planes, float32 [n, channels]."""
     array = frame.to_ndarray()
     array = array.T if frame.format.is_planar else array.reshape(-1, frame.layout.nb_channels)
     if array.dtype == np.uint8:

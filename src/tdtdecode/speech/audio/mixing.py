@@ -37,6 +37,10 @@ class Mixer:
         """Mix a block, float32 [n, channels], to float32 [n]. Each block is decided on for itself."""
         if block.shape[1] == 1:
             return block[:, 0]
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers that are none are found in what is returned
+            return self._mixed(block, rate)
+
+    def _mixed(self, block: np.ndarray, rate: int) -> np.ndarray:
         mean: np.ndarray = block.mean(axis=1, dtype=np.float32)
         powers = np.square(block, dtype=np.float64).mean(axis=0)
         loudest = float(powers.max(initial=0.0))

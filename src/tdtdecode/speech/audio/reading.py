@@ -223,7 +223,7 @@ def _decoders(source: Source) -> Generator[tuple[Statement, View, Decoder]]:
         except CannotDecode as error:
             _check_failure(view)
             if number == 1:
-                whole = Statement([(0, source.size())], notes=[note for part in found for note in part.notes])
+                whole = Statement([(0, source.size)], notes=[note for part in found for note in part.notes])
                 yield from _media(source, statement if len(found) == 1 else whole, str(error))
                 return
             statement.notes.append(f"the recording that is joined to it as number {number} cannot be read ({error})")

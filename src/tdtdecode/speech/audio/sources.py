@@ -8,9 +8,11 @@ import os
 import re
 import stat
 import tempfile
+import weakref
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from os import PathLike
 from typing import Any, BinaryIO, TypeAlias, TypeGuard
@@ -46,6 +48,7 @@ class Source:
     stream: BinaryIO
     path: str | bytes | None = None
 
+    @cached_property
     def size(self) -> int:
         """The number of bytes."""
         with self._failing():
@@ -60,6 +63,8 @@ class Source:
         InputError
             If they cannot be read.
         """
+        if start >= self.size:  # headers state places that no file can have
+            return b""
         with self._failing():
             self.stream.seek(start)
             found = self.stream.read(count)
@@ -169,6 +174,11 @@ class View(io.RawIOBase):
         self._position = max(0, base + offset)
         return self._position
 
+    def read(self, count: int = -1, /) -> bytes:
+        """The bytes at the position. Decoders ask for as many as a damaged header states, without looking."""
+        left = max(0, self.size - self._position)
+        return super().read(left if count < 0 else min(count, left)) or b""
+
     def readinto(self, buffer: Any, /) -> int:
         """Fill a buffer. Decoders take a buffer that is not full for the end."""
         out = memoryview(buffer).cast("B")
@@ -242,7 +252,7 @@ def _spooled_path(path: str | PathLike[str]) -> Source:
 
 
 def _spooled(stream: Any, name: str) -> Source:
-    """All that a stream has to give, in a temporary file, which goes when nobody refers to it any more."""
+    """All that a stream has to give, in a temporary file, which goes when the source does."""
     kept: Any = tempfile.SpooledTemporaryFile(_SPOOLED_IN_MEMORY)
     try:
         while chunk := stream.read(_COPIED_AT_ONCE):
@@ -251,8 +261,11 @@ def _spooled(stream: Any, name: str) -> Source:
             kept.write(chunk)
             if kept.tell() > _MOST_SPOOLED:
                 raise InputError(f"{name}: more than {_MOST_SPOOLED >> 30} GiB came out of it and no end")
-    except InputError:
-        raise
     except Exception as error:  # whatever a caller's file object raises; a disk that is full
+        kept.close()
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{name}: cannot be read to its end ({error})") from error
-    return Source(name, kept)
+    source = Source(name, kept)
+    weakref.finalize(source, kept.close)
+    return source

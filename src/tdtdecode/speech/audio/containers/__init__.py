@@ -12,5 +12,5 @@ def statements(source: Source) -> list[Statement]:
     found = ogg.statements(source)
     if not found:
         single = chunks.statement(source) or flac.statement(source) or mpeg.statement(source)
-        found = [single or Statement([(0, source.size())], "decoder")]
+        found = [single or Statement([(0, source.size)], "decoder")]
     return found

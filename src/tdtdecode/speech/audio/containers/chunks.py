@@ -114,7 +114,7 @@ def statement(source: Source) -> Statement | None:
     if dialect is not None:
         return _chunked(source, dialect, head[:4])
     if head[:4] == b"RIFF" and len(head) == 12:  # a video, perhaps: only the file's size is stated
-        total, size = source.size(), int.from_bytes(head[4:8], "little") + 8
+        total, size = source.size, int.from_bytes(head[4:8], "little") + 8
         return Statement([(0, total)], size if total < size < _UNKNOWN[4] else total, total, "bytes")
     return None
 
@@ -128,7 +128,7 @@ def _chunked(source: Source, dialect: _Dialect, magic: bytes) -> Statement | Non
             break
     else:
         return None
-    total = source.size()
+    total = source.size
     start = chunk.start + dialect.prefix
     if start > total:
         return None
@@ -225,7 +225,7 @@ def _au(source: Source) -> Statement | None:
     if len(numbers) < 8:
         return None
     start, size = struct.unpack(f"{order}II", numbers)
-    total = source.size()
+    total = source.size
     if not 24 <= start <= total:
         return None
     return _to_the_end(source, start, None if size >= _UNKNOWN[4] and start + size > total else size, {8: b"\xff" * 4})
@@ -241,7 +241,7 @@ def _sphere(source: Source) -> Statement | None:
             return None
         numbers[name] = int(match[1])
     length = re.match(rb"NIST_1A\s+(\d{1,9})\s", header)
-    if length is None or int(length[1]) > source.size() or b"embedded" in header:
+    if length is None or int(length[1]) > source.size or b"embedded" in header:
         return None
     size = numbers[b"sample_count"] * numbers[b"channel_count"] * numbers[b"sample_n_bytes"]
     return _to_the_end(source, int(length[1]), size, {})
@@ -254,5 +254,5 @@ def _to_the_end(source: Source, start: int, size: int | None, unknown: dict[int,
     if size is not None and 0 < size < limit - start <= size + _MOST_PADDING:
         end = start + size if not any(source.read(start + size, limit - start - size)) else limit
     if end - start == size:
-        return Statement([(0, source.size())], size, size, "bytes")
+        return Statement([(0, source.size)], size, size, "bytes")
     return Statement(patched(0, end, unknown), size, end - start, "bytes")

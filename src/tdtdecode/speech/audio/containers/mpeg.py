@@ -60,7 +60,7 @@ def statement(source: Source) -> Statement | None:
     first = _next_frame(head, 0)
     if first is None:
         return None
-    total = source.size()
+    total = source.size
     frame, start = _frame(head[first + 1], head[first + 2]), begin + first
     assert frame is not None
     tag = _tag(source.read(start, 64), start, frame)

@@ -69,7 +69,7 @@ def statements(source: Source) -> list[Statement]:
             links.append([])
         if links:
             links[-1].append(page)
-    stops = [link[0].start for link in links[1:]] + [source.size()]
+    stops = [link[0].start for link in links[1:]] + [source.size]
     return [_statement(source, link, stop) for link, stop in zip(links, stops)]
 
 
@@ -133,7 +133,7 @@ def _counted(pages: list[_Page]) -> dict[_Page, int]:
 
 def _pages(source: Source) -> Iterator[_Page]:
     """The pages of a file, in order; what is none is left out."""
-    at, end = 0, source.size()
+    at, end = 0, source.size
     opus: dict[bytes, int] = {}  # samples of the packet that the last page of each Opus stream left unfinished
     while at < end:
         header = source.read(at, _HEADER)

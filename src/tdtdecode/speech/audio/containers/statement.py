@@ -56,7 +56,7 @@ def patched(start: int, stop: int, changes: dict[int, bytes]) -> Pieces:
 
 def end_without_tags(source: Source) -> int:
     """Where the recording ends: before an ID3v1 or an APE tag, which may follow audio of any kind."""
-    end = source.size()
+    end = source.size
     if end >= 128 and source.read(end - 128, 3) == b"TAG":
         end -= 128
     if end >= 32 and (footer := source.read(end - 32, 32)).startswith(b"APETAGEX"):
