@@ -23,6 +23,8 @@ _LOUDEST = 2.0**31
 """The largest sample accepted. Integer PCM that was converted to float without scaling stays below it, and the powers
 in the features stay far below the end of float32."""
 _MOST_CHANNELS = 256
+_LEAST_BYTES = 1 << 12
+"""So many bytes hold a sample of any kind."""
 _RATES = (1_000, 1_000_000)
 """The rates accepted, in Hz. A lower one, in a header that is wrong, would be resampled to a huge recording."""
 
@@ -262,18 +264,20 @@ def _doubts(statement: Statement, decoder: Decoder, count: int, problem: str | N
     """What is doubtful about a recording of which ``count`` samples were decoded, until ``problem``."""
     doubts = []
     stated = decoder.frames if statement.stated == "decoder" else statement.stated
-    if statement.unit == "bytes" and stated != statement.there:
+    there = statement.there or 0
+    if statement.unit == "bytes" and stated != there:
         if stated is not None and (count or stated):
-            there = statement.there or 0
             seconds = count / decoder.rate * stated / max(there, 1)
             doubts.append(f"its header states {stated:,} bytes of audio ({seconds:.2f} s), the file has {there:,}")
         stated = None
+    elif statement.unit == "bytes" and not count and there >= _LEAST_BYTES:
+        doubts.append(f"none of its {there:,} bytes of audio can be decoded")
     elif stated is not None:
         if statement.unit == "bytes":
             stated = count if decoder.frames is None else decoder.frames
         else:
             stated = stated * decoder.rate // (statement.rate or decoder.rate)
-        if abs(stated - count) > decoder.tolerance:
+        if abs(stated - count) > max(decoder.tolerance, statement.tolerance):
             seconds = stated / decoder.rate
             doubts.append(f"its header states {stated:,} samples ({seconds:.2f} s), the file has {count:,}")
     if problem is not None and (stated is None or count < stated):

@@ -240,9 +240,13 @@ def _is_seekable(stream: Any) -> bool:
     if isinstance(stream, io.TextIOBase):
         raise InputError(f"{name}: is opened as text; open it with mode 'rb'")
     try:
-        return bool(stream.seekable()) if hasattr(stream, "seekable") else hasattr(stream, "seek")
+        readable = stream.readable() if hasattr(stream, "readable") else True
+        seekable = stream.seekable() if hasattr(stream, "seekable") else hasattr(stream, "seek")
     except Exception as error:  # a closed file, or whatever a caller's file object raises
         raise InputError(f"{name}: cannot be read ({error})") from error
+    if not readable:
+        raise InputError(f"{name}: cannot be read (it is open for writing only)")
+    return bool(seekable)
 
 
 def _spooled_path(path: str | PathLike[str]) -> Source:

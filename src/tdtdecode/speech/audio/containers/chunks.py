@@ -227,7 +227,7 @@ def _au(source: Source) -> Statement | None:
     start, size = struct.unpack(f"{order}II", numbers)
     total = source.size
     if not 24 <= start <= total:
-        return None
+        return Statement([(0, total)], "decoder", notes=[f"its header says that the samples begin at byte {start:,}"])
     return _to_the_end(source, start, None if size >= _UNKNOWN[4] and start + size > total else size, {8: b"\xff" * 4})
 
 

@@ -16,6 +16,8 @@ _MOST_JUNK = 1 << 16
 """How far from the beginning the first frame may lie."""
 _ENOUGH = 4
 """So many frames in a row are no coincidence."""
+_LOST_FRAMES = 4
+"""How many frames a decoder may need before the first that it can decode, and behind the last one."""
 _WINDOW = 1 << 20
 _RATES = (44100, 48000, 32000)
 _KBITS = {
@@ -67,9 +69,10 @@ def statement(source: Source) -> Statement | None:
     count, constant, end = _count(source, start, end_without_tags(source), frame.kind)
     whole = (start if first else 0, total)  # a decoder knows ID3 tags, but no other junk
     if tag is None:
+        samples, tolerance = count * frame.samples, _LOST_FRAMES * frame.samples
         if constant or frame.layer != 3:
-            return Statement([whole])
-        return Statement([_with_tag(source.read(start, 4), count), (start, end)])
+            return Statement([whole], samples, tolerance=tolerance)
+        return Statement([_with_tag(source.read(start, 4), count), (start, end)], samples, tolerance=tolerance)
     count -= 1  # the tag's own frame holds no audio
     changes = {}
     if tag.size is not None and tag.size != end - start:
@@ -87,7 +90,7 @@ def _tag(frame: bytes, start: int, header: _Frame) -> _Tag | None:
         return int.from_bytes(frame[at : at + 4], "big")
 
     at = 4 + _side_bytes(frame, header)
-    if frame[at : at + 4] in (b"Xing", b"Info") and number(at + 4) & 1:
+    if frame[at : at + 4] in (b"Xing", b"Info") and number(at + 4) & 1 and not any(frame[4:at]):
         has_size = number(at + 4) & 2
         return _Tag(number(at + 8), start + at + 8, number(at + 12) if has_size else None, start + at + 12)
     if frame[36:40] == b"VBRI":

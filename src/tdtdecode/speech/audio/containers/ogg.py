@@ -76,13 +76,15 @@ def statements(source: Source) -> list[Statement]:
 def _statement(source: Source, pages: list[_Page], stop: int) -> Statement:
     """What one recording states, which ends at ``stop`` in the file."""
     start = pages[0].start
+    bounds = [*(page.start for page in pages[1:]), stop]
+    damaged = sum(page.whole and not page.sound or page.stop != next for page, next in zip(pages, bounds))
+    notes = []
+    if damaged:
+        notes.append(f"{damaged} of its {len(pages)} Ogg pages {'is' if damaged == 1 else 'are'} damaged")
     first = next((page for page in pages if page.flags & _FIRST and page.head in _HEADER_PACKETS), None)
     pages = [page for page in pages if first is not None and page.stream == first.stream]
     if first is None or sum(page.packets for page in pages) <= _HEADER_PACKETS[first.head]:
-        return Statement([(start, stop)], stated="decoder")
-    notes = []
-    if damaged := sum(page.whole and not page.sound for page in pages):
-        notes.append(f"{damaged} of its {len(pages)} Ogg pages {'is' if damaged == 1 else 'are'} damaged")
+        return Statement([(start, stop)], stated="decoder", notes=notes)
     if not (pages[-1].whole and pages[-1].flags & _LAST):
         notes.append("the end of its Ogg stream is missing")
 

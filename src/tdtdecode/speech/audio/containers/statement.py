@@ -30,6 +30,8 @@ class Statement:
         What `stated` and `there` count. A sample is one moment of all channels.
     rate:
         Samples of `stated` in a second; None: as many as the recording has.
+    tolerance:
+        By how many samples `stated` may be wrong in a sound recording.
     wrong:
         Whether `stated` is known to be wrong without decoding.
     notes:
@@ -41,6 +43,7 @@ class Statement:
     there: int | None = None
     unit: Literal["bytes", "samples"] = "samples"
     rate: int | None = None
+    tolerance: int = 0
     wrong: bool = False
     notes: list[str] = field(default_factory=list)
 
