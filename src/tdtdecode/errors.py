@@ -53,7 +53,8 @@ class UnsupportedVersionError(TdtDecodeError, ImportError):
 class TdtDecodeWarning(UserWarning):
     """Base of every warning of this package: a result may be incomplete or doubtful, and the message says why.
 
-    ``warnings.simplefilter("error", TdtDecodeWarning)`` makes each an exception, as ``--strict`` does on the command line.
+    ``warnings.simplefilter("error", TdtDecodeWarning)`` makes each an exception, as ``--strict`` does on the command
+    line.
     """
 
 

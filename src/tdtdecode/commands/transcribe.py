@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, TdtDecodeError, TdtDecodeWarning
+from ..outputs import identities, new_file, refuse_overwriting, same_name
 from ..speech.formats import FORMATS
 from .status import DONE, SOME_FAILED
 
@@ -22,6 +24,7 @@ HELP = "Transcribe recordings. Text goes to stdout, one line per recording in or
 
 _SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
 _WITH_ALTERNATIVES = " or ".join(f"--format {name}" for name, format in FORMATS.items() if format.alternatives)
+_STDOUT = Path("/dev/stdout")
 _BATCHES_AT_ONCE = 4
 """Results appear after so many batches: more makes better batches of similar lengths, fewer show results sooner."""
 
@@ -71,12 +74,15 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     paths, failed = _recordings(arguments.audio)
-    writer = _Writer(arguments.format, arguments.output, paths)
+    search = _search(arguments)
 
+    from ..speech.hub import find_model
     from ..speech.loading import load_model
 
-    search = _search(arguments)
-    model = load_model(arguments.model, device=arguments.device, threads=arguments.threads, search=search)
+    directory = find_model(arguments.model)
+    given = [path for path in (directory, arguments.lm, arguments.phrases) if path is not None]
+    writer = _Writer(arguments.format, arguments.output, paths, given)
+    model = load_model(directory, device=arguments.device, threads=arguments.threads, search=search)
     failed += _transcribe(model, paths, writer, arguments.batch_size)
     return SOME_FAILED if failed else DONE
 
@@ -180,29 +186,44 @@ class _Failed(Exception):
 class _Writer:
     """Writes each result to stdout, or to a file of its own.
 
+    Parameters
+    ----------
+    name, folder:
+        The format; where the files go, or None for stdout.
+    paths:
+        The recordings.
+    given:
+        Other files and folders that the results must leave as they are.
+
     Raises
     ------
     InputError
         If the results could not all be kept apart: two recordings would be written to the same file, or several to
-        stdout in a format that is one file per recording; or if the folder cannot be made.
+        stdout in a format that is one file per recording; if a result would be written over a file that was given; or
+        if the folder cannot be made.
     """
 
-    def __init__(self, name: str, folder: Path | None, paths: list[Path]):
+    def __init__(self, name: str, folder: Path | None, paths: list[Path], given: list[Path]):
         self._name = name
         self._folder = folder
         self._format = FORMATS[name]
         if folder is None:
             if len(paths) > 1 and not self._format.concatenable:
                 raise InputError(f"one {name} file cannot hold {len(paths)} recordings: give a folder with -o DIR")
+            if os.path.isfile(_STDOUT):
+                refuse_overwriting([_STDOUT], [*paths, *given])
             return
-        taken: dict[str, Path] = {}
+        taken: dict[Any, Path] = {}
         for path in paths:
-            other = taken.setdefault(path.stem.casefold(), path)
-            if other is not path:
-                raise InputError(
-                    f"{other} and {path} would both be written to {self._target(path)}: "
-                    "transcribe them in separate runs, into different folders"
-                )
+            target = self._target(path)
+            for name in (same_name(target.name), *identities(target)):
+                other = taken.setdefault(name, path)
+                if other is not path:
+                    raise InputError(
+                        f"{other} and {path} would both be written to {target}: "
+                        "transcribe them in separate runs, into different folders"
+                    )
+        refuse_overwriting(map(self._target, paths), [*paths, *given])
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -214,14 +235,16 @@ class _Writer:
             if self._folder is None:
                 sys.stdout.write(self._format.failed)
             message = str(result).removeprefix(f"{path}: ")
-            raise _Failed(message if isinstance(result, (TdtDecodeError, TdtDecodeWarning)) else f"{type(result).__name__}: {message}")
+            ours = isinstance(result, (TdtDecodeError, TdtDecodeWarning))
+            raise _Failed(message if ours else f"{type(result).__name__}: {message}")
         text = self._format.render(result, str(path))
         if self._folder is None:
             sys.stdout.write(text)
             return
         try:
-            self._target(path).write_text(text, "utf-8", "backslashreplace", newline="\n")
-        except OSError as error:
+            with new_file(self._target(path)) as file:
+                file.write(text.encode("utf-8", "backslashreplace"))
+        except InputError as error:
             raise _Failed(f"its result cannot be written ({error})") from error
 
     def flush(self) -> None:

@@ -12,9 +12,8 @@ from ...errors import BundleError
 from . import combined, genai, split
 from .content import Content
 from .graphs import separate_modules
-from .saving import new_directory
 
-__all__ = ["WRITERS", "Content", "content_of", "copy_texts", "new_directory", "write_layout"]
+__all__ = ["WRITERS", "Content", "content_of", "copy_texts", "write_layout"]
 
 WRITERS = {"split": split.write, "combined": combined.write, "genai": genai.write}
 """Writers by layout: (content, folder, suffix of the graphs' names)."""

@@ -1,12 +1,8 @@
-"""Writing graphs with their weights, and directories that are there whole or not at all."""
+"""Writing graphs with their weights."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,35 +16,6 @@ _ALIGNMENT = 64
 """Of weights in a data file, in bytes: a cache line, so that mapped weights suit any instruction set."""
 
 _BLOCK = 1 << 24
-
-
-@contextmanager
-def new_directory(out: str | os.PathLike[str]) -> Iterator[Path]:
-    """A folder to fill, links resolved, which becomes `out` when all is done; where anything fails, nothing is left.
-
-    Raises
-    ------
-    InputError
-        If `out` exists and is not an empty folder, or cannot be made.
-    """
-    out = Path(out)
-    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
-        raise InputError(f"{out} exists already: give a new folder for the result")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent.resolve()))
-    except OSError as error:
-        raise InputError(f"{out}: cannot be made ({error})") from None
-    try:
-        yield folder
-        os.chmod(folder, 0o777 & ~_umask())  # mkdtemp's folders are for their owner alone
-        os.replace(folder, out)
-    except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise InputError(f"{out}: cannot be written ({error})") from error
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def save_graph(graph: Graph, file: Path) -> None:
@@ -110,9 +77,3 @@ def _copy(source: BinaryIO, target: BinaryIO, length: int) -> None:
             raise OSError(f"{source.name} ended early")
         target.write(block)
         length -= len(block)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
