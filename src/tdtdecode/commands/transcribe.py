@@ -42,13 +42,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--beam-size", type=_positive, metavar="N", help="hypotheses kept (default: 4)")
     parser.add_argument("--nbest", type=_positive, metavar="N",
                         help=f"hypotheses written, by {_WITH_ALTERNATIVES} (default: 1)")
-    parser.add_argument("--lm", type=Path, metavar="ARPA", help="n-gram language model over the model's tokens")
+    parser.add_argument("--lm", type=Path, metavar="ARPA",
+                        help="n-gram language model over the model's tokens; may be compressed")
     parser.add_argument("--lm-weight", type=float, metavar="W", help="weight of its scores (default: 0.3)")
     parser.add_argument("--lm-units", choices=("pieces", "nemo"), metavar="UNITS",
                         help="what its words are: pieces, as in the token file (default), or nemo, NeMo's characters")
     parser.add_argument("--phrases", type=Path, metavar="FILE",
                         help="phrases to expect, one to a line; a tab and a number after one is its own weight")
     parser.add_argument("--phrases-weight", type=float, metavar="W", help="weight of their scores (default: 0.6)")
+    parser.add_argument("--phrases-ignore-case", action="store_true",
+                        help="expect phrases in any case: as they stand, in capitals, in lower case")
     parser.add_argument("--format", choices=tuple(FORMATS), default="txt", help="default: txt")
     parser.add_argument("-o", dest="output", type=Path, metavar="DIR",
                         help="write one file per recording, NAME.FORMAT, into this folder instead of to stdout")
@@ -103,9 +106,9 @@ def _search(arguments: argparse.Namespace) -> Greedy | Beam:
         from ..fusion import PhraseBoost
 
         weight = 0.6 if arguments.phrases_weight is None else arguments.phrases_weight
-        fusion.append(PhraseBoost(_phrases(arguments.phrases), weight))
-    elif arguments.phrases_weight is not None:
-        raise InputError("--phrases-weight needs phrases: --phrases FILE")
+        fusion.append(PhraseBoost.from_file(arguments.phrases, weight, ignore_case=arguments.phrases_ignore_case))
+    elif arguments.phrases_weight is not None or arguments.phrases_ignore_case:
+        raise InputError("--phrases-weight and --phrases-ignore-case need phrases: --phrases FILE")
     if arguments.search == "greedy":
         if arguments.beam_size is not None or arguments.nbest is not None:
             raise InputError("--beam-size and --nbest need --search beam")
@@ -116,24 +119,6 @@ def _search(arguments: argparse.Namespace) -> Greedy | Beam:
         size=4 if arguments.beam_size is None else arguments.beam_size, nbest=arguments.nbest or 1,
         max_symbols=arguments.max_symbols, fusion=tuple(fusion),
     )  # fmt: skip
-
-
-def _phrases(path: Path) -> list[str | tuple[str, float]]:
-    """The phrases of a file, with their weights."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from error
-    found: list[str | tuple[str, float]] = []
-    for number, line in enumerate(lines, 1):
-        phrase, tab, weight = line.partition("\t")
-        if not phrase.strip():
-            continue
-        try:
-            found.append((phrase, float(weight)) if tab else phrase)
-        except ValueError:
-            raise InputError(f"{path}, line {number}: expected a number after the tab, got {weight!r}") from None
-    return found
 
 
 def _recordings(inputs: list[Path]) -> tuple[list[Path], int]:
