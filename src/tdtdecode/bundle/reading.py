@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import os
 import re
 from collections.abc import Iterable
@@ -77,6 +78,11 @@ def read_bundle(
         encoder_size=width(output.encoder_shape),
     )
     return Bundle(root, layout, variant, spec, found.vocabulary, encoder, facts.features, transducer)
+
+
+copyreg.pickle(
+    Bundle, lambda bundle: (read_bundle, (bundle.directory, bundle.layout, bundle.variant, bundle.spec.durations))
+)
 
 
 def _layout(root: Path, variant: str | None) -> str:

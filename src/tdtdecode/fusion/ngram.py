@@ -83,6 +83,16 @@ class NgramLM:
         file = TextFile(Path(path), _KIND)
         return NgramLM(file.path, weight, units, file.digest())
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NgramLM) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    @property
+    def _value(self) -> tuple[str, float, str]:
+        return self._digest, self.weight, self.units
+
     def __getstate__(self) -> dict[str, Any]:
         path = Path(os.path.abspath(self.path))
         return {"path": path, "weight": self.weight, "units": self.units, "_digest": self._digest}

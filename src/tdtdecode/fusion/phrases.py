@@ -165,6 +165,17 @@ class PhraseBoost:
         picked = tuple(self._list_of[i] for i in rows)
         return made._with_lists(tuple(self.phrases[i] for i in rows), self._lists, picked)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PhraseBoost) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    @property
+    def _value(self) -> tuple[Any, ...]:
+        settings = self.weight, self.context_score, self.depth_scaling, self.ignore_case
+        return *settings, self._for_each, self._list_of, self._lists
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in ("_automata", "_lock")}
 

@@ -62,6 +62,9 @@ class Encoder:
         providers: Sequence[Any] | None = None,
         device: str = "cpu",
     ):
+        self._asked = {
+            "threads": threads, "session_options": session_options, "providers": providers, "device": device,
+        }  # fmt: skip
         file = bundle.encoder
         if file is None:
             raise BundleError("has no encoder; recognising audio needs one", file=bundle.directory)
@@ -145,6 +148,19 @@ class Encoder:
 
         batch = to_device(encoder_out, "encoder_out")
         return [batch[i] for i in range(len(batch))]
+
+    @property
+    def bundle_options(self) -> dict[str, Any]:
+        """What this encoder was told beside the bundle, to open it again.
+
+        Raises
+        ------
+        InputError
+            If ``session_options`` are among them: ONNX Runtime's cannot be copied.
+        """
+        if self._asked["session_options"] is not None:
+            raise InputError("an encoder with session_options cannot be pickled: open the model where it is to be used")
+        return self._asked
 
     def _open(self, providers: list[Any]) -> ort.InferenceSession:
         if self._graph is not None:
