@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import BundleError
 from .onnx_files.dependencies import import_onnxruntime
-from .onnx_files.graph import Graph, Port
+from .onnx_files.graph import Graph, Port, first_line
 from .transducers import Shape
 
 if TYPE_CHECKING:
@@ -59,8 +59,10 @@ def run_probe(graph: Graph, feeds: Mapping[str, np.ndarray], batch_axes: Mapping
             values = session.run(names, dict(feeds), options)
             one = {name: _last_row(feed, batch_axes[name]) for name, feed in feeds.items()}
             single = session.run(names, one, options)
+    except BundleError:
+        raise
     except Exception as error:  # ONNX Runtime's exceptions share no other base
-        raise BundleError(f"ONNX Runtime cannot run it for a batch: {_first_line(error)}", file=graph.file) from None
+        raise BundleError(f"ONNX Runtime cannot run it for a batch: {first_line(error)}", file=graph.file) from None
     if not graph.quantized:
         for port, value, row in zip(graph.outputs, values, single, strict=True):
             if port.is_float:
@@ -120,6 +122,3 @@ def _check_row(graph: Graph, port: Port, value: np.ndarray, row: np.ndarray) -> 
             field=port.name,
         )
 
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:500]

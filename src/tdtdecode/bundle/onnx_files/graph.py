@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -111,6 +112,11 @@ class Graph:
 
         `options` are used as they are. Where weights are external, their folder is entered into them and stays there:
         options can be neither copied nor cleared.
+
+        Raises
+        ------
+        BundleError
+            If ONNX Runtime cannot load the graph.
         """
         ort = import_onnxruntime()
         if options is None:
@@ -119,7 +125,8 @@ class Graph:
         with _options_lock:
             if self.weights_folder is not None:
                 _enter(options, _FOLDER_OPTION, str(self.weights_folder))
-            return ort.InferenceSession(data, options, providers=providers, disabled_optimizers=self._needless)
+            with loading(self.file):
+                return ort.InferenceSession(data, options, providers=providers, disabled_optimizers=self._needless)
 
     def plain_session(self) -> ort.InferenceSession:
         """A session on the CPU for a look at the graph: quick to make, silent, unoptimised."""
@@ -149,6 +156,20 @@ class Graph:
             dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in tensor.shape.dim
         )
         return Port(value.name, dtype, shape)
+
+
+@contextmanager
+def loading(file: Path) -> Iterator[None]:
+    """Around the making of a session: what ONNX Runtime raises then becomes a `BundleError`."""
+    try:
+        yield
+    except Exception as error:  # ONNX Runtime's exceptions share no other base
+        raise BundleError(f"ONNX Runtime cannot load it: {first_line(error)}", file=file) from error
+
+
+def first_line(error: Exception) -> str:
+    """What an exception of ONNX Runtime says, without the rest of its pages."""
+    return str(error).strip().split("\n")[0][:500] or type(error).__name__
 
 
 def _enter(options: ort.SessionOptions, key: str, value: str) -> None:
