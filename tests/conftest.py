@@ -1,10 +1,11 @@
-"""What all tests share: the golden models, and networks made of random numbers."""
+"""What all tests share: the choice of tests that run, the golden models, and networks made of random numbers."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import json
 import multiprocessing
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,21 @@ import pytest
 
 import tdtdecode as tdt
 
+with contextlib.suppress(ImportError):
+    from hypothesis import HealthCheck, settings
+
+    # On a busy machine a test may take long. That is no failure.
+    settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("tests")
+
 GOLDEN = Path(__file__).parent / "golden"
 LAYOUT_FILES = {
     "split": ("decoder.onnx", "joiner.onnx"),
     "combined": ("decoder_joint-model.onnx",),
 }
-RANDOM_DECODES = int(os.environ.get("TDTDECODE_TEST_DECODES", "100000"))
+random_decodes = pytest.mark.parametrize(
+    "decodes", [pytest.param(5_000, id="sample"), pytest.param(100_000, id="all", marks=pytest.mark.exhaustive)]
+)
 """How many utterances the random comparisons decode: between kernel sets, and again between networks."""
 KERNELS = [kernels.name for kernels in tdt.kernels.available()]
 COMPILED = [kernels.name for kernels in tdt.kernels.available() if kernels.isa is not None]
@@ -27,13 +37,87 @@ CELLS = [*(("ort", name) for name in KERNELS), *(("fused", name) for name in ("r
 """Networks of a bundle with the kernels that they exist for."""
 
 
-def pytest_report_header() -> str:
-    return f"tdtdecode kernel sets: {', '.join(KERNELS)}"
+HANGING = 900
+"""Seconds after which a test stops waiting: far more than it needs on a busy machine."""
+
+
+def pytest_configure(config) -> None:
+    from tests.installed import check_installed
+
+    problem = None if hasattr(config, "workerinput") else check_installed()
+    if problem:
+        raise pytest.UsageError(problem)
+
+
+def pytest_report_header(config) -> list[str]:
+    lines = [f"tdtdecode kernel sets: {', '.join(KERNELS)}"]
+    if _leaves_out_exhaustive(config):
+        lines.append("without the tests marked exhaustive: python -m pytest -m exhaustive runs them")
+    return lines
+
+
+def _leaves_out_exhaustive(config) -> bool:
+    """Whether the tests marked exhaustive are left out, except those that the command line names."""
+    return "exhaustive" not in config.option.markexpr
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config) -> int | None:
+    """No workers if the command line names only files or tests: these would be done before the workers have started."""
+    if all(argument.partition("::")[0].endswith(".py") for argument in config.args):
+        return 0
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(config, items) -> None:
+    for item in items:
+        if item.get_closest_marker("card"):
+            item.add_marker(pytest.mark.xdist_group("card"))  # one process at a time uses the card
+    if _leaves_out_exhaustive(config):
+        long = [
+            item
+            for item in items
+            if item.get_closest_marker("exhaustive") and not any(name.endswith(item.nodeid) for name in config.args)
+        ]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
+def pytest_runtest_setup(item) -> None:
+    """Skip tests that need a card, or ONNX Runtime on a card, if it is missing."""
+    marks = list(item.iter_markers("card"))
+    if marks:
+        from tests.cuda.helpers import missing_card, missing_provider
+
+        reason = missing_card()
+        if reason is None and any(mark.kwargs.get("provider") for mark in marks):
+            reason = missing_provider()
+        if reason is not None:
+            pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Skip a test that needs a package that is not installed, with that reason."""
+    report = yield
+    error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, ImportError) and report.failed and _is_missing(error.name):
+        report.outcome = "skipped"
+        report.longrepr = (__file__, 0, f"{error.name} is not installed")
+    return report
+
+
+def _is_missing(package: str | None) -> bool:
+    """Whether an optional package is not installed. Packages for GPUs do not count: the marker card asks for them."""
+    if package is None or package.startswith(("cupy", "onnxruntime-gpu", "tdtdecode", "tests", "benches")):
+        return False
+    return importlib.util.find_spec(package.partition(".")[0].replace("-", "_")) is None
 
 
 @dataclass(frozen=True)
 class Golden:
-    """A model with NeMo's own results on it; `rows` lists the utterances that were decoded."""
+    """A model with NeMo's own results. `utterances` lists those that NeMo decoded, by their places in the batch."""
 
     name: str
     nemo: dict
@@ -45,7 +129,7 @@ class Golden:
         return self.nemo["durations"] or []
 
     @property
-    def rows(self) -> list[int]:
+    def utterances(self) -> list[int]:
         return self.nemo["rows_decoded"]
 
     def directory(self, layout: str, parent: Path) -> Path:
@@ -67,7 +151,7 @@ def load_golden(name: str) -> Golden:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory):
-    """Compiled tables of the tests stay among the tests."""
+    """Compiled tables of language models go to a folder of this run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TDTDECODE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -101,10 +185,10 @@ def cell(request) -> tuple[str, str]:
 
 
 class RandomTransducer:
-    """A small random recurrent transducer as NumPy functions: joint rows depend on the whole token history.
+    """A small random recurrent transducer as NumPy functions.
 
-    ``levels`` quantises the logits, so that exact ties abound; ``bad`` is the share of entries that are NaN or
-    infinite. Rows depend on their own frame and history alone.
+    A joint row depends on its frame and on all tokens before it, and on nothing else. ``levels`` quantises the logits,
+    so that there are many exact ties. ``bad`` is the share of entries that are NaN or infinite.
     """
 
     def __init__(self, spec: tdt.TransducerSpec, seed: int, levels: float | None = None, bad: float = 0.0):
@@ -123,7 +207,7 @@ class RandomTransducer:
         return hidden, hidden
 
     def joint(self, frames, g):
-        # Written as a sum over one axis, so that a row's bits do not depend on how many rows there are.
+        # A sum over one axis, because the bits of a matrix product would depend on the number of rows.
         rows = (frames[:, :, None] * self.from_frame).sum(1) + (g[:, :, None] * self.from_g).sum(1) + self.bias
         if self.levels:
             rows = np.round(rows * self.levels) / np.float32(self.levels)
@@ -151,14 +235,17 @@ def random_frames(batch: int, encoder_size: int, frames: int, seed: int) -> tupl
 
 
 def in_fork(function):
-    """What a function returns in a forked process; AssertionError if it does not answer within a minute."""
+    """What a function returns in a forked process; AssertionError if that ends, or hangs, without an answer."""
     context = multiprocessing.get_context("fork")
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=lambda: send.send(function()))
     process.start()
     try:
-        assert receive.poll(60), "the forked process did not answer"
+        send.close()  # here: so that the end of the process is noticed
+        assert receive.poll(HANGING), "the forked process did not answer"
         return receive.recv()
+    except EOFError:
+        raise AssertionError("the forked process ended without an answer") from None
     finally:
         process.kill()
         process.join()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import soundfile
 
 from benches.random_bundle import write_bundle
 from benches.random_weights import LstmLayer, Weights
@@ -21,6 +20,8 @@ RECORDINGS = Path(__file__).parent / "recordings"
 @lru_cache(maxsize=1)
 def recordings() -> dict[str, tuple[np.ndarray, str]]:
     """Held-out synthetic speech by file name: float32 samples at 16 kHz, and what is said."""
+    import soundfile
+
     texts = json.loads((RECORDINGS / "texts.json").read_text())
     return {name: (soundfile.read(RECORDINGS / name, dtype="float32")[0], text) for name, text in texts.items()}
 

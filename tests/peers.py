@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tests import demo
 
@@ -17,6 +20,8 @@ def sherpa_onnx_texts(directory: Path) -> list[str]:
 
     What it does not take ends its process, which is one of its own for that.
     """
+    if importlib.util.find_spec("sherpa_onnx") is None:
+        pytest.skip("sherpa_onnx is not installed")
     run = subprocess.run(
         [sys.executable, "-m", __name__, directory], capture_output=True, text=True, cwd=Path(__file__).parents[1]
     )

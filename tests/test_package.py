@@ -10,13 +10,14 @@ from importlib.resources import files
 import pytest
 
 import tdtdecode as tdt
+from tests.conftest import HANGING
 
 HEAVY = ("onnx", "onnxruntime", "soundfile", "soxr", "numba", "huggingface_hub", "torch", "scipy")
 
 
 def run(code: str) -> str:
     """What a fresh interpreter prints."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANGING)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -6,7 +6,7 @@
 namespace tdt::cpu {
 namespace {
 
-// Frames from a hypothesis to the farthest that it can go in one step.
+// The most frames that one step can move a hypothesis.
 int reach(const RowLayout& layout) {
   int longest = 1;
   for (int i = 0; i < layout.num_durations; ++i) longest = std::max(longest, layout.durations[i]);
@@ -15,8 +15,8 @@ int reach(const RowLayout& layout) {
 
 }  // namespace
 
-// On each frame that the time-synchronous search has before it stand at most `size` hypotheses, and none stands farther
-// away than one step leads. NeMo's search lets hypotheses fall behind as far as they like.
+// In the time-synchronous search at most `size` hypotheses stand on each frame, and none is ahead of the hindmost by
+// more than one step. In NeMo's search a hypothesis may fall behind by any number of frames.
 BeamSizes::BeamSizes(const BeamOptions& options, const RowLayout& layout) {
   const bool in_step = options.strategy == Strategy::tsd;
   hypotheses = options.size * (in_step ? reach(layout) + 1 : 1);
@@ -102,7 +102,8 @@ bool Beam::request() {
   return true;
 }
 
-// A slot for the state after a prefix: that of a hypothesis with the same tokens, or a free one and a predictor step.
+// Finds the slot of the predictor state after a hypothesis's tokens: that of another hypothesis with the same tokens,
+// or a free one, for which it asks for a predictor step.
 bool Beam::find_slot(BeamHypothesis* hypothesis) {
   for (const BeamHypothesis& other : hypotheses) {
     if (other.slot < 0 || other.prefix != hypothesis->prefix || other.length != hypothesis->length) continue;
@@ -128,7 +129,8 @@ void Beam::rank(const Scoring& scoring, const float* row, RankRow kernel) {
   kernel(row, layout_, bonus, std::min(options_.size, layout_.vocab_size), options_, &ranked_[scoring.place]);
 }
 
-// The earliest position of a hypothesis inside the audio: that with the lowest frame, then the fewest symbols there.
+// The earliest position of a hypothesis inside the chunk: the lowest frame, and the fewest symbols there. False if all
+// hypotheses are past the end.
 bool Beam::next_in_time(Position* at) const {
   bool found = false;
   for (const BeamHypothesis& hypothesis : hypotheses) {
@@ -141,7 +143,7 @@ bool Beam::next_in_time(Position* at) const {
   return found;
 }
 
-// Whether the rows that the next step reads are there.
+// Whether the rows that the next step reads are ranked.
 bool Beam::ready() const {
   Position at = {0, 0};
   if (!next_in_time(&at)) return false;
@@ -171,8 +173,8 @@ void Beam::advance_greedy() {
                               row.duration.index));
 }
 
-// Everything on the earliest frame is extended in every way that could matter. What stands at the same place with the
-// same tokens is one hypothesis; only then are the worst dropped.
+// Extends the hypotheses at the earliest position by their best tokens and by blank, with every duration. Hypotheses
+// with the same tokens at the same position are merged; only then is the beam pruned.
 void Beam::advance_tsd() {
   std::fill(index_.begin(), index_.end(), -1);
   Position at = {0, 0};
@@ -201,10 +203,11 @@ void Beam::advance_tsd() {
   prune();
 }
 
-// NeMo's modified alignment-length-synchronous decoding, rule by rule, with durations looked up in the table. Scores
-// are rounded to float wherever NeMo's are: of long utterances, that decides between close ones.
+// NeMo's modified alignment-length-synchronous decoding, rule by rule, except that durations are looked up in the
+// table. Scores are rounded to float wherever NeMo rounds them: in long utterances that decides between close
+// hypotheses.
 void Beam::advance_malsd() {
-  const float largest_blank = 0.99f;  // NeMo's bound, for the sake of bfloat16
+  const float largest_blank = 0.99f;  // NeMo's bound on blank's probability, chosen for bfloat16
   const auto size = static_cast<std::size_t>(options_.size);
   const auto count = static_cast<std::int32_t>(hypotheses.size());
   for (std::int32_t i = 0; i < count; ++i) {
@@ -222,7 +225,7 @@ void Beam::advance_malsd() {
     pairs_.clear();
     int ranks = row.count;
     bool with_blank = true;
-    if (options_.prune_early) {  // blank has to be among the best by itself
+    if (options_.prune_early) {  // blank must be among the best without fusion
       int above = 0;
       for (int rank = 0; rank < row.count; ++rank)
         above += row.token_logprobs[rank] > row.blank_logprob ||
@@ -255,7 +258,7 @@ void Beam::advance_malsd() {
     for (std::size_t pair = 0; pair < kept_pairs; ++pair) {
       const bool is_blank = pairs_[pair].rank == kBlank;
       Entry entry = extended(i, pairs_[pair].rank, pairs_[pair].score, pairs_[pair].duration);
-      // The cap acts on the next step, by a forced blank.
+      // max_symbols takes effect in the next step, by the forced blank above.
       const int duration = frames(pairs_[pair].duration);
       entry.frame = hypotheses[i].frame + (is_blank ? std::max(duration, 1) : duration);
       entry.symbols = is_blank || duration > 0 ? 0 : hypotheses[i].symbols + 1;
@@ -266,7 +269,7 @@ void Beam::advance_malsd() {
   std::stable_sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) { return a.score > b.score; });
   if (entries_.size() > size) entries_.resize(size);
 
-  // Equal ones become one only now; the first is the best of them.
+  // Equal hypotheses are merged only now, into the first, which is the best of them.
   std::size_t last = 0;
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     std::size_t same = 0;
@@ -286,7 +289,7 @@ Beam::Entry Beam::kept(std::int32_t hypothesis) const {
   return {h.score, h.best, h.prefix, h.frame, h.symbols, h.length, hypothesis, kKept, hypothesis, kKept, 0};
 }
 
-// A hypothesis with one more step, whose score is `step`; `duration` is an index.
+// The entry for a hypothesis with one more step. `step` is the step's score, `duration` an index.
 Beam::Entry Beam::extended(std::int32_t hypothesis, std::int32_t rank, double step, int duration) const {
   const BeamHypothesis& h = hypotheses[hypothesis];
   const Position at = advanced({h.frame, h.symbols}, rank == kBlank, frames(duration), options_.greedy);
@@ -304,7 +307,7 @@ Beam::Entry Beam::extended(std::int32_t hypothesis, std::int32_t rank, double st
           duration};
 }
 
-// Adds an entry, or adds it to the one that stands at the same place with the same tokens.
+// Adds an entry. If there is one with the same tokens at the same position, the two are merged.
 void Beam::merge(const Entry& entry) {
   const unsigned long long place = static_cast<unsigned long long>(entry.frame) * 31 + entry.symbols;
   std::size_t at = (entry.prefix ^ (place * 0x9e3779b97f4a7c15ull)) & (index_.size() - 1);
@@ -326,8 +329,8 @@ void Beam::merge(const Entry& entry) {
   entries_.push_back(entry);
 }
 
-// A hypothesis is dropped once `size` others that are at least as far in the audio score at least as high: it could
-// only fall further behind on the way to them. So also where one of these is better by more than the threshold.
+// Drops a hypothesis if `size` others that are at least as far in the audio score at least as high: it could only fall
+// further behind on the way to them. Also drops it if one of these others scores higher by more than the threshold.
 void Beam::prune() {
   order_.resize(entries_.size());
   for (std::size_t i = 0; i < order_.size(); ++i) order_[i] = static_cast<std::int32_t>(i);
@@ -336,7 +339,7 @@ void Beam::prune() {
     if (a.frame != b.frame) return a.frame > b.frame;
     return a.score != b.score ? a.score > b.score : i < j;
   });
-  best_.clear();  // scores of the best so far, best first
+  best_.clear();  // the best scores so far, best first
   std::size_t kept = 0;
   for (const std::int32_t i : order_) {
     const double score = entries_[i].score;
@@ -396,7 +399,7 @@ std::vector<Beam::Result> Beam::results() const {
   for (const BeamHypothesis& hypothesis : hypotheses) {
     Candidate candidate = {&hypothesis, hypothesis.score, hypothesis.best, 0.0, hypothesis.record};
     Candidate* same = nullptr;
-    if (options_.strategy == Strategy::tsd)  // where an utterance has ended no longer matters
+    if (options_.strategy == Strategy::tsd)  // the frame at which a hypothesis ended no longer matters
       for (Candidate& other : candidates)
         if (other.hypothesis->prefix == hypothesis.prefix && other.hypothesis->length == hypothesis.length &&
             same_tokens(other.record, -1, hypothesis.record, -1))
@@ -433,7 +436,7 @@ std::vector<Beam::Result> Beam::results() const {
 std::int32_t Beam::settled() const {
   std::int32_t common = hypotheses[0].record;
   for (const BeamHypothesis& hypothesis : hypotheses)
-    for (std::int32_t other = hypothesis.record; common != other;)  // a record stands after the one before it
+    for (std::int32_t other = hypothesis.record; common != other;)  // records point to lower indices
       (common > other ? common : other) = records[std::max(common, other)].previous;
   return common;
 }

@@ -1,5 +1,5 @@
-// Beam search over one utterance as a resumable state machine: it asks for predictor steps and joint rows, is answered
-// with ranked rows, and moves on. It knows nothing of networks.
+// Beam search over one utterance, as a state machine that can be stopped and resumed. It asks for predictor steps and
+// joint rows, takes the ranked rows as the answer, and moves on. It knows nothing of networks.
 #pragma once
 
 #include <cstddef>
@@ -14,37 +14,39 @@
 
 namespace tdt::cpu {
 
-// An emitted token of one alignment, linked to the one before it; -1: none.
+// A token that was emitted. `previous` is the index of the record of the token before it, -1 for the first.
 struct Record {
   std::int32_t previous, token, frame, duration;
   float token_logprob, duration_logprob, statistic;
 };
 
 struct BeamHypothesis {
-  double score;   // log of the total probability of the alignments merged here, steered
-  double best;    // the best of them, which the records tell
-  unsigned long long prefix;  // hash of the tokens
-  std::int32_t frame, symbols;
-  std::int32_t length;  // tokens
-  std::int32_t record;
-  std::int32_t slot;    // of the predictor's state after these tokens; -1: not yet computed ...
+  double score;   // of all alignments merged into it together; includes fusion and blank penalties
+  double best;    // of the best of these alignments
+  unsigned long long prefix;    // hash of the tokens
+  std::int32_t frame, symbols;  // the next frame, and the tokens emitted there so far
+  std::int32_t length;          // number of tokens
+  std::int32_t record;          // the last record of the best alignment; -1: no tokens yet
+  std::int32_t slot;    // of the predictor state after these tokens; -1: not computed yet. Then it follows ...
   std::int32_t parent;  // ... from the state in this slot ...
-  std::int32_t token;   // ... and the last token
-  std::int32_t place;   // of the ranked row; -1: not yet asked for
+  std::int32_t token;   // ... by a step on the last token
+  std::int32_t place;   // of its ranked row; -1: the row was not asked for yet
 };
 
-// How much memory a beam needs.
+// How much of everything a beam may need at once.
 struct BeamSizes {
-  int hypotheses;  // at most, alive at once
-  int slots;       // of predictor states
-  int spread;      // most frames from the first of a hypothesis to the last of one
+  int hypotheses;
+  int slots;   // for predictor states
+  int spread;  // frames from the hindmost hypothesis to the foremost, both frames counted
   BeamSizes(const BeamOptions& options, const RowLayout& layout);
 };
 
+// A predictor step that is asked for: from the state in slot `parent`, on `token`, to `slot`.
 struct Prediction {
   std::int32_t parent, token, slot;
 };
 
+// A joint row that is asked for: of the predictor state in `slot` and an encoder frame. `place` keeps it once ranked.
 struct Scoring {
   std::int32_t slot, frame, place;
 };
@@ -53,36 +55,38 @@ class Beam {
  public:
   Beam(const BeamOptions& options, const RowLayout& layout, const Fusions& fusions);
 
-  // The one hypothesis that a search begins with, the start state in slot 0; `fusion` is the fusions' state there.
+  // Sets up the empty hypothesis, which a search begins with. Its predictor state is in slot 0; `fusion` is the
+  // fusions' state before the first token.
   void start(const std::int64_t* fusion);
-  // Goes on with `hypotheses`, `records` and `fusion_states` through a chunk of `length` frames, from which frames are
-  // counted; in the stream it begins at `first_frame`. False: a user's function failed.
+  // Begins a chunk of `length` frames. `hypotheses`, `records` and `fusion_states` are those to go on from. Frames are
+  // counted from the chunk's first, which is frame `first_frame` of the stream. False if a user's function failed.
   bool open(int length);
 
-  // Goes as far as the answers allow, then lists what is wanted next: predictor steps, and after them joint rows;
-  // none once all hypotheses are past the end. Rows are asked for as soon as a hypothesis exists: some are never read,
-  // but there are fewer steps, and these cost more. False: a user's function failed.
+  // Moves on as far as the ranked rows allow, then lists what is needed next: predictor steps, and the joint rows to
+  // score after them. Both lists are empty once all hypotheses are past the chunk's end. A row is asked for as soon as
+  // its hypothesis exists. Some of these rows are never read, but there are fewer rounds of requests, and a round costs
+  // more than a row. False if a user's function failed.
   bool request();
   const std::vector<Prediction>& predictions() const { return predictions_; }
   const std::vector<Scoring>& scorings() const { return scorings_; }
-  // Answers one scoring.
+  // Takes the joint row that a scoring asked for.
   void rank(const Scoring& scoring, const float* row, RankRow kernel);
 
-  // Gives back the memory that only an open chunk needs.
+  // Frees the memory that is only needed while a chunk is open.
   void rest();
 
-  // The hypotheses as results, best first.
+  // The hypotheses, best first, with their final scores and last records.
   struct Result {
     double score;
     std::int32_t record;
   };
   std::vector<Result> results() const;
-  // The last record that all hypotheses share: what stands up to it can no longer change.
+  // The last record that all hypotheses share, -1 for none. The tokens up to it can no longer change.
   std::int32_t settled() const;
-  // The slots that hypotheses need, in the order in which `close` numbers them.
+  // The slots of the predictor states that are needed to go on, in the order of their numbers after `close`.
   std::vector<std::int32_t> used_slots() const;
-  // Ends the chunk: frames are counted from its end on, records up to the settled one are dropped, slots are numbered
-  // anew.
+  // Ends the chunk. Frames are then counted from its end on, the records up to the settled one are dropped, and the
+  // slots in use become 0, 1, 2 ...
   void close();
 
   const BeamSizes sizes;
@@ -93,8 +97,9 @@ class Beam {
   FusionFailure failure;
 
  private:
-  // A hypothesis of the next step. Where several were merged, `hypothesis` and `rank` tell what it is (whose prefix it
-  // extends, and by which token), `from`, `from_rank` and `duration` the last step of its best alignment.
+  // A hypothesis of the next step. Its tokens are those of `hypothesis`, followed by the token of rank `rank`. Its best
+  // alignment is that of `from`, followed by the token of rank `from_rank` with the duration of index `duration`. The
+  // two can differ if several hypotheses were merged.
   struct Entry {
     double score, best;
     unsigned long long prefix;
@@ -102,7 +107,7 @@ class Beam {
     std::int32_t hypothesis, rank;
     std::int32_t from, from_rank, duration;
   };
-  static constexpr std::int32_t kKept = -2, kBlank = -1;  // ranks that stand for no token
+  static constexpr std::int32_t kKept = -2, kBlank = -1;  // ranks of entries without a new token: no step, or a blank
 
   bool inside(const BeamHypothesis& hypothesis) const { return hypothesis.frame < length_; }
   bool next_in_time(Position* at) const;
@@ -124,7 +129,7 @@ class Beam {
     return a.length == b.length && same_tokens(hypotheses[a.hypothesis].record, token(a.hypothesis, a.rank),
                                                hypotheses[b.hypothesis].record, token(b.hypothesis, b.rank));
   }
-  // The token that a rank of a hypothesis stands for; -1: none.
+  // The token at a rank of a hypothesis's row; -1 if the rank stands for no token.
   std::int32_t token(std::int32_t hypothesis, std::int32_t rank) const {
     return rank < 0 ? -1 : row_of(hypothesis).tokens[rank];
   }
@@ -134,7 +139,7 @@ class Beam {
     const std::size_t slot = hypotheses[hypothesis].slot;
     return fusions_.empty() ? 0.0 : bonus_[slot * fusions_.entries + token];
   }
-  // RNN-T is read as a table of one duration, 0, that is certain.
+  // RNN-T is treated as a table with the one duration 0, whose probability is 1.
   int durations() const { return layout_.num_durations ? layout_.num_durations : 1; }
   int frames(int index) const { return layout_.num_durations ? layout_.durations[index] : 0; }
   double duration_logprob(const RankedRow& row, int index) const {
@@ -154,7 +159,7 @@ class Beam {
   std::vector<Scoring> scorings_;
   std::vector<char> slot_used_, place_used_;
   std::vector<Entry> entries_;
-  std::vector<std::int32_t> index_;  // entries by hash
+  std::vector<std::int32_t> index_;  // hash table: indices of entries, -1 where free
   std::vector<std::int32_t> order_;
   std::vector<BeamHypothesis> next_;
   std::vector<double> best_;
@@ -166,7 +171,7 @@ class Beam {
   std::vector<Pair> pairs_;
 };
 
-// A search over many utterances, each with its beam.
+// A search over many utterances. Each has a beam of its own.
 struct BeamSearch {
   BeamOptions options;
   RowLayout layout;

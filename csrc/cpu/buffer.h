@@ -1,4 +1,4 @@
-// Memory aligned for whole vectors.
+// Memory that is aligned for vector registers.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@ namespace tdt::cpu {
 template <class T>
 class Buffer {
  public:
-  // So many elements, all zero.
+  // Makes it `size` elements long, all zero.
   void resize(std::size_t size) {
     memory_.assign(size + kAlignment / sizeof(T), T{});
     const std::size_t past = reinterpret_cast<std::uintptr_t>(memory_.data()) % kAlignment;

@@ -1,6 +1,7 @@
 // Exponential, sigmoid and hyperbolic tangent over lanes.
 //
-// Compiled without contraction and in one fixed order of operations: every instruction set gives the same bits.
+// Every instruction set gives the same bits, because the order of operations is fixed and the compiler may not contract
+// a multiplication and an addition into one operation.
 #pragma once
 
 #include "lanes.h"
@@ -24,7 +25,7 @@ inline Floats exp_nonpositive(Floats x) {
   p = p * r + 0.5f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
-  // The low bits of `shifted` hold n; moved to the exponent they scale by 2^n.
+  // The low bits of `shifted` hold n. Moved into the exponent they give the factor 2^n.
   const Words scale = (bits_of<Words>(shifted) << 23) + 0x3f800000u;
   return x > -87.0f ? p * bits_of<Floats>(scale) : Floats{};
 }
@@ -36,9 +37,9 @@ inline Floats sigmoid(Floats x) {
   return x == x ? y : x;
 }
 
-// To 3 units in the last place; NaN stays NaN.
-// Below 0.55 by x + x^3 Q(x^2), Q of degree 4 interpolating at Chebyshev points; above by 1 - 2 e / (1 + e), where
-// e = exp(-2 |x|).
+// tanh x, to 3 units in the last place; NaN stays NaN.
+// For |x| < 0.55 it is x + x^3 Q(x^2), where Q has degree 4 and interpolates at Chebyshev points. Otherwise it is
+// 1 - 2 e / (1 + e) with the sign of x, where e = exp(-2 |x|).
 inline Floats hyperbolic_tangent(Floats x) {
   const Floats size = x < 0.0f ? -x : x;
   const Floats z = x * x;

@@ -1,4 +1,4 @@
-// Encoder output as it lies, [E, T] in any way, read frame by frame.
+// Reads encoder output [E, T], in any memory layout, frame by frame.
 #pragma once
 
 #include <algorithm>
@@ -10,14 +10,14 @@
 
 namespace tdt::cpu {
 
-// Encoder output [E, T] wherever it lies; strides in floats.
+// The encoder output [E, T] of one utterance. `element` and `frame` are the strides of the two axes, in floats.
 struct FrameSource {
   const float* data;
   std::ptrdiff_t element, frame;
 };
 
-// Frames of several sources. Where the elements of a frame are apart, frames are brought together in blocks of a cache
-// line's width, one block for each source.
+// Reads frames of several sources. If the elements of a frame do not lie next to each other, kBlock frames at a time
+// are transposed into a block, so that whole cache lines are used. There is one block for each source.
 class FrameBlocks {
  public:
   void resize(int sources, int encoder_size) {
@@ -26,7 +26,7 @@ class FrameBlocks {
     first_.assign(sources, -1);
   }
 
-  // Another source takes the place of this one.
+  // Forgets the block at an index, because another source takes its place.
   void forget(int index) { first_[index] = -1; }
 
   // Copies one frame out; `end` is the number of frames.
@@ -48,10 +48,10 @@ class FrameBlocks {
  private:
   static constexpr int kBlock = kAlignment / sizeof(float);
   static constexpr int kAhead = 64;
-  // Rows of a block a power of two apart would crowd into one set of the cache.
+  // Without padding, the rows of a block could be a power of two apart and would compete for the same cache set.
   static constexpr int kPadding = kBlock;
 
-  // Frames [first, first + kBlock) of a source, as far as they are before `end`, to a block.
+  // Copies the frames [first, first + kBlock) of a source, up to `end`, to a block.
   void transpose(const FrameSource& source, int first, int end, float* block) const {
     const int stride = encoder_size_ + kPadding;
     const int count = std::min(kBlock, end - first);
@@ -60,7 +60,7 @@ class FrameBlocks {
       float tile[kBlock][kBlock];
       const int rows = std::min(kBlock, encoder_size_ - element);
       for (int i = 0; i < rows; ++i) {
-#if defined(__GNUC__)  // the stride is beyond what processors foresee
+#if defined(__GNUC__)  // processors do not prefetch over so large a stride by themselves
         if (element + i + kAhead < encoder_size_) __builtin_prefetch(from + (element + i + kAhead) * source.element);
 #endif
         for (int j = 0; j < count; ++j) tile[i][j] = from[(element + i) * source.element + j * source.frame];
@@ -72,7 +72,7 @@ class FrameBlocks {
 
   int encoder_size_ = 0;
   Buffer<float> blocks_;
-  std::vector<int> first_;  // frame that each block begins with; -1: none
+  std::vector<int> first_;  // the first frame of each block; -1: the block is empty
 };
 
 }  // namespace tdt::cpu

@@ -6,11 +6,11 @@
 namespace tdt::cpu {
 namespace {
 
-// Hypotheses of all utterances in flight, about.
+// About how many hypotheses are in flight, over all utterances.
 constexpr int kHypothesesInFlight = 64;
-// Rows of one product.
+// Most rows of one product.
 constexpr int kRowsAtOnce = 64;
-// Encoder frames are projected at least so many at a time: reading the weights for a few costs as much.
+// Encoder frames are projected at least this many at a time. Fewer would take as long, because of reading the weights.
 constexpr int kProjectedAtOnce = 12;
 
 }  // namespace
@@ -67,7 +67,7 @@ void FusedBeam::work(int thread) {
     if (failed_) return;
     if (thread == 0) collect();
     team_.barrier();
-    if (failed_) return;  // in `collect`
+    if (failed_) return;  // `collect` failed
     in_blocks(steps_.size(), [&](std::size_t first, int count) { predict(thread, first, count); });
     in_blocks(missing_.size(), [&](std::size_t first, int count) { project(thread, first, count); });
     in_blocks(rows_.size(), [&](std::size_t first, int count) { score(thread, first, count); });
@@ -80,7 +80,7 @@ void FusedBeam::in_blocks(std::size_t count, Block block) {
     block(first, static_cast<int>(std::min<std::size_t>(kRowsAtOnce, count - first)));
 }
 
-// Lets finished utterances go and new ones in.
+// Releases finished utterances and admits new ones.
 void FusedBeam::plan() {
   bool busy = false;
   try {
@@ -135,7 +135,7 @@ void FusedBeam::release(Place& place) {
   place.utterance = -1;
 }
 
-// The beams go on as far as they can and say what they wait for.
+// Moves this thread's beams on as far as possible. They then list what they need next.
 void FusedBeam::request(int thread) {
   for (std::size_t i = thread; i < places_.size(); i += team_.size()) {
     Place& place = places_[i];
@@ -144,7 +144,7 @@ void FusedBeam::request(int thread) {
       if (place.fresh && !beam(place).open(utterances_.lengths[place.utterance])) failed_ = true;
       place.fresh = false;
       if (!failed_ && !beam(place).request()) failed_ = true;
-    } catch (...) {  // the other threads must not wait for ever
+    } catch (...) {  // rethrown later: the other threads wait at the next barrier
       if (!failure_taken_.test_and_set()) failure_ = std::current_exception();
       failed_ = true;
     }
@@ -178,7 +178,7 @@ void FusedBeam::collect() {
   }
 }
 
-// The product of the rows listed in this thread's `rows`, its share of the outputs, to its `outs`.
+// Multiplies the rows in this thread's `rows` with a matrix. Writes the thread's share of the outputs to its `outs`.
 void FusedBeam::multiply(int thread, const Matrix& matrix, int count) {
   Private& mine = private_[thread];
   const int first = matrix.panel_count() * thread / team_.size();
@@ -187,7 +187,7 @@ void FusedBeam::multiply(int thread, const Matrix& matrix, int count) {
   isa_.network->multiply(matrix, mine.staged.data(), count, first, last, mine.outs.data());
 }
 
-// Predictor steps from the states of parents to new slots.
+// Takes predictor steps, from the states in the parents' slots to new slots.
 void FusedBeam::predict(int thread, std::size_t first, int count) {
   Private& mine = private_[thread];
   const Step* steps = steps_.data() + first;
@@ -200,8 +200,8 @@ void FusedBeam::predict(int thread, std::size_t first, int count) {
     team_.barrier();
     return;
   }
-  // A layer's inputs: what comes from below, then its own last output. Two buffers, so that one layer's writes never
-  // meet the reads of the other threads in the layer before.
+  // A layer's inputs are what comes from below, then its own last output. Layers take turns with two buffers: a thread
+  // writes the next layer's inputs while others still read those of this layer.
   const auto inputs = [&](int layer, int i) {
     return inputs_.data() + (static_cast<std::size_t>(layer % 2) * kRowsAtOnce + i) * layer_inputs_;
   };
@@ -247,7 +247,7 @@ void FusedBeam::predict(int thread, std::size_t first, int count) {
   team_.barrier();
 }
 
-// Encoder frames to the joint's hidden layer.
+// Projects encoder frames to the joint's hidden layer.
 void FusedBeam::project(int thread, std::size_t first, int count) {
   Private& mine = private_[thread];
   const std::size_t size = network_.encoder_size;
@@ -265,7 +265,7 @@ void FusedBeam::project(int thread, std::size_t first, int count) {
   team_.barrier();
 }
 
-// Joint rows, ranked.
+// Computes joint rows and ranks them.
 void FusedBeam::score(int thread, std::size_t first, int count) {
   Private& mine = private_[thread];
   for (int i = 0; i < count; ++i) {

@@ -1,4 +1,4 @@
-// Beam search over many utterances with a packed network: the whole loop in one call.
+// Beam search over many utterances with a packed network. One call runs the whole decode loop.
 #pragma once
 
 #include <atomic>
@@ -21,37 +21,38 @@ struct PredictorStates {
   std::vector<float> prediction, hidden, cell;
 };
 
-// B utterances. The states that utterance i begins with are the rows from places[i] on of predictions [N, J], hidden
-// and cell [L, N, H].
+// B utterances, and the N predictor states that their beams begin with: prediction [N, J], hidden and cell [L, N, H].
+// Those of utterance i are the states from places[i] up to places[i + 1].
 struct BeamUtterances {
   int count;                    // B
   const FrameSource* sources;   // [B]
   const std::int32_t* lengths;  // [B]
-  const std::int32_t* order;    // [B] permutation: who comes first
+  const std::int32_t* order;    // [B], a permutation: the order in which utterances are decoded
   const std::int64_t* places;   // [B + 1]
   std::int64_t states;          // N
   const float *prediction, *hidden, *cell;
 };
 
-// Utterances take places one after another, so that products stay full. In each pass the predictor runs for the
-// prefixes that are new, the rows that the beams ask for are scored and ranked, and the beams move on.
+// Several utterances are decoded at once, each in a place of its own. When one is done, the next takes its place, so
+// that products always have many rows. In each pass the predictor takes the steps for new prefixes, the joint rows that
+// the beams ask for are scored and ranked, and the beams move on.
 //
-// All threads run the same passes: each computes its share of the outputs of every product, and looks after every
-// n-th beam. An output's sum is one thread's, so results do not depend on their number.
+// Of n threads, each computes its share of the outputs of every product and moves on every n-th beam. Each output is
+// summed up by one thread, so results do not depend on the number of threads.
 class FusedBeam {
  public:
   FusedBeam(const Network& network, const InstructionSet& isa, BeamSearch* search, const BeamUtterances& utterances,
             int threads);
 
-  // Runs the beams to the end of the utterances; false where a user's function failed. With `after` [B], writes down
-  // the predictor states to go on from, as Beam::used_slots() lists them.
+  // Runs the beams to the end of their utterances; false if a user's function failed. If `after` [B] is not null, it
+  // gets the predictor states to go on from, in the order of Beam::used_slots().
   bool run(std::vector<PredictorStates>* after);
 
  private:
   struct Place {
-    int utterance = -1;  // none: free
-    bool fresh = false;  // not yet opened
-    int projected = 0;   // frames before this one are projected, as far back as they are kept
+    int utterance = -1;  // -1: free
+    bool fresh = false;  // its beam is not opened yet
+    int projected = 0;   // the first frame that is not projected yet
   };
   struct Step {
     int place, parent, slot, token;
@@ -63,7 +64,7 @@ class FusedBeam {
   struct Frame {
     int place, frame;
   };
-  // What each thread has for itself.
+  // The scratch memory of one thread.
   struct Private {
     std::vector<float> hidden;
     std::vector<const float*> rows;
@@ -106,13 +107,13 @@ class FusedBeam {
   std::vector<PredictorStates>* after_ = nullptr;
 
   int threads_, slots_, kept_frames_;
-  std::size_t layer_inputs_ = 0;  // of the layer that has most
+  std::size_t layer_inputs_ = 0;  // inputs of the layer that has most of them
   std::vector<Place> places_;
   FrameBlocks blocks_;
   Buffer<float> predictions_, hidden_, cells_, projected_, inputs_, gates_, frames_, logits_;
   std::vector<Private> private_;
 
-  // The pass, written by thread 0 and read by all.
+  // The current pass. Thread 0 writes it, all threads read it.
   int next_ = 0;
   bool done_ = false;
   std::vector<Step> steps_;

@@ -6,21 +6,23 @@
 namespace tdt::cpu {
 namespace {
 
-constexpr int kRowsInFlight = 64;
-// Encoder frames are projected at least so many at a time: reading the weights for a few costs as much.
+// Most utterances in flight.
+constexpr int kSlots = 64;
+// Encoder frames are projected at least this many at a time. Fewer would take as long, because of reading the weights.
 constexpr int kProjectedAtOnce = 12;
-// Projected frames that a row keeps: those ahead and those of its window.
+// Projected frames that a slot keeps: those of its window and those projected ahead.
 constexpr int kProjectedKept = kProjectedAtOnce + kFramesAtOnce;
+// Log-probabilities of screened rows are computed once this many are outstanding.
 constexpr int kKeptAtOnce = 64;
 }  // namespace
 
 FusedGreedy::FusedGreedy(const Network& network, const InstructionSet& isa, const GreedyOptions& options,
                          const Utterances& utterances, int threads)
     : network_(network), isa_(isa), options_(options), utterances_(utterances), threads_(threads) {
-  const int count = std::max(1, std::min(utterances.count, kRowsInFlight));
+  const int count = std::max(1, std::min(utterances.count, kSlots));
   scored_at_once_ = std::max(count, kFramesAtOnce);
   const int projected_at_once = std::max(count, kProjectedAtOnce);
-  rows_.resize(count);
+  slots_.resize(count);
   keep_at_once_ = screens() ? kKeptAtOnce + count : 0;
   std::size_t size = 0;
   for (int layer = 0; layer < network.num_layers; ++layer) {
@@ -61,13 +63,13 @@ FusedGreedy::FusedGreedy(const Network& network, const InstructionSet& isa, cons
   }
 }
 
-float* FusedGreedy::inputs(int layer, int row, int parity) {
+float* FusedGreedy::inputs(int layer, int slot, int parity) {
   const std::size_t width = network_.inputs_from_below(layer) + network_.hidden;
-  return inputs_.data() + input_offsets_[layer] + (2 * static_cast<std::size_t>(row) + parity) * width;
+  return inputs_.data() + input_offsets_[layer] + (2 * static_cast<std::size_t>(slot) + parity) * width;
 }
 
-float* FusedGreedy::projected(int row, int frame) {
-  const std::size_t place = static_cast<std::size_t>(row) * kProjectedKept + frame % kProjectedKept;
+float* FusedGreedy::projected(int slot, int frame) {
+  const std::size_t place = static_cast<std::size_t>(slot) * kProjectedKept + frame % kProjectedKept;
   return projected_.data() + place * network_.joint;
 }
 
@@ -96,46 +98,46 @@ void FusedGreedy::work(int thread) {
   }
 }
 
-// Lets finished utterances go and new ones in, and lists the frames that the pass scores.
+// Releases finished utterances, admits new ones, and lists the frames that the pass scores.
 void FusedGreedy::plan() {
   missing_.clear();
   scored_.clear();
   pending_.clear();
-  for (Row& row : rows_) {
-    if (row.utterance >= 0 && row.at.frame >= utterances_.lengths[row.utterance]) release(row);
-    while (row.utterance < 0 && next_ < utterances_.count) {
-      admit(row, utterances_.order[next_++]);
-      if (row.at.frame >= utterances_.lengths[row.utterance]) release(row);
+  for (Slot& slot : slots_) {
+    if (slot.utterance >= 0 && slot.at.frame >= utterances_.lengths[slot.utterance]) release(slot);
+    while (slot.utterance < 0 && next_ < utterances_.count) {
+      admit(slot, utterances_.order[next_++]);
+      if (slot.at.frame >= utterances_.lengths[slot.utterance]) release(slot);
     }
-    if (row.utterance >= 0) pending_.push_back(static_cast<int>(&row - rows_.data()));
+    if (slot.utterance >= 0) pending_.push_back(static_cast<int>(&slot - slots_.data()));
   }
   if (pending_.empty()) {
     done_ = true;
     return;
   }
-  const int rows = static_cast<int>(pending_.size());
-  const int window = std::max(1, kFramesAtOnce / rows), ahead = std::max(1, kProjectedAtOnce / rows);
+  const int count = static_cast<int>(pending_.size());
+  const int window = std::max(1, kFramesAtOnce / count), ahead = std::max(1, kProjectedAtOnce / count);
   for (int index : pending_) {
-    Row& row = rows_[index];
-    row.window = std::min(window, utterances_.lengths[row.utterance] - row.at.frame);
-    row.scored = static_cast<int>(scored_.size());
-    const int end = row.at.frame + row.window;
-    for (int frame = row.at.frame; frame < end; ++frame) scored_.push_back({index, frame});
-    if (row.projected >= end) continue;
-    row.projected = std::max(row.projected, row.at.frame);
-    const int until = std::min(std::max(end, row.projected + ahead), utterances_.lengths[row.utterance]);
-    for (; row.projected < until; ++row.projected) missing_.push_back({index, row.projected});
+    Slot& slot = slots_[index];
+    slot.window = std::min(window, utterances_.lengths[slot.utterance] - slot.at.frame);
+    slot.scored = static_cast<int>(scored_.size());
+    const int end = slot.at.frame + slot.window;
+    for (int frame = slot.at.frame; frame < end; ++frame) scored_.push_back({index, frame});
+    if (slot.projected >= end) continue;
+    slot.projected = std::max(slot.projected, slot.at.frame);
+    const int until = std::min(std::max(end, slot.projected + ahead), utterances_.lengths[slot.utterance]);
+    for (; slot.projected < until; ++slot.projected) missing_.push_back({index, slot.projected});
   }
 }
 
-void FusedGreedy::admit(Row& row, int utterance) {
-  const int index = static_cast<int>(&row - rows_.data());
+void FusedGreedy::admit(Slot& slot, int utterance) {
+  const int index = static_cast<int>(&slot - slots_.data());
   const std::size_t hidden = network_.predictor_size, joint = network_.joint_size;
-  row.utterance = utterance;
-  row.at = {utterances_.frame[utterance], utterances_.symbols[utterance]};
-  row.parity = 0;
+  slot.utterance = utterance;
+  slot.at = {utterances_.frame[utterance], utterances_.symbols[utterance]};
+  slot.parity = 0;
   blocks_.forget(index);
-  row.projected = row.at.frame;
+  slot.projected = slot.at.frame;
   std::memcpy(prediction(index), utterances_.prediction + utterance * joint, joint * sizeof(float));
   for (int layer = 0; layer < network_.num_layers; ++layer) {
     const std::size_t at = (static_cast<std::size_t>(layer) * utterances_.count + utterance) * hidden;
@@ -144,18 +146,18 @@ void FusedGreedy::admit(Row& row, int utterance) {
   }
 }
 
-void FusedGreedy::release(Row& row) {
-  const int index = static_cast<int>(&row - rows_.data()), utterance = row.utterance;
+void FusedGreedy::release(Slot& slot) {
+  const int index = static_cast<int>(&slot - slots_.data()), utterance = slot.utterance;
   const std::size_t hidden = network_.predictor_size, joint = network_.joint_size;
-  utterances_.frame[utterance] = row.at.frame;
-  utterances_.symbols[utterance] = row.at.symbols;
+  utterances_.frame[utterance] = slot.at.frame;
+  utterances_.symbols[utterance] = slot.at.symbols;
   std::memcpy(utterances_.prediction + utterance * joint, prediction(index), joint * sizeof(float));
   for (int layer = 0; layer < network_.num_layers; ++layer) {
     const std::size_t at = (static_cast<std::size_t>(layer) * utterances_.count + utterance) * hidden;
-    std::memcpy(utterances_.hidden + at, own(layer, index, row.parity), hidden * sizeof(float));
+    std::memcpy(utterances_.hidden + at, own(layer, index, slot.parity), hidden * sizeof(float));
     std::memcpy(utterances_.cell + at, cell(layer, index), hidden * sizeof(float));
   }
-  row.utterance = -1;
+  slot.utterance = -1;
 }
 
 void FusedGreedy::multiply(int thread, const Matrix& matrix, const std::vector<StagedRow>& staged, int count) {
@@ -164,13 +166,14 @@ void FusedGreedy::multiply(int thread, const Matrix& matrix, const std::vector<S
   isa_.network->multiply(matrix, staged.data(), count, first, last, private_[thread].outs.data());
 }
 
-// Lays the frames that are new out as rows.
+// Copies the frames that are to be projected out of the encoder output, one to a row of `frames_`.
 void FusedGreedy::fetch(int thread) {
   const std::size_t size = network_.encoder_size;
   for (std::size_t i = 0; i < missing_.size(); ++i) {
     const auto [index, frame] = missing_[i];
     if (index % team_.size() != thread) continue;
-    blocks_.read(index, utterances_.sources[rows_[index].utterance], frame, utterances_.lengths[rows_[index].utterance],
+    const int utterance = slots_[index].utterance;
+    blocks_.read(index, utterances_.sources[utterance], frame, utterances_.lengths[utterance],
                  frames_.data() + i * size);
   }
   team_.barrier();
@@ -181,7 +184,7 @@ void FusedGreedy::project(int thread) {
   const int count = static_cast<int>(missing_.size());
   for (int i = 0; i < count; ++i) {
     mine.rows[i] = frames_.data() + static_cast<std::size_t>(i) * network_.encoder_size;
-    mine.outs[i] = projected(missing_[i].row, missing_[i].frame);
+    mine.outs[i] = projected(missing_[i].slot, missing_[i].frame);
   }
   isa_.network->stage(network_.encoder, mine.rows.data(), count, mine.stage.data(), mine.staged.data());
   multiply(thread, network_.encoder, mine.staged, count);
@@ -192,9 +195,9 @@ void FusedGreedy::score(int thread) {
   Private& mine = private_[thread];
   const int count = static_cast<int>(scored_.size());
   for (int i = 0; i < count; ++i) {
-    const auto [row, frame] = scored_[i];
+    const auto [slot, frame] = scored_[i];
     float* hidden = mine.hidden.data() + static_cast<std::size_t>(i) * network_.joint;
-    isa_.network->hidden(network_.activation, projected(row, frame), prediction(row), network_.joint, hidden);
+    isa_.network->hidden(network_.activation, projected(slot, frame), prediction(slot), network_.joint, hidden);
     mine.rows[i] = hidden;
     mine.outs[i] = logits(i);
   }
@@ -208,17 +211,17 @@ void FusedGreedy::score(int thread) {
   team_.barrier();
 }
 
-// Follows each row through its window, up to its next token.
+// Decides the scored frames of each slot one after the other, up to its next token.
 void FusedGreedy::decide_rows(int thread) {
   Private& mine = private_[thread];
   const RowLayout& layout = network_.layout;
   for (std::size_t i = thread; i < pending_.size(); i += team_.size()) {
-    Row& row = rows_[pending_[i]];
-    const int first = row.at.frame;
-    row.emitted = false;
-    row.logged = 0;
-    while (!row.emitted && row.at.frame < first + row.window) {
-      const int scored = row.scored + row.at.frame - first;
+    Slot& slot = slots_[pending_[i]];
+    const int first = slot.at.frame;
+    slot.emitted = false;
+    slot.logged = 0;
+    while (!slot.emitted && slot.at.frame < first + slot.window) {
+      const int scored = slot.scored + slot.at.frame - first;
       Decision decision;
       if (screens()) {
         const ScreenScratch scratch = {mine.screen_row.data(), mine.screen_values.data(), mine.screen_outputs.data(),
@@ -229,29 +232,29 @@ void FusedGreedy::decide_rows(int thread) {
         isa_.decide(logits(scored), 1, layout, options_, &decision.token, &decision.duration, &decision.token_logprob,
                     &decision.duration_logprob);
       }
-      row.emitted = decision.token != layout.blank;
-      if (row.emitted || options_.trace) row.steps[row.logged++] = {decision, row.at.frame, scored};
-      if (row.emitted) row.token = decision.token;
-      row.at = advanced(row.at, !row.emitted, decision.duration, options_);
+      slot.emitted = decision.token != layout.blank;
+      if (slot.emitted || options_.trace) slot.steps[slot.logged++] = {decision, slot.at.frame, scored};
+      if (slot.emitted) slot.token = decision.token;
+      slot.at = advanced(slot.at, !slot.emitted, decision.duration, options_);
     }
   }
   team_.barrier();
 }
 
-// Writes down what was emitted, and what the predictor needs of it.
+// Logs what was emitted, and gives the predictor its inputs.
 void FusedGreedy::collect() {
   emitted_.clear();
   try {
     for (int index : pending_) {
-      const Row& row = rows_[index];
-      if (row.emitted) emitted_.push_back(index);
-      for (const Step* step = row.steps; step < row.steps + row.logged; ++step) {
+      const Slot& slot = slots_[index];
+      if (slot.emitted) emitted_.push_back(index);
+      for (const Step* step = slot.steps; step < slot.steps + slot.logged; ++step) {
         if (screens()) {
           const float* hidden = private_[0].hidden.data() + static_cast<std::size_t>(step->scored) * network_.joint;
           std::memcpy(kept_.data() + kept_for_.size() * network_.joint, hidden, network_.joint * sizeof(float));
           kept_for_.push_back(emissions_->token.size());
         }
-        emissions_->utterance.push_back(row.utterance);
+        emissions_->utterance.push_back(slot.utterance);
         emissions_->token.push_back(step->decision.token);
         emissions_->frame.push_back(step->frame);
         emissions_->duration.push_back(step->decision.duration);
@@ -259,26 +262,27 @@ void FusedGreedy::collect() {
         emissions_->duration_logprob.push_back(step->decision.duration_logprob);
       }
     }
-  } catch (...) {  // the other threads must not wait for ever
+  } catch (...) {  // rethrown later: the other threads wait at the next barrier
     failure_ = std::current_exception();
     failed_ = true;
     return;
   }
   for (int index : emitted_) {
-    const Row& row = rows_[index];
-    const float* entry = network_.table + static_cast<std::size_t>(row.token) * network_.table_width;
+    const Slot& slot = slots_[index];
+    const float* entry = network_.table + static_cast<std::size_t>(slot.token) * network_.table_width;
     if (network_.table_kind == TableKind::prediction)
       std::memcpy(prediction(index), entry, network_.joint * sizeof(float));
     if (network_.table_kind == TableKind::input)
-      std::memcpy(inputs(0, index, row.parity), entry, network_.table_width * sizeof(float));
+      std::memcpy(inputs(0, index, slot.parity), entry, network_.table_width * sizeof(float));
   }
   bool last = next_ >= utterances_.count;
-  for (const Row& row : rows_)
-    last = last && (row.utterance < 0 || row.at.frame >= utterances_.lengths[row.utterance]);
+  for (const Slot& slot : slots_)
+    last = last && (slot.utterance < 0 || slot.at.frame >= utterances_.lengths[slot.utterance]);
   rescore_ = !kept_for_.empty() && (last || kept_for_.size() >= kKeptAtOnce);
 }
 
-// Log-probabilities of kept hidden vectors, from whole rows in one product.
+// Computes the log-probabilities that screening left out: whole joint rows from the kept hidden vectors, in one
+// product.
 void FusedGreedy::rescore(int thread) {
   Private& mine = private_[thread];
   const int count = static_cast<int>(kept_for_.size());
@@ -305,7 +309,7 @@ void FusedGreedy::predict(int thread) {
   for (int layer = 0; layer < network_.num_layers; ++layer) {
     const Matrix& gates = network_.layers[layer];
     for (int i = 0; i < count; ++i) {
-      mine.rows[i] = inputs(layer, emitted_[i], rows_[emitted_[i]].parity);
+      mine.rows[i] = inputs(layer, emitted_[i], slots_[emitted_[i]].parity);
       mine.outs[i] = gates_.data() + static_cast<std::size_t>(i) * gates.outputs;
     }
     isa_.network->stage(gates, mine.rows.data(), count, mine.stage.data(), mine.staged.data());
@@ -313,10 +317,10 @@ void FusedGreedy::predict(int thread) {
     const int first = gates.panel_count() * thread / team_.size();
     const int last = gates.panel_count() * (thread + 1) / team_.size();
     for (int i = 0; i < count; ++i) {
-      const int index = emitted_[i], parity = rows_[index].parity;
+      const int index = emitted_[i], parity = slots_[index].parity;
       const float* addend = nullptr;
       if (layer == 0 && network_.table_kind == TableKind::gates)
-        addend = network_.table + static_cast<std::size_t>(rows_[index].token) * network_.table_width;
+        addend = network_.table + static_cast<std::size_t>(slots_[index].token) * network_.table_width;
       float* above = layer + 1 < network_.num_layers ? inputs(layer + 1, index, parity) : nullptr;
       isa_.network->lstm_cell(mine.outs[i], addend, first, last, cell(layer, index), own(layer, index, 1 - parity),
                                   above);
@@ -326,14 +330,14 @@ void FusedGreedy::predict(int thread) {
   if (network_.num_layers == 0) return;
   for (int i = 0; i < count; ++i) {
     const int index = emitted_[i];
-    mine.rows[i] = own(network_.num_layers - 1, index, 1 - rows_[index].parity);
+    mine.rows[i] = own(network_.num_layers - 1, index, 1 - slots_[index].parity);
     mine.outs[i] = prediction(index);
   }
   isa_.network->stage(network_.prediction, mine.rows.data(), count, mine.stage.data(), mine.staged.data());
   multiply(thread, network_.prediction, mine.staged, count);
   team_.barrier();
   if (thread == 0)
-    for (int index : emitted_) rows_[index].parity = 1 - rows_[index].parity;
+    for (int index : emitted_) slots_[index].parity = 1 - slots_[index].parity;
 }
 
 }  // namespace tdt::cpu

@@ -1,4 +1,4 @@
-// Greedy search over many utterances with a packed network: the whole loop in one call.
+// Greedy search over many utterances with a packed network. One call runs the whole decode loop.
 #pragma once
 
 #include <cstddef>
@@ -17,38 +17,40 @@
 
 namespace tdt::cpu {
 
-// B utterances and where each stands. States are [L, B, H], predictions [B, J], without padding.
+// B utterances, their positions and their predictor states: prediction [B, J], hidden and cell [L, B, H], without
+// padding.
 struct Utterances {
   int count;                     // B
   const FrameSource* sources;    // [B]
   const std::int32_t* lengths;   // [B]
-  const std::int32_t* order;     // [B] permutation: who comes first
-  std::int32_t* frame;           // [B] next frame of each, moved on
-  std::int32_t* symbols;         // [B] tokens emitted there, moved on
-  float *prediction, *hidden, *cell;  // states, moved on
+  const std::int32_t* order;     // [B], a permutation: the order in which utterances are decoded
+  std::int32_t* frame;           // [B], the next frame of each; updated
+  std::int32_t* symbols;         // [B], tokens emitted there; updated
+  float *prediction, *hidden, *cell;  // updated
 };
 
-// One pass of memory serves about so many frames before arithmetic takes longer.
+// About how many frames can be scored in the time of reading the weights once. With more, arithmetic takes longer.
 constexpr int kFramesAtOnce = 4;
 
-// Emitted tokens of all utterances, and blanks too where the search is traced; those of one stand in their order.
+// The emitted tokens of all utterances, and also the blanks if the search is traced. Those of one utterance are in
+// order.
 struct Emissions {
   std::vector<std::int32_t> utterance, token, frame, duration;
   std::vector<float> token_logprob, duration_logprob;
 };
 
-// Rows are places that one utterance after another takes, so that products stay full. In each pass the encoder frames
-// that are new are projected, each waiting row's next few frames are scored together, every row is decided up to its
-// next token, and the predictor runs for the rows that emitted.
+// Several utterances are in flight at once, each in a slot, which also holds its predictor state. When one is done, the
+// next takes its slot, so that products always have many rows. Each pass projects new encoder frames, scores the next
+// few frames of every slot, follows every slot up to its next token, and runs the predictor for the slots that emitted.
 //
-// All threads run the same passes: each computes its share of the outputs of every product, thread 0 does what lies
-// between. An output's sum is one thread's, so results do not depend on their number.
+// All threads run the same passes. Each computes its share of the outputs of every product; thread 0 does what lies
+// between. Each output is summed up by one thread, so results do not depend on the number of threads.
 class FusedGreedy {
  public:
   FusedGreedy(const Network& network, const InstructionSet& isa, const GreedyOptions& options,
               const Utterances& utterances, int threads);
 
-  // Throws std::bad_alloc where the emissions outgrow the memory.
+  // Throws std::bad_alloc if there is no memory for the emissions.
   void run(Emissions* emissions);
 
  private:
@@ -56,20 +58,20 @@ class FusedGreedy {
     Decision decision;
     int frame, scored;
   };
-  struct Row {
-    int utterance = -1;  // none: free
+  struct Slot {
+    int utterance = -1;  // -1: free
     Position at = {0, 0};
     int parity = 0;      // which of the two buffers of layer inputs is current
-    int window = 0;      // frames from at.frame on that this pass scores ...
-    int scored = 0;      // ... and the place of the first among the pass's scored frames
+    int window = 0;      // how many frames, from at.frame on, this pass scores
+    int scored = 0;      // index of the first of them among all frames that the pass scores
     bool emitted = false;
     int token = 0;
-    Step steps[kFramesAtOnce];  // what this pass logs: at most one decision a frame of the window
+    Step steps[kFramesAtOnce];  // the decisions that this pass logs, at most one for each frame of the window
     int logged = 0;
-    int projected = 0;   // frames before this one are projected, as far back as they are kept
+    int projected = 0;   // the first frame that is not projected yet
   };
 
-  // What each thread has for itself.
+  // The scratch memory of one thread.
   struct Private {
     std::vector<float> hidden;  // [scored, joint]
     std::vector<const float*> rows;
@@ -82,8 +84,8 @@ class FusedGreedy {
 
   void work(int thread);
   void plan();
-  void admit(Row& row, int utterance);
-  void release(Row& row);
+  void admit(Slot& slot, int utterance);
+  void release(Slot& slot);
   void fetch(int thread);
   void project(int thread);
   void score(int thread);
@@ -94,16 +96,18 @@ class FusedGreedy {
   void multiply(int thread, const Matrix& matrix, const std::vector<StagedRow>& staged, int count);
 
   bool screens() const {
-    return network_.screen.panels && static_cast<int>(rows_.size()) <= network_.screened_rows && !options_.trace;
+    return network_.screen.panels && static_cast<int>(slots_.size()) <= network_.screened_slots && !options_.trace;
   }
-  float* inputs(int layer, int row, int parity);
-  float* own(int layer, int row, int parity) { return inputs(layer, row, parity) + network_.inputs_from_below(layer); }
-  float* cell(int layer, int row) {
-    return cells_.data() + (static_cast<std::size_t>(layer) * rows_.size() + row) * network_.hidden;
+  float* inputs(int layer, int slot, int parity);
+  float* own(int layer, int slot, int parity) {
+    return inputs(layer, slot, parity) + network_.inputs_from_below(layer);
   }
-  float* prediction(int row) { return predictions_.data() + static_cast<std::size_t>(row) * network_.joint; }
+  float* cell(int layer, int slot) {
+    return cells_.data() + (static_cast<std::size_t>(layer) * slots_.size() + slot) * network_.hidden;
+  }
+  float* prediction(int slot) { return predictions_.data() + static_cast<std::size_t>(slot) * network_.joint; }
   float* logits(int scored) { return logits_.data() + static_cast<std::size_t>(scored) * network_.output.outputs; }
-  float* projected(int row, int frame);
+  float* projected(int slot, int frame);
 
   const Network& network_;
   const InstructionSet& isa_;
@@ -112,21 +116,21 @@ class FusedGreedy {
   Emissions* emissions_ = nullptr;
 
   int threads_, scored_at_once_, keep_at_once_;
-  std::vector<Row> rows_;
+  std::vector<Slot> slots_;
   std::vector<std::size_t> input_offsets_;
   FrameBlocks blocks_;
   Buffer<float> inputs_, cells_, predictions_, frames_, projected_, gates_, logits_, kept_;
   std::vector<Private> private_;
 
-  // The pass, written by thread 0 and read by all.
+  // The current pass. Thread 0 writes it, all threads read it.
   struct ScoredFrame {
-    int row, frame;
+    int slot, frame;
   };
-  int next_ = 0;                      // of the order
-  std::vector<ScoredFrame> missing_;  // frames to project, those of a row next to each other
+  int next_ = 0;                      // place in the order of the next utterance to admit
+  std::vector<ScoredFrame> missing_;  // frames to project, those of a slot next to each other
   std::vector<ScoredFrame> scored_;
-  std::vector<int> pending_;          // rows that are scored
-  std::vector<int> emitted_;          // rows that emitted
+  std::vector<int> pending_;          // slots that are scored
+  std::vector<int> emitted_;          // slots that emitted
   std::vector<std::size_t> kept_for_;  // emissions whose hidden vectors are kept
   bool done_ = false, failed_ = false, rescore_ = false;
   std::exception_ptr failure_;

@@ -16,14 +16,15 @@ std::int32_t Automaton::next(std::int32_t state, std::int32_t token) const {
 }
 
 void Automaton::score(std::int32_t state, int entries, float* scores) const {
-  // From the root up, since longer contexts override shorter ones; back-off weights add up on the way down.
+  // The states on the way to the root are read from the root back, so that arcs of longer contexts overwrite those of
+  // shorter ones. Back-off weights add up on the way down.
   const std::int32_t root_first = state;
   float backed_off = 0.0f;
   int depth = 0;
   for (; backoff_state[state] != state; state = backoff_state[state], ++depth) backed_off += backoff_weight[state];
   for (int token = 0; token < entries; ++token) scores[token] = backed_off;
   for (;; --depth) {
-    // The state `depth` steps down from the first, and the weights on the way to it.
+    // The state that `depth` back-offs lead to, and the sum of their weights.
     state = root_first;
     backed_off = 0.0f;
     for (int i = 0; i < depth; ++i, state = backoff_state[state]) backed_off += backoff_weight[state];

@@ -34,7 +34,7 @@ namespace {
 bool always() { return true; }
 
 #if defined(TDT_HAS_avx2) && defined(_MSC_VER)
-// The processor must have the instructions and the system must save their registers.
+// The processor must have the instructions, and the operating system must save their registers.
 bool leaf7(int ebx_mask, unsigned long long xcr0_mask) {
   int info[4];
   __cpuid(info, 1);
@@ -66,7 +66,7 @@ bool has_amx() {
   if (!has_avx512bf16() || !__builtin_cpu_supports("amx-tile") || !__builtin_cpu_supports("amx-bf16") ||
       !__builtin_cpu_supports("amx-int8"))
     return false;
-  // Tile registers are large; Linux gives them to processes that ask.
+  // Tile registers are large. Linux gives them only to processes that ask for them.
   constexpr int kRequestPermission = 0x1023, kTileData = 18;
   static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
   return granted;

@@ -1,4 +1,4 @@
-// The table of instruction sets: everything that is compiled once for each.
+// The table of instruction sets, with the functions that are compiled once for each.
 #pragma once
 
 #include <cstddef>
@@ -10,9 +10,9 @@ namespace tdt::cpu {
 
 struct InstructionSet {
   const char* name;     // "baseline", "avx2", "avx512", "avx512bf16" (with VNNI), "amx"
-  bool (*supported)();  // by this processor and operating system
-  bool widens_halves;   // reads 16-bit weights as fast as memory gives them
-  int screened_rows;    // screening (screening.h) saves time for so many rows in flight at most
+  bool (*supported)();  // whether this processor and operating system have it
+  bool widens_halves;   // whether 16-bit weights are widened as fast as memory delivers them
+  int screened_slots;   // most utterances in flight for which screening (screening.h) saves time
   DecideRows decide;
   RankRow rank;
   const NetworkKernels* network;

@@ -1,7 +1,7 @@
 // Sixteen float lanes, in as many registers as the instruction set of this translation unit needs.
 //
-// GCC and Clang have vector types that take the scalar operators; elsewhere a "vector" is one float and the same
-// source compiles to plain loops. Results do not depend on the width: lane j sees the same operations in each case.
+// GCC and Clang have vector types with the usual operators. For other compilers a "vector" is one float, and the same
+// source becomes plain loops. Results do not depend on the width: the operations on lane j are always the same.
 #pragma once
 
 #include <cstdint>
@@ -55,8 +55,8 @@ inline To bits_of(From from) {
   return to;
 }
 
-// a * b + c, rounded once where the instruction set can. Everything else in these sources is compiled without
-// contraction, so this is the one place where the baseline differs from its betters.
+// a * b + c, rounded once if the instruction set has a fused multiply-add. Everything else in these sources is compiled
+// without contraction. So this is the only place where the baseline can give other bits than the other sets.
 inline Floats multiply_add(Floats a, Floats b, Floats c) {
 #if defined(__AVX512F__)
   return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);

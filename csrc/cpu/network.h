@@ -10,20 +10,21 @@
 
 namespace tdt::cpu {
 
-// What of a token goes into the predictor's first step.
+// What the table holds for each token, as the input of a predictor step.
 enum class TableKind : int {
-  gates = 0,       // [4 * hidden] gates of the first layer, its input's product and all biases: added to the rest
-  input = 1,       // [first_inputs] the first layer's input
-  prediction = 2,  // [joint] the joint's hidden share: there are no layers
+  gates = 0,       // [4 * hidden], the first layer's gates from its input and all biases; the recurrent part is added
+  input = 1,       // [first_inputs], the first layer's input
+  prediction = 2,  // [joint], the predictor's share of the joint's hidden vector; for predictors without layers
 };
 
-// Widths are padded with zeros: `hidden` to whole blocks of kUnits, `joint` to whole panels, `first_inputs` to kLanes.
+// Widths are padded with zeros: `hidden` to a multiple of kUnits, `joint` to whole panels, `first_inputs` to a multiple
+// of kLanes.
 struct Network {
   RowLayout layout;
   Activation activation;
   int encoder_size;      // E
-  int predictor_size;    // H as the model has it
-  int joint_size;        // J as the model has it
+  int predictor_size;    // H, without padding
+  int joint_size;        // J, without padding
   int hidden;            // H padded
   int joint;             // J padded
   TableKind table_kind;
@@ -31,24 +32,24 @@ struct Network {
   const float* table;    // [V + 1, table_width]
   int num_layers;
   const Matrix* layers;  // gates from [what comes from below | the layer's own last output]
-  Matrix prediction;     // predictor output -> joint hidden
-  Matrix encoder;        // encoder frame -> joint hidden
-  Matrix output;         // joint hidden -> row
+  Matrix prediction;     // predictor output -> its share of the joint's hidden vector
+  Matrix encoder;        // encoder frame -> its share of the joint's hidden vector
+  Matrix output;         // the joint's hidden vector -> joint row
 
   // Int8 screening of `output`: see screening.h. Without it `screen.panels` is null.
   Matrix screen;
   const float* weight_norms;
   const float* weight_errors;
-  int screened_rows;  // used for so many rows in flight at most
+  int screened_slots;  // most utterances in flight for which it is used
 
-  // Numbers that a layer takes from below.
+  // How many numbers a layer takes from below.
   int inputs_from_below(int layer) const {
     if (layer > 0) return hidden;
     return table_kind == TableKind::input ? table_width : 0;
   }
 };
 
-// Bytes that staging a row needs, whatever matrix it is for; screening has its own.
+// Bytes that staging a row needs for any of the matrices except `screen`.
 inline std::size_t most_staged_bytes(const Network& network) {
   std::size_t most = staged_bytes(network.encoder);
   for (const Matrix* matrix : {&network.prediction, &network.output}) most = std::max(most, staged_bytes(*matrix));

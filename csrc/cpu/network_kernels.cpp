@@ -35,7 +35,7 @@ inline void each_sum(const float* a, const float* b, int count, float* out, Func
 
 void hidden(Activation activation, const float* a, const float* b, int count, float* out) {
   switch (activation) {
-    case Activation::relu:  // NaN stays NaN
+    case Activation::relu:  // written so that NaN stays NaN
       return each_sum(a, b, count, out, [](Floats x) { return x < 0.0f ? Floats{} : x; });
     case Activation::tanh:
       return each_sum(a, b, count, out, [](Floats x) { return hyperbolic_tangent(x); });

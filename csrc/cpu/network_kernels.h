@@ -7,8 +7,8 @@ namespace tdt::cpu {
 
 enum class Activation : int { relu = 0, tanh = 1, sigmoid = 2 };
 
-// An LSTM's gates are interleaved in blocks: for kUnits units all their input gates, output gates, forget gates and
-// cells. A block is one panel of the layer's matrix.
+// An LSTM's gates are interleaved in blocks of kUnits units: first the input gates of these units, then their output
+// gates, forget gates and cell inputs. A block is one panel of the layer's matrix.
 constexpr int kUnits = kPanel / 4;
 
 struct NetworkKernels {
@@ -16,26 +16,27 @@ struct NetworkKernels {
   void (*stage)(const Matrix&, const float* const* rows, int count, char* scratch, StagedRow* staged);
 
   // outs[i][output] = bias + weights . row i, for the outputs of the panels [first, last).
-  // Each output is one sum in the order of its inputs: it does not depend on how many rows there are.
+  // Each output is one sum over its inputs, in order, so it does not depend on how many rows there are.
   void (*multiply)(const Matrix&, const StagedRow* rows, int count, int first, int last, float* const* outs);
 
-  // The numbers that `multiply` gives for `count` outputs of one row; not for the 8-bit formats.
+  // Computes what `multiply` gives for `count` outputs of one row. Only for formats whose rows are float32.
   void (*multiply_some)(const Matrix&, const StagedRow& row, const std::int32_t* outputs, int count, float* values);
 
-  // One step of the units of the blocks [first, last): gates and `addend` (may be null) are [4 * units] interleaved,
-  // cell [units] is updated, the new output goes to `out` and, if not null, to `copy`.
+  // One step of the units of the blocks [first, last). `gates` and `addend` (may be null) are [4 * units], interleaved.
+  // `cell` [units] is updated. The new output is written to `out` and, if not null, to `copy`.
   void (*lstm_cell)(const float* gates, const float* addend, int first, int last, float* cell, float* out, float* copy);
 
   // out = activation(a + b), count numbers, a multiple of kLanes.
   void (*hidden)(Activation, const float* a, const float* b, int count, float* out);
 
-  // Outputs in [0, count) that could be the largest, `skipped` left out: those whose approximate value and error bound
-  //   bound[i] = norm * weight_errors[i] + error_norm * weight_norms[i]
-  // reach the largest certain value, which is at least `certain`. Returns how many; `outputs` has room for count.
+  // Lists the outputs in [0, count), except `skipped`, that could be the largest. The error bound of an output is
+  //   bound[i] = norm * weight_errors[i] + error_norm * weight_norms[i].
+  // The largest output is at least `certain`, and at least approximate[i] - bound[i] for every i. Outputs whose
+  // approximate[i] + bound[i] is below that are left out. Returns how many are listed; `outputs` has room for `count`.
   int (*survivors)(const float* approximate, const float* weight_norms, const float* weight_errors, int count,
                    int skipped, float norm, float error_norm, float certain, std::int32_t* outputs);
 
-  // Reads memory once, front to back: a multiple of 4 KiB. The sum of its words.
+  // Reads memory once, from front to back; `bytes` is a multiple of 4 KiB. Returns the sum of its words.
   std::uint32_t (*read)(const char* data, std::size_t bytes);
 };
 

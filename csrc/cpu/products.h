@@ -1,7 +1,7 @@
 // Products of packed matrices with a few rows.
 //
-// Outputs lie in lanes and each has one accumulator, which takes the inputs in order: the bits of a sum depend neither
-// on the number of rows nor on how the work is cut up. Integer sums are exact.
+// Each output has one lane and one accumulator, which adds the inputs in order. So the bits of a sum depend neither on
+// the number of rows nor on how the work is divided. Integer sums are exact.
 #pragma once
 
 #include <type_traits>
@@ -18,7 +18,8 @@ namespace tdt::cpu::TDT_ISA {
 constexpr int kPanelVectors = kPanel / kWidth;
 constexpr int kRowsAtOnce = 6;
 
-// Vectors of a panel that are accumulated at once for so many rows, when the sums of one take `registers`.
+// How many vectors of a panel are accumulated at once for `rows` rows, if the sums of one vector and row take
+// `registers`.
 constexpr int tile_vectors(int rows, int registers) {
   const int room = kWidth == 16 ? 24 : 12;
   int vectors = kPanelVectors;
@@ -26,8 +27,8 @@ constexpr int tile_vectors(int rows, int registers) {
   return vectors;
 }
 
-// Asks for the weights of a coming step. With one row the processor's own prefetching keeps up and this only costs;
-// with several, whose arithmetic fills its queue, it gains a quarter of the time.
+// Prefetches the weights of a later step. With one row the processor's own prefetching keeps up, and this would only
+// cost time. With several rows, whose arithmetic fills the processor's queue, it saves a quarter of the time.
 template <int ROWS>
 inline void prefetch(const void* weights, std::size_t bytes) {
 #if defined(__GNUC__)
@@ -68,7 +69,7 @@ inline Floats widened(const void* weights, std::size_t index) {
 #elif defined(__F16C__)
     return (Floats)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(halves)));
 #else
-    // The exponent is rebiased by a product with 2^112, which is exact for subnormal halves, too.
+    // A product with 2^112 corrects the exponent's bias. It is exact, for subnormal halves too.
     const Words bits = load_halves(halves);
     const Floats size = bits_of<Floats>((bits & 0x7fffu) << 13) * 5.192296858534828e33f;
     return bits_of<Floats>(bits_of<Words>(size) | ((bits & 0x8000u) << 16));
@@ -102,7 +103,7 @@ inline void float_tile(const Matrix& matrix, int panel, int vector, const Staged
     for (int v = 0; v < VECTORS; ++v) store(outs[r] + first + v * kWidth, sums[r][v]);
 }
 
-// Weights and values in pairs of bfloat16, the even input in the low half of a word.
+// Adds the products of two inputs. Weights and values are pairs of bfloat16, with the even input in a word's low half.
 inline Floats multiply_add_pairs(Words weights, std::uint32_t values, Floats sum) {
 #if defined(__AVX512BF16__)
   return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)weights,
@@ -159,7 +160,7 @@ inline float scaled(const Matrix& matrix, const StagedRow& row, int output, std:
          matrix.bias[output];
 }
 
-// kWidth outputs, each a sum of signed weights times unsigned values in groups of four, in kSums vectors.
+// Sums of kWidth outputs: signed weights times unsigned values, in groups of four inputs. They take kSums vectors.
 #if defined(__AVX512VNNI__)
 constexpr int kSums = 1;
 using Integers = __m512i;
@@ -167,7 +168,7 @@ inline Integers integer_weights(const char* weights, int) { return _mm512_loadu_
 inline Integers integer_values(std::uint32_t values) { return _mm512_set1_epi32(static_cast<int>(values)); }
 inline Integers add_products(Integers sum, Integers weights, Integers values) {
 #if defined(__GNUC__)
-  // GCC 12 copies the sums around the intrinsic and runs out of registers: 16 us a row where this takes 7.
+  // Around the intrinsic, GCC 12 copies the sums and runs out of registers: a row takes 16 us, here it takes 7.
   __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(values), "v"(weights));
   return sum;
 #else
@@ -175,7 +176,8 @@ inline Integers add_products(Integers sum, Integers weights, Integers values) {
 #endif
 }
 #elif defined(__AVX512BW__)
-// Widened to 16 bits, since pairs of 8-bit products do not fit in the 16-bit sums of processors without VNNI.
+// Weights and values are widened to 16 bits: without VNNI, products of bytes are summed in pairs in 16 bits, which are
+// too few.
 constexpr int kSums = 2;
 using Integers = __m512i;
 inline Integers integer_weights(const char* weights, int half) {
@@ -279,15 +281,15 @@ void multiply_as(const Matrix& matrix, const StagedRow* rows, int count, int fir
                                              panel_rows<F, 4>, panel_rows<F, 5>, panel_rows<F, 6>};
   const int tiles = (count + kRowsAtOnce - 1) / kRowsAtOnce;
   for (int panel = first; panel < last; ++panel)
-    for (int tile = 0; tile < tiles; ++tile) {  // of even sizes: a tile of one row wastes its reads
+    for (int tile = 0; tile < tiles; ++tile) {  // of about equal sizes: a tile of one row uses its reads badly
       const int from = count * tile / tiles, to = count * (tile + 1) / tiles;
       kTiles[to - from - 1](matrix, panel, rows + from, outs + from);
     }
 }
 
 #if defined(TDT_TILES)
-// Up to 16 rows at once in tile registers, the kPanel outputs of a panel in four of them. Rows must have been staged
-// together: they lie one after the other.
+// Multiplies up to 16 rows at once in tile registers, with the sums of a panel's kPanel outputs in four of them. The
+// rows must have been staged together, so that they lie one after the other.
 template <Format F>
 void multiply_in_tiles(const Matrix& matrix, const StagedRow* rows, int count, int first, int last,
                        float* const* outs) {
@@ -357,7 +359,7 @@ inline void multiply(const Matrix& matrix, const StagedRow* rows, int count, int
   }
 }
 
-// Four vectors of outputs at once, wherever they lie, so that their sums overlap.
+// Computes four vectors of outputs at once, wherever these lie, so that the processor can overlap their sums.
 template <Format F>
 void multiply_some_as(const Matrix& matrix, const StagedRow& row, const std::int32_t* outputs, int count,
                       float* values) {

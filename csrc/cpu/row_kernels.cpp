@@ -1,7 +1,7 @@
 // Compiled once per instruction set; TDT_ISA names the set and the namespace.
 //
-// A sum's order depends on kLanes alone, and multiplications are not fused with additions (-ffp-contract=off): every
-// instruction set gives the same bits.
+// Every instruction set gives the same bits: the order of a sum depends on kLanes alone, and multiplications are not
+// fused with additions (-ffp-contract=off).
 #include "row_kernels.h"
 
 #include <cmath>
@@ -13,7 +13,7 @@
 namespace tdt::cpu::TDT_ISA {
 namespace {
 
-// The last, partial group of lanes, filled up with "no number".
+// The last, partial group of lanes, filled up with kLowest.
 struct Tail {
   float lanes[kLanes];
   Tail(const float* x, int n) {
@@ -70,7 +70,7 @@ inline float accumulate(Accumulator accumulator, const float* x, int n) {
 }
 
 struct Reduce {
-  // Block by block, so that the place of the largest entry is looked for in one block alone.
+  // Goes block by block, so that the index of the largest entry has to be looked for in one block only.
   Best best(const float* row, int first, int last) const {
     constexpr int kBlock = 16 * kLanes;
     float max = kLowest;
@@ -92,13 +92,13 @@ struct Reduce {
   }
 };
 
-// The best tokens so far, best first; equal values stand in the order of their tokens.
+// The best tokens so far, best first. Tokens of equal value are in ascending order.
 class Ranking {
  public:
   Ranking(const float* row, float scale, const float* bonus, int size, std::int32_t* tokens, float* values)
       : row_(row), bonus_(bonus), scale_(scale), size_(size), tokens_(tokens), values_(values) {}
 
-  // Tokens [first, last), above all that were seen before.
+  // Adds the tokens [first, last), which are higher than all that were added before.
   void add(int first, int last) {
     int token = first;
     for (; token + kLanes <= last; token += kLanes)
@@ -146,7 +146,8 @@ class Ranking {
   float bar_ = kLowest;  // what a value must exceed
 };
 
-// Sums of p^alpha or p^alpha ln p over a part with its largest entry and log-sum.
+// The sum of p^alpha, or of p^alpha ln p if `times_log`, over a part. `max` is its largest entry, `log_sum` the
+// logarithm of the sum of exp(x - max).
 float power_sum(const float* part, int n, float max, float log_sum, float alpha, bool times_log) {
   struct Sum {
     Floats sums[kVectors] = {};
@@ -177,7 +178,7 @@ float power_sum(const float* part, int n, float max, float log_sum, float alpha,
   return accumulate(sum, part, n);
 }
 
-// log(sum(p^scale)): what a part's log-probabilities times `scale` lack to be log-probabilities again.
+// log(sum(p^scale)). Log-probabilities times `scale`, minus this, are log-probabilities again.
 float normalizer(const float* part, int n, float max, float log_sum, float scale) {
   return std::log(power_sum(part, n, max, 0.0f, scale, false)) - scale * log_sum;
 }
@@ -212,7 +213,7 @@ void rank_row(const float* row, const RowLayout& layout, const float* bonus, int
         break;
       case Statistic::shannon: ranked->statistic = power_sum(row, entries, max, log_sum, 1.0f, true); break;
     }
-  } else {  // a certain blank
+  } else {  // no number: blank is certain
     ranked->count = 0;
     ranked->blank_logprob = 0.0f;
     ranked->statistic = certain_statistic(options.statistic);
@@ -221,7 +222,7 @@ void rank_row(const float* row, const RowLayout& layout, const float* bonus, int
   const float* durations = row + entries;
   const Best longest = reduce.best(durations, 0, layout.num_durations);
   ranked->duration = chosen_duration(longest, layout);
-  if (longest.index == kNoIndex) {  // certainly the table's first entry
+  if (longest.index == kNoIndex) {  // no number: the table's first entry is certain
     for (int i = 0; i < layout.num_durations; ++i) ranked->duration_logprobs[i] = i == 0 ? 0.0f : kLowest;
     return;
   }

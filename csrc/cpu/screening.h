@@ -1,19 +1,20 @@
-// Exact decisions from 8-bit products: which outputs of a row can be the largest, and the row's exact value there.
+// Exact decisions from 8-bit products: they tell which outputs of a joint row can be the largest, and only these are
+// computed in full.
 //
-// Let w be an output's weights, b its bias, a the joint's hidden vector, and w', a' what the 8 bits hold of them:
-// w = w' + e, a = a' + d. Then
+// Let w be an output's weights, b its bias and a the joint's hidden vector. Let w' and a' be w and a as the 8 bits hold
+// them, and e and d the errors: w = w' + e, a = a' + d. Then
 //   w . a - w' . a' = e . a + w' . d,   so   |w . a - w' . a'| <= |e| |a| + |w'| |d|   (Cauchy-Schwarz).
-// The integer product w' . a' is exact. What float32 rounds, u = 2^-24 and n inputs:
-//   - the exact value's own sum b + w . a, n fused or 2n separate roundings: at most 2 n u / (1 - 2 n u) times
+// The integer product w' . a' is exact. Float32 rounds in three places. With u = 2^-24 and n inputs these errors are
+//   - in the full sum b + w . a, which has n fused or 2n separate roundings: at most 2 n u / (1 - 2 n u) times
 //     |b| + sum |w_i a_i| <= |(w, b)| |(a, 1)|;
-//   - scaling the integer product and adding the bias: at most 5 u (|w'| |a'| + |b|) <= 20 u |(w, b)| |(a, 1)|, since
-//     |w'| <= 2 |w| and |a'| <= 2 |a|;
-//   - the bound itself and the comparison: at most 5 u of the same magnitudes.
+//   - in scaling the integer product and adding the bias: at most 5 u (|w'| |a'| + |b|) <= 20 u |(w, b)| |(a, 1)|,
+//     since |w'| <= 2 |w| and |a'| <= 2 |a|;
+//   - in the bound itself and the comparison: at most 5 u of the same magnitudes.
 // So with  norm >= |(a, 1)|,  error_norm >= |d|,  weight_norms >= |w'|  and
 //   weight_errors >= |e| + (2 n + 64) u |(w, b)| (1 + 1e-3),
-// an output's value lies within  norm * weight_errors + error_norm * weight_norms  of its approximation. An output
-// whose upper end stays below another's lower end cannot be the largest. The survivors are computed in full, with the
-// very sums of the whole product, so that ties, too, are decided as without screening.
+// an output's value differs from its approximation by at most  norm * weight_errors + error_norm * weight_norms.  An
+// output whose upper bound is below another's lower bound cannot be the largest. The other outputs are computed in
+// full, by the same sums as in a whole product, so that even ties are decided as without screening.
 #pragma once
 
 #include "instruction_sets.h"
@@ -21,13 +22,13 @@
 
 namespace tdt::cpu {
 
-// The outputs of a row that were computed, as the rules read a row.
+// The outputs of a row that were computed, in the form in which the rules (tdt/row.h) read a row.
 class KnownOutputs {
  public:
   KnownOutputs(const float* row, const std::int32_t* outputs, int count)
       : row_(row), outputs_(outputs), count_(count) {}
 
-  // The parts of a row are [part, ...): `part` tells which.
+  // The largest known entry of [first, last), counted from `part`, which points to the row's token or duration part.
   Best best(const float* part, int first, int last) const {
     const int offset = static_cast<int>(part - row_);
     Best best;
@@ -38,7 +39,7 @@ class KnownOutputs {
     return best;
   }
 
-  // Needs every output: log-probabilities are computed later, from whole rows.
+  // Not known here, since it needs every output. Log-probabilities are computed later, from whole rows.
   float log_sum_exp(const float*, int, float) const { return 0.0f; }
 
  private:
@@ -55,7 +56,7 @@ struct ScreenScratch {
   std::int32_t* found;    // [outputs]
 };
 
-// Decides a row of which only the approximation is there; log-probabilities are left at 0.
+// Decides a joint row of which only the approximation is known. Log-probabilities are left at 0.
 inline Decision decide_screened(const Network& network, const InstructionSet& isa, const float* approximate,
                                 const StagedRow& approximated, const StagedRow& exact, const GreedyOptions& options,
                                 const ScreenScratch& scratch) {
@@ -65,13 +66,13 @@ inline Decision decide_screened(const Network& network, const InstructionSet& is
     isa.network->multiply_some(network.output, exact, scratch.outputs, count, scratch.values);
     for (int i = 0; i < count; ++i) scratch.row[scratch.outputs[i]] = scratch.values[i];
   };
-  // Blank and durations are always computed. A token below the blank need not be known.
+  // Blank and durations are always computed. Tokens that are certainly below blank are not needed.
   int count = 0;
   scratch.outputs[count++] = layout.blank;
   for (int d = 0; d < layout.num_durations; ++d) scratch.outputs[count++] = entries + d;
   compute(count);
   const float blank = sanitized(sanitized(scratch.row[layout.blank]) - options.blank_penalty);
-  const bool bounded = approximated.norm < 1e15f;  // not for NaN
+  const bool bounded = approximated.norm < 1e15f;  // false for NaN
   int tokens = 0;
   if (bounded) {
     tokens = isa.network->survivors(approximate, network.weight_norms, network.weight_errors, entries, layout.blank,

@@ -1,4 +1,4 @@
-// Rows in the form that a matrix's format multiplies.
+// Brings rows into the form that products with a matrix of a given format take.
 #pragma once
 
 #include <cmath>
@@ -9,7 +9,7 @@
 
 namespace tdt::cpu::TDT_ISA {
 
-// To the nearest bfloat16, ties to even; NaN stays NaN.
+// Rounds to the nearest bfloat16, ties to even; NaN stays NaN.
 inline std::uint16_t as_bfloat16(float x) {
   const std::uint32_t bits = bits_of<std::uint32_t>(x);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<std::uint16_t>((bits >> 16) | 0x40u);
@@ -21,8 +21,9 @@ inline void stage_pairs(const float* __restrict row, int inputs, int padded, std
   for (int k = inputs; k < padded; ++k) out[k] = 0;
 }
 
-// Rows without negative numbers use all 255 steps; the others lie around 128. The two norms are rounded up: their sums
-// in float32 are off by less than inputs * 2^-24, and `scale * step` by 2^-24 of itself.
+// Rounds a row to 8 bits. A row without negative numbers uses the steps 0 to 255; any other row has its zero at step
+// 128. The two norms are rounded up, because float32 sums have a relative error below inputs * 2^-24, and `scale *
+// step` has one of 2^-24.
 inline StagedRow stage_bytes(const float* row, int inputs, int padded, std::uint8_t* out) {
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
   const int whole = inputs / kWidth * kWidth;
@@ -37,7 +38,7 @@ inline StagedRow stage_bytes(const float* row, int inputs, int padded, std::uint
     const Floats x = lanes_at(k);
     lows = x < lows ? x : lows;
     highs = x > highs ? x : highs;
-    odd += x - x;  // 0, or NaN for what is no finite number
+    odd += x - x;  // 0 for finite numbers, else NaN
   }
   float low = 0.0f, high = 0.0f, not_finite = 0.0f;
   float low_lanes[kWidth], high_lanes[kWidth], odd_lanes[kWidth];
@@ -50,13 +51,13 @@ inline StagedRow stage_bytes(const float* row, int inputs, int padded, std::uint
     not_finite += odd_lanes[j];
   }
   StagedRow staged = {out, 0.0f, low < 0.0f ? 128 : 0, 0.0f, 0.0f};
-  if (!(not_finite == 0.0f)) {  // every output becomes NaN, whatever the bytes are; the norms say that no bound holds
+  if (!(not_finite == 0.0f)) {  // a NaN scale makes every output NaN, and NaN norms say that no bound holds
     std::memset(out, 0, padded);
     staged.scale = staged.norm = staged.error_norm = std::numeric_limits<float>::quiet_NaN();
     return staged;
   }
   const float largest = low < 0.0f ? (-low > high ? -low : high) / 127.0f : high / 255.0f;
-  // A scale below the normal numbers has no inverse: such a row counts as zero, and its error norm says so.
+  // The inverse of a tiny scale could overflow. Such a row counts as zero, and its error norm covers that.
   const float scale = largest > 1e-30f ? largest : 0.0f;
   const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
   const float shift = kRound + static_cast<float>(staged.zero);
@@ -73,7 +74,7 @@ inline StagedRow stage_bytes(const float* row, int inputs, int padded, std::uint
     squares += x * x;
     errors += error * error;
   }
-  for (int k = inputs; k < padded; ++k) out[k] = 0;  // times weights of zero
+  for (int k = inputs; k < padded; ++k) out[k] = 0;  // the weights there are 0 too
   float square_lanes[kWidth], error_lanes[kWidth], square = 0.0f, error = 0.0f;
   store(square_lanes, squares);
   store(error_lanes, errors);

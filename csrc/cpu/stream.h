@@ -1,4 +1,4 @@
-// The rate at which this machine reads memory: what a decode's time is measured against.
+// How fast this machine reads memory. The time of a decode is compared with that.
 #pragma once
 
 #include <algorithm>
@@ -12,14 +12,14 @@
 
 namespace tdt::cpu {
 
-// The shortest of `repeats` times, in seconds, that `threads` threads take to read their shares of some memory once.
-// Each time is that of kPasses in a row, from the first thread's start to the last one's end: threads leave a barrier
-// some microseconds apart.
+// Measures how many seconds `threads` threads take to read some memory once, each its share; returns the shortest of
+// `repeats` measurements. One measurement times kPasses passes, from the start of the first thread to the end of the
+// last, because threads leave a barrier some microseconds apart.
 inline double stream_seconds(const InstructionSet& isa, const char* data, std::size_t bytes, int threads, int repeats) {
   using Clock = std::chrono::steady_clock;
   struct alignas(64) Share {
     Clock::time_point start, end;
-    std::uint32_t sum = 0;  // so that no reading is left out
+    std::uint32_t sum = 0;  // used, so that the compiler cannot leave out the reading
   };
   constexpr int kPasses = 10;
   double shortest = std::numeric_limits<double>::infinity();

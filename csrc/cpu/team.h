@@ -1,4 +1,5 @@
-// Threads that work on one call together, and go with it: nothing is left to spin, to wait or to survive a fork.
+// Threads that work on one call together and end with it. So no thread spins or waits between calls, and none is
+// missing after a fork.
 #pragma once
 
 #include <atomic>
@@ -16,8 +17,8 @@ namespace tdt::cpu {
 
 class Team {
  public:
-  // Calls work(thread) on `threads` threads, this one among them as number 0, and returns when all are done. Where the
-  // system refuses so many, those it gave do the work. `work` must not throw.
+  // Calls work(thread) on `threads` threads and returns when all are done. The calling thread is number 0. If the
+  // system does not give that many threads, those that it gives do all the work. `work` must not throw.
   template <class Work>
   void run(int threads, Work work) {
     std::vector<std::thread> others;
@@ -40,7 +41,7 @@ class Team {
 
   int size() const { return size_; }
 
-  // Until every thread is here. What they wrote before is then seen by all.
+  // Waits until every thread has come here. All threads then see what the others wrote before.
   void barrier() {
     if (size_ == 1) return;
     const unsigned generation = passed_.value();
@@ -53,7 +54,8 @@ class Team {
   }
 
  private:
-  // A counter to wait on: at first in a short loop, since the others are a few microseconds away, then asleep.
+  // A counter that threads wait on: first in a short loop, since the others usually need a few microseconds, then
+  // asleep.
   class Signal {
    public:
     unsigned value() const { return value_.load(std::memory_order_acquire); }

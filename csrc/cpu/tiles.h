@@ -1,5 +1,5 @@
-// Intel's tile registers (AMX): the few operations used, and the same in plain C++ for processors without them, where
-// TDT_EMULATE_TILES builds the kernels for a test.
+// The few operations on Intel's tile registers (AMX) that the kernels use. TDT_EMULATE_TILES replaces them by plain
+// C++, so that a test can run the kernels on any processor.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,7 @@ namespace tdt::cpu::TDT_ISA {
 constexpr int kTileBytes = 64;  // of a tile's row
 constexpr int kTileRows = 16;
 
-// What LDTILECFG reads: palette 1; tiles 0-3 are sums, 4 the rows, 5 the weights.
+// The operand of LDTILECFG: palette 1. Tiles 0 to 3 hold sums, tile 4 rows, tile 5 weights.
 struct alignas(64) TileConfig {
   std::uint8_t palette = 1, start = 0, reserved[14] = {};
   std::uint16_t row_bytes[16] = {};
@@ -86,7 +86,7 @@ void add_byte_products() {
 
 #else
 
-// The compiler's own functions take tile numbers as literals only.
+// Inline assembly, because the compiler's intrinsics take tile numbers as literals only, not as template parameters.
 inline void configure(const TileConfig& config) { __asm__ volatile("ldtilecfg %0" ::"m"(config)); }
 inline void release_tiles() { __asm__ volatile("tilerelease"); }
 template <int TILE>

@@ -1,12 +1,12 @@
-// Beam search whose network is run by others, step by step: a round is `advance_beams`, the predictor for the steps that
-// were asked for, the joint for the rows, and `rank_rows`.
+// Beam search over a network that others run step by step. A round is `advance_beams`, the predictor for the steps
+// that it asked for, the joint for the rows that it asked for, and `rank_rows`.
 #include "beam.cuh"
 
 using namespace tdt::cuda;
 
-static_assert(sizeof(BeamSearch) + sizeof(BeamScratch) <= 20 * 1024, "what stepwise.py gives a block");
+static_assert(sizeof(BeamSearch) + sizeof(BeamScratch) <= 20 * 1024, "_BEAM_SHARED in stepwise.py is too small");
 
-// A block for each beam. The counts of `requests` are zero before.
+// A block for each beam. The counts of `requests` must be zero before.
 extern "C" __global__ void __launch_bounds__(512, 1) advance_beams(const BeamSearch* search, Requests* requests) {
   Arena arena(shared_memory());
   const BeamSearch& own = copied(arena.take<BeamSearch>(1), search);
@@ -21,14 +21,14 @@ extern "C" __global__ void __launch_bounds__(512, 1) score_requests(const BeamSe
   score_steps(*search, *requests, scratch);
 }
 
-// A block for each of the slots that a chunk begins with.
+// A block for each predictor state that a chunk begins with. `slots` [count].
 extern "C" __global__ void __launch_bounds__(512, 1) score_slots(const BeamSearch* search, const int* slots, int count,
                                                                  float* scratch) {
   for (int i = static_cast<int>(blockIdx.x); i < count; i += static_cast<int>(gridDim.x))
     score_slot(*search, slots[i], scratch);
 }
 
-// A block for each row that was asked for, in the order of the requests.
+// A block for each joint row that was asked for; `rows` are in the order of the requests.
 extern "C" __global__ void __launch_bounds__(512, 1) rank_rows(const BeamSearch* search, const Requests* requests,
                                                                const float* rows) {
   for (int i = static_cast<int>(blockIdx.x); i < requests->wanted_count; i += static_cast<int>(gridDim.x))

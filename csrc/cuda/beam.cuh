@@ -1,5 +1,5 @@
-// One utterance's beam, run by one block: the steps of csrc/cpu/beam.cpp, with a thread for each entry where that has a
-// loop over entries. What depends on the order of entries is taken in that order.
+// One utterance's beam, run by one block. The steps are those of csrc/cpu/beam.cpp: where the CPU loops over entries,
+// there is a thread for each entry here. Where a result depends on the order of the entries, it is the CPU's order.
 #pragma once
 
 #include "beam_state.cuh"
@@ -45,8 +45,8 @@ class Beam {
     sync_block();
   }
 
-  // Goes as far as the ranked rows allow, then asks for the next ones: the earliest first, `size` at most, which is as
-  // many as the next step can need.
+  // Advances as far as the ranked rows allow, then asks for the next rows: those of the earliest hypotheses first, and
+  // `size` at most, since the next step cannot need more.
   __device__ void advance(int* step_count, Step* steps, int* wanted_count, Wanted* wanted) {
     bool full = false;
     while (next_in_time() && ready()) {
@@ -69,7 +69,7 @@ class Beam {
   }
 
  private:
-  // Where hypotheses lie between two rounds; two buffers.
+  // Where the hypotheses lie between two rounds: two buffers in global memory.
   __device__ Hypothesis* kept_beams() const { return search_.beams + 2ll * utterance_ * search_.hypotheses; }
   __device__ Hypothesis* hypotheses() const { return beams_ + buffer_ * search_.hypotheses; }
   __device__ long long place_of(const Hypothesis& h) const {
@@ -82,7 +82,7 @@ class Beam {
   __device__ float token_logprob(const Hypothesis& h, int rank) const {
     return search_.token_logprobs[place_of(h) * search_.ranks + rank];
   }
-  // RNN-T is read as a table of one duration, 0, that is certain.
+  // RNN-T counts as a table with one duration, 0, whose probability is 1.
   __device__ int durations() const { return search_.layout.num_durations ? search_.layout.num_durations : 1; }
   __device__ int frames(int index) const { return search_.layout.num_durations ? search_.layout.durations[index] : 0; }
   __device__ float duration_logprob(const Hypothesis& h, int index) const {
@@ -115,7 +115,8 @@ class Beam {
     return over_all(static_cast<int>(flag), [](int a, int b) { return a | b; }) != 0;
   }
 
-  // The earliest position of a hypothesis inside the audio: the lowest frame, then the fewest symbols there.
+  // Finds the earliest position of a hypothesis inside the audio: the lowest frame, then the fewest symbols there.
+  // Returns whether there is one.
   __device__ bool next_in_time() {
     unsigned long long earliest = ~0ull;
     for (int i = thread_; i < count_; i += threads_) {
@@ -126,7 +127,7 @@ class Beam {
     return earliest_ != ~0ull;
   }
 
-  // Whether the rows that the next step reads are there.
+  // Whether the rows that the next step reads have been ranked.
   __device__ bool ready() {
     const bool in_turn = search_.options.strategy == Strategy::tsd;
     bool missing = false;
@@ -141,7 +142,7 @@ class Beam {
     const Hypothesis& h = hypotheses()[i];
     return {h.score, h.best, h.prefix, h.frame, h.symbols, h.length, i, kKept, i, kKept, 0};
   }
-  // Hypothesis i with one more step, whose score is `step`; `duration` is an index.
+  // Hypothesis i with one more step, whose score is `step`. `duration` is an index into the table.
   __device__ Entry extended(int i, int rank, double step, int duration) const {
     const Hypothesis& h = hypotheses()[i];
     const Position at = advanced({h.frame, h.symbols}, rank == kBlankRank, frames(duration), search_.options.greedy);
@@ -170,10 +171,10 @@ class Beam {
     return 1;
   }
 
-  // Everything on the earliest frame is extended in every way that could matter. What stands at the same place with the
-  // same tokens is one hypothesis; only then are the worst dropped.
+  // Extends all hypotheses at the earliest position in every way that could matter. Then merges hypotheses that have
+  // the same tokens and the same position, and only then drops the worst.
   __device__ int tsd() {
-    // First those that wait, in their order, then what comes of the others.
+    // The entries: first the hypotheses that wait, in their order, then the extensions of the others.
     const int ways = (search_.ranks + 1) * durations();
     int waiting = 0, extending = 0;
     for (int first = 0; first < count_; first += threads_) {
@@ -212,7 +213,7 @@ class Beam {
     return prune(total);
   }
 
-  // Adds up equal entries at the first of them, in their order; `marks_` tells which these are.
+  // Adds up equal entries at the first of them, in their order. `marks_[i]` is the first entry that equals entry i.
   __device__ void merge(int total) {
     for (int i = thread_; i < total; i += threads_) {
       const Entry entry = entries_[i];
@@ -252,9 +253,10 @@ class Beam {
     sync_block();
   }
 
-  // A hypothesis is dropped once `size` others that are at least as far in the audio score at least as high, or one of
-  // these is better by more than the threshold. Those that are dropped themselves may be counted: what is behind them
-  // is dropped with them. Of the entries marked as first ones; returns how many there are then.
+  // Lists in `pairs_` which of the entries that `merge` left are kept, and returns their number. An entry is dropped if
+  // `size` others that are at least as far in the audio score at least as high, or if one of those others is better by
+  // more than the threshold. The others may be entries that are dropped themselves: whatever drops them also drops what
+  // is behind them.
   __device__ int prune(int total) {
     int kept_count = 0;
     for (int first = 0; first < total; first += threads_) {
@@ -284,7 +286,7 @@ class Beam {
     return kept_count;
   }
 
-  // NeMo's modified alignment-length-synchronous decoding; scores are rounded to float wherever NeMo's are.
+  // NeMo's modified alignment-length-synchronous decoding. Scores are rounded to float wherever NeMo rounds them.
   __device__ int malsd() {
     const float largest_blank = 0.99f;
     const BeamOptions& options = search_.options;
@@ -303,7 +305,7 @@ class Beam {
         }
         int ranks = row.count;
         bool with_blank = true;
-        if (options.prune_early) {  // blank has to be among the best by itself
+        if (options.prune_early) {  // blank must be among the best `size` before fusion
           int above = 0;
           for (int rank = 0; rank < row.count; ++rank) {
             const float logprob = token_logprob(h, rank);
@@ -361,7 +363,7 @@ class Beam {
       }
       if (above >= size) continue;
       Entry entry = extended(i, pair.rank, pair.score, pair.duration);
-      // The cap acts on the next step, by a forced blank.
+      // The cap on symbols acts in the next step, which is then a forced blank.
       const bool is_blank = pair.rank == kBlankRank;
       const int duration = frames(pair.duration);
       entry.frame = h.frame + (is_blank && duration < 1 ? 1 : duration);
@@ -370,7 +372,7 @@ class Beam {
       entries_[i * size + above] = entry;
     }
     sync_block();
-    // The best `size` of all, best first; then equal ones become one.
+    // The best `size` of all entries, best first; then equal ones are merged.
     const int total = count_ * size;
     int valid = 0;
     for (int first = 0; first < total; first += threads_) {
@@ -389,7 +391,7 @@ class Beam {
     }
     sync_block();
     const int best = valid < size ? valid : size;
-    if (thread_ == 0) {  // a few, one after the other
+    if (thread_ == 0) {  // they are few: one thread merges them, one after the other
       int last = 0;
       for (int i = 0; i < best; ++i) {
         const int at = pairs_[i].rank;
@@ -411,7 +413,8 @@ class Beam {
     return scratch_.counted;
   }
 
-  // Makes hypotheses of the entries, listed in `pairs_` (greedy: the one), and records of the tokens they emit.
+  // Makes hypotheses of the entries that `pairs_` lists (greedy search has one entry), and records of the tokens that
+  // they emit.
   __device__ void commit(int count) {
     const bool listed = search_.options.strategy != Strategy::greedy;
     Hypothesis* next = beams_ + (1 - buffer_) * search_.hypotheses;
@@ -456,7 +459,7 @@ class Beam {
     count_ = count;
   }
 
-  // Lists what the hypotheses wait for.
+  // Asks for the rows that hypotheses wait for, and for the predictor steps that these rows need.
   __device__ void request(int* step_count, Step* steps, int* wanted_count, Wanted* wanted) {
     Hypothesis* own = hypotheses();
     for (int i = thread_; i < count_; i += threads_) {
@@ -521,8 +524,8 @@ class Beam {
     sync_block();
   }
 
-  // The hypothesis whose predictor state is that of hypothesis i: one with the same tokens that has it already, or the
-  // first with the same tokens that asks for it.
+  // The hypothesis whose predictor state hypothesis i shares: one with the same tokens that has its state already, or
+  // else the first one with the same tokens that asks for it.
   __device__ int state_of(int i) const {
     const Hypothesis* own = hypotheses();
     if (own[i].slot >= 0) return i;
@@ -539,7 +542,7 @@ class Beam {
     return same;
   }
 
-  // The first `wanted` numbers below `end` that are no hypothesis's.
+  // Finds the first `wanted` numbers below `end` that no hypothesis uses.
   template <class Number>
   __device__ void find_free(int end, int wanted, int* found, Number number) {
     int count = 0;

@@ -1,4 +1,4 @@
-// What beams are made of, and where it lies: arrays for all utterances of a decode, what belongs to one side by side.
+// What beams are made of, and where it lies: in arrays for all utterances of a decode.
 #pragma once
 
 #include "fusion.cuh"
@@ -8,26 +8,26 @@
 
 namespace tdt::cuda {
 
-// An emitted token of one alignment, linked to the one before it; -1: none.
+// An emitted token of one alignment. `previous` is the record of the token before it; -1: none.
 struct Record {
   int previous, token, frame, duration;
   float token_logprob, duration_logprob, statistic;
 };
 
 struct Hypothesis {
-  double score;               // of the alignments merged here
-  double best;                // of the best of them, which the records tell
+  double score;               // of all alignments that were merged into it
+  double best;                // of the best of them, which the records hold
   unsigned long long prefix;  // hash of the tokens
   int frame, symbols;
-  int length;                 // tokens
-  int record;
-  int slot;                   // of the predictor's state after these tokens; -1: not yet computed ...
-  int parent, token;          // ... from the state in this slot and the last token
-  int place;                  // of the ranked row; -1: not yet asked for
+  int length;                 // number of tokens
+  int record;                 // of the last token
+  int slot;                   // of the predictor state after these tokens; -1: not computed yet
+  int parent, token;          // if it is not computed yet: slot of the state before the last token, and that token
+  int place;                  // of its ranked row; -1: not asked for yet
 };
 
-// A hypothesis of the next step. Where several were merged, `hypothesis` and `rank` tell what it is, `from`,
-// `from_rank` and `duration` the last step of its best alignment.
+// A candidate for the next step. `hypothesis` and `rank` tell which hypothesis it extends, and by which of its ranked
+// tokens. Where several candidates were merged, `from`, `from_rank` and `duration` are the last step of the best one.
 struct Entry {
   double score, best;
   unsigned long long prefix;
@@ -36,9 +36,10 @@ struct Entry {
   int from, from_rank, duration;
 };
 
-constexpr int kKept = -2, kBlankRank = -1;  // ranks that stand for no token
+// Ranks without a token: the hypothesis is kept as it is, or extended by blank.
+constexpr int kKept = -2, kBlankRank = -1;
 
-// A malsd step of one hypothesis.
+// A step of one hypothesis in malsd: a token or blank, with a duration.
 struct Pair {
   float score;
   int rank, duration;
@@ -46,13 +47,15 @@ struct Pair {
   long long order;
 };
 
-// A hypothesis that waits for a row: which of the rows and of the predictor steps asked for is its own, and whose
-// state it shares.
+// What a hypothesis asks for in a round.
 struct Asking {
-  int asks, row, step, same, slot;
+  int asks;       // whether it asks for a row
+  int row, step;  // numbers of its row and its predictor step among those of its beam; step -1: none
+  int same;       // the hypothesis whose predictor state it shares, or itself
+  int slot;       // of that state
 };
 
-// What a beam has for itself in shared memory; where it fits, its hypotheses and what a step makes of them too.
+// A beam's shared memory. `room` holds its hypotheses, entries and so on, if they fit.
 struct alignas(16) BeamScratch {
   static constexpr int kRoom = 16 * 1024;
   unsigned char room[kRoom];
@@ -61,15 +64,15 @@ struct alignas(16) BeamScratch {
   int first, counted;
 };
 
-// Arrays of all utterances; what belongs to one lies together.
+// The beams of B utterances. The first axis of each array is the utterance.
 struct BeamSearch {
   BeamOptions options;
   RowLayout layout;
   int utterances, hypotheses, slots, ranks, max_entries, capacity;
   const int* lengths;       // [B]
-  const int* first_frames;  // [B] where its frames begin among all
-  const int* offsets;       // [B] frames of the stream before the chunk
-  int* counts;              // [B, 4] hypotheses, which of the two buffers, records, whether there is no room for more
+  const int* first_frames;  // [B] where an utterance's frames begin among the frames of all
+  const int* offsets;       // [B] frames of the stream before this chunk
+  int* counts;              // [B, 4] hypotheses, which of the two buffers holds them, records, whether records are full
   Hypothesis* beams;        // [B, 2, hypotheses]
   Record* records;          // [B, capacity]
   Entry* entries;           // [B, max_entries]
@@ -86,7 +89,8 @@ struct BeamSearch {
   float* bonus;               // [B, slots, V + 1]
 };
 
-// The fusions' scores after the prefix in a slot, counted through the batch; by one block, with `scratch` [blocks, V + 1].
+// Computes the fusions' scores after the prefix of a slot, by one block. Slots are numbered through all utterances.
+// `scratch` [blocks, V + 1].
 __device__ inline void score_slot(const BeamSearch& search, long long slot, float* scratch) {
   const int entries = search.layout.token_entries();
   score_fusions(search.automata, search.fusions, search.fusion_states + slot * search.fusions, entries,
@@ -94,13 +98,13 @@ __device__ inline void score_slot(const BeamSearch& search, long long slot, floa
                 search.bonus + slot * entries);
 }
 
-// The same for every predictor step that is asked for.
+// The same for the slots that predictor steps write, a block for each.
 __device__ inline void score_steps(const BeamSearch& search, const Requests& requests, float* scratch) {
   for (int i = static_cast<int>(blockIdx.x); i < requests.step_count; i += static_cast<int>(gridDim.x))
     score_slot(search, requests.steps[i].slot, scratch);
 }
 
-// Ranks the row of a request, by one block.
+// Ranks the joint row that was asked for, by one block.
 __device__ inline void rank_wanted(const BeamSearch& search, const Wanted& wanted, const float* row, void* scratch) {
   const long long place = static_cast<long long>(wanted.utterance) * search.hypotheses + wanted.place;
   const bool late = !(search.options.strategy == Strategy::malsd && search.options.prune_early);

@@ -1,9 +1,9 @@
-// What kernels need of the device beside plain C++: shared memory, synchronisation inside a block and across the grid,
-// 16-bit numbers, the matrix unit.
+// What kernels need of CUDA: shared memory, synchronisation within a block and across the grid, 16-bit numbers and the
+// tensor cores.
 //
-// Kernels use these and threadIdx.x, blockIdx.x, blockDim.x, gridDim.x; nothing else of CUDA. So a header that supplies
-// twins of them (TDT_HOST_CUDA) runs the same sources on a computer without a GPU, under sanitizers too. Every call that
-// synchronises is made by whole warps or whole blocks.
+// Kernels use these functions, threadIdx.x, blockIdx.x, blockDim.x and gridDim.x, and nothing else of CUDA. So another
+// header with the same functions (TDT_HOST_CUDA) can run the same sources on a computer without a GPU, with or without
+// sanitizers. A function that synchronises must be called by whole warps or whole blocks.
 #pragma once
 
 #include "tdt/row.h"
@@ -35,7 +35,7 @@ __device__ __forceinline__ T shuffle(T value, int lane) {
 __device__ __forceinline__ unsigned ballot(bool predicate) { return __ballot_sync(kAllLanes, predicate); }
 __device__ __forceinline__ int count_bits(unsigned bits) { return __popc(bits); }
 
-// Synchronisation across the grid is made of these alone: acquire loads, release stores and release additions.
+// Blocks synchronise with each other by these functions alone: acquire loads, release stores and release additions.
 __device__ __forceinline__ unsigned load_acquire(const unsigned* word) {
   unsigned value;
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(word) : "memory");
@@ -55,13 +55,13 @@ __device__ __forceinline__ void store_release(unsigned long long* word, unsigned
 __device__ __forceinline__ void add_release(unsigned* word, unsigned value) {
   asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
 }
-// What is done while a word is waited for.
+// Called in a loop that waits for a word to change.
 __device__ __forceinline__ void pause() {}
 
-// Soon a word at this address in global memory will be read.
+// Brings a word of global memory to the L1 cache, since it will be read soon.
 __device__ __forceinline__ void prefetch(const void* word) { asm volatile("prefetch.global.L1 [%0];" ::"l"(word)); }
 
-// Without any order; in global or shared memory.
+// Atomic, but without ordering other accesses. In global or shared memory.
 __device__ __forceinline__ void atomic_max(unsigned long long* word, unsigned long long value) {
   atomicMax(word, value);
 }
@@ -81,14 +81,14 @@ __device__ __forceinline__ float half_value(unsigned short bits) {
   return x;
 }
 
-// sums [16, 8] += a [16, 16] b [16, 8]. Of a, a lane holds 8 numbers, of b 4, of the sums 4, as PTX lays mma.m16n8k16
-// out. A column of the sums depends on its own column of b alone.
+// sums [16, 8] += a [16, 16] b [16, 8]. A lane holds 8 numbers of a, 4 of b and 4 of the sums, in the layout that PTX
+// gives for mma.m16n8k16. A column of the sums depends only on the same column of b.
 __device__ __forceinline__ void multiply_halves(float (&sums)[4], const uint4& a, unsigned b0, unsigned b1) {
 #if __CUDA_ARCH__ >= 800
   asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
       : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
-#else  // in two halves
+#else  // older cards multiply 8 inputs at a time
   asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
       : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
       : "r"(a.x), "r"(a.y), "r"(b0));
@@ -103,7 +103,7 @@ __device__ __forceinline__ void multiply_bfloats(float (&sums)[4], const uint4& 
       : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
       : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
 #else
-  __trap();  // these cards have no such unit, and the host refuses the precision
+  __trap();  // these cards cannot multiply bfloat16, and the host refuses the precision
 #endif
 }
 

@@ -1,5 +1,5 @@
-// What stands before a decode on the device: encoder frames projected into the joint, and the states it begins with with
-// their recurrent products.
+// The work before a fused decode: encoder frames are projected into the joint, and the predictor states that the decode
+// begins with are put in their slots, with their recurrent products.
 #include "network.cuh"
 #include "source.cuh"
 
@@ -7,17 +7,17 @@ namespace tdt::cuda {
 
 struct Projection {
   Network net;
-  int sources, frames;  // frames of all
+  int sources, frames;  // number of sources, and of the frames of all
   const Source* list;
   float* projected;  // [frames, J]
 };
 
-// States as a decode returned them: [rows, J] predictions, [L, rows, H] outputs and cells.
+// Predictor states as an earlier decode returned them: predictions [rows, J], layers' outputs and cells [L, rows, H].
 struct Restoration {
   Network net;
   States states;
   const float *prediction, *hidden, *cell;
-  const Step* steps;  // each brings the row `parent` to its slot
+  const Step* steps;  // [count] each copies the row `parent` to its slot
   int rows, count;
 };
 
@@ -35,7 +35,8 @@ __device__ inline ProjectionRoom reserve(const Network& net, Arena* arena) {
 
 using namespace tdt::cuda;
 
-// Blocks share out columns of frames and, where these are few, the tiles too.
+// The frames are cut into pieces of `net.staged`, which are dealt out over the blocks. If there are fewer pieces than
+// blocks, several blocks share the tiles of a piece.
 extern "C" __global__ void __launch_bounds__(512, 1) project_frames(const Projection* projection_at) {
   Arena arena(shared_memory());
   const ProjectionRoom room = reserve(projection_at->net, &arena);
@@ -51,7 +52,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) project_frames(const Projec
     const Share share = share_of(&net.encoder, task % slices, slices);
     const int stride = column_stride(net.encoder.inputs), padded = stride - Weight::kPadding;
     sync_block();
-    // Neighbouring threads read neighbouring frames: of encoder output [E, T] these lie side by side.
+    // Neighbouring threads read neighbouring frames, which are neighbours in memory in encoder output [E, T].
     for (int i = static_cast<int>(threadIdx.x); i < columns * padded; i += static_cast<int>(blockDim.x)) {
       const int column = i % columns, element = i / columns;
       const Source& source = source_of(projection.list, projection.sources, first + column);
@@ -89,14 +90,14 @@ extern "C" __global__ void __launch_bounds__(512, 1) restore_states(const Restor
       states.hidden_at(net, layer, step.slot)[i % net.hidden] = restoration.hidden[from + i % net.hidden];
       states.cell_at(net, layer, step.slot)[i % net.hidden] = restoration.cell[from + i % net.hidden];
     }
-  // The recurrent products are made from the rows themselves: what other blocks have copied is not yet seen here.
+  // The recurrent products are computed from the given rows, since a block does not see yet what others have copied.
   Worker worker(net, states, room, &arena, false);
   worker.restore(restoration.steps, restoration.count, [&](int layer, const Step& step) {
     return restoration.hidden + (static_cast<long long>(layer) * restoration.rows + step.parent) * net.hidden;
   });
 }
 
-// Bytes of shared memory that a block of either kernel needs, and the sizes of their parameters.
+// The bytes of shared memory that a block of either kernel needs, then sizes that `structs.py` must agree on.
 extern "C" __global__ void frames_sizes(const Restoration* restoration_at, int* sizes) {
   Arena arena(shared_memory()), other(shared_memory());
   arena.take<Restoration>(1);

@@ -1,8 +1,8 @@
-// Beam search with a packed network: the whole loop in one cooperative launch (`fused_beam`), or phase by phase
-// (`beam_advance`, `beam_layer`, `beam_joint`, `beam_rank`).
+// Beam search with a packed network. The whole loop is one cooperative launch (`fused_beam`). For cards without
+// cooperative launch there is a kernel for each phase (`beam_advance`, `beam_layer`, `beam_joint`, `beam_rank`).
 //
-// A round: each beam moves on and asks for predictor steps and joint rows, the predictor runs for the new prefixes, the
-// rows are scored and ranked. Beams are shared out over the blocks, and so are the rows to be ranked.
+// In a round each beam advances and asks for predictor steps and joint rows, the predictor runs for the new prefixes,
+// and the joint rows are computed and ranked. Beams are shared out over the blocks, and so are the rows to rank.
 #include "beam.cuh"
 #include "network.cuh"
 
@@ -13,10 +13,10 @@ struct FusedBeam {
   States states;
   BeamSearch search;
   const float* projected;  // [all frames, J]
-  Requests* requests;      // [2]: this round's and the next one's; their counts are zero before each launch
-  float* rows;             // [B size, V + 1 + D]
+  Requests* requests;      // [2] of this round and the next; the counts are zero before each launch
+  float* rows;             // [B size, V + 1 + D] joint rows
   float* scratch;          // [blocks, V + 1]
-  unsigned* barrier;       // [blocks] zero before each launch
+  unsigned* barrier;       // [blocks]; zero before each launch
 };
 
 // A block's part in a round.
@@ -42,7 +42,8 @@ class Round {
           .advance(&requests->step_count, requests->steps, &requests->wanted_count, requests->wanted);
   }
 
-  // The fusions' scores after the steps, while the predictor takes them; and the next round's counts are cleared.
+  // In the phase in which the predictor takes its steps: computes the fusions' scores after the steps, and clears the
+  // counts of the next round.
   __device__ void prepare(const Requests* requests, Requests* next) {
     if (blockIdx.x == 0 && threadIdx.x == 0) next->step_count = next->wanted_count = 0;
     if (own_.search.fusions) score_steps(own_.search, *requests, own_.scratch);
@@ -82,7 +83,8 @@ class Round {
 
 using namespace tdt::cuda;
 
-// Until all beams are past the end, or one has no room for more records; then the host makes room and launches again.
+// Runs until each beam is past the end or has no room for more records. If one has no room, the host makes room and
+// launches again.
 extern "C" __global__ void __launch_bounds__(512, 1) fused_beam(const FusedBeam* search) {
   Arena arena(shared_memory());
   Round round(search, &arena, true);
@@ -102,7 +104,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) fused_beam(const FusedBeam*
   }
 }
 
-// The phases one by one; `which` of the requests is this round's.
+// The phases, one kernel each. `which` of the two requests is this round's.
 extern "C" __global__ void __launch_bounds__(512, 1) beam_advance(const FusedBeam* search, int which) {
   Arena arena(shared_memory());
   Round(search, &arena, false).advance(search->requests + which);
@@ -131,7 +133,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) beam_rank(const FusedBeam* 
   Round(search, &arena, false).rank(search->requests + which);
 }
 
-// Bytes of shared memory that a block needs beside its weights.
+// The bytes of shared memory that a block needs beside its weights, then sizes that `structs.py` must agree on.
 extern "C" __global__ void fused_beam_sizes(const FusedBeam* search, int* sizes) {
   Arena arena(shared_memory());
   Round::reserve(*search, &arena);

@@ -1,62 +1,71 @@
-// Greedy search over many utterances with a packed network: the whole loop in one launch (`fused_greedy`, cooperative),
-// or, where a card cannot run the grid together, phase by phase (`greedy_score`, `greedy_decide`, `greedy_layer`).
+// Greedy search over many utterances with a packed network. The whole loop is one cooperative launch (`fused_greedy`).
+// For cards without cooperative launch there is a kernel for each phase (`greedy_score`, `greedy_decide`,
+// `greedy_layer`).
 //
-// Rows are places that one utterance after another takes. In a round every row's next few frames are scored together,
-// each row is decided up to its next token, and the predictor runs for the rows that emitted. What is to be decided,
-// every block decides for itself from the few numbers that the blocks exchange. So a token costs one barrier for each
-// layer but the first, one for the prediction and one for the joint; a round of blanks costs one.
+// An utterance in flight has a slot. When it ends, another utterance takes the slot. In a round the next few frames of
+// every slot are scored together, each slot is decided up to its next token, and the predictor runs for the slots that
+// emitted one. Blocks exchange only the few numbers that decisions need, and every block takes all decisions itself. So
+// a token costs one barrier for each layer above the first, one for the prediction and one for the joint. A round
+// without a token costs one barrier.
 #include "network.cuh"
 #include "tdt/transition.h"
 
 namespace tdt::cuda {
 
 constexpr int kMaxSlots = 128;
-// Rounds until exchanged numbers are overwritten: a block can be a round ahead of another, and clears the next one's.
+// Exchanged numbers are overwritten after this many rounds. A block may be one round ahead of another, and it
+// clears the numbers of the round after its own.
 constexpr int kExchangedRounds = 3;
 
-struct Row {
-  int utterance, frame, symbols, slot;
-  int length, first_frame;  // of the utterance: its frames, and where they begin among the projected ones
-  int column, window;       // the frames from `frame` on that are scored, and where
+// An utterance in flight.
+struct Slot {
+  int utterance, frame, symbols;
+  int state;                // where its predictor state lies in `States`: 2 utterance, or 2 utterance + 1
+  int length, first_frame;  // number of its frames, and where they begin among the projected frames
+  int column, window;       // its first column of the round, and how many frames from `frame` on are scored
 };
 
 struct Control {
-  int round, cursor, next, active;
-  int step_count;
-  Row rows[kMaxSlots];
+  int round;
+  int cursor;      // tokens logged
+  int next;        // utterances that have begun
+  int active;      // slots in use, the first ones
+  int step_count;  // predictor steps of this round
+  Slot slots[kMaxSlots];
   Step steps[kMaxSlots];
 };
 
-// The slots of utterance u are 2u and 2u + 1: a step leads from one to the other.
+// The predictor states of utterance u lie at 2u and 2u + 1 in turn: a step reads one and writes the other.
 struct Greedy {
   Network net;
   States states;
-  int rows;     // places, at most kMaxSlots and the threads of a block
-  int window;   // frames scored together, where there are few rows
-  int columns;  // scored at most
+  int slots;    // at most kMaxSlots and the threads of a block
+  int window;   // frames that a round scores for one slot alone; a few slots share them, many have one frame each
+  int columns;  // most joint rows of a round, a column for each
   GreedyOptions options;
-  int batch;                      // B
-  int waiting;                    // utterances that have frames
-  const int* order;               // [waiting] who comes first
-  const int* lengths;             // [B]
-  const int* first_frames;        // [B]
-  const int* starts;              // [3, B] where each stands: next frame, symbols there, slot ...
-  int* ends;                      // [3, B] ... and then
-  const float* projected;         // [all frames, J]
-  unsigned long long* best;       // [kExchangedRounds, columns] best token; zero before the first launch
-  float* specials;                // [kExchangedRounds, columns, 1 + D] logits of blank and of the durations
-  LogSum* sums;                   // [kExchangedRounds, columns, blocks] of the tokens
+  int batch;                 // B
+  int waiting;               // utterances that have frames
+  const int* order;          // [waiting] the utterances in the order in which they begin
+  const int* lengths;        // [B] number of frames
+  const int* first_frames;   // [B] where an utterance's frames begin among the projected frames
+  const int* starts;         // [3, B] where utterances begin: next frame, tokens emitted there, place of the state
+  int* ends;                 // [3, B] where they end: the same numbers
+  const float* projected;    // [all frames, J]
+  unsigned long long* best;  // [kExchangedRounds, columns] best token; zero before the first launch
+  float* specials;           // [kExchangedRounds, columns, 1 + D] logits of blank and of the durations
+  LogSum* sums;              // [kExchangedRounds, columns, blocks] log-sums of each block's tokens
   int capacity;
-  int* log;         // [4, capacity] utterance, token, frame, duration
-  float* logprobs;  // [2, capacity]
-  int* summary;     // [3] tokens logged, rows that are not done, utterances that have begun
+  int* log;           // [4, capacity] utterance, token, frame, duration
+  float* logprobs;    // [2, capacity] of token and duration
+  int* summary;       // [3] tokens logged, slots in use, utterances that have begun
   Control* control;   // [2]; zero before the first launch
-  unsigned* barrier;  // [blocks] zero before each launch
+  unsigned* barrier;  // [blocks]; zero before each launch
 };
 
 // A block's part in the search.
 class Searcher {
  public:
+  // An emitted token, as `report` needs it.
   struct Emission {
     int column, duration, duration_index;
     float value;
@@ -99,43 +108,43 @@ class Searcher {
     search_.summary[1] = control_.active;
     search_.summary[2] = control_.next;
   }
-  // Nothing happens in this round.
+  // Makes this a round without steps.
   __device__ void stop() {
     if (threadIdx.x == 0) control_.step_count = 0;
     sync_block();
   }
 
-  // Lets utterances take the free places, and says which frames are scored next.
+  // Gives free slots to the next utterances, and plans which frames this round scores.
   __device__ void plan() {
-    const int row = static_cast<int>(threadIdx.x);
-    const int waiting = search_.waiting - control_.next, free = search_.rows - control_.active;
+    const int slot = static_cast<int>(threadIdx.x);
+    const int waiting = search_.waiting - control_.next, free = search_.slots - control_.active;
     const int admitted = waiting < free ? waiting : free, active = control_.active + admitted;
-    if (row >= control_.active && row < active) {
-      const int u = search_.order[control_.next + row - control_.active];
+    if (slot >= control_.active && slot < active) {
+      const int u = search_.order[control_.next + slot - control_.active];
       const int *start = search_.starts + u, batch = search_.batch;
-      control_.rows[row] = {u, start[0], start[batch], start[2 * batch], search_.lengths[u], search_.first_frames[u],
-                            0, 0};
+      control_.slots[slot] = {u, start[0], start[batch], start[2 * batch], search_.lengths[u], search_.first_frames[u],
+                              0, 0};
     }
     const int window = window_of(active);
-    if (row < active) {
-      Row& mine = control_.rows[row];
-      mine.column = row * window;
+    if (slot < active) {
+      Slot& mine = control_.slots[slot];
+      mine.column = slot * window;
       mine.window = mine.length - mine.frame < window ? mine.length - mine.frame : window;
     }
     sync_block();
-    if (row == 0) {
+    if (slot == 0) {
       control_.active = active;
       control_.next += admitted;
     }
     sync_block();
   }
 
-  // Scores the rows' windows and publishes what decisions need.
+  // Computes the joint rows of the slots' windows, and publishes what decisions need of them.
   __device__ void score() {
     const RowLayout& layout = search_.net.layout;
     const int window = window_of(control_.active), columns = control_.active * window;
     const int entries = layout.token_entries(), buffer = control_.round % kExchangedRounds * search_.columns;
-    if (blockIdx.x == 0)  // the next round's
+    if (blockIdx.x == 0)  // clears the next round's numbers
       for (int i = static_cast<int>(threadIdx.x); i < search_.columns; i += static_cast<int>(blockDim.x))
         search_.best[(control_.round + 1) % kExchangedRounds * search_.columns + i] = 0;
     if (!worker_.scores())
@@ -144,9 +153,9 @@ class Searcher {
     worker_.joint(
         search_.projected, columns,
         [&](int column) {
-          const Row& row = control_.rows[column / window];
-          const int at = column % window < row.window ? column % window : row.window - 1;
-          return Column{row.slot, row.first_frame + row.frame + at};
+          const Slot& slot = control_.slots[column / window];
+          const int at = column % window < slot.window ? column % window : slot.window - 1;
+          return Column{slot.state, slot.first_frame + slot.frame + at};
         },
         [&](int tile, int output, int column, bool valid, float value) {
           const float logit = sanitized(value);
@@ -174,7 +183,7 @@ class Searcher {
         });
   }
 
-  // Follows each row through its window, up to its next token.
+  // Decides each slot from frame to frame of its window, up to its next token. A thread for each slot.
   __device__ void decide() {
     const RowLayout& layout = search_.net.layout;
     const int index = static_cast<int>(threadIdx.x), buffer = control_.round % kExchangedRounds * search_.columns;
@@ -182,15 +191,15 @@ class Searcher {
     for (int i = index; i < columns; i += static_cast<int>(blockDim.x)) best_[i] = search_.best[buffer + i];
     for (int i = index; i < columns * each; i += static_cast<int>(blockDim.x)) specials_[i] = specials_at(buffer)[i];
     sync_block();
-    Row row = {};
+    Slot slot = {};
     Position at = {0, 0};
     Emission emission = {};
     int token = -1, token_frame = 0;
     if (index < control_.active) {
-      row = control_.rows[index];
-      at = {row.frame, row.symbols};
-      while (token < 0 && at.frame < row.frame + row.window) {
-        const int column = row.column + at.frame - row.frame;
+      slot = control_.slots[index];
+      at = {slot.frame, slot.symbols};
+      while (token < 0 && at.frame < slot.frame + slot.window) {
+        const int column = slot.column + at.frame - slot.frame;
         const float* special = specials_ + column * each;
         const Best best = unpacked(best_[column]);
         const bool emitted = emits(best, special[0], layout.blank, search_.options);
@@ -209,29 +218,29 @@ class Searcher {
       }
     }
     const Rank emitted = ranked(token >= 0, integers_);
-    const bool alive = index < control_.active && at.frame < row.length;
+    const bool alive = index < control_.active && at.frame < slot.length;
     const Rank living = ranked(alive, integers_);
     if (token >= 0) {
       emissions_[emitted.before] = emission;
-      control_.steps[emitted.before] = {row.slot, token, row.slot ^ 1};
-      row.slot ^= 1;
+      control_.steps[emitted.before] = {slot.state, token, slot.state ^ 1};
+      slot.state ^= 1;
       if (blockIdx.x == 0) {
         int* entry = search_.log + control_.cursor + emitted.before;
-        entry[0] = row.utterance;
+        entry[0] = slot.utterance;
         entry[search_.capacity] = token;
         entry[2ll * search_.capacity] = token_frame;
         entry[3ll * search_.capacity] = emission.duration;
       }
     }
     if (index < control_.active && !alive && blockIdx.x == 0) {
-      int* end = search_.ends + row.utterance;
+      int* end = search_.ends + slot.utterance;
       end[0] = at.frame;
       end[search_.batch] = at.symbols;
-      end[2 * search_.batch] = row.slot;
+      end[2 * search_.batch] = slot.state;
     }
-    row.frame = at.frame;
-    row.symbols = at.symbols;
-    if (alive) control_.rows[living.before] = row;
+    slot.frame = at.frame;
+    slot.symbols = at.symbols;
+    if (alive) control_.slots[living.before] = slot;
     first_logged_ = control_.cursor;
     sync_block();
     if (index == 0) {
@@ -243,7 +252,7 @@ class Searcher {
     sync_block();
   }
 
-  // Log-probabilities of what was decided, each by one warp of the grid: nothing waits for them.
+  // Computes the log-probabilities of the round's tokens, each by one warp of the grid. Nothing waits for them.
   __device__ void report() {
     const RowLayout& layout = search_.net.layout;
     const int grid = static_cast<int>(gridDim.x), lane = lane_index();
@@ -299,7 +308,7 @@ class Searcher {
   int first_logged_ = 0;
 };
 
-// Reports while the blocks wait for each other.
+// A barrier that computes the log-probabilities while the block waits for the others.
 struct ReportingBarrier {
   GridBarrier& barrier;
   Searcher& searcher;
@@ -321,7 +330,7 @@ struct ReportingBarrier {
 
 using namespace tdt::cuda;
 
-// Until all utterances are done or the log is full; then the host makes it larger and launches again.
+// Runs until all utterances are done or the log is full. If it is full, the host empties it and launches again.
 extern "C" __global__ void __launch_bounds__(512, 1) fused_greedy(const Greedy* search) {
   Arena arena(shared_memory());
   Searcher searcher(search, search->control, &arena, true);
@@ -339,7 +348,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) fused_greedy(const Greedy* 
   searcher.store(search->control);
 }
 
-// The phases one by one. `parity` tells which of the two control blocks is read; deciding writes the other one.
+// The phases, one kernel each. A round reads one of the two `Control`s, number `parity`, and writes the other.
 extern "C" __global__ void __launch_bounds__(512, 1) greedy_score(const Greedy* search, int parity) {
   Arena arena(shared_memory());
   Searcher searcher(search, search->control + parity, &arena, false);
@@ -368,7 +377,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) greedy_layer(const Greedy* 
   searcher.worker().upper_layer(layer, searcher.control().steps, searcher.control().step_count, false, none);
 }
 
-// Bytes of shared memory that a block needs beside its weights, then what the host has to agree with (`structs.py`).
+// The bytes of shared memory that a block needs beside its weights, then numbers that `structs.py` must agree on.
 extern "C" __global__ void fused_greedy_sizes(const Greedy* search, int* sizes) {
   Arena arena(shared_memory());
   Searcher::reserve(*search, &arena);

@@ -1,4 +1,4 @@
-// Weighted back-off automata over token ids, as csrc/cpu/fusion.h has them: what steers a beam beside the network.
+// Weighted back-off automata over token ids, as in csrc/cpu/fusion.h. Their scores steer a beam.
 #pragma once
 
 #include "reduce.cuh"
@@ -33,8 +33,8 @@ struct Automaton {
   }
 };
 
-// The weighted scores of all tokens in the states of several automata, added up in their order; blank's is 0. All
-// threads of the block; `entries` is V + 1. `scratch` [V + 1] is the block's own.
+// Computes the weighted scores of all tokens in the states of several automata, added up in their order. Blank's score
+// is 0. Called by all threads of a block. `entries` is V + 1; `scratch` [V + 1] belongs to the block.
 __device__ inline void score_fusions(const Automaton* automata, int count, const long long* states, int entries,
                                      int blank, float* scratch, float* scores) {
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
@@ -43,7 +43,8 @@ __device__ inline void score_fusions(const Automaton* automata, int count, const
     const int first = static_cast<int>(states[i]);
     int depth = 0;
     for (int state = first; automaton.backoff_state[state] != state; state = automaton.backoff_state[state]) ++depth;
-    // From the root up, since longer contexts override shorter ones; back-off weights add up on the way down.
+    // From the shortest context to the longest, since the arcs of longer contexts override those of shorter ones. The
+    // weights of all back-offs on the way to a context are added up.
     for (int level = depth; level >= 0; --level) {
       int state = first;
       float backed_off = 0.0f;

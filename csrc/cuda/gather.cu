@@ -1,16 +1,16 @@
-// Rows brought from where they are kept to where a graph reads them, and back.
+// Copies rows from where they are kept to where a graph reads them, and back.
 #include "device.cuh"
 #include "source.cuh"
 
 namespace tdt::cuda {
 
-// Rows of one array to rows of another: row i is `from[i * from_stride]` there and `to[i * to_stride]` here; null: i.
-// A row lies in `outer` pieces of `bytes`; all strides are in bytes.
+// Copies rows of the array `source` to rows of the array `target`: for each i, row `from[i * from_stride]` to row
+// `to[i * to_stride]`. A null `from` or `to` stands for row i. A row consists of `outer` pieces of `bytes` bytes.
 struct Copy {
   const unsigned char* source;
   unsigned char* target;
   const int *from, *to;
-  long long source_row, source_outer, target_row, target_outer;
+  long long source_row, source_outer, target_row, target_outer;  // strides of rows and of pieces, in bytes
   int from_stride, to_stride, outer, bytes;
 };
 
@@ -18,7 +18,7 @@ struct Copy {
 
 using namespace tdt::cuda;
 
-// A block for each row: `*count` of them.
+// Copies `*count` rows as each of the `arrays` copies says, a block for each row.
 extern "C" __global__ void __launch_bounds__(512, 1) copy_rows(const Copy* copies, int arrays, const int* count) {
   for (int i = static_cast<int>(blockIdx.x); i < *count; i += static_cast<int>(gridDim.x))
     for (int array = 0; array < arrays; ++array) {
@@ -41,7 +41,8 @@ extern "C" __global__ void __launch_bounds__(512, 1) copy_rows(const Copy* copie
     }
 }
 
-// Integers int32 as int32 or int64: `to[i] = from[i * stride]`, and with `places` `to[places[i * stride]]`.
+// Copies `*count` int32 to int32 or, if `wide`, to int64: `to[i] = from[i * stride]`, or, if `places` is not null,
+// `to[places[i * stride]] = from[i * stride]`.
 extern "C" __global__ void copy_numbers(const int* from, const int* places, int stride, const int* count, int* to,
                                         int wide) {
   const int every = static_cast<int>(gridDim.x * blockDim.x);
@@ -55,7 +56,7 @@ extern "C" __global__ void copy_numbers(const int* from, const int* places, int 
   }
 }
 
-// Frames [frames, E] as runs of float32 or float16 (`half`), one block for some of them.
+// Copies the frames of all sources to `out` [frames, E], float32 or, if `half`, float16. Each block copies some frames.
 extern "C" __global__ void __launch_bounds__(512, 1) lay_out_frames(const Source* sources, int count, int frames,
                                                                     int size, void* out, int half) {
   constexpr int kTogether = 32;

@@ -1,5 +1,5 @@
-// Greedy search whose network is run by others, step by step: a round is the joint for the rows that are wanted, the
-// decisions, `advance_greedy`, and the predictor for the steps.
+// Greedy search over a network that others run step by step. A round is the joint for the rows that are wanted, the
+// decisions, `advance_greedy`, and the predictor for the steps that it asks for.
 #include "rank.cuh"
 #include "requests.cuh"
 #include "tdt/transition.h"
@@ -9,25 +9,25 @@ namespace tdt::cuda {
 struct GreedySteps {
   GreedyOptions options;
   int blank;
-  int rows;                // of `decisions` and `logprobs`
-  const int* decisions;    // [2, rows] by place among the wanted rows
-  const float* logprobs;   // [2, rows]
-  const int* lengths;      // [B]
-  const int* first_frames; // [B] where the frames of an utterance begin among all
-  int* frames;             // [B] next frame of each ...
-  int* symbols;            // [B] ... and tokens emitted there
+  int rows;                // most joint rows of a round
+  const int* decisions;    // [2, rows] token and duration of each row, in the order of the wanted rows
+  const float* logprobs;   // [2, rows] log-probabilities of both
+  const int* lengths;      // [B] number of frames
+  const int* first_frames; // [B] where the frames of an utterance begin among the frames of all
+  int* frames;             // [B] next frame of each utterance
+  int* symbols;            // [B] tokens emitted at that frame
   int capacity;
   int* log;                // [4, capacity] utterance, token, frame, duration
   float* log_logprobs;     // [2, capacity]
-  int* logged;             // [2] how many; whether there is no room for more: then nothing moves on
+  int* logged;             // [2] tokens in the log; whether it has no room for a round, which then does nothing
 };
 
 }  // namespace tdt::cuda
 
 using namespace tdt::cuda;
 
-// One block. Moves the utterances whose rows were wanted on, logs what they emitted, asks for the predictor steps that
-// follow, and for the rows of those that are still inside the audio.
+// Run by one block. Advances the utterances whose rows were wanted, logs the tokens that they emitted, and asks for the
+// predictor steps of these tokens and for the next rows of the utterances that have frames left.
 extern "C" __global__ void __launch_bounds__(512, 1) advance_greedy(const GreedySteps* search, Requests* requests) {
   int* scratch = reinterpret_cast<int*>(shared_memory());
   const int count = requests->wanted_count, threads = static_cast<int>(blockDim.x);

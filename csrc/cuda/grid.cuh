@@ -1,5 +1,5 @@
-// A barrier over all blocks of a cooperative launch, in two halves: what does not need the other blocks can be done
-// between them. What a block wrote before it arrived, every block sees after it has waited.
+// A barrier over all blocks of a cooperative launch. It has two halves, so that a block can do work between them that
+// does not need the other blocks. Whatever a block wrote before it arrived, every block sees after it has waited.
 #pragma once
 
 #include "device.cuh"
@@ -7,8 +7,8 @@
 namespace tdt::cuda {
 
 enum class BarrierKind : int {
-  counter = 0,  // one word that every block adds to and polls
-  flags = 1,    // one word for each block, and every block polls them all: no two blocks write to one word
+  counter = 0,  // one word: every block adds to it and polls it
+  flags = 1,    // a word for each block, which only it writes: every block polls all words
 };
 
 #if !defined(TDT_BARRIER)
@@ -18,7 +18,7 @@ constexpr BarrierKind kBarrierKind = static_cast<BarrierKind>(TDT_BARRIER);
 
 class GridBarrier {
  public:
-  // `words` [gridDim.x], zero before the launch.
+  // `words` [gridDim.x] must be zero before the launch.
   __device__ explicit GridBarrier(unsigned* words) : words_(words) {}
 
   __device__ void arrive() {

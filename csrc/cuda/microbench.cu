@@ -1,20 +1,21 @@
-// What a decode's floor is made of, measured: a barrier over the grid, a number exchanged between all blocks by words
-// that carry the step in them, and how fast weights are read from shared memory and from the L2 cache.
+// Measures what sets the shortest possible time of a decode: a barrier over the grid, the exchange of a number between
+// all blocks without a barrier, and how fast weights can be read from shared memory and from the L2 cache.
 //
-// Each kernel repeats its subject; the host divides its time by the repetitions.
+// Each kernel repeats one of these; the host divides the kernel's time by the repetitions.
 #include "grid.cuh"
 #include "reduce.cuh"
 
 using namespace tdt::cuda;
 
-// Cooperative; `words` [blocks] zero before.
+// Cooperative. `words` [blocks] must be zero before.
 extern "C" __global__ void __launch_bounds__(512, 1) grid_barrier(unsigned* words, int repetitions) {
   GridBarrier barrier(words);
   for (int i = 0; i < repetitions; ++i) barrier.sync();
 }
 
-// Every block writes one word, the step above and its number below, and reads those of all others: what it waits for is
-// the number itself. Cooperative; `words` [2, blocks] zero before. The sum of the last numbers goes to `out` [blocks].
+// In each step every block writes one word, with the step in the upper half and its number in the lower half, and reads
+// the words of all blocks. A block sees by the step whether a number has arrived, so there is no barrier. Cooperative.
+// `words` [2, blocks] must be zero before. The sum of the last numbers goes to `out` [blocks].
 extern "C" __global__ void __launch_bounds__(512, 1) tagged_exchange(unsigned long long* words, int repetitions,
                                                                      float* out) {
   float* scratch = reinterpret_cast<float*>(shared_memory());
@@ -22,7 +23,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) tagged_exchange(unsigned lo
   float sum = 0.0f;
   for (int i = 1; i <= repetitions; ++i) {
     unsigned long long* row = words + i % 2 * grid;
-    // The next step's number depends on this one's sum, so that steps cannot overlap.
+    // A step's number depends on the sum of the step before, so that steps cannot overlap.
     const float number = sum * 0.0f + static_cast<float>(blockIdx.x);
     if (threadIdx.x == 0)
       store_release(row + blockIdx.x, static_cast<unsigned long long>(i) << 32 | bits_of(number));
@@ -39,8 +40,8 @@ extern "C" __global__ void __launch_bounds__(512, 1) tagged_exchange(unsigned lo
 
 namespace tdt::cuda {
 
-// Reads `words` of 16 bytes, a power of two, over and over, each thread its own in turn; what it returns keeps the reads
-// alive.
+// Reads `words` words of 16 bytes, a power of two, over and over; the threads of a block share them. The result keeps
+// the compiler from dropping the reads.
 __device__ inline unsigned read_over(const uint4* memory, int words, int repetitions) {
   unsigned sum = 0;
   for (int i = 0; i < repetitions; ++i)
@@ -53,7 +54,7 @@ __device__ inline unsigned read_over(const uint4* memory, int words, int repetit
 
 }  // namespace tdt::cuda
 
-// Reads `words` of each block's shared memory so often.
+// Each block reads `words` words of its shared memory, `repetitions` times.
 extern "C" __global__ void __launch_bounds__(512, 1) read_shared(const uint4* source, int words, int repetitions,
                                                                  unsigned* out) {
   uint4* memory = reinterpret_cast<uint4*>(shared_memory());
@@ -62,7 +63,8 @@ extern "C" __global__ void __launch_bounds__(512, 1) read_shared(const uint4* so
   out[blockIdx.x * blockDim.x + threadIdx.x] = read_over(memory, words, repetitions);
 }
 
-// Each block reads its own `words` of global memory so often: if all fit, from the L2 cache.
+// Each block reads its own `words` words of global memory, `repetitions` times: from the L2 cache, if the words of all
+// blocks fit there.
 extern "C" __global__ void __launch_bounds__(512, 1) read_cached(const uint4* source, int words, int repetitions,
                                                                  unsigned* out) {
   out[blockIdx.x * blockDim.x + threadIdx.x] =

@@ -1,5 +1,5 @@
-// A transducer's predictor and joint on the whole grid, phase by phase. A phase reads what earlier ones left in global
-// memory; between two phases stands a barrier over the grid, or the end of a launch.
+// A transducer's predictor and joint, computed by the whole grid in phases. A phase reads what earlier phases have left
+// in global memory. Between two phases there is a barrier over the grid, or the end of a launch.
 #pragma once
 
 #include "grid.cuh"
@@ -12,26 +12,26 @@ constexpr int kMaxLayers = 8;
 
 enum class Activation : int { relu = 0, tanh = 1, sigmoid = 2 };
 
-// Gates of a layer stand unit by unit: i, o, f, c of the first, then of the second.
+// The gates of a layer are ordered by unit: i, o, f, c of the first unit, then of the second.
 struct Network {
   RowLayout layout;
   Activation activation;
   int layers;
   int hidden;          // H, padded to whole tiles of gates
   int joint;           // J
-  const float* table;  // [V + 1, 4 H]: the first layer's gates by token, but for its recurrent product;
-                       // [V + 1, J]: without layers, the prediction
+  const float* table;  // [V + 1, 4 H] the first layer's gates for each token, without the recurrent product;
+                       // if there are no layers, [V + 1, J] the prediction for each token
   Matrix recurrent[kMaxLayers];
-  Matrix input[kMaxLayers];  // from the layer below; the first has none
+  Matrix input[kMaxLayers];  // from the layer below; the first layer has none
   Matrix prediction;
   Matrix output;
   Matrix encoder;
   int staged;          // columns that are staged at once, a multiple of kGroup
-  int resident_bytes;  // of shared memory for weights
+  int resident_bytes;  // bytes of shared memory for weights
 };
 
-// Predictor states by slot: [L, slots, H] outputs and cells, [L, slots, 4 H] recurrent products, and what the joint takes,
-// [slots, J].
+// Predictor states by slot: layers' outputs and cells [L, slots, H], recurrent products [L, slots, 4 H], and
+// predictions [slots, J], which the joint takes.
 struct States {
   int slots;
   float *hidden, *cell, *recurrent, *prediction;
@@ -50,7 +50,7 @@ struct States {
   }
 };
 
-// A joint row that is wanted: of the state in `slot` and the projected frame at `frame`.
+// A joint row that is wanted: from the state in `slot` and projected frame number `frame`.
 struct Column {
   int slot, frame;
 };
@@ -72,7 +72,7 @@ __device__ __forceinline__ Cell lstm(float i, float o, float f, float c, float c
   return next;
 }
 
-// Where a launch has no barriers: each phase is a launch of its own.
+// For launches of a single phase, which need no barrier.
 struct NoBarrier {
   __device__ void arrive() {}
   __device__ void wait() {}
@@ -82,7 +82,7 @@ struct NoBarrier {
 // A block's part in the network: its shares of the matrices and its shared memory.
 class Worker {
  public:
-  // What it needs of shared memory beside weights.
+  // The shared memory that it needs beside weights.
   struct Room {
     float* scratch;
     Share* shares;
@@ -94,11 +94,11 @@ class Worker {
             arena->take<Weight::Input>(column_stride(widest) * net.staged)};
   }
 
-  // With `keeping`, weights are brought to the rest of shared memory, as far as the network says.
+  // If `keeping`, copies weights to the rest of shared memory, up to `resident_bytes` of the network.
   __device__ Worker(const Network& net, const States& states, const Room& room, Arena* arena, bool keeping)
       : net_(net), states_(states), scratch_(room.scratch), shares_(room.shares), x_(room.x) {
     int left = keeping ? net.resident_bytes : 0;
-    // In the order in which a token waits for them.
+    // In the order in which a token waits for them, since there may be no room for the last ones.
     take(kOutput, &net.output, arena, &left);
     for (int layer = 1; layer < net.layers; ++layer) take(kInput + layer, &net.input[layer], arena, &left);
     if (net.layers) take(kPrediction, &net.prediction, arena, &left);
@@ -106,22 +106,22 @@ class Worker {
     sync_block();
   }
 
-  // All predictor steps, phases and barriers between them.
+  // Takes predictor steps: all phases, with barriers between them.
   template <class Barrier>
   __device__ void predict(const Step* steps, int count, Barrier& barrier) {
-    // A few steps' first layer costs less than a barrier: every block computes it for itself.
+    // The first layer of a few steps costs less than a barrier, so every block computes all of it.
     const bool alone = net_.layers > 0 && count <= kGroup;
     first_layer(steps, count, alone);
     if (!alone) barrier.sync();
     for (int layer = 1; layer <= net_.layers; ++layer) upper_layer(layer, steps, count, alone && layer == 1, barrier);
   }
 
-  // The first layer, or without layers the prediction. With `alone` the whole of it, staged for what follows; else this
-  // block's part.
+  // Computes the first layer or, if there are no layers, the prediction. If `alone`, the block computes all of it and
+  // stages the result for the next layer; else the block computes its part.
   __device__ void first_layer(const Step* steps, int count, bool alone) {
     const int width = net_.layers ? net_.hidden : net_.joint;
     const int stride = column_stride(width);
-    if (alone) {  // what pads the columns
+    if (alone) {  // the columns' padding is zero
       const int padding = stride - Weight::kPadding - width;
       for (int i = static_cast<int>(threadIdx.x); i < count * padding; i += static_cast<int>(blockDim.x))
         x_[i / padding * stride + width + i % padding] = Weight::input(0.0f);
@@ -165,8 +165,8 @@ class Worker {
     }
   }
 
-  // Layer `layer`, or above the last one the prediction; and meanwhile the recurrent product of the layer below, which
-  // nothing waits for before the next token.
+  // Computes layer `layer` or, after the last layer, the prediction. Around the barrier it also computes the recurrent
+  // product of the layer below, which is not needed before the next token.
   template <class Barrier>
   __device__ void upper_layer(int layer, const Step* steps, int count, bool staged, Barrier& barrier) {
     int first = 0, columns = 0;
@@ -184,7 +184,7 @@ class Worker {
     barrier.wait();
   }
 
-  // The recurrent products of states whose outputs lie at `output(layer, step)`.
+  // Computes the recurrent products of states whose layers' outputs lie at `output(layer, step)`.
   template <class Output>
   __device__ void restore(const Step* steps, int count, Output output) {
     for (int layer = 0; layer < net_.layers; ++layer)
@@ -198,7 +198,8 @@ class Worker {
       }
   }
 
-  // Joint rows of `column(i)`, i < count; `use` and `batch` as in `multiply`, with columns counted through.
+  // Computes the joint rows of `column(i)`, i < count. `use` and `batch` are as in `multiply`; columns are numbered
+  // through.
   template <class ColumnAt, class Use, class Batch>
   __device__ void joint(const float* projected, int count, ColumnAt column, Use use, Batch batch) {
     for (int first = 0; first < count; first += net_.staged) {
@@ -223,7 +224,7 @@ class Worker {
           [&](int group, int tiles, bool is_first) { batch(first + group, tiles, is_first); });
     }
   }
-  // Whether this block has any part in joint rows.
+  // Whether this block computes any outputs of joint rows.
   __device__ bool scores() const { return shares_[kOutput].count > 0; }
 
   static constexpr int kOutput = 0, kPrediction = 1, kInput = 2, kRecurrent = kInput + kMaxLayers;
@@ -260,13 +261,14 @@ class Worker {
     multiply(
         shares_[kInput + layer], x_, scratch_, columns,
         [&](int, int output, int column, bool valid, float value) {
-          const int four = lane_index() & ~3;  // a unit's gates are neighbours
+          const int four = lane_index() & ~3;  // a unit's gates are in four neighbouring lanes
           const float i = shuffle(value, four), o = shuffle(value, four + 1);
           const float f = shuffle(value, four + 2), c = shuffle(value, four + 3);
           const int unit = output / 4;
           if (!valid || lane_index() != four || unit >= net_.hidden) return;
           const Step step = steps[column];
-          const float4 past = *reinterpret_cast<const float4*>(states_.recurrent_at(net_, layer, step.parent) + unit * 4);
+          const float* products = states_.recurrent_at(net_, layer, step.parent);
+          const float4 past = *reinterpret_cast<const float4*>(products + unit * 4);
           const Cell next =
               lstm(i + past.x, o + past.y, f + past.z, c + past.w, states_.cell_at(net_, layer, step.parent)[unit]);
           states_.hidden_at(net_, layer, step.slot)[unit] = next.hidden;

@@ -1,13 +1,13 @@
-// Joint rows decided and ranked, each by one block: row -> decision, row -> best tokens with log-probabilities.
+// Decides and ranks joint rows, a block for each row: row -> decision, row -> best tokens with log-probabilities.
 #pragma once
 
 #include "reduce.cuh"
 
 namespace tdt::cuda {
 
-// The loops over a row's parts that `tdt::decide` asks for, each over the whole block.
+// The loops over a part of a row that `tdt::decide` needs, each run by the whole block.
 struct BlockReduce {
-  void* scratch;  // shared memory, 8 bytes for each warp
+  void* scratch;  // shared memory: 8 bytes for each warp
 
   __device__ Best best(const float* row, int first, int last) const {
     Best best;
@@ -28,17 +28,19 @@ struct BlockReduce {
   }
 };
 
-// What a beam reads of a row beside its best tokens; see the host's RankedRow.
+// What a beam reads of a row beside its best tokens, as `RankedRow` of the CPU.
 struct Ranked {
-  int count, largest_index, longest;  // longest: the index of the chosen duration
+  int count;          // of ranked tokens
+  int largest_index;  // of the largest logit, blank aside
+  int longest;        // index of the chosen duration
   float largest, blank_logit, blank_logprob, statistic, token_normalizer, duration_normalizer;
 };
 
-// Ranks a row: its best tokens by logit / temperature + bonus, blank aside, with log-probabilities that know neither.
-// `bonus` [V + 1] may be null. Writes `tokens` and `token_logprobs` [ranks], `duration_logprobs` [D].
+// Ranks the tokens of a row, blank aside, by logit / temperature + bonus. Log-probabilities are without temperature and
+// bonus. `bonus` [V + 1] may be null. Writes `tokens` and `token_logprobs` [ranks], `duration_logprobs` [D].
 __device__ inline void rank_row(const float* row, const RowLayout& layout, const float* bonus, int ranks,
-                                const BeamOptions& options, void* scratch, Ranked* ranked, int* tokens, float* token_logprobs,
-                                float* duration_logprobs) {
+                                const BeamOptions& options, void* scratch, Ranked* ranked, int* tokens,
+                                float* token_logprobs, float* duration_logprobs) {
   const BlockReduce reduce = {scratch};
   const int entries = layout.token_entries(), thread = static_cast<int>(threadIdx.x);
   const int threads = static_cast<int>(blockDim.x);
@@ -59,7 +61,7 @@ __device__ inline void rank_row(const float* row, const RowLayout& layout, const
       if (bonus) value += bonus[token];
       return value > kLargest ? kLargest : value;
     };
-    // Each thread offers the best of its own tokens; the one whose offer is taken looks for its next.
+    // Each thread offers the best of its own tokens. The thread whose offer is taken looks for its next best.
     const auto offer = [=](const Best& after) {
       Best best;
       for (int token = thread; token < entries; token += threads) {
@@ -94,21 +96,22 @@ __device__ inline void rank_row(const float* row, const RowLayout& layout, const
         const float power = expf(alpha * logprob(logit));
         return power > 0.0f ? power * logprob(logit) : 0.0f;
       });
-  } else {  // a certain blank
+  } else {  // no number: blank is certain
     result.statistic = certain_statistic(statistic);
   }
 
   const float* durations = row + entries;
   const Best longest = reduce.best(durations, 0, layout.num_durations);
-  const bool certain = longest.index == kNoIndex;  // certainly the table's first entry
+  const bool certain = longest.index == kNoIndex;  // no number: the table's first duration is certain
   result.longest = chosen_duration(longest, layout).index;
   float log_sum = 0.0f;
   if (!certain) {
     log_sum = reduce.log_sum_exp(durations, layout.num_durations, longest.value);
     if (scale != 1.0f)
-      result.duration_normalizer = logf(reduce.total(durations, layout.num_durations,
-                                                     [=](float logit) { return expf((logit - longest.value) * scale); })) -
-                                   scale * log_sum;
+      result.duration_normalizer =
+          logf(reduce.total(durations, layout.num_durations,
+                            [=](float logit) { return expf((logit - longest.value) * scale); })) -
+          scale * log_sum;
   }
   for (int i = thread; i < layout.num_durations; i += threads) {
     const float logit = sanitized(durations[i]);

@@ -1,4 +1,4 @@
-// Reductions in a fixed order: results do not depend on which thread was first.
+// Reductions in a fixed order, so that results do not depend on which thread is first.
 #pragma once
 
 #include "device.cuh"
@@ -11,7 +11,7 @@ __device__ __forceinline__ int lane_index() { return static_cast<int>(threadIdx.
 __device__ __forceinline__ int warp_index() { return static_cast<int>(threadIdx.x / kWarp); }
 __device__ __forceinline__ int warp_count() { return static_cast<int>(blockDim.x / kWarp); }
 
-// A sum of exponentials relative to the largest term.
+// log(sum(exp(x))) in two parts: the largest x, and sum(exp(x - max)).
 struct LogSum {
   float max = kLowest, sum = 0.0f;
 };
@@ -46,7 +46,7 @@ __device__ __forceinline__ LogSum exchanged(const LogSum& value, int mask) {
   return other;
 }
 
-// Over `width` neighbouring lanes, a power of two; each gets the result.
+// Reduces over `width` neighbouring lanes, a power of two. Each lane gets the result.
 template <class T, class Combine>
 __device__ __forceinline__ T over_lanes(T value, int width, Combine combine) {
   for (int mask = width / 2; mask > 0; mask /= 2) {
@@ -56,7 +56,7 @@ __device__ __forceinline__ T over_lanes(T value, int width, Combine combine) {
   return value;
 }
 
-// Over the whole block; each thread gets the result. `scratch` is shared memory for one T per warp.
+// Reduces over the whole block. Each thread gets the result. `scratch` is shared memory for one T per warp.
 template <class T, class Combine>
 __device__ T over_block(T value, T* scratch, Combine combine) {
   value = over_lanes(value, kWarp, combine);
@@ -68,7 +68,8 @@ __device__ T over_block(T value, T* scratch, Combine combine) {
   return value;
 }
 
-// How many threads before this one have the flag, and of all. `scratch` is shared memory for one int per warp.
+// Counts the threads of a block that have the flag: those before this one, and all. `scratch` is shared memory for one
+// int per warp.
 struct Rank {
   int before, total;
 };
@@ -85,7 +86,7 @@ __device__ __forceinline__ Rank ranked(bool flag, int* scratch) {
   return rank;
 }
 
-// Largest value, then lowest index, as one number: the order of the words is that of `better`. 0: none.
+// A `Best` as one number, larger if it is better: first by the larger value, then by the lower index. 0: none.
 __device__ __forceinline__ unsigned long long packed(const Best& best) {
   if (best.index == kNoIndex) return 0;
   const unsigned bits = bits_of(best.value + 0.0f);  // -0 equals 0

@@ -1,15 +1,16 @@
-// What searches ask of a network, in lists that stay on the device.
+// What a search asks a network for, in lists that stay on the device.
 #pragma once
 
 namespace tdt::cuda {
 
-// A predictor step: from the state in `parent`, by `token`, to `slot`, which is no step's parent.
+// A predictor step: from the state in slot `parent`, by `token`, to the state in `slot`. Of the steps that a
+// fused network takes together, none writes a slot that one of them reads.
 struct Step {
   int parent, token, slot;
 };
 
-// A joint row that is wanted: of the state in `slot`, counted through the batch, and a frame, counted through all frames.
-// A beam ranks it at `place`.
+// A joint row that is wanted: from the state in `slot`, numbered through the batch, and from `frame`, numbered through
+// all frames. The row's rank goes to `place` of the utterance's beam.
 struct Wanted {
   int slot, frame, place, utterance;
 };

@@ -1,20 +1,21 @@
-// Joint rows as they come from a network: widened to float32, decided.
+// Joint rows as a network returns them are widened to float32 and decided.
 #include "rank.cuh"
 
 using namespace tdt::cuda;
 
-// float16 numbers as float32.
+// Copies `count` float16 to float32.
 extern "C" __global__ void widen_rows(const unsigned short* from, float* to, long long count) {
   const long long every = static_cast<long long>(gridDim.x) * blockDim.x;
   for (long long i = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += every)
     to[i] = half_value(from[i]);
 }
 
-// A block for each row. `count` may be null: then all `rows` are there. Writes tokens and durations [2, rows] and both
-// log-probabilities [2, rows].
+// Decides the first `*count` rows or, if `count` is null, all `rows`. A block for each row. Writes tokens and durations
+// to `decisions` [2, rows] and their log-probabilities to `logprobs` [2, rows].
 extern "C" __global__ void __launch_bounds__(512, 1) decide_rows(const float* logits, int rows, const int* count,
                                                                  const tdt::RowLayout* layout,
-                                                                 const tdt::GreedyOptions* options, int* decisions, float* logprobs) {
+                                                                 const tdt::GreedyOptions* options, int* decisions,
+                                                                 float* logprobs) {
   const int valid = count ? *count : rows;
   const BlockReduce reduce = {shared_memory()};
   for (int i = static_cast<int>(blockIdx.x); i < valid; i += static_cast<int>(gridDim.x)) {

@@ -7,12 +7,12 @@ namespace tdt::cuda {
 
 enum class FrameType : int { float32 = 0, float16 = 1, bfloat16 = 2 };
 
-// Encoder output [E, T] wherever it lies; strides in elements.
+// The encoder output [E, T] of an utterance, wherever it lies.
 struct Source {
   const void* data;
-  long long element, frame;
-  int type, length;
-  int first;  // where its frames begin among all
+  long long element, frame;  // strides, in elements
+  int type, length;          // a FrameType; number of frames
+  int first;                 // where its frames begin among the frames of all sources
   int padding;
 
   __device__ float at(int frame_index, int element_index) const {
@@ -24,7 +24,7 @@ struct Source {
   }
 };
 
-// The source of a frame among all.
+// The source of a frame that is numbered through all sources.
 __device__ inline const Source& source_of(const Source* sources, int count, int frame) {
   int low = 0, high = count - 1;
   while (low < high) {

@@ -1,8 +1,8 @@
-// Packed matrices and how a block multiplies with its share of one.
+// Packed matrices, and how a block multiplies its share of a matrix with columns.
 //
-// A matrix is cut into tiles of 16 outputs, dealt out over the blocks in turn. Inputs are staged in shared memory as
-// columns, in the weights' type. Sums are float32, in an order that depends on the matrix alone: a column's result is
-// the same whatever other columns there are.
+// A matrix is cut into tiles of 16 outputs, which are dealt out over the blocks in turn. Input columns are staged in
+// shared memory, in the weights' type. Sums are float32. Their order depends only on the matrix, so a column's result
+// does not depend on the other columns.
 #pragma once
 
 #include "reduce.cuh"
@@ -22,14 +22,14 @@ constexpr int kScratchBytes = kBatch * kSplits * kSums * 4;
 struct Matrix {
   const uint4* tiles;  // [tiles, steps, Weight::kWords, lanes]
   const float* bias;   // [16 tiles]
-  int count;           // tiles
+  int count;           // of tiles
   int inputs;
   int owner;           // the block that has the first tile
 
   __device__ int steps() const { return (inputs + kDepth - 1) / kDepth; }
 };
 
-// Inputs and weights in float32, on the ordinary units. A lane holds 4 inputs of two outputs.
+// float32 inputs and weights, multiplied without the tensor cores. A lane holds the weights of 4 inputs and 2 outputs.
 struct Float32 {
   using Input = float;
   static constexpr int kWords = 2, kPadding = 4;
@@ -69,7 +69,7 @@ struct Float32 {
   }
 };
 
-// 16-bit inputs and weights on the matrix unit, which multiplies eight columns in the time of one.
+// 16-bit inputs and weights on the tensor cores, which multiply eight columns in the time of one.
 template <void (*Multiply)(float (&)[4], const uint4&, unsigned, unsigned)>
 struct SixteenBits {
   using Input = unsigned short;
@@ -77,7 +77,7 @@ struct SixteenBits {
 
   __device__ static void multiply(const uint4* weights, const Input* x, int stride, int, int steps, float* sums) {
     const int lane = lane_index(), column = lane / 4;
-    // Two chains of sums, so that one's latency hides behind the other.
+    // Two chains of sums, so that the latency of one hides behind the other.
     float even[4] = {}, odd[4] = {};
     const Input* at = x + column * stride + lane % 4 * 2;
     const auto pair = [](const Input* two) { return *reinterpret_cast<const unsigned*>(two); };
@@ -94,7 +94,7 @@ struct SixteenBits {
 };
 
 struct Float16 : SixteenBits<multiply_halves> {
-  // What is out of range becomes the largest number; NaN stays NaN.
+  // Numbers out of range become the largest number. NaN stays NaN.
   __device__ static Input input(float x) {
     return half_bits(x > 65504.0f ? 65504.0f : x < -65504.0f ? -65504.0f : x);
   }
@@ -113,12 +113,12 @@ struct Bfloat16 : SixteenBits<multiply_bfloats> {
 #endif
 using Weight = TDT_WEIGHT;
 
-// Elements from one staged column of so many inputs to the next.
+// Elements from one staged column to the next, if a column has so many inputs.
 __device__ __forceinline__ int column_stride(int inputs) {
   return (inputs + kDepth - 1) / kDepth * kDepth + Weight::kPadding;
 }
 
-// Copies an object by all threads of the block; `copied` once all have.
+// All threads of the block copy an object together. `copied` also waits until all are done.
 template <class T>
 __device__ inline void copy_words(T* to, const T* from) {
   static_assert(sizeof(T) % 4 == 0);
@@ -133,7 +133,7 @@ __device__ inline T& copied(T* to, const T* from) {
   return *to;
 }
 
-// Shares out memory, of which it reads and writes nothing.
+// Hands out memory piece by piece, without reading or writing it.
 class Arena {
  public:
   __device__ explicit Arena(unsigned char* memory) : first_(memory), next_(memory) {}
@@ -149,11 +149,12 @@ class Arena {
   unsigned char *first_, *next_;
 };
 
-// A block's tiles of a matrix: the first few may lie in shared memory, the others where the matrix does.
+// A block's tiles of a matrix. The first `resident_count` lie in shared memory, the others with the matrix in global
+// memory.
 struct Share {
   const Matrix* matrix;
   const uint4* resident;
-  int first, every;  // tiles
+  int first, every;  // it has the tiles first, first + every, ...
   int count, resident_count;
 
   __device__ int words() const { return matrix->steps() * Weight::kWords * kWarp; }
@@ -164,14 +165,14 @@ struct Share {
   }
 };
 
-// The tiles first, first + every, ...
+// The share that has the tiles first, first + every, ...
 __device__ __forceinline__ Share share_of(const Matrix* matrix, int first, int every) {
   Share share = {matrix, nullptr, first, every, 0, 0};
   if (first < matrix->count) share.count = (matrix->count - first + every - 1) / every;
   return share;
 }
 
-// Brings as many tiles of a share as fit into `left` bytes of shared memory, for good; less are left then.
+// Copies as many tiles of a share as fit into `left` bytes to shared memory, where they stay, and reduces `left`.
 __device__ inline void keep(Share* share, Arena* arena, int* left) {
   const int bytes = share->words() * static_cast<int>(sizeof(uint4));
   const int count = bytes ? *left / bytes : 0;
@@ -186,7 +187,7 @@ __device__ inline void keep(Share* share, Arena* arena, int* left) {
   *left -= share->resident_count * bytes;
 }
 
-// Four neighbouring values of a row; what is past its end is zero.
+// Four neighbouring values of a row. Values past its end are zero.
 __device__ __forceinline__ float4 load_four(const float* row, int i, int size) {
   if (size % 4 == 0 && i < size) return *reinterpret_cast<const float4*>(row + i);
   float4 four = {0.0f, 0.0f, 0.0f, 0.0f};
@@ -197,8 +198,9 @@ __device__ __forceinline__ float4 load_four(const float* row, int i, int size) {
   return four;
 }
 
-// Stages columns [columns] of `inputs` values; `load(column, i)` fetches what four of them are made of, `make` makes
-// them, and of what is past the end zeros. A thread's fetches are all under way before the first is used.
+// Stages columns of `inputs` values each. `load(column, i)` fetches the numbers that the values i .. i + 3 are made
+// from, and `make` makes the four values. Values past the end are zero. A thread starts all its fetches before it uses
+// the first.
 template <class Load, class Make>
 __device__ __forceinline__ void stage(Weight::Input* x, int columns, int inputs, Load load, Make make) {
   constexpr int kAhead = 4;
@@ -225,10 +227,10 @@ __device__ __forceinline__ void stage(Weight::Input* x, int columns, int inputs,
   }
 }
 
-// Multiplies a share with staged columns. `use(tile, output, column, valid, value)` gets each product with its bias, for
-// the tiles of a batch and kGroup columns at a time; a warp calls it with 16 neighbouring outputs of two columns, and
-// not `valid` where there is no such column. After each batch the block calls `batch(group, tiles, is_first)`.
-// Begins and ends with all threads of the block in step.
+// Multiplies a share with staged columns, for kBatch tiles and kGroup columns at a time. `use(tile, output, column,
+// valid, value)` is called with each product, its bias included. A warp calls it with 16 neighbouring outputs of two
+// columns; `valid` is false if there is no such column. After each batch of tiles all threads call `batch(group, tiles,
+// is_first)`. Synchronises the block at the beginning and at the end.
 template <class Use, class Batch>
 __device__ __forceinline__ void multiply(const Share& share, const Weight::Input* x, float* scratch, int columns,
                                          Use use, Batch batch) {

@@ -13,8 +13,8 @@ namespace tdt {
 
 constexpr unsigned long long kEmptyPrefix = 0x243f6a8885a308d3ull;
 
-// The hash of a prefix with one more token (the finaliser of splitmix64). Equal prefixes have equal hashes; unequal
-// ones almost never do, so the hash is a filter and equality decides.
+// The hash of a prefix with one more token (the finaliser of splitmix64). Different prefixes almost never have the same
+// hash, but they can: where two hashes are equal, the tokens must be compared.
 TDT_HD unsigned long long extended(unsigned long long prefix, int token) {
   unsigned long long x = prefix + 0x9e3779b97f4a7c15ull * (static_cast<unsigned long long>(token) + 1);
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
@@ -22,8 +22,9 @@ TDT_HD unsigned long long extended(unsigned long long prefix, int token) {
   return x ^ (x >> 31);
 }
 
-// Whether two chains of records, each followed by a token (-1: none), have the same tokens; they are equally long. A
-// record has a `token` and a `previous` one, -1 for none.
+// Whether two sequences of equal length have the same tokens. A sequence is a chain of records with last record `a` or
+// `b` (-1: no records), followed by `token_a` or `token_b` (-1: no such token). A record has a `token` and the index of
+// the `previous` record, -1 for the first.
 template <class Record>
 TDT_HD bool same_tokens(const Record* records, int a, int token_a, int b, int token_b) {
   for (;;) {
@@ -43,7 +44,7 @@ TDT_HD bool same_tokens(const Record* records, int a, int token_a, int b, int to
   }
 }
 
-// log(e^a + e^b); the logarithm of nothing is kLowest.
+// log(e^a + e^b), where kLowest stands for log 0.
 TDT_HD double log_add(double a, double b) {
   const double larger = a > b ? a : b, smaller = a > b ? b : a;
   if (!(larger > static_cast<double>(kLowest))) return larger;

@@ -5,8 +5,8 @@
 // A joint row is [V + 1 token logits, blank among them | D duration logits]. The rules:
 //   - the two parts are decided independently; equal values go to the lowest index;
 //   - NaN counts as -inf, +inf as the largest finite float;
-//   - a token part without a number is a certain blank, a duration part without one is certainly the
-//     table's first entry;
+//   - if a part has no number above -inf, its decision is certain: blank for the token part, the first entry of the
+//     table for the duration part;
 //   - log-probabilities are a log-softmax of each part on its own.
 #pragma once
 
@@ -39,7 +39,7 @@ TDT_HD float sanitized(float logit) {
   return logit > kLargest ? kLargest : logit;
 }
 
-// The largest value of a part so far and where it stands; index kNoIndex while no number was seen.
+// The largest value of a part so far and its index; kNoIndex as long as no number above -inf was seen.
 struct Best {
   float value = kLowest;
   int index = kNoIndex;
@@ -58,7 +58,8 @@ TDT_HD Best candidate(float value, int index) {
   return best;
 }
 
-// Whether the best token, blank aside, is emitted: it competes with blank, less the blank penalty.
+// Whether a token is emitted. `token` is the best token other than blank. Its logit is compared with the blank logit
+// minus the blank penalty; the lower index wins a tie.
 TDT_HD bool emits(const Best& token, float blank, int blank_index, const GreedyOptions& options) {
   const Best winner = better(token, candidate(sanitized(blank - options.blank_penalty), blank_index));
   return winner.index != kNoIndex && winner.index != blank_index;
@@ -66,7 +67,7 @@ TDT_HD bool emits(const Best& token, float blank, int blank_index, const GreedyO
 
 // The greedy choice of a duration.
 struct Duration {
-  int index;   // in the table; 0 where the duration part has no number
+  int index;   // in the table; 0 if the duration part has no number
   int frames;  // 0 for RNN-T
 };
 
@@ -84,16 +85,16 @@ struct Decision {
   float duration_logprob;  // 0 where the token is blank, unless the search is traced; 0 for RNN-T
 };
 
-// A statistic of a row whose token part has no number: blank is certain.
+// The statistic of a row whose token part has no number, so that blank is certain.
 TDT_HD float certain_statistic(Statistic statistic) {
   return statistic == Statistic::max_prob || statistic == Statistic::power_sum ? 1.0f : 0.0f;
 }
 
-// Log-probability of the entry `value` in a part whose largest entry is `max` and whose
-// sum of exp(x - max) has the logarithm `log_sum`.
+// Log-probability of the entry `value` in a part whose largest entry is `max`; `log_sum` is the logarithm of the part's
+// sum of exp(x - max).
 TDT_HD float log_probability(float value, float max, float log_sum) { return (value - max) - log_sum; }
 
-// Decides one row. `Reduce` supplies the two loops over a part, so that each processor brings its own:
+// Decides one row. `Reduce` has the two loops over a part, so that each processor can bring its own:
 //   Best  best(const float* row, int first, int last)         largest sanitized entry of [first, last)
 //   float log_sum_exp(const float* part, int n, float max)    log(sum(exp(sanitized(x) - max)))
 template <class Reduce>
@@ -109,7 +110,7 @@ TDT_HD Decision decide(const float* row, const RowLayout& layout, const GreedyOp
   Decision decision = {emitted ? token.index : layout.blank, chosen_duration(longest, layout).frames, 0.0f, 0.0f};
   if (!emitted && !options.trace) return decision;
 
-  // The penalty steers the choice and stays out of what is reported.
+  // The blank penalty takes part in the choice alone. Reported log-probabilities ignore it.
   const float max = blank > token.value ? blank : token.value;
   if (max > kLowest) {
     const float chosen = emitted ? token.value : blank;

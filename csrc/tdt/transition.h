@@ -8,12 +8,12 @@
 namespace tdt {
 
 struct Position {
-  int frame;    // the next frame to score; past the end once a row is done
+  int frame;    // the next frame to score; past the end once the utterance is done
   int symbols;  // tokens emitted at that frame so far
 };
 
-// A blank moves at least one frame. A token moves by its duration; 0 stays, until max_symbols tokens
-// stand on one frame. RNN-T is the case where every duration is 0.
+// A blank moves by its duration, but at least one frame. A token moves by its duration. A token of duration 0 stays on
+// its frame, unless it is the last of max_symbols there: then it moves one frame. In RNN-T every duration is 0.
 TDT_HD Position advanced(Position at, bool is_blank, int duration, const GreedyOptions& options) {
   if (is_blank) return {at.frame + (duration > 1 ? duration : 1), 0};
   if (duration > 0) return {at.frame + duration, 0};

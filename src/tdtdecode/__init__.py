@@ -62,7 +62,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # Audio and model directories are loaded on first use: those who only decode need not wait for them.
+    # The modules for audio and model directories are imported on first use, so that `import tdtdecode` is fast.
     if name == "load_model":
         from .speech.loading import load_model
 

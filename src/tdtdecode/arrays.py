@@ -15,7 +15,7 @@ _DLPACK_CPU = 1
 _ONNX_BFLOAT16 = 16
 
 
-def encoder_rows(
+def utterances_of(
     encoder_out: Any, lengths: Any, encoder_size: int | None
 ) -> tuple[list[np.ndarray] | np.ndarray, np.ndarray]:
     """Check encoder output and turn it into NumPy arrays.

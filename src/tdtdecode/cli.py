@@ -1,4 +1,4 @@
-"""The command line ``tdtdecode``."""
+"""The command line, ``tdtdecode``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from .commands import COMMANDS
 from .commands.status import WRONG_USAGE
 from .errors import TdtDecodeError, TdtDecodeWarning
 
-_INTERRUPTED = 130  # 128 + SIGINT and 128 + SIGPIPE: what a shell reports of a program that they ended
+# The statuses that a shell reports for programs ended by a signal: 128 + SIGINT and 128 + SIGPIPE.
+_INTERRUPTED = 130
 _PIPE_CLOSED = 141
 
 
@@ -24,12 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     arguments:
-        What follows the program's name; None: those of this process.
+        The arguments after the program's name. Default: those of this process.
 
     Returns
     -------
-    The exit status: 0; 1, some inputs failed and the others were done; 2, wrong usage, no such model among it;
-    130, interrupted; 141, whoever read the output has gone.
+    The exit status. 0: all is done. 1: some inputs failed, and the others were done; or a directory has problems.
+    2: wrong usage, such as a model that does not exist. 130: interrupted. 141: the reader of the output has gone.
     """
     options = _parser().parse_args(arguments)
     _use_utf8()
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("tdtdecode: interrupted", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
-        # Python flushes stdout once more at exit, which would fail again, with a traceback.
+        # Python flushes stdout again at exit, which would fail again and print a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _PIPE_CLOSED
 
@@ -61,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _use_utf8() -> None:
-    """Text in any language can be written, whatever the locale; a name that is no UTF-8 is shown escaped."""
+    """Write UTF-8, whatever the locale, so that any text can be printed. File names that are not UTF-8 are escaped."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""Decoder: a search, run by kernels, over the answers of a network."""
+"""Decoder: runs a search, by kernels, on the joint rows of a network."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from . import kernels as kernel_sets
-from .arrays import encoder_rows, frames_first
+from .arrays import frames_first, utterances_of
 from .errors import InputError
 from .hypothesis import Hypothesis, Trace
 from .networks import Network, NetworkState
 from .networks.loops import label_looping, lockstep, run_beam
-from .search import Beam, Greedy, for_rows, runs_in_the_beam_engine
+from .search import Beam, Greedy, for_utterances, runs_in_the_beam_engine
 from .transducer import TransducerSpec, as_integer
 
 if TYPE_CHECKING:
@@ -31,24 +31,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class DecoderState:
-    """Where the decoding of B streams stands between two chunks. A value: `decode_chunk` never changes it.
+    """The state of B streams between two chunks. A value: `decode_chunk` never changes it.
 
-    A search leaves a chunk only by moving past its end, so no tokens stand on the next frame yet: the symbol count of
-    every stream is 0 here.
+    It does not count the tokens emitted at a stream's next frame. A search leaves a chunk only by moving past its end,
+    so there are none yet.
 
     Attributes
     ----------
     consumed:
-        int64 [B], frames received so far.
+        int64 [B], the number of frames received so far.
     overshoot:
-        int32 [B], frames of the next chunk to be skipped: the last duration reached beyond the end of this one. Where
-        there are beams, their hypotheses say so each for itself.
+        int32 [B], how many frames of the next chunk to skip, because the last duration reached past the end of this
+        one. 0 for a beam search: there each hypothesis has its own next frame.
     network:
-        The predictor's states: one for each stream, or those of its beam, stream after stream.
+        The predictor states, stream by stream: one for each stream, or all those of its beam.
     search:
-        The search that made the beams; None without.
+        The search that made the beams; None without beams.
     beams:
-        The B beams; None after a greedy search without fusion, which has none.
+        The B beams; None after a search that has none (`Greedy` without fusion and confidence).
     """
 
     consumed: np.ndarray
@@ -62,12 +62,18 @@ class DecoderState:
 
     @property
     def places(self) -> np.ndarray:
-        """int [B + 1]: the rows of `network` that are stream i's begin at i and end before those of i + 1."""
+        """int [B + 1]: the states of stream i in `network` are those from ``places[i]`` up to ``places[i + 1]``."""
         states = np.ones(len(self), np.intp) if self.beams is None else [beam.states for beam in self.beams]
         return np.concatenate([[0], np.cumsum(states, dtype=np.intp)])
 
     def select(self, index: Any) -> DecoderState:
-        """The streams at ``index`` (integers [N]), in that order."""
+        """The streams at ``index`` (integers [N]), in that order.
+
+        Raises
+        ------
+        InputError
+            If ``index`` is no list of integers, or there is no such stream.
+        """
         index = np.atleast_1d(index)
         if index.ndim != 1 or (index.size and not np.issubdtype(index.dtype, np.integer)):
             raise InputError(f"index must be integers [N], got {index.dtype} {list(index.shape)}")
@@ -75,15 +81,21 @@ class DecoderState:
             raise InputError(f"index must be from 0 to {len(self) - 1}, the streams there are, got {index.tolist()}")
         index = index.astype(np.intp) % max(len(self), 1)
         first, last = self.places[index], self.places[index + 1]
-        rows = np.concatenate([np.empty(0, np.intp), *map(np.arange, first, last)])
+        places = np.concatenate([np.empty(0, np.intp), *map(np.arange, first, last)])
         beams = None if self.beams is None else tuple(self.beams[i] for i in index)
         return DecoderState(
-            self.consumed[index], self.overshoot[index], self.network.select(rows), self.search, beams
+            self.consumed[index], self.overshoot[index], self.network.select(places), self.search, beams
         )
 
     @staticmethod
     def join(states: Iterable[DecoderState]) -> DecoderState:
-        """The streams of several states of one decoder, one after the other."""
+        """The streams of several states of one decoder, one after the other.
+
+        Raises
+        ------
+        InputError
+            If there is no state, or the states are those of different networks or searches.
+        """
         states = list(states)
         if not states:
             raise InputError("join needs at least one state")
@@ -102,7 +114,7 @@ class DecoderState:
 
 
 class Decoder:
-    """Turns encoder output into tokens. Immutable: calls may run in many threads at once.
+    """Turns encoder output into tokens. It never changes, so calls may run in many threads at once.
 
     A decoder that `from_bundle` made is pickled as the directory and the options: whoever unpickles it opens the
     directory again. Any other is pickled with its network, if that can be.
@@ -110,15 +122,20 @@ class Decoder:
     Parameters
     ----------
     network:
-        Who computes predictor and joint: a `CallableNetwork`, or one that `from_bundle` made.
+        The network that computes predictor and joint: a `CallableNetwork`, or one that `from_bundle` made.
     spec:
         The joint row's layout.
     search:
-        The search used unless a call names another: `Greedy` or `Beam`.
+        The search to use if a call names no other: `Greedy` or `Beam`.
     kernels:
         Name of the kernel set that runs the search (`tdtdecode.kernels.get`).
     vocabulary:
-        For `detokenize`.
+        For `detokenize`, and for language models and phrases whose words are text.
+
+    Raises
+    ------
+    InputError
+        If the search does not fit the network or the vocabulary, or the kernels do not exist for the network.
     """
 
     def __init__(
@@ -137,10 +154,10 @@ class Decoder:
         self._arguments = network, spec, search, kernels, vocabulary
         self._directory: tuple[Any, ...] | None = None
         self._options: dict[str, Any] = {}
-        self._bound(self.search)  # what does not fit the vocabulary is said now
+        self._bound(self.search)  # raises if a fusion does not fit the vocabulary
         self.program = network.program(self.kernels)
         self._start = network.start(_blank(spec))
-        self._door = encoder_rows if network.device == "cpu" else _device_door()
+        self._door = utterances_of if network.device == "cpu" else _device_door()
 
     @classmethod
     def from_bundle(
@@ -158,46 +175,48 @@ class Decoder:
         session_options: ort.SessionOptions | None = None,
         providers: Sequence[Any] | None = None,
     ) -> Decoder:
-        """A decoder for the predictor, joint and token file of a model directory; no encoder is needed.
+        """Make a decoder from the predictor, joint and token file of a model directory. No encoder is needed.
 
         Parameters
         ----------
         directory:
-            The directory, or what `tdtdecode.bundle.read_bundle` read from it (then ``layout``, ``variant`` and
-            ``durations`` have been settled and are not looked at).
+            The directory, or the bundle that `tdtdecode.bundle.read_bundle` read from it. With a bundle, ``layout``,
+            ``variant`` and ``durations`` are ignored.
         layout:
             ``"split"``, ``"combined"``, ``"genai"``, or ``"auto"``: GenAI if there is a ``genai_config.json``, else
             split, else combined.
         variant:
-            Which files: None for those without a suffix, ``"int8"``, ``"fp16"``.
+            Which files to use: None for those without a suffix, ``"int8"`` or ``"fp16"``.
         durations:
-            Frames by duration index; None: what the bundle says, else ``range(D)``.
+            The duration in frames of each duration index. None: those that the bundle states, else ``range(D)``.
         device:
-            ``"cpu"``, or ``"cuda"``: the card that CuPy uses. Encoder output that is there already is read in place,
-            after the work that its owner has given to its own stream; what is not is copied there.
+            ``"cpu"``, or ``"cuda"`` for the card that CuPy uses. Encoder output on that card is read in place, after
+            the work that its owner has queued on its own stream. Other encoder output is copied to the card.
         network:
-            ``"fused"``: the weights lifted out of the graphs, and the whole loop compiled. ``"ort"``: the graphs run by
-            ONNX Runtime. ``"auto"``: fused where the weights can be lifted (``tdtdecode info MODEL`` tells) and the
-            kernels are compiled, else ort.
+            - ``"fused"``: takes the weights out of the graphs and runs the whole decode loop compiled;
+            - ``"ort"``: runs the graphs by ONNX Runtime;
+            - ``"auto"``: fused if the weights can be taken out of the graphs (``tdtdecode info MODEL`` says so) and the
+              kernels are compiled, else ort.
         kernels:
-            Name of a kernel set (`tdtdecode.kernels.available`).
+            Name of a kernel set (`tdtdecode.kernels.get`).
         precision:
-            Of the fused network's arithmetic: ``"float32"``, exact; faster and close: ``"bfloat16"`` or ``"int8"`` on
-            the cpu, ``"float16"`` or ``"bfloat16"`` on cuda. ``"ort"`` computes as the graphs are stored, whatever that
-            is: it takes ``"float32"`` alone.
+            The arithmetic of the fused network. ``"float32"`` is exact. ``"bfloat16"`` and ``"int8"`` on the cpu, and
+            ``"float16"`` and ``"bfloat16"`` on cuda, are faster and close. ``"ort"`` takes only ``"float32"``, and
+            then computes in the precision in which the graphs are stored.
         threads:
-            The decoder's own threads on the cpu. Results do not depend on them.
+            The number of the decoder's own threads on the cpu. Results do not depend on it.
         search:
-            The default search.
+            The search to use if a call names no other.
         session_options, providers:
-            For the sessions of ``"ort"``, in place of our own options and, on the cpu, of the CPU provider.
+            For the ONNX Runtime sessions of ``"ort"``. Session options replace ours. Providers replace the CPU
+            provider; they cannot be given with ``device="cuda"``.
 
         Raises
         ------
         BundleError
-            If the directory cannot be used; the message names the file and the field.
+            If the directory cannot be used. The message names the file and the field.
         InputError, DeviceError, MissingDependencyError
-            If an option cannot be had; the message lists what can.
+            If an option is not available. The message lists what is.
         """
         if device not in ("cpu", "cuda"):
             raise InputError(f"no device {device!r}: cpu, cuda")
@@ -243,18 +262,20 @@ class Decoder:
             float32, float16 or bfloat16 [B, E, T]: a NumPy array, ``OrtValue`` or anything with DLPack, contiguous or
             not; or a list of [E, T].
         lengths:
-            Integers [B], the valid frames of each row; None: all of them.
+            Integers [B], the valid frames of each utterance; None if all frames are valid.
         search:
-            In place of the decoder's own.
+            The search to use; None: the decoder's own.
 
         Returns
         -------
-        One hypothesis per row; empty for a row of length 0.
+        One hypothesis for each utterance; empty if its length is 0.
 
         Raises
         ------
-        InputError, DeviceError
-            If the arrays do not fit; nothing has been decoded then.
+        InputError
+            If an array has a wrong shape, dtype or length, or the search does not fit. Nothing has been decoded then.
+        DeviceError
+            If an array lies on another device than the decoder can read.
         """
         return self.decode_chunk(encoder_out, lengths, search=search, final=True)[0]
 
@@ -266,115 +287,121 @@ class Decoder:
         final: bool = False,
         search: Greedy | Beam | None = None,
     ) -> tuple[list[Hypothesis], DecoderState]:
-        """Decode the next chunk of B streams. Chunks of any size give the same tokens as the whole.
+        """Decode the next chunk of B streams. Chunks of any size give the same tokens as the whole stream.
 
         Parameters
         ----------
         encoder_out, lengths, search:
             As for `decode`.
         state:
-            What the previous chunk returned; None at the start of the streams.
+            The state that the previous chunk returned; None at the start of the streams.
         final:
-            No more chunks follow. Greedy search has nothing to add at the end; a beam search then says what it found
-            best of all that was still open.
+            Whether this is the last chunk of the streams. Greedy search returns every token at once, so this changes
+            nothing in its result. A beam search returns its n-best list only at the end.
 
         Returns
         -------
-        The new tokens of each stream, frames counted from its start, and the state for the next chunk. A beam search
-        returns the tokens that can no longer change, and with ``final`` the n-best list, all entries from the first
-        token on that had not been returned. After ``final`` there is nothing to go on from, and the state is that of a
-        new stream.
+        hypotheses:
+            For each stream the new tokens, with frames counted from the start of the stream. A beam search returns the
+            tokens that can no longer change. With ``final`` it returns the n-best list; each entry begins with the
+            first token that was not returned before.
+        state:
+            The state for the next chunk. After ``final`` it is that of a new stream.
 
         Raises
         ------
-        InputError, DeviceError
-            If the arrays, the search or the state do not fit; nothing has been decoded then.
+        InputError
+            If an array, the search or the state does not fit. Nothing has been decoded then.
+        DeviceError
+            If an array lies on another device than the decoder can read.
         """
         search = self.search if search is None else _checked_search(search)
-        rows, lengths = self._door(encoder_out, lengths, self.spec.encoder_size)
+        utterances, lengths = self._door(encoder_out, lengths, self.spec.encoder_size)
         if state is None:
             state = self._fresh(len(lengths))
         elif not isinstance(state, DecoderState):
             raise InputError(f"state must be what decode_chunk returned, got {type(state).__name__}")
         elif not self._start.like(state.network):
-            raise InputError("state is that of a decoder with another network")
+            raise InputError("state comes from a decoder with another network")
         elif len(state) != len(lengths):
-            raise InputError(f"state has {len(state)} streams, encoder_out has {len(lengths)} rows")
+            raise InputError(f"state has {len(state)} streams, but encoder_out has {len(lengths)} utterances")
         beamed = runs_in_the_beam_engine(search)
         started = state.beams is not None or bool(state.consumed.any())
         if started and state.search != (search if beamed else None):
-            raise InputError(f"state is that of another search, {state.search or 'Greedy()'}, not of {search}")
+            raise InputError(f"state comes from another search, {state.search or 'Greedy()'}, not from {search}")
         if not len(lengths):
             return [], state
-        return (self._beam_chunk if beamed else self._greedy_chunk)(search, rows, lengths, state, final)
+        return (self._beam_chunk if beamed else self._greedy_chunk)(search, utterances, lengths, state, final)
 
     def trace(self, encoder_out: Any, lengths: Any = None, search: Greedy | None = None) -> list[Trace]:
-        """Every step that greedy search takes over whole utterances, blanks included.
+        """Every step that greedy search takes on whole utterances, including the blanks.
 
-        Tokens, frames, durations and log-probs of the steps that emit are those of `decode`, in every precision.
+        The steps that emit a token have the tokens, frames, durations and log-probs of `decode`, in every precision.
 
         Parameters
         ----------
         encoder_out, lengths:
             As for `decode`.
         search:
-            In place of the decoder's own: `Greedy` without fusion and confidence.
+            `Greedy` without fusion and confidence; None: the decoder's own search, which must be that too.
 
         Returns
         -------
-        One trace per utterance; empty for one of length 0.
+        One trace for each utterance; empty if its length is 0.
 
         Raises
         ------
         InputError
-            If the arrays do not fit, the search is another one, or the decoder is not on the cpu.
+            If an array does not fit, the search is another one, or the decoder is not on the cpu.
+        DeviceError
+            If an array is not in main memory.
         """
         chosen = self.search if search is None else _checked_search(search)
         if not isinstance(chosen, Greedy) or runs_in_the_beam_engine(chosen):
             raise InputError(f"trace follows greedy search without fusion and confidence, got {chosen!r}")
         if self.network.device != "cpu":
-            raise InputError("trace needs a decoder with device='cpu'")
-        rows, lengths = self._door(encoder_out, lengths, self.spec.encoder_size)
+            raise InputError("trace needs a decoder on the cpu: make one with device='cpu'")
+        utterances, lengths = self._door(encoder_out, lengths, self.spec.encoder_size)
         greedy = kernel_sets.GreedySearch(self.spec, chosen, lengths, self.kernels, trace=True)
-        self._run_greedy(greedy, rows, lengths, self._fresh(len(lengths)).network, final=True)
+        self._run_greedy(greedy, utterances, lengths, self._fresh(len(lengths)).network, final=True)
         return greedy.traces()
 
     def _greedy_chunk(
-        self, search: Any, rows: Any, lengths: np.ndarray, state: DecoderState, final: bool
+        self, search: Any, utterances: Any, lengths: np.ndarray, state: DecoderState, final: bool
     ) -> tuple[list[Hypothesis], DecoderState]:
         greedy = kernel_sets.GreedySearch(self.spec, search, lengths, self.kernels, frame=state.overshoot)
-        after = self._run_greedy(greedy, rows, lengths, state.network, final)
+        after = self._run_greedy(greedy, utterances, lengths, state.network, final)
         hypotheses = greedy.hypotheses(first_frame=state.consumed)
         if after is None:
             return hypotheses, self._fresh(len(lengths))
         return hypotheses, DecoderState(state.consumed + lengths, greedy.frame - lengths, after)
 
     def _run_greedy(
-        self, greedy: kernel_sets.GreedySearch, rows: Any, lengths: np.ndarray, state: NetworkState, final: bool
+        self, greedy: kernel_sets.GreedySearch, utterances: Any, lengths: np.ndarray, state: NetworkState, final: bool
     ) -> NetworkState | None:
-        """Run a search to its end; the network's states then, or None if ``final``."""
+        """Run a search to its end. Returns the predictor states to go on from, or None if ``final``."""
         if not len(lengths):
             return None
         if self.program is not None:
-            return self.program.greedy(greedy, rows, state, final)
+            return self.program.greedy(greedy, utterances, state, final)
         network = cast("SteppedNetwork", self.network)
-        workspace = network.workspace(frames_first(rows, lengths, network.frame_dtype), state)
+        workspace = network.workspace(frames_first(utterances, lengths, network.frame_dtype), state)
         (lockstep if network.lockstep else label_looping)(greedy, workspace)
         return None if final else workspace.state()
 
     def _beam_chunk(
-        self, search: Any, rows: Any, lengths: np.ndarray, state: DecoderState, final: bool
+        self, search: Any, utterances: Any, lengths: np.ndarray, state: DecoderState, final: bool
     ) -> tuple[list[Hypothesis], DecoderState]:
-        for_rows(search, range(len(lengths)), len(lengths))  # what is given by row is given for each
+        for_utterances(search, range(len(lengths)), len(lengths))  # raises if a fusion was made for another batch
         beam = kernel_sets.BeamSearch(self.spec, search, lengths, self.kernels, self._bound(search), state.beams)
         workspace = None
         if self.program is not None:
-            after = self.program.beam(beam, rows, state.network, state.places, final)
+            after = self.program.beam(beam, utterances, state.network, state.places, final)
         else:
-            places, slots = state.places, np.arange(beam.slots_per_row)
-            arena = np.minimum(places[:-1, None] + slots, places[1:, None] - 1)  # the first are the stream's own
+            places, slots = state.places, np.arange(beam.slots_per_utterance)
+            arena = np.minimum(places[:-1, None] + slots, places[1:, None] - 1)  # the first slots get the states
             network = cast("SteppedNetwork", self.network)
-            frames = frames_first(rows, lengths, network.frame_dtype)
+            frames = frames_first(utterances, lengths, network.frame_dtype)
             workspace = network.workspace(frames, state.network.select(arena.ravel()))
             run_beam(beam, workspace)
         if final:
@@ -387,7 +414,13 @@ class Decoder:
         return hypotheses, DecoderState(consumed, np.zeros_like(state.overshoot), after, search, tuple(beams))
 
     def detokenize(self, tokens: Iterable[int]) -> str:
-        """The text of token ids."""
+        """The text of token ids.
+
+        Raises
+        ------
+        InputError
+            If the decoder has no vocabulary.
+        """
         if self.vocabulary is None:
             raise InputError("this decoder has no vocabulary: it was not made from a bundle")
         return self.vocabulary.detokenize(tokens)
@@ -412,14 +445,14 @@ def _reopened(
 
 def _kernel_set(name: str, device: str) -> kernel_sets.KernelSet:
     if name == "cuda" and device == "cpu":
-        raise InputError("kernels 'cuda' run on what is on a GPU: device='cuda'")
+        raise InputError("kernels 'cuda' run on a GPU only: choose device='cuda'")
     return kernel_sets.get(name, device)
 
 
 def _device_door() -> Callable:
-    from .cuda.arrays import device_rows
+    from .cuda.arrays import device_utterances
 
-    return device_rows
+    return device_utterances
 
 
 def _checked_search(search: Greedy | Beam) -> Greedy | Beam:

@@ -6,7 +6,7 @@ from os import PathLike
 
 
 class TdtDecodeError(Exception):
-    """Base of every error raised on purpose by this package."""
+    """Base of all errors that this package raises on purpose."""
 
 
 class InputError(TdtDecodeError, ValueError):
@@ -16,7 +16,16 @@ class InputError(TdtDecodeError, ValueError):
 class BundleError(TdtDecodeError, ValueError):
     """A model directory cannot be used.
 
-    The message names the file, then the field, then what was wrong and what was expected.
+    The message names the file, then the field, then what is wrong and what was expected.
+
+    Attributes
+    ----------
+    problem:
+        The message without file and field.
+    file:
+        The file's path, or the directory's.
+    field:
+        The place in the file; None if it is the file as a whole.
     """
 
     def __init__(self, problem: str, *, file: str | PathLike[str], field: str | None = None):
@@ -34,7 +43,7 @@ class DeviceError(TdtDecodeError, RuntimeError):
 
 
 class MissingDependencyError(TdtDecodeError, ImportError):
-    """An optional package is needed; the message names it and the extra that installs it."""
+    """An optional package is missing. The message names it, and the extra that installs it."""
 
     def __init__(self, package: str, extra: str, purpose: str):
         self._made_of = package, extra, purpose
@@ -45,12 +54,13 @@ class MissingDependencyError(TdtDecodeError, ImportError):
 
 
 class UnsupportedVersionError(TdtDecodeError, ImportError):
-    """A package is installed in a release that is not supported; the message names both."""
+    """A package is installed in a release that is not supported. The message names both releases."""
 
     def __init__(self, package: str, found: str, supported: str):
         self._made_of = package, found, supported
         super().__init__(
-            f"{package} {found} is installed; supported is {supported}: pip install '{package}=={supported}'",
+            f"{package} {found} is installed; the supported release is {supported}: "
+            f"pip install '{package}=={supported}'",
             name=package,
         )
 
@@ -59,19 +69,19 @@ class UnsupportedVersionError(TdtDecodeError, ImportError):
 
 
 class TdtDecodeWarning(UserWarning):
-    """Base of every warning of this package: a result may be incomplete or doubtful, and the message says why.
+    """Base of all warnings of this package: a result may be incomplete or doubtful, and the message says why.
 
-    ``warnings.simplefilter("error", TdtDecodeWarning)`` makes each an exception, as ``--strict`` does on the command
+    ``warnings.simplefilter("error", TdtDecodeWarning)`` turns them into exceptions, as ``--strict`` does on the command
     line.
     """
 
 
 class AudioWarning(TdtDecodeWarning):
-    """A recording is shorter or longer than its header says, or its channels had to be chosen from."""
+    """A recording is shorter or longer than its header says, or some of its channels had to be chosen."""
 
 
 class LanguageModelWarning(TdtDecodeWarning):
-    """A language model knows few of the vocabulary's tokens, or its words are other units."""
+    """A language model knows few of the vocabulary's tokens, or its words are other units than these tokens."""
 
 
 class PhraseWarning(TdtDecodeWarning):
@@ -79,7 +89,7 @@ class PhraseWarning(TdtDecodeWarning):
 
 
 class SkippedInputWarning(TdtDecodeWarning):
-    """An input was passed over."""
+    """An input was skipped."""
 
 
 def _rebuild_bundle_error(problem: str, file: str, field: str | None) -> BundleError:

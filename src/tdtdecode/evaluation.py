@@ -7,7 +7,7 @@ from typing import Any
 
 
 def edit_distance(reference: Sequence[Any], other: Sequence[Any]) -> int:
-    """Fewest insertions, deletions and substitutions that make one sequence the other (Levenshtein)."""
+    """Fewest insertions, deletions and substitutions that turn one sequence into the other (Levenshtein distance)."""
     row = list(range(len(other) + 1))
     for i, expected in enumerate(reference, 1):
         diagonal, row[0] = row[0], i

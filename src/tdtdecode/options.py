@@ -1,6 +1,6 @@
-"""A search's options as kernels take them: the structures of ``csrc/tdt/options.h``, filled from `Greedy` and `Beam`.
+"""A search's options in the form that kernels take: the structures of ``csrc/tdt/options.h``.
 
-A new option is a field here and there, at the same place; `docs/architecture.md` lists the other files.
+A new option is a field here and in ``options.h``, at the same place. `docs/architecture.md` lists the other files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from .search import BLANK_MODES, Beam, Greedy
 
 GREEDY_OPTIONS = np.dtype([("max_symbols", "i4"), ("blank_penalty", "f4"), ("trace", "i4")], align=True)
-"""``GreedyOptions``: what greedy search takes, and a beam too."""
+"""``GreedyOptions``: the options of greedy search, which beam search has too."""
 
 BEAM_OPTIONS = np.dtype(
     [
@@ -35,7 +35,7 @@ BEAM_OPTIONS = np.dtype(
 
 
 class Strategy(IntEnum):
-    """How hypotheses are extended and pruned; see `tdtdecode.Beam`."""
+    """How hypotheses are extended and pruned: the strategies of `tdtdecode.Beam`, and greedy search."""
 
     GREEDY = 0
     TSD = 1
@@ -43,14 +43,15 @@ class Strategy(IntEnum):
 
 
 def greedy_options(search: Greedy | Beam, trace: bool = False) -> np.void:
-    """The options that both kinds of search have, a `GREEDY_OPTIONS`. ``trace``: log blanks like tokens."""
+    """The options that both kinds of search have, as a `GREEDY_OPTIONS`. ``trace``: blanks are logged like tokens."""
     return np.array([(search.max_symbols, search.blank_penalty, trace)], GREEDY_OPTIONS)[0]
 
 
 def beam_options(search: Greedy | Beam, weights: Iterable[float] = ()) -> np.void:
-    """The options of a search that the beam engine runs, a `BEAM_OPTIONS`; ``weights`` are those of its fusions.
+    """The options of a search that the beam engine runs, as a `BEAM_OPTIONS`. ``weights`` are those of its fusions.
 
-    Greedy search is a strategy of the engine. A "tsd" beam of size 1 without fusion is the same search.
+    Greedy search is a strategy of the engine too. A "tsd" beam of size 1 without fusion is run as greedy search, since
+    its result is the same.
     """
     weights = list(weights)
     options = np.zeros(1, BEAM_OPTIONS)[0]

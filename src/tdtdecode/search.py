@@ -1,4 +1,4 @@
-"""How to search: frozen option classes, validated once."""
+"""The searches and their options: frozen classes that check their values when they are made."""
 
 from __future__ import annotations
 
@@ -21,77 +21,88 @@ PRUNING_MODES = ("early", "late")
 
 
 class Fusion(Protocol):
-    """What steers a search beside the network: an n-gram model, boosted phrases or a user's function."""
+    """Scores added to a search beside the network's: an n-gram model, boosted phrases or a user's function."""
 
     @property
     def weight(self) -> float:
-        """What its scores, in nats, are multiplied with."""
+        """The factor on its scores, which are in nats."""
 
 
 @runtime_checkable
-class FusionByRow(Protocol):
-    """A fusion that may differ by row of a batch."""
+class FusionByUtterance(Protocol):
+    """A fusion that may differ from utterance to utterance of a batch."""
 
     @property
-    def rows(self) -> int | None:
-        """How many rows it was made for; None: any, all alike."""
+    def utterances(self) -> int | None:
+        """The number of utterances that it was made for; None if it is the same for all."""
 
-    def select(self, rows: Sequence[int]) -> Fusion:
-        """That of some rows, in that order."""
+    def select(self, utterances: Sequence[int]) -> Fusion:
+        """The fusion for some utterances of the batch, by their places in it, in that order."""
 
 
-def for_rows(search: Greedy | Beam, rows: Sequence[int], batch: int) -> Greedy | Beam:
-    """The search for some rows of a batch of so many.
+def for_utterances(search: Greedy | Beam, utterances: Sequence[int], batch: int) -> Greedy | Beam:
+    """The search for some utterances of a batch.
+
+    Parameters
+    ----------
+    utterances:
+        Their places in the batch.
+    batch:
+        The number of utterances in the batch.
 
     Raises
     ------
     InputError
-        If a fusion was made for another number of rows.
+        If a fusion was made for another number of utterances.
     """
     fusion = list(search.fusion)
     for i, part in enumerate(fusion):
-        if isinstance(part, FusionByRow) and part.rows is not None:
-            check_rows(part.rows, batch)
-            fusion[i] = part.select(rows)
+        if isinstance(part, FusionByUtterance) and part.utterances is not None:
+            check_utterances(part.utterances, batch)
+            fusion[i] = part.select(utterances)
     return replace(search, fusion=tuple(fusion)) if fusion != list(search.fusion) else search
 
 
-def check_rows(given: int, batch: int) -> None:
-    """InputError unless what is given by row is given for every row."""
+def check_utterances(given: int, batch: int) -> None:
+    """Raise an InputError if phrases are given for another number of utterances than the batch has."""
     if given != batch:
-        raise InputError(f"phrases are given for {given} rows, but there are {batch}")
+        raise InputError(f"phrases are given for {given} utterances, but there are {batch}")
 
 
 def runs_in_the_beam_engine(search: Greedy | Beam) -> bool:
     """Whether the beam engine runs a search: every `Beam`, and `Greedy` with fusion or confidence.
 
-    Fusion needs the best tokens of a row with their scores, confidence a sum over the whole row. The beam engine ranks
-    rows anyway, so greedy search with either is a beam of one hypothesis there; the greedy loops stay simple and fast.
+    Fusion needs the best tokens of a joint row with their scores, and confidence needs a sum over the whole row. The
+    beam engine computes both anyway, so it runs greedy search with either as a beam of one hypothesis. This keeps the
+    greedy loops simple and fast.
     """
     return isinstance(search, Beam) or bool(search.fusion) or search.confidence is not None
 
 
 @dataclass(frozen=True)
 class Greedy:
-    """Greedy search: at each step the best token and, independently, the best duration.
+    """Greedy search: takes the best token and, independently, the best duration at each step.
 
-    At frame t with row r: ``k = argmax(tokens of r)``, ``d = durations[argmax(durations of r)]``. Blank moves
-    ``max(d, 1)`` frames; a token is emitted at t and moves d frames, where 0 stays.
+    For the joint row r at frame t, the token is ``k = argmax(tokens of r)`` and the duration is
+    ``d = durations[argmax(durations of r)]``. A blank moves the search by ``max(d, 1)`` frames. Any other token is
+    emitted at t and moves the search by d frames; with d = 0 the next token is searched at the same frame.
 
-    With fusion, blank or token is still decided by the row alone; if a token, it is ``argmax(tokens of r + S)`` without
-    blank, S the weighted sum of the fusions' scores. Durations are untouched.
+    With fusion, the joint row alone still decides between blank and token. If it is a token, it is
+    ``argmax(tokens of r + S)`` without blank, where S is the weighted sum of the fusions' scores. Durations do not
+    depend on fusion.
 
     Parameters
     ----------
     max_symbols:
-        Most tokens emitted at one frame by durations of 0; then the search moves one frame.
+        The most tokens emitted at one frame. If the last of them has duration 0, the search moves on by one frame.
     blank_penalty:
-        Subtracted from the blank logit for the choice, not for the reported log-probs. Above 0: fewer deletions.
+        Subtracted from the blank logit for the choice; the reported log-probs ignore it. A value above 0 means fewer
+        deletions.
     fusion:
-        Language models, boosted phrases and functions that steer the search: `NgramLM`, `PhraseBoost`,
+        Language models, boosted phrases and functions whose scores are added: `NgramLM`, `PhraseBoost`,
         `ScoringFunction`.
     confidence:
-        The measure behind `Hypothesis.token_confidence`.
+        The measure for `Hypothesis.token_confidence`; None: it is not computed.
 
     Raises
     ------
@@ -101,7 +112,7 @@ class Greedy:
 
     max_symbols: int = 10
     blank_penalty: float = 0.0
-    fusion: tuple[Fusion, ...] = ()
+    fusion: Sequence[Fusion] = ()
     confidence: Confidence | None = None
 
     def __post_init__(self) -> None:
@@ -110,49 +121,53 @@ class Greedy:
 
 @dataclass(frozen=True)
 class Beam:
-    """Beam search: several hypotheses side by side.
+    """Beam search: keeps several hypotheses at a time.
 
-    ``strategy="tsd"``, time-synchronous decoding, looks for the token sequences y of the highest
+    ``strategy="tsd"``, time-synchronous decoding, looks for the token sequences y with the highest
 
         score(y) = log sum_a prod_s p(k_s) p(d_s)  +  sum_j w_j S_j(y)
 
-    The sum is over the alignments a of y: sequences of steps s, each a token or blank k_s with a duration d_s, that
-    lead from the first frame past the last, by at most `max_symbols` tokens of duration 0 on one frame. p are the
-    softmaxes of the joint row's two parts, at `temperature`; a blank of duration 0 moves one frame. S_j is the score
-    that fusion j gives the tokens, w_j its weight. Nothing is normalised by length.
+    The first sum is over all alignments a of y. An alignment is a sequence of steps s from the first frame to past the
+    last. Each step has a token or blank k_s and a duration d_s. A blank moves at least one frame, and so does the last
+    of `max_symbols` tokens at one frame. p are the softmaxes of the joint row's two parts, at `temperature`. S_j is the
+    score that fusion j gives the tokens, w_j its weight. Scores are not normalised by length.
 
-    The search goes from frame to frame. Hypotheses with equal tokens that reach the same frame are merged, their
-    probabilities added, before anything is pruned. Hypotheses of different frames wait for their turn: one is dropped
-    only once `size` others that are at least as far score at least as high. It could only fall further behind before
-    it reached them, so the comparison is fair. Chunks change nothing. The tokens' frames, durations and log-probs are
-    those of the sequence's best alignment. At size 1 without fusion it is greedy search.
+    The search goes from frame to frame. Hypotheses with the same tokens that reach the same frame are merged, which
+    adds up their probabilities, before any are pruned. A hypothesis is dropped only if `size` others that are at least
+    as far in the audio score at least as high, or if one of them scores higher by more than `threshold`. On the way to
+    them it could only fall further behind, so the comparison is fair. Results do not depend on chunks. The frames,
+    durations and log-probs of the tokens are those of the sequence's best alignment. With size 1 and no fusion, this is
+    greedy search.
 
-    ``strategy="malsd"`` is NeMo's ``malsd_batch``: all hypotheses take one step at a time whatever frames they stand
-    on, are pruned and then merged, and are ranked by score / (number of tokens + 1).
+    ``strategy="malsd"`` is NeMo's ``malsd_batch``. All hypotheses take one step at a time, whatever frames they have
+    reached. They are pruned, then merged, and in the end ranked by score / (number of tokens + 1).
 
     Parameters
     ----------
     strategy:
         ``"tsd"`` or ``"malsd"``.
     size:
-        Hypotheses kept. 1 to 1024.
+        The number of hypotheses kept, 1 to 1024.
     nbest:
-        Hypotheses returned, `size` at most; None: as many as were kept.
+        The number of hypotheses returned, at most `size`; None: all that were kept.
     max_symbols:
-        Most tokens at one frame by durations of 0.
+        The most tokens emitted at one frame, as for `Greedy`.
     blank_penalty:
-        Subtracted from blank's log-probability in the scores. Above 0: fewer deletions.
+        Subtracted from blank's log-probability in the scores. A value above 0 means fewer deletions.
     threshold:
-        "tsd" drops a hypothesis that scores less than the best of those as far as it, by more than this many nats.
-        ``inf``: never.
+        "tsd" also drops a hypothesis if the best of those at least as far in the audio scores higher by more than this
+        many nats. ``inf``: never.
     temperature:
-        Of the softmaxes in the score of "tsd", not of the log-probs reported; 0.01 to 100. Above 1 it trusts the
-        network less: models are too sure of themselves, and 1.2 to 1.5 saved the demo model more of its word errors.
+        Temperature of the softmaxes in the score of "tsd", 0.01 to 100; the reported log-probs ignore it. A value above
+        1 trusts the network less. Models tend to be overconfident: with 1.2 to 1.5 the demo model makes fewer word
+        errors.
     fusion, confidence:
         As for `Greedy`.
-    blank_mode, pruning_mode:
-        How "malsd" treats blank under fusion, and whether it prunes before (``"early"``) or after it (``"late"``):
-        NeMo's ``blank_lm_score_mode`` and ``pruning_mode``.
+    blank_mode:
+        How "malsd" treats blank under fusion, ``"no_score"`` or ``"lm_weighted_full"``: NeMo's ``blank_lm_score_mode``.
+    pruning_mode:
+        Whether "malsd" prunes before fusion scores are added (``"early"``) or after (``"late"``): NeMo's
+        ``pruning_mode``.
 
     Raises
     ------
@@ -167,7 +182,7 @@ class Beam:
     blank_penalty: float = 0.0
     threshold: float = 6.0
     temperature: float = 1.0
-    fusion: tuple[Fusion, ...] = ()
+    fusion: Sequence[Fusion] = ()
     confidence: Confidence | None = None
     blank_mode: str = "no_score"
     pruning_mode: str = "early"

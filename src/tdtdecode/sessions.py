@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions: our default options, and what happens to a session in a forked process."""
+"""Opening ONNX Runtime sessions: default options, sessions on CUDA, and sessions that survive a fork."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 CPU_PROVIDERS = ("CPUExecutionProvider",)
 CUDA_PROVIDER = "CUDAExecutionProvider"
 CUDA = "cuda"
-"""What ONNX Runtime calls the device of that provider."""
+"""ONNX Runtime's name for the device of the CUDA provider."""
 
 
 def cuda_options(device: int, stream: int) -> dict[str, Any]:
-    """What the CUDA provider is told."""
+    """The options of the CUDA provider, for a device's number and the address of a stream."""
     return {"device_id": device, "user_compute_stream": str(stream)}
 
 
 def default_options(threads: int | None) -> ort.SessionOptions:
-    """Session options for that many threads within an operator; None: as many as there are cores."""
+    """Session options for CPU sessions. `threads` is the number of threads per operator; None means one per core."""
     options = import_onnxruntime().SessionOptions()
     if threads is not None:
         options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # A plan of memory for each set of shapes ever seen would be kept for good: 24 KB for each length of recording.
+    # For each set of shapes ever seen, ONNX Runtime would keep a plan of memory: 24 KB for each length of recording.
     options.enable_mem_pattern = False
-    # Waiting threads sleep: on busy cores spinning costs several times the work itself.
+    # Waiting threads sleep. On busy cores, spinning would cost several times as much as the work itself.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
@@ -41,14 +41,16 @@ def default_options(threads: int | None) -> ort.SessionOptions:
 def cuda_session(
     open_session: Callable[[list[Any]], ort.InferenceSession], device: int, stream: int, purpose: str
 ) -> ort.InferenceSession:
-    """A session whose graph runs on a CUDA device and on that stream.
+    """Open a session that runs its graph on a CUDA device, on a given stream.
 
     Parameters
     ----------
     open_session:
         Opens the session with a list of providers.
-    device, stream:
-        The device's number; the stream's address, which is not the default stream's.
+    device:
+        The device's number.
+    stream:
+        The stream's address. It must not be the default stream.
     purpose:
         What the session is for, for messages.
 
@@ -57,35 +59,37 @@ def cuda_session(
     MissingDependencyError
         If this ONNX Runtime has no CUDA provider.
     DeviceError
-        If the provider is there and cannot be used.
+        If the provider is installed, but cannot be used.
     """
     runtime = import_onnxruntime()
     if CUDA_PROVIDER not in runtime.get_available_providers():
         raise MissingDependencyError("onnxruntime-gpu", "gpu", f"{purpose} on cuda (onnxruntime's {CUDA_PROVIDER})")
     if hasattr(runtime, "preload_dlls"):
-        runtime.preload_dlls()  # cuDNN and CUDA, as the wheels of CuPy or PyTorch bring them
+        runtime.preload_dlls()  # loads the cuDNN and CUDA libraries that come with CuPy or PyTorch
     session = open_session([(CUDA_PROVIDER, cuda_options(device, stream))])
     if CUDA_PROVIDER not in session.get_providers():
-        # ONNX Runtime goes on with the CPU where it cannot load the provider.
+        # ONNX Runtime uses the CPU without an error if it cannot load the provider.
         raise DeviceError(
-            f"{purpose} on cuda: onnxruntime cannot load its {CUDA_PROVIDER} (cuDNN or CUDA is missing or of another "
-            "version: pip install 'tdtdecode[gpu]'); use device='cpu'"
+            f"{purpose} on cuda: onnxruntime cannot load its {CUDA_PROVIDER}, because cuDNN or CUDA is missing or has "
+            "another version: pip install 'tdtdecode[gpu]', or use device='cpu'"
         )
     return session
 
 
 def quantized_refusal(file: os.PathLike[str], instead: str) -> str:
-    """Why a quantised graph is not run on a GPU, and what to use."""
+    """The message that a quantised graph cannot run on a GPU. `instead` is what to use."""
     return f"{file} is quantised to int8, which onnxruntime's CUDA provider does not compute: use {instead}"
 
 
 class ForkSafeSession:
-    """A session whose threads do not survive a fork, so that a child process opens its own.
+    """A session that can be used after a fork.
+
+    A session's threads do not exist in a forked child process. So the child opens a session of its own.
 
     Parameters
     ----------
     open_session:
-        Opens the session; called at once, and again in a child process on first use.
+        Opens the session. It is called at once, and in each child process on first use.
     """
 
     def __init__(self, open_session: Callable[[], ort.InferenceSession]):
@@ -108,7 +112,7 @@ _sessions: weakref.WeakSet[ort.InferenceSession] = weakref.WeakSet()
 
 
 def _keep_inherited_sessions() -> None:
-    """Closing an inherited session would wait for threads that are not in this process: it is never closed."""
+    """Keep inherited sessions open: closing one would wait forever for threads that do not exist in this process."""
     for session in _sessions:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
 

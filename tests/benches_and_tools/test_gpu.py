@@ -13,7 +13,7 @@ import pytest
 
 import tdtdecode as tdt
 from benches.gpu import bars, decoding, micro
-from tests.cuda.helpers import NO_CARD, emulated
+from tests.cuda.helpers import emulated, missing_card
 from tests.decoding.fused_helpers import as_lifted, fused
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ def test_bytes_of_a_token(tmp_path):
 
 
 def test_without_a_card_the_figures_stay_open():
-    if NO_CARD is None:
+    if missing_card() is None:
         pytest.skip("there is a card here")
     done = subprocess.run([sys.executable, "-m", "benches.gpu"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "no figures: device 'cuda'" in done.stderr and "Traceback" not in done.stderr

@@ -249,7 +249,7 @@ def test_weights_listed_among_the_inputs(tmp_path):
         ([quantize(), *chain(), microsoft("QGemm", ["x"])], r"QGemm \(y\): no float form"),
         ([microsoft("DynamicQuantizeMatMul", ["x", "q", "short"])], "short holds 2 numbers .*expected one, or 3"),
         ([microsoft("DynamicQuantizeMatMul", ["x", "wide", "scale"])], "wide are int32, expected int8 or uint8"),
-        ([microsoft("DynamicQuantizeMatMul", ["x", "x", "scale"])], "x belongs to quantised .* and is no constant"),
+        ([microsoft("DynamicQuantizeMatMul", ["x", "x", "scale"])], "x belongs to quantised .* and is not a constant"),
     ],
 )  # fmt: skip
 def test_refusals(tmp_path, nodes, message):

@@ -245,7 +245,7 @@ def test_files_of_different_models(tmp_path):
     small_bundle(tmp_path / "a", "split")
     small_bundle(tmp_path / "b", "split", predictor_size=24)
     (tmp_path / "b" / "joiner.onnx").rename(tmp_path / "a" / "joiner.onnx")
-    check_refused(tmp_path / "a", "joiner.onnx", "decoder.onnx gives 8 numbers", "different models")
+    check_refused(tmp_path / "a", "joiner.onnx", "decoder.onnx gives 8 values", "different models")
 
 
 @pytest.mark.parametrize("layout", ["split", "combined", "genai"])
@@ -347,7 +347,7 @@ def mix_rows(model):
 
 
 @pytest.mark.parametrize(
-    ("change", "problem"), [(bake_batch_of_one, "for a batch"), (mix_rows, "rows of a batch change each other")]
+    ("change", "problem"), [(bake_batch_of_one, "for a batch"), (mix_rows, "utterances of a batch affect each other")]
 )
 def test_graphs_for_a_batch_of_one(tmp_path, change, problem):
     directory = small_bundle(tmp_path, "split")

@@ -318,4 +318,4 @@ def test_reading_leaves_the_directory_alone(tmp_path):
 
 def test_make_bundle_refuses_unknown_words(tmp_path):
     with pytest.raises(ValueError, match="layout"):
-        make_bundle(tmp_path, "sherpa")
+        make_bundle(tmp_path, "sherpa", **SMALL)

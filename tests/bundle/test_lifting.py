@@ -12,7 +12,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 import tdtdecode as tdt
-from benches.random_bundle import make_bundle, random_weights
+from benches.random_bundle import LAYOUTS, make_bundle, random_weights
 from tdtdecode.bundle import read_bundle
 from tdtdecode.bundle.lifting import CannotLift, lift
 from tdtdecode.bundle.lifting.dequantize import dequantized
@@ -25,7 +25,6 @@ from tests.bundle.edits import SIZES, after, before, edited, log_softmax_by_part
 from tests.conftest import random_frames
 from tests.decoding.fused_helpers import as_lifted
 
-LAYOUTS = ["split", "combined", "genai"]
 MODELS = [
     {"predictor_layers": 1, "activation": "relu"},
     {"predictor_layers": 2, "activation": "tanh", "blank": "first"},
@@ -176,12 +175,12 @@ class TestDeviation:
         weights = copy.deepcopy(lift(bundle.transducer))
         weights.layers[0].bias[:] = 0
         monkeypatch.setattr(choice, "lift", lambda _: weights)
-        with pytest.raises(CannotLift, match="give other rows than the graphs"):
+        with pytest.raises(CannotLift, match="give other joint rows than the graphs"):
             choice.fused_network(bundle)
         assert tdt.Decoder.from_bundle(bundle).network.name == "ort"
-        with pytest.raises(tdt.BundleError, match="network='fused' cannot be had.*use network='ort'"):
+        with pytest.raises(tdt.BundleError, match="network='fused' is not possible.*use network='ort'"):
             tdt.Decoder.from_bundle(bundle, network="fused")
-        with pytest.raises(tdt.BundleError, match="precision='int8' cannot be had"):
+        with pytest.raises(tdt.BundleError, match="precision='int8' is not possible"):
             tdt.Decoder.from_bundle(bundle, precision="int8")
 
 

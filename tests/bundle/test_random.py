@@ -60,7 +60,7 @@ def audio(seconds=2.0):
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_sherpa_onnx_takes_the_split_layout(tmp_path, precision):
-    sherpa_onnx = pytest.importorskip("sherpa_onnx")
+    sherpa_onnx = pytest.importorskip("sherpa_onnx", reason="sherpa_onnx is not installed")
     directory = make_bundle(tmp_path, "split", mel_bins=80, precision=precision, **{**SMALL, "vocab_size": 30})
     suffix = "" if precision == "fp32" else f".{precision}"
     recognizer = sherpa_onnx.OfflineRecognizer.from_transducer(
@@ -74,7 +74,7 @@ def test_sherpa_onnx_takes_the_split_layout(tmp_path, precision):
 
 
 def test_onnx_asr_takes_the_combined_layout(tmp_path):
-    onnx_asr = pytest.importorskip("onnx_asr")
+    onnx_asr = pytest.importorskip("onnx_asr", reason="onnx-asr is not installed")
     directory = make_bundle(tmp_path, "combined", mel_bins=80, **{**SMALL, "vocab_size": 30})
     model = onnx_asr.load_model("nemo-conformer-tdt", directory)
     assert isinstance(model.recognize(audio()), str)

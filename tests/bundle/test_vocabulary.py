@@ -6,8 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import tdtdecode as tdt
 from tdtdecode.bundle import Vocabulary
@@ -94,10 +92,16 @@ def test_characters_with_a_space_symbol():
     assert vocabulary.detokenize([1, 2, 0, 2]) == "ab b"
 
 
-@given(st.lists(st.integers(0, len(PIECES) - 1), max_size=12))
-def test_words_make_up_the_text(tokens):
-    words = VOCABULARY.words(hypothesis(tokens), 0.08)
-    assert " ".join(word.text for word in words).split() == VOCABULARY.detokenize(tokens).split()
-    assert all(word.text and " " not in word.text for word in words)
-    assert all(0 <= word.start < word.end and 0 < word.confidence <= 1 for word in words)
-    assert [word.start for word in words] == sorted(word.start for word in words)
+def test_words_make_up_the_text():
+    from hypothesis import given
+    from hypothesis import strategies as st
+
+    @given(st.lists(st.integers(0, len(PIECES) - 1), max_size=12))
+    def any_tokens(tokens):
+        words = VOCABULARY.words(hypothesis(tokens), 0.08)
+        assert " ".join(word.text for word in words).split() == VOCABULARY.detokenize(tokens).split()
+        assert all(word.text and " " not in word.text for word in words)
+        assert all(0 <= word.start < word.end and 0 < word.confidence <= 1 for word in words)
+        assert [word.start for word in words] == sorted(word.start for word in words)
+
+    any_tokens()

@@ -1,4 +1,4 @@
-"""NVRTC, CUDA's run-time compiler, from its wheel: compiles device code on machines without a GPU."""
+"""NVRTC, CUDA's run-time compiler, from its wheel. It compiles device code on machines without a GPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
 @lru_cache(maxsize=None)
 def load_nvrtc() -> ctypes.CDLL:
-    """The library of the nvidia-cuda-nvrtc wheel; ImportError without it."""
+    """The library in the nvidia-cuda-nvrtc wheel; ImportError if it is not installed."""
     spec = importlib.util.find_spec("nvidia")
     for folder in spec.submodule_search_locations if spec else ():
         for path in sorted(Path(folder).glob("**/libnvrtc.so.*"), reverse=True):
@@ -21,7 +21,7 @@ def load_nvrtc() -> ctypes.CDLL:
 
 
 def compile_source(source: str, name: str, architecture: int, include: list[Path], **defines: str | int) -> str:
-    """PTX of a source for sm_<architecture>; RuntimeError with the compiler's log where it does not compile."""
+    """PTX of a source for sm_<architecture>; RuntimeError with the compiler's log if it does not compile."""
     nvrtc, program = load_nvrtc(), ctypes.c_void_p()
     _check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), name.encode(), 0, None, None))
     options = ["-std=c++17", f"-arch=compute_{architecture}", *(f"-I{folder}" for folder in include)]

@@ -1,4 +1,4 @@
-"""The fused network on a card, or on the host's emulation of one, against the specification."""
+"""The fused network on an emulated card, and on a real one if there is one, against the specification."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tdtdecode.networks.cuda import beams as cuda_beam
 from tdtdecode.networks.cuda import fused_greedy
 from tdtdecode.networks.fused import FusedNetwork
 from tests.conftest import random_frames
-from tests.cuda.helpers import LAUNCHES, cupy, launch, needs_card, on  # noqa: F401 - a fixture
+from tests.cuda.helpers import LAUNCHES, cupy, launch, on  # noqa: F401 - a fixture
 from tests.decoding.compare import check_hypotheses, traced_decode
 from tests.decoding.fused_helpers import check_same_bits, fused, random_weights
 from tests.decoding.test_beam import check_same
@@ -78,15 +78,15 @@ class TestGreedy:
         check_same_bits(together[:1], decoder.decode(frames[:1], lengths[:1]))
         padded = np.pad(frames, ((0, 0), (0, 0), (0, 5)), constant_values=np.nan)
         check_same_bits(together, decoder.decode(np.asfortranarray(padded), lengths))
-        check_same_bits(together, decoder.decode([row[:, :length] for row, length in zip(frames, lengths)]))
+        check_same_bits(together, decoder.decode([array[:, :length] for array, length in zip(frames, lengths)]))
 
     @pytest.mark.parametrize("how", LAUNCHES)
     def test_launches_give_the_same_bits(self, cupy, model, how):  # noqa: F811
         spec, weights, frames, lengths = model
         expected = cuda_decoder(weights, spec).decode(frames, lengths)
         check_same_bits(expected, cuda_decoder(weights, spec, **LAUNCHES[how]).decode(frames, lengths))
-        # Fewer places than utterances: one takes the place of another.
-        check_same_bits(expected, cuda_decoder(weights, spec, rows=2, **LAUNCHES[how]).decode(frames, lengths))
+        # With fewer slots than utterances, an utterance takes the slot of one that has ended.
+        check_same_bits(expected, cuda_decoder(weights, spec, slots=2, **LAUNCHES[how]).decode(frames, lengths))
 
     @pytest.mark.parametrize("chunk", [1, 4])
     def test_chunks_and_streams_that_come_and_go(self, cupy, model, chunk):  # noqa: F811
@@ -98,8 +98,8 @@ class TestGreedy:
         for start in range(0, frames.shape[2], chunk):
             piece = frames[order, :, start : start + chunk]
             found, state = decoder.decode_chunk(piece, np.clip(lengths[order] - start, 0, piece.shape[2]), state)
-            for row, hypothesis in zip(order, found):
-                tokens[row] += list(zip(hypothesis.tokens.tolist(), hypothesis.frames.tolist()))
+            for stream, hypothesis in zip(order, found):
+                tokens[stream] += list(zip(hypothesis.tokens.tolist(), hypothesis.frames.tolist()))
             shuffled = rng.permutation(len(order))
             first, second = state.select(shuffled[:2]), state.select(shuffled[2:])
             state, order = tdt.decoder.DecoderState.join([first, second]), order[shuffled]
@@ -123,12 +123,12 @@ class TestGreedy:
         weights = random_weights(spec, seed=1)
         weights.output.bias[spec.blank] = -3  # a token nearly everywhere
         frames, lengths = random_frames(3, 6, 40, seed=1)
-        decoder = cuda_decoder(weights, spec, rows=2, **LAUNCHES[how])
+        decoder = cuda_decoder(weights, spec, slots=2, **LAUNCHES[how])
         expected = decoder.decode(frames, lengths)
         monkeypatch.setattr(fused_greedy, "_MOST_LOGGED", 3)
         check_same_bits(expected, decoder.decode(frames, lengths))
 
-    def test_bad_numbers_touch_no_other_row(self, cupy, model):  # noqa: F811
+    def test_bad_numbers_touch_no_other_utterance(self, cupy, model):  # noqa: F811
         spec, weights, frames, lengths = model
         decoder = cuda_decoder(weights, spec)
         expected = decoder.decode(frames, lengths)
@@ -139,7 +139,7 @@ class TestGreedy:
         for i in range(len(frames)):
             if i != longest:
                 check_same_bits([expected[i]], [found[i]])
-        assert (found[longest].frames < 2).all(), "a row without numbers is blank"
+        assert (found[longest].frames < 2).all(), "a joint row without numbers is blank"
 
     def test_nothing_to_do(self, cupy, model):  # noqa: F811
         spec, weights, frames, lengths = model
@@ -148,7 +148,7 @@ class TestGreedy:
         assert decoder.decode(frames[:0]) == []
 
     def test_copies_and_launches_do_not_grow_with_the_audio(self):
-        """One launch decodes it all, and what comes to the host comes once."""
+        """One launch decodes everything, and the results are copied to the host once."""
         spec = tdt.TransducerSpec(vocab_size=12, encoder_size=6)
         counts = []
         with on("emulated"):
@@ -180,7 +180,7 @@ class TestBeam:
         weights = random_weights(spec, seed=5, **options)
         frames, lengths = random_frames(5, spec.encoder_size, 15, seed=2)
         expected = cuda_decoder(weights, spec).decode(frames, lengths, tdt.Beam(size=3))
-        decoder = cuda_decoder(weights, spec, rows=2, **LAUNCHES[how])
+        decoder = cuda_decoder(weights, spec, slots=2, **LAUNCHES[how])
         check_same(decoder.decode(frames, lengths, tdt.Beam(size=3)), expected, tolerance=0)
 
     @pytest.mark.parametrize("name", ["tsd", "confident"])
@@ -209,7 +209,7 @@ class TestBeam:
         monkeypatch.setattr(cuda_beam, "_RECORDS_PER_FRAME", 0)
         check_same(decoder.decode(frames, lengths, tdt.Beam(size=3)), expected, tolerance=0)
 
-    def test_phrases_by_row(self, cupy):  # noqa: F811
+    def test_phrases_by_utterance(self, cupy):  # noqa: F811
         spec, options = MODELS["parakeet"]
         weights = random_weights(spec, seed=9, **options)
         frames, lengths = random_frames(3, spec.encoder_size, 16, seed=9)
@@ -233,13 +233,13 @@ class TestBeam:
         frames, lengths = random_frames(1, spec.encoder_size, 4, seed=0)
         with pytest.raises(tdt.InputError, match="make the beam smaller, or use device='cpu'"):
             decoder.decode(frames, lengths, tdt.Beam(size=60))
-        with pytest.raises(tdt.InputError, match="ScoringFunction runs on the cpu alone"):
+        with pytest.raises(tdt.InputError, match="ScoringFunction runs only on the CPU"):
             search = kernels_search(decoder)
             cuda_beam.check_beam(search)
 
 
 def kernels_search(decoder):
-    """A beam search that is steered by a function, compiled or not."""
+    """A beam search that a user's function steers."""
     from tdtdecode.kernels import BeamSearch
 
     search = BeamSearch(decoder.spec, tdt.Beam(size=2), np.array([4]), "reference")
@@ -255,9 +255,9 @@ class TestNetwork:
 
         with pytest.raises(tdt.InputError, match="no precision 'int8' on cuda: float32, float16, bfloat16"):
             FusedCudaNetwork(weights, spec, "int8")
-        with pytest.raises(tdt.InputError, match="does not exist for kernels 'reference': cuda"):
+        with pytest.raises(tdt.InputError, match="does not exist for kernels 'reference': use 'cuda'"):
             tdt.Decoder(FusedCudaNetwork(weights, spec), spec, kernels="reference")
-        with pytest.raises(tdt.InputError, match="8 layers at most, this model 9"):
+        with pytest.raises(tdt.InputError, match="8 predictor layers at most, this model has 9"):
             FusedCudaNetwork(random_weights(spec, layers=9), spec)
         with pytest.raises(tdt.InputError, match="E = 20, got"):
             tdt.Decoder(FusedCudaNetwork(weights, spec), replace(spec, encoder_size=None)).decode(
@@ -303,15 +303,16 @@ class TestNetwork:
             )
 
 
-@needs_card
+@pytest.mark.card
 class TestOnCard:
     """What only a card can show."""
 
-    def test_a_thousand_random_models(self):
+    @pytest.mark.parametrize("models", [100, pytest.param(1000, marks=pytest.mark.exhaustive)])
+    def test_random_models(self, models):
         rng = np.random.default_rng(int(os.environ.get("TDTDECODE_TEST_SEED", "0")))
         ties = 0
         with on("card"):
-            for _ in range(1000):
+            for _ in range(models):
                 durations = tuple(rng.integers(0, 6, rng.integers(0, 6)).tolist())
                 vocab_size = int(rng.integers(1, 300))
                 blank, encoder_size = int(rng.integers(0, vocab_size + 1)), int(rng.integers(1, 80))
@@ -323,12 +324,12 @@ class TestOnCard:
                 expected, trace = specified((spec, weights, frames, lengths), tdt.Greedy())
                 found = cuda_decoder(weights, spec).decode(frames, lengths)
                 ties += check_hypotheses(expected, trace, found, spec, tdt.Greedy())
-        print(json.dumps({"models": 1000, "rows that part at a tie": ties}))
+        print(json.dumps({"models": models, "utterances that differ by a tie": ties}))
 
     @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
     @pytest.mark.parametrize("vocab_size", [1024, 8192])
     def test_real_sizes(self, vocab_size, precision):
-        """Parakeet's: what is resident in shared memory, full batches, each launch the same to the bit."""
+        """Parakeet's sizes: weights resident in shared memory, full batches, and the same bits from every launch."""
         spec = tdt.TransducerSpec(vocab_size, encoder_size=1024)
         weights = random_weights(spec, 640, 640, 2, seed=1)
         frames, lengths = random_frames(130, 1024, 60, seed=1)

@@ -1,4 +1,4 @@
-"""The pieces of the CUDA kernels: rows decided, products, 16-bit numbers, barriers; and that the emulation can fail."""
+"""The CUDA kernels piece by piece: decisions, tiles, 16-bit numbers, barriers. And the emulation notices errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPECS = [
 
 
 def bad_rows(spec, count, seed):
-    """Rows with ties, NaN and infinities, some of them nothing else."""
+    """Joint rows with ties, NaN and infinities. Some of them hold nothing else."""
     rng = np.random.default_rng(seed)
     rows = np.round(rng.standard_normal((count, spec.joint_width)) * 4).astype(np.float32) / 4
     for value in (np.nan, np.inf, -np.inf):
@@ -63,7 +63,7 @@ def test_stepwise_greedy_over_rows_on_the_device(cupy):  # noqa: F811
 @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("outputs, inputs", [(16, 16), (33, 20), (5, 1), (70, 130)])
 def test_tiles_hold_the_weights(precision, outputs, inputs):
-    """What a lane holds is what the matrix unit wants, read back by its layout in PTX's manual."""
+    """Each lane holds the weights that the tensor cores expect there, by the layout in PTX's manual."""
     from tdtdecode.networks.cuda.packing import packed_tiles
 
     weight = np.random.default_rng(outputs).integers(-100, 100, (outputs, inputs)).astype(np.float32)
@@ -164,7 +164,7 @@ def test_what_was_written_before_a_barrier_is_seen_after_it(cupy, kind):  # noqa
 
 @pytest.mark.parametrize("kind", [0, 1])
 def test_the_first_program_on_a_card(cupy, kind):  # noqa: F811
-    """Microbenchmarks compute what they say; their figures are for `benches.gpu`."""
+    """The microbenchmarks compute what they claim to. `benches.gpu` reports their times."""
     from tdtdecode.cuda.device import kernels as compiled_kernels
 
     module = compiled_kernels("microbench.cu", (("TDT_BARRIER", kind),), cooperative=True)
@@ -194,9 +194,20 @@ def test_emulation_is_repeatable_and_notices_bad_launches():
             np.asarray(arguments[0])
 
 
+def test_nothing_of_an_emulated_card_is_left():
+    """Otherwise the card that is used next would get this one's cached objects."""
+    from tdtdecode.cuda.device import current_device, shared_stream
+
+    with emulated():
+        of_emulation = shared_stream(current_device().index)
+    with emulated():
+        assert shared_stream(current_device().index) is not of_emulation
+    assert shared_stream.cache_info().currsize == 0
+
+
 @pytest.mark.parametrize("card", CARDS)
 def test_user_functions_on_the_device(card):
-    """A callable network over the device's arrays is that over NumPy's."""
+    """A callable network gives the same results with device arrays as with NumPy arrays."""
     spec = tdt.TransducerSpec(vocab_size=12)
     for seed in range(2):
         model = RandomTransducer(spec, seed, levels=4, bad=0.01)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,7 @@ from tests.cuda import nvrtc
 
 CSRC = Path(__file__).parents[2] / "csrc"
 
-# One row per thread: every function of the rules is instantiated.
+# One joint row per thread. Calls every function of the rules.
 RULES_KERNEL = """
 #include "tdt/hypothesis.h"
 #include "tdt/row.h"
@@ -61,32 +58,37 @@ def test_rules_compile(architecture):
 
 SOURCES = sorted(path.name for path in (CSRC / "cuda").glob("*.cu"))
 WEIGHTED = [name for name in SOURCES if "network.cuh" in (CSRC / "cuda" / name).read_text()]
-"""Sources that are compiled for each type of weights."""
+"""Sources that are compiled once for each type of weights."""
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_sources_compile(name):
-    """For every architecture and type of weights, as many at once as there are cores."""
+WEIGHTS = ("Float32", "Float16", "Bfloat16")
+SAMPLE = [(75, "Float16"), (90, "Float32"), (120, "Bfloat16")]
+"""Of the many that a large source is compiled for: the oldest and the newest architecture, each type of weights."""
+LARGE = ["beam.cu", *WEIGHTED]
+
+
+def variants():
+    """Each source for each architecture and type of weights. Most variants of large sources are exhaustive."""
+    for name in SOURCES:
+        for architecture in nvrtc.ARCHITECTURES:
+            for weight in WEIGHTS if name in WEIGHTED else (None,):
+                rare = name in LARGE and not any(sample == (architecture, weight or sample[1]) for sample in SAMPLE)
+                yield pytest.param(name, architecture, weight, marks=pytest.mark.exhaustive if rare else ())
+
+
+@pytest.mark.parametrize("name, architecture, weight", list(variants()))
+def test_sources_compile(name, architecture, weight):
     source = (CSRC / "cuda" / name).read_text()
     kernels = set(re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(", source))
-    weights = ("Float32", "Float16", "Bfloat16") if name in WEIGHTED else (None,)
-
-    def compiled(variant):
-        architecture, weight = variant
-        defines = {} if weight is None else {"TDT_WEIGHT": weight}
-        return nvrtc.compile_source(source, name, architecture, [CSRC, CSRC / "cuda"], **defines)
-
-    variants = list(itertools.product(nvrtc.ARCHITECTURES, weights))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        texts = list(pool.map(compiled, variants))
-    for (architecture, weight), ptx in zip(variants, texts, strict=True):
-        assert set(re.findall(r"\.visible \.entry (\w+)", ptx)) == kernels and kernels, (architecture, weight)
-        assert f".target sm_{architecture}" in ptx, weight
-        if weight == "Float16":
-            assert ("mma.sync.aligned.m16n8k16" if architecture >= 80 else "mma.sync.aligned.m16n8k8") in ptx
+    defines = {} if weight is None else {"TDT_WEIGHT": weight}
+    ptx = nvrtc.compile_source(source, name, architecture, [CSRC, CSRC / "cuda"], **defines)
+    assert set(re.findall(r"\.visible \.entry (\w+)", ptx)) == kernels and kernels
+    assert f".target sm_{architecture}" in ptx
+    if weight == "Float16":
+        assert ("mma.sync.aligned.m16n8k16" if architecture >= 80 else "mma.sync.aligned.m16n8k8") in ptx
 
 
-@pytest.mark.parametrize("name", ["fused_greedy.cu", "fused_beam.cu"])
+@pytest.mark.parametrize("name", ["fused_greedy.cu", pytest.param("fused_beam.cu", marks=pytest.mark.exhaustive)])
 def test_either_barrier_compiles(name):
     texts = {
         nvrtc.compile_source((CSRC / "cuda" / name).read_text(), name, 90, [CSRC, CSRC / "cuda"], TDT_BARRIER=kind)

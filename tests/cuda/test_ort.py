@@ -1,6 +1,8 @@
-"""ONNX Runtime's graphs on a card, or emulated; encoder output as it comes; what is ordered after what."""
+"""ONNX Runtime's graphs on a card, emulated or real; all kinds of encoder output; the order of streams."""
 
 from __future__ import annotations
+
+import importlib.util
 
 import numpy as np
 import onnxruntime
@@ -11,7 +13,7 @@ from benches.random_bundle import make_bundle
 from tdtdecode import load_model
 from tdtdecode.bundle import CombinedTransducer, read_bundle
 from tests.conftest import random_frames
-from tests.cuda.helpers import NO_CARD, cupy, emulated, needs_card, on  # noqa: F401 - a fixture
+from tests.cuda.helpers import PROVIDER_CARDS, cupy, emulated, is_emulated, on  # noqa: F401 - a fixture
 from tests.decoding.compare import check_same_hypotheses
 from tests.decoding.fused_helpers import check_same_bits, random_weights
 from tests.decoding.test_beam import check_same
@@ -32,6 +34,11 @@ def bundle(request, tmp_path, monkeypatch):
 
 
 class TestGraphs:
+    @pytest.fixture(params=PROVIDER_CARDS)
+    def cupy(self, request):  # noqa: F811
+        with on(request.param) as module:
+            yield module
+
     @pytest.mark.parametrize(
         "search",
         [tdt.Greedy(), tdt.Greedy(max_symbols=1, blank_penalty=2), tdt.Beam(size=3), tdt.Beam("malsd", 4)],
@@ -50,18 +57,18 @@ class TestGraphs:
             tdt.Decoder.from_bundle(tmp_path, network="ort", device=name, variant="fp16") for name in ("cpu", "cuda")
         )
         found = cuda.decode(frames, lengths)
-        if NO_CARD:
+        if is_emulated(cupy):
             check_same(found, cpu.decode(frames, lengths))
         assert any(map(len, found))
 
-    def test_more_rows_than_one_run_takes(self, cupy, bundle, monkeypatch):  # noqa: F811
+    def test_more_utterances_than_one_run_takes(self, cupy, bundle, monkeypatch):  # noqa: F811
         from tdtdecode.networks.cuda.ort import OrtCudaNetwork
 
         frames, lengths = random_frames(9, 16, 12, seed=1)
         decoder = tdt.Decoder.from_bundle(bundle, network="ort", device="cuda")
         searches = tdt.Greedy(), tdt.Beam(size=2)
         expected = [decoder.decode(frames, lengths, search) for search in searches]
-        monkeypatch.setattr(OrtCudaNetwork, "rows", 4)
+        monkeypatch.setattr(OrtCudaNetwork, "max_rows", 4)
         for search, whole in zip(searches, expected):
             check_same(decoder.decode(frames, lengths, search), whole)
 
@@ -75,8 +82,8 @@ class TestGraphs:
             piece = frames[order, :, start : start + 5]
             here = np.clip(lengths[order] - start, 0, piece.shape[2])
             found, state = decoder.decode_chunk(piece, here, state, final=start + 5 >= 18, search=search)
-            for row, hypothesis in zip(order, found):
-                tokens[row] += hypothesis.tokens.tolist()
+            for stream, hypothesis in zip(order, found):
+                tokens[stream] += hypothesis.tokens.tolist()
             if start + 5 < 18:
                 state, order = state.select([2, 0, 3, 1]), order[[2, 0, 3, 1]]
         assert tokens == [h.tokens.tolist() for h in whole]
@@ -89,7 +96,7 @@ class TestGraphs:
         assert [len(h) for h in found] == [10 * length for length in lengths], "ten tokens on each frame"
 
     def test_what_comes_to_the_host(self, bundle):
-        """A few integers every few rounds: as often for one row as for many, and no row of logits."""
+        """A few integers every few rounds, as often for many utterances as for one, and never a joint row."""
         counts = []
         with emulated():
             decoder = tdt.Decoder.from_bundle(bundle, network="ort", device="cuda")
@@ -112,7 +119,7 @@ class TestGraphs:
 
 class TestMissing:
     def test_without_cupy(self, bundle):
-        if NO_CARD is None:
+        if importlib.util.find_spec("cupy"):
             pytest.skip("CuPy is installed here")
         with pytest.raises(tdt.MissingDependencyError, match=r"'cuda' needs the package 'cupy-cuda13x'.*\[gpu\]"):
             tdt.Decoder.from_bundle(bundle, device="cuda")
@@ -121,10 +128,9 @@ class TestMissing:
         with pytest.raises(tdt.MissingDependencyError, match="cupy"):
             tdt.kernels.get("cuda")
 
-    def test_without_the_provider(self, bundle):
+    def test_without_the_provider(self, bundle, monkeypatch):
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
         with emulated_cupy.installed():
-            if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-                pytest.skip("the provider is installed here")
             with pytest.raises(tdt.MissingDependencyError, match=r"network 'ort' on cuda.*'onnxruntime-gpu'.*\[gpu\]"):
                 tdt.Decoder.from_bundle(bundle, network="ort", device="cuda")
             if not isinstance(bundle.transducer, CombinedTransducer):
@@ -132,7 +138,7 @@ class TestMissing:
 
     @pytest.mark.filterwarnings("ignore:Specified provider")
     def test_a_provider_that_cannot_be_loaded(self, bundle):
-        """ONNX Runtime itself goes on with the CPU."""
+        """ONNX Runtime itself would go on with the CPU."""
         from tdtdecode import sessions
 
         with emulated(), pytest.MonkeyPatch.context() as patch:
@@ -147,7 +153,7 @@ class TestMissing:
         [
             ({"device": "tpu"}, "no device 'tpu': cpu, cuda"),
             ({"device": "cuda", "precision": "int8"}, "choose float16"),
-            ({"device": "cuda", "precision": "float16", "network": "ort"}, "network 'ort' computes as the graphs"),
+            ({"device": "cuda", "precision": "float16", "network": "ort"}, "'ort' computes in the precision of"),
             ({"device": "cuda", "network": "trt"}, "no network 'trt' for a bundle on the cuda"),
             ({"device": "cuda", "providers": ["CPUExecutionProvider"]}, "cannot both be given"),
             ({"device": "cuda", "kernels": "cpu"}, "does not exist for kernels 'cpu-"),
@@ -159,7 +165,7 @@ class TestMissing:
 
 
 class Exported:
-    """An array of another library: known by its DLPack capsule alone."""
+    """An array of another library, which shows nothing but its DLPack capsule."""
 
     def __init__(self, array, device, log=None):
         self._array, self._device, self._log = array, device, log
@@ -195,17 +201,17 @@ class TestDoor:
         check_same_bits(widened, decoder.decode(cupy.asarray(halves), lengths))
 
     def test_nothing_on_the_device_is_copied(self):
-        from tdtdecode.cuda.arrays import device_rows
+        from tdtdecode.cuda.arrays import device_utterances
 
         with emulated() as cupy:  # noqa: F811
             frames = cupy.asarray(np.zeros((2, 16, 5), np.float32))
             before = dict(emulated_cupy.TRANSFERS)
-            rows, _ = device_rows(frames, None, 16)
-            assert [row.pointer for row in rows] == [frames.data.ptr, frames.data.ptr + 16 * 5 * 4]
+            utterances, _ = device_utterances(frames, None, 16)
+            assert [array.pointer for array in utterances] == [frames.data.ptr, frames.data.ptr + 16 * 5 * 4]
             assert emulated_cupy.TRANSFERS == before
 
     def test_other_libraries_are_told_our_stream(self):
-        """So that they let it wait for what they have still to do."""
+        """So that they make our stream wait for their own work."""
         from tdtdecode.cuda.arrays import to_device
 
         with emulated() as cupy:  # noqa: F811
@@ -219,16 +225,16 @@ class TestDoor:
             with pytest.raises(tdt.DeviceError, match="is on CUDA device 3, the decoder on 0"):
                 to_device(Exported(array, (2, 3)), "encoder_out")
 
-    def test_bfloat16_of_another_library(self, decoder):
+    def test_bfloat16_of_another_library(self, cupy, decoder):  # noqa: F811
         torch = pytest.importorskip("torch", reason="torch is not installed: no other producer of bfloat16 DLPack")
         frames, lengths = random_frames(3, 16, 12, seed=3)
         tensor = torch.from_numpy(frames).to(torch.bfloat16)
         expected = decoder.decode(tensor.float().numpy(), lengths)
         check_same_bits(expected, decoder.decode(tensor, lengths))
-        if NO_CARD is None:
-            check_same_bits(expected, decoder.decode(tensor.cuda(), torch.from_numpy(lengths).cuda()))
-        else:
+        if is_emulated(cupy):
             check_same_bits(expected, decoder.decode(Exported(tensor, (2, 0)), lengths))
+        else:
+            check_same_bits(expected, decoder.decode(tensor.cuda(), torch.from_numpy(lengths).cuda()))
 
     def test_ortvalues(self, cupy, decoder):  # noqa: F811
         frames, lengths = random_frames(3, 16, 12, seed=3)
@@ -246,7 +252,7 @@ class TestDoor:
     )
     def test_bad_input(self, cupy, decoder, change, message):  # noqa: F811
         bad = change(random_frames(3, 16, 12, seed=3)[0])
-        bad = [cupy.asarray(row) for row in bad] if isinstance(bad, list) else cupy.asarray(bad)
+        bad = [cupy.asarray(array) for array in bad] if isinstance(bad, list) else cupy.asarray(bad)
         with pytest.raises(tdt.InputError, match=message):
             decoder.decode(bad)
         with pytest.raises(tdt.InputError, match=r"lengths\[0\] must be from 0 to 12"):
@@ -269,10 +275,10 @@ class TestOrder:
                 decoder.decode(random_frames(1, 16, 6, seed=0)[0])
             assert decoder.network.stream.waited_for == [caller]
 
-    @needs_card
-    @pytest.mark.parametrize("network", ["fused", "ort"])
+    @pytest.mark.card
+    @pytest.mark.parametrize("network", ["fused", pytest.param("ort", marks=pytest.mark.card(provider=True))])
     def test_on_a_card(self, tmp_path, network):
-        """Encoder output that a slow kernel is still writing when the decode is called."""
+        """The encoder output is still being written by a slow kernel when the decode is called."""
         make_bundle(tmp_path, "split", vocab_size=20, seed=3, **SIZES)
         frames, lengths = random_frames(3, 16, 200, seed=3)
         with on("card") as cupy:  # noqa: F811

@@ -1,8 +1,9 @@
-"""Compares two decodes decision by decision, under the one excuse there is: a tie within rounding.
+"""Compares two decodes decision by decision. Only a tie within rounding excuses a difference.
 
-Two networks may order their sums differently. So where two decodes part, the reference's own scores of the two
-choices must lie within `TIE` of the largest magnitude in its joint row; that is counted, and the rest of that row is
-not compared, for it is another path. Every other difference is an error.
+Two networks may order their sums differently. So where two decodes first differ, the reference's scores of the two
+choices must differ by at most `TIE` times the largest magnitude in the joint row. Such ties are counted, and the rest
+of the utterance is not compared, because the two decodes have different tokens from there on. Every other difference
+is an error.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ LOGPROB_TOLERANCE = 1e-4
 
 @dataclass
 class Step:
-    """One decision: the row it was made on, and what was decided."""
+    """One decision: the joint row, and what was decided."""
 
     frame: int
     token: int
@@ -32,12 +33,12 @@ class Step:
 
 @dataclass
 class Trace:
-    """Every decision of a decode by slot, blanks included."""
+    """Every decision of a decode, including blanks, by utterance."""
 
     steps: dict[int, list[Step]] = field(default_factory=dict)
 
     def kernels(self, kernels: KernelSet) -> KernelSet:
-        """The same kernels, which write down what they decide."""
+        """The same kernels, which also record what they decide."""
         current: list[np.ndarray] = []
 
         def decide(rows, *arguments):
@@ -56,7 +57,7 @@ class Trace:
 
 
 def traced_decode(decoder: Decoder, *arguments, **options):
-    """Hypotheses and the trace of decisions behind them."""
+    """The hypotheses of a decode, and the trace of its decisions."""
     trace = Trace()
     decoder = copy.copy(decoder)
     decoder.kernels = trace.kernels(decoder.kernels)
@@ -64,14 +65,17 @@ def traced_decode(decoder: Decoder, *arguments, **options):
 
 
 def check_traces(reference: Trace, other: Trace, spec: TransducerSpec, exact: bool = False) -> int:
-    """Number of rows that part at a tie; AssertionError for any other difference. ``exact`` excuses nothing."""
+    """The number of utterances that differ because of a tie.
+
+    AssertionError for any other difference; with ``exact``, for a tie too.
+    """
     assert reference.steps.keys() == other.steps.keys()
     ties = 0
-    for slot, steps in reference.steps.items():
-        others = other.steps[slot]
+    for utterance, steps in reference.steps.items():
+        others = other.steps[utterance]
         parted = False
         for at, (a, b) in enumerate(zip(steps, others)):
-            where = f"slot {slot}, decision {at}: {a.token, a.duration} against {b.token, b.duration}"
+            where = f"utterance {utterance}, decision {at}: {a.token, a.duration} against {b.token, b.duration}"
             assert a.frame == b.frame, where
             if (a.token, a.duration) != (b.token, b.duration):
                 assert not exact and _tied(a, b, spec), where
@@ -84,14 +88,14 @@ def check_traces(reference: Trace, other: Trace, spec: TransducerSpec, exact: bo
 
 
 def check_hypotheses(expected, reference: Trace, found, spec: TransducerSpec, search: Greedy) -> int:
-    """Number of rows that part at a tie, of results whose own trace is not known; AssertionError for other differences.
+    """As `check_traces`, for a result without a trace.
 
-    `expected` are the reference's hypotheses. Where another result first differs, the reference must have a tie
-    between the last emission they share and its own next one.
+    ``expected`` are the reference's hypotheses, ``found`` the other result's. Where they first differ, the reference
+    must have a tie between the last emission that both share and its own next emission.
     """
     assert len(expected) == len(found)
     ties = 0
-    for slot, (a, b) in enumerate(zip(expected, found)):
+    for utterance, (a, b) in enumerate(zip(expected, found)):
         same = 0
         emissions = [list(zip(h.tokens.tolist(), h.frames.tolist(), h.durations.tolist())) for h in (a, b)]
         for x, y in zip(*emissions):
@@ -106,11 +110,11 @@ def check_hypotheses(expected, reference: Trace, found, spec: TransducerSpec, se
             continue
         emitted = 0
         tied = False
-        for step in reference.steps[slot]:
+        for step in reference.steps[utterance]:
             tied = tied or (emitted == same and _has_tie(step.row, spec, search))
             emitted += step.token != spec.blank
         where = f"{emissions[0][same:][:1]} against {emissions[1][same:][:1]}"
-        assert tied, f"slot {slot} differs after {same} tokens: {where}"
+        assert tied, f"utterance {utterance} differs after {same} tokens: {where}"
         ties += 1
     return ties
 

@@ -1,4 +1,4 @@
-"""Random transducers as weights, and the decoders made of them."""
+"""Random transducers as weights, and decoders made of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def random_weights(
     activation: str = "relu",
     seed: int = 0,
 ) -> TransducerWeights:
-    """Weights for a spec with an encoder size; blank is lifted so that tokens and blanks take turns."""
+    """Weights for a spec with an encoder size. Blank has a bias, so that both blanks and tokens are common."""
     rng = np.random.default_rng(seed)
 
     def normal(*shape, scale=1.0):
@@ -43,7 +43,7 @@ def random_weights(
 
 
 def as_lifted(w: Weights) -> TransducerWeights:
-    """The weights of a bundle as `tdtdecode.bundle.lifting.tracing.lift` gives them."""
+    """The weights of a bundle, in the form that `tdtdecode.bundle.lifting.tracing.lift` returns."""
 
     def affine(matrix, bias):
         bias = np.zeros(matrix.shape[1], np.float32) if bias is None else bias
@@ -82,7 +82,7 @@ def fused(
     precision: str = "float32",
     threads: int = 1,
 ) -> tdt.Decoder:
-    """A decoder of the fused network, packed as asked."""
+    """A decoder with the fused network. ``arithmetic`` says how to pack the weights."""
     network = FusedNetwork(weights, spec, precision, threads)
     decoder = tdt.Decoder(network, spec, kernels=kernels)
     if arithmetic is not None:
@@ -91,8 +91,8 @@ def fused(
 
 
 def check_same_bits(a: list[tdt.Hypothesis], b: list[tdt.Hypothesis]) -> None:
-    """Identical hypotheses, log-probs to the last bit."""
+    """Assert that hypotheses are identical, with log-probs that are equal to the last bit."""
     assert len(a) == len(b)
     for i, (x, y) in enumerate(zip(a, b)):
         for name in ("tokens", "frames", "durations", "token_logprobs", "duration_logprobs"):
-            np.testing.assert_array_equal(getattr(x, name), getattr(y, name), err_msg=f"{name} of row {i}")
+            np.testing.assert_array_equal(getattr(x, name), getattr(y, name), err_msg=f"{name} of utterance {i}")

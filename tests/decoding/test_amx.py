@@ -1,8 +1,9 @@
-"""The AMX kernels without such a processor: their very source over emulated tile registers."""
+"""The AMX kernels on any processor: the same source, with emulated tile registers."""
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from tdtdecode.networks.packing import Format, pack
 from tdtdecode.weights import Affine
+from tests.shared import made_once
 
 ROOT = Path(__file__).parents[2]
 COMPILER = shutil.which("g++") or shutil.which("clang++")
@@ -20,15 +22,19 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler to bui
 
 
 @pytest.fixture(scope="module")
-def libraries(tmp_path_factory):
+def libraries():
     """The kernels with emulated tiles, and the portable ones."""
-    folder = tmp_path_factory.mktemp("amx")
+    source = ROOT / "tests" / "host_amx" / "kernels.cpp"
+    texts = [path.read_bytes() for path in (source, *sorted(ROOT.glob("csrc/*/*.*")))]
+    digest = hashlib.sha256(b"".join(texts)).hexdigest()[:20]
     built = {}
     for name, options in {"tiles": ["-DTDT_EMULATE_TILES"], "portable": []}.items():
-        file = folder / f"{name}.so"
         command = [COMPILER, "-std=c++17", "-O2", "-ffp-contract=off", "-shared", "-fPIC", f"-DTDT_ISA={name}"]
-        sources = ["-I", ROOT / "csrc", "-I", ROOT / "csrc/cpu", ROOT / "tests/host_amx/kernels.cpp", "-o", file]
-        subprocess.run([*command, *options, *sources], check=True, capture_output=True)
+        command += [*options, "-I", ROOT / "csrc", "-I", ROOT / "csrc/cpu", source, "-o"]
+        file = made_once(
+            f"amx-{name}-{digest}.so",
+            lambda file, command=command: subprocess.run([*command, file], check=True, capture_output=True),
+        )
         built[name] = ctypes.CDLL(str(file))
     return built
 

@@ -1,4 +1,4 @@
-"""Beam search: its objective against exhaustive search, and what must not change it."""
+"""Beam search: its objective, compared with exhaustive search, and everything that must not change its results."""
 
 from __future__ import annotations
 
@@ -46,9 +46,10 @@ def check_same(found, expected, tolerance=1e-4):
         for x, y in zip(a.nbest, b.nbest):
             for name in ("tokens", "frames", "durations"):
                 np.testing.assert_array_equal(getattr(x, name), getattr(y, name))
-            np.testing.assert_allclose(x.token_logprobs, y.token_logprobs, atol=tolerance)
-            np.testing.assert_allclose(x.duration_logprobs, y.duration_logprobs, atol=tolerance)
-            assert x.score == pytest.approx(y.score, abs=tolerance)
+            for name in ("token_logprobs", "duration_logprobs", "score"):
+                one, other = getattr(x, name), getattr(y, name)
+                if not np.array_equal(one, other):
+                    np.testing.assert_allclose(one, other, atol=tolerance, rtol=1e-6 if tolerance else 0)
 
 
 def in_chunks(decoder, frames, lengths, search, chunk):
@@ -76,7 +77,7 @@ def joined(before, last):
 
 
 class Alignments:
-    """Every alignment of a tiny model, by the definition of the search's objective."""
+    """Every alignment of a tiny model, scored by the definition of the search's objective."""
 
     def __init__(self, model, spec, frames, max_symbols, temperature=1.0):
         self.model, self.spec, self.max_symbols, self.temperature = model, spec, max_symbols, temperature
@@ -170,24 +171,24 @@ def test_temperature_is_that_of_the_softmaxes(kernels, temperature):
     for hypothesis in model.decoder(spec, kernels=kernels).decode(frames, search=search)[0].nbest:
         tokens = tuple(hypothesis.tokens.tolist())
         assert hypothesis.score == pytest.approx(warm.total[tokens], rel=1e-4, abs=1e-3)
-        for i, token in enumerate(tokens):  # what is reported knows nothing of it
+        for i, token in enumerate(tokens):  # reported log-probs ignore it
             logprobs, _ = plain.row(tokens[:i], int(hypothesis.frames[i]))
             assert hypothesis.token_logprobs[i] == pytest.approx(logprobs[token], abs=1e-4)
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
 def test_reported_scores_are_those_of_the_path(spec, size):
-    """Log-probs belong to their prefix and frame; a score lies between its best alignment's and the whole sum's."""
+    """Log-probs are those of their prefix and frame. A score is at most the sum over all alignments."""
     for seed in range(10):
         model = RandomTransducer(spec, seed)
         frames, lengths = random_frames(3, model.encoder_size, 8, seed)
         decoder = model.decoder(spec)
-        for row, result in enumerate(decoder.decode(frames, lengths, search=tdt.Beam(size=size, max_symbols=3))):
+        for utterance, result in enumerate(decoder.decode(frames, lengths, search=tdt.Beam(size=size, max_symbols=3))):
             scores = [hypothesis.score for hypothesis in result.nbest]
             assert scores == sorted(scores, reverse=True)
             for hypothesis in result.nbest:
                 tokens = tuple(hypothesis.tokens.tolist())
-                rows = Rows(model, spec, frames[row, :, : lengths[row]])
+                rows = Rows(model, spec, frames[utterance, :, : lengths[utterance]])
                 for i, token in enumerate(tokens):
                     logprobs, timing = rows.row(tokens[:i], int(hypothesis.frames[i]))
                     assert hypothesis.token_logprobs[i] == pytest.approx(logprobs[token], abs=1e-4)
@@ -202,7 +203,7 @@ def test_reported_scores_are_those_of_the_path(spec, size):
 
 
 class Rows(Alignments):
-    """The rows of a model, and the exact total of a token sequence by the forward algorithm."""
+    """The joint rows of a model, and the exact score of a token sequence by the forward algorithm."""
 
     def _walk(self, *_):
         pass
@@ -240,7 +241,7 @@ class Rows(Alignments):
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("trouble", [{}, {"levels": 2}, {"bad": 0.2}, {"levels": 1, "bad": 0.5}], ids=str)
 def test_a_beam_of_one_is_greedy(spec, kernels, trouble):
-    for seed in range(4 if kernels == "reference" else 40):
+    for seed in range(2 if kernels == "reference" else 12):
         model = RandomTransducer(spec, seed, **trouble)
         frames, lengths = random_frames(5, model.encoder_size, 30, seed)
         decoder = model.decoder(spec, kernels=kernels)
@@ -254,7 +255,7 @@ def test_a_beam_of_one_is_greedy(spec, kernels, trouble):
 
 
 def test_kernels_agree(spec, search):
-    for seed in range(6):
+    for seed in range(3):
         model = RandomTransducer(spec, seed)
         frames, lengths = random_frames(4, model.encoder_size, 20, seed)
         expected = model.decoder(spec, kernels="reference").decode(frames, lengths, search=search)
@@ -262,9 +263,9 @@ def test_kernels_agree(spec, search):
             check_same(model.decoder(spec, kernels=kernels).decode(frames, lengths, search=search), expected)
 
 
-def test_rows_do_not_depend_on_the_batch(spec, search, kernels):
+def test_utterances_do_not_depend_on_the_batch(spec, search, kernels):
     model = RandomTransducer(spec, 3)
-    frames, lengths = random_frames(9, model.encoder_size, 25, 3)
+    frames, lengths = random_frames(9, model.encoder_size, 10 if kernels == "reference" else 25, 3)
     decoder = model.decoder(spec, kernels=kernels)
     whole = decoder.decode(frames, lengths, search=search)
     order = np.random.default_rng(0).permutation(9)
@@ -274,15 +275,15 @@ def test_rows_do_not_depend_on_the_batch(spec, search, kernels):
     padded = np.pad(frames, ((0, 0), (0, 0), (0, 7)), constant_values=np.nan)
     check_same(decoder.decode(padded, lengths, search=search), whole, 0)
     noisy = frames.copy()
-    for row, length in enumerate(lengths):
-        noisy[row, :, length:] = 1e9
+    for utterance, length in enumerate(lengths):
+        noisy[utterance, :, length:] = 1e9
     check_same(decoder.decode(noisy, lengths, search=search), whole, 0)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 5, 13])
 def test_chunks_change_nothing(spec, kernels, chunk):
     search = tdt.Beam(size=3, max_symbols=3)
-    for seed in range(3):
+    for seed in range(1 if kernels == "reference" else 3):
         model = RandomTransducer(spec, seed)
         frames, lengths = random_frames(4, model.encoder_size, 26, seed)
         decoder = model.decoder(spec, kernels=kernels)
@@ -291,7 +292,7 @@ def test_chunks_change_nothing(spec, kernels, chunk):
 
 
 def test_what_a_chunk_returns_never_changes(spec):
-    """Whatever follows, the tokens returned so far are the beginning of every hypothesis."""
+    """Whatever audio follows, every hypothesis begins with the tokens returned so far."""
     model, search = RandomTransducer(spec, 1), tdt.Beam(size=3)
     frames, _ = random_frames(1, model.encoder_size, 40, 1)
     decoder = model.decoder(spec)
@@ -327,7 +328,7 @@ def test_a_state_belongs_to_its_search(spec):
     _, beam = decoder.decode_chunk(frames, search=tdt.Beam(size=2))
     _, greedy = decoder.decode_chunk(frames)
     for state, search in ((beam, tdt.Beam(size=3)), (beam, tdt.Greedy()), (greedy, tdt.Beam(size=2))):
-        with pytest.raises(tdt.InputError, match="state is that of another search"):
+        with pytest.raises(tdt.InputError, match="state comes from another search"):
             decoder.decode_chunk(frames, state=state, search=search)
     with pytest.raises(tdt.InputError, match="different searches"):
         tdt.DecoderState.join([beam, greedy])
@@ -348,14 +349,14 @@ def test_beams_larger_than_all_there_is(kernels):
 
 @pytest.mark.parametrize("bad", [0.3, 1.0])
 def test_bad_numbers(spec, search, kernels, bad):
-    """Rows without numbers are certain blanks; no score is NaN, and neighbours are untouched."""
+    """In rows without numbers blank is certain. No score is NaN, and other utterances do not change."""
     model = RandomTransducer(spec, 2, bad=bad)
     frames, lengths = random_frames(4, model.encoder_size, 12, 2)
     decoder = model.decoder(spec, kernels=kernels)
     whole = decoder.decode(frames, lengths, search=search)
-    for row, result in enumerate(whole):
+    for i, result in enumerate(whole):
         assert result.nbest and not any(math.isnan(h.score) for h in result.nbest)
-        check_same(decoder.decode(frames[row : row + 1], lengths[row : row + 1], search=search), [result], 0)
+        check_same(decoder.decode(frames[i : i + 1], lengths[i : i + 1], search=search), [result], 0)
 
 
 def test_nothing_to_decode(search):

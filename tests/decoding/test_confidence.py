@@ -1,4 +1,4 @@
-"""Confidence measures: by their formulas, NeMo's own functions, and what the searches report."""
+"""Confidence measures, compared with NeMo's own functions and with what the searches report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def probabilities(logits):
 
 
 def sums(confidence, p):
-    """The sum over each row [N, v] of probabilities that a measure needs, in float64."""
+    """The sum that a measure needs, over each row of probabilities [N, v]; in float64."""
     kind, a = confidence.statistic
     logs = np.log(p, where=p > 0, out=np.zeros_like(p))
     return {
@@ -66,7 +66,7 @@ def test_values_are_nemos(confidence):
         name = f"entropy_{confidence.measure}_{confidence.normalization}"
     logprobs = torch.log_softmax(torch.tensor(logits), dim=-1)
     expected = bank[name](logprobs, 129, confidence.alpha).numpy()
-    # Above alpha = 1 some of NeMo's leave the range from 0 to 1.
+    # For alpha > 1 some of NeMo's measures leave the range from 0 to 1.
     np.testing.assert_allclose(measured(confidence, probabilities(logits)), np.clip(expected, 0, 1), atol=1e-4)
 
 
@@ -88,13 +88,13 @@ def test_searches_report_the_measure_of_each_row(kernels, confidence, search):
     frames, lengths = random_frames(3, model.encoder_size, 15, 4)
     decoder = model.decoder(spec, kernels=kernels)
     plain = decoder.decode(frames, lengths, search=search())
-    for row, result in enumerate(decoder.decode(frames, lengths, search=search(confidence=confidence))):
-        np.testing.assert_array_equal(result.tokens, plain[row].tokens)
-        assert result.score == pytest.approx(plain[row].score, abs=1e-4)
+    for utterance, result in enumerate(decoder.decode(frames, lengths, search=search(confidence=confidence))):
+        np.testing.assert_array_equal(result.tokens, plain[utterance].tokens)
+        assert result.score == pytest.approx(plain[utterance].score, abs=1e-4)
         for hypothesis in result.nbest:
             g, state = model.predict(np.array([spec.blank]), None)
             for i, token in enumerate(hypothesis.tokens):
-                joint = model.joint(frames[row : row + 1, :, hypothesis.frames[i]], g)
+                joint = model.joint(frames[utterance : utterance + 1, :, hypothesis.frames[i]], g)
                 expected = measured(confidence, probabilities(joint[:, : spec.vocab_size + 1]))
                 assert hypothesis.token_confidence[i] == pytest.approx(expected[0], abs=1e-4)
                 g, state = model.predict(np.array([token]), state)

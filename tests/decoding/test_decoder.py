@@ -1,4 +1,4 @@
-"""The decoder's door, its state, its independence of batches and neighbours."""
+"""What the decoder takes and refuses, its state, and that results do not depend on batches and other utterances."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def frames_for(decoder, batch=6, frames=30, seed=12):
 
 
 class ForeignArray:
-    """An array that is only known by DLPack."""
+    """An array that can only be read by DLPack."""
 
     def __init__(self, array):
         self._array = array
@@ -49,7 +49,7 @@ class ForeignArray:
 
 
 class ReadOnlyArray(ForeignArray):
-    """Exports only by the DLPack versions that can say so."""
+    """A read-only array: only DLPack versions that can mark it so may export it."""
 
     def __dlpack__(self, *, max_version=None, **options):
         if max_version is None:
@@ -71,7 +71,7 @@ class TestInputs:
         if np.lib.NumpyVersion(np.__version__) >= "2.1.0":
             yield "DLPack, read-only", ReadOnlyArray(read_only)
         yield "list", list(frames)
-        yield "list of DLPack", [ForeignArray(row) for row in frames]
+        yield "list of DLPack", [ForeignArray(one) for one in frames]
 
     def test_every_kind_of_array(self, decoder):
         frames, lengths = frames_for(decoder)
@@ -82,8 +82,8 @@ class TestInputs:
 
     def test_list_without_padding(self, decoder):
         frames, lengths = frames_for(decoder)
-        rows = [row[:, :length] for row, length in zip(frames, lengths)]
-        check_same_hypotheses(decoder.decode(rows), decoder.decode(frames, lengths))
+        utterances = [one[:, :length] for one, length in zip(frames, lengths)]
+        check_same_hypotheses(decoder.decode(utterances), decoder.decode(frames, lengths))
 
     def test_half_precision(self, decoder):
         frames, lengths = frames_for(decoder)
@@ -123,8 +123,8 @@ class TestInputs:
     def test_padding_is_never_read(self, decoder):
         frames, lengths = frames_for(decoder)
         expected = decoder.decode(frames, lengths)
-        for row, length in zip(frames, lengths):
-            row[:, length:] = np.nan
+        for utterance, length in zip(frames, lengths):
+            utterance[:, length:] = np.nan
         check_same_hypotheses(decoder.decode(frames, lengths), expected)
 
     def test_input_is_left_alone(self, decoder):
@@ -189,13 +189,13 @@ class TestIndependence:
         found = decoder.decode(frames, lengths)
         check_same_hypotheses(found[:2] + found[3:], expected[:2] + expected[3:])
 
-    def test_many_rows(self, ort_decoder):
-        """More rows than one run takes."""
+    def test_many_utterances(self, ort_decoder):
+        """More utterances than one run of the graphs takes."""
         frames, lengths = frames_for(ort_decoder, batch=600, frames=8)
         together = ort_decoder.decode(frames, lengths)
         check_same_hypotheses(ort_decoder.decode(frames[300:310], lengths[300:310]), together[300:310])
 
-    def test_long_rows_grow_the_log(self, callable_decoder):
+    def test_long_utterances_grow_the_log(self, callable_decoder):
         frames, lengths = frames_for(callable_decoder, batch=3, frames=2000)
         (hypothesis, *_) = callable_decoder.decode(frames[:1], [2000])
         assert len(hypothesis) > 500
@@ -219,7 +219,7 @@ class TestIndependence:
 
 class TestChunks:
     def test_streams_come_and_go(self, decoder):
-        """Streams that start at different times, leave, and change places decode as if alone."""
+        """Streams that start at different times, leave, and change places are decoded as if each were alone."""
         frames, _ = frames_for(decoder, batch=3, frames=24)
         whole = decoder.decode(frames)
         first, a = decoder.decode_chunk(frames[:2, :, :10])
@@ -257,7 +257,7 @@ class TestChunks:
     def test_bad_state(self, decoder):
         frames, _ = frames_for(decoder, batch=2)
         _, state = decoder.decode_chunk(frames)
-        with pytest.raises(tdt.InputError, match="2 streams, encoder_out has 1 rows"):
+        with pytest.raises(tdt.InputError, match="2 streams, but encoder_out has 1 utterances"):
             decoder.decode_chunk(frames[:1], state=state)
         with pytest.raises(tdt.InputError, match="state must be"):
             decoder.decode_chunk(frames, state="state")
@@ -329,7 +329,7 @@ class TestOptions:
             ({"network": "fused", "kernels": "jit"}, tdt.InputError, "not exist for kernels 'jit': reference, cpu"),
             ({"network": "ort", "precision": "int8"}, tdt.InputError, "precision='int8'.*variant"),
             ({"precision": "float16"}, tdt.InputError, r"'float16' on the cpu \(float32, bfloat16, int8\)"),
-            ({"kernels": "cuda"}, tdt.InputError, "kernels 'cuda' run on what is on a GPU"),
+            ({"kernels": "cuda"}, tdt.InputError, "kernels 'cuda' run on a GPU only"),
             ({"threads": 0}, tdt.InputError, "threads must be at least 1"),
             (
                 {"network": "ort", "threads": 2, "session_options": ort.SessionOptions()},

@@ -1,4 +1,4 @@
-"""Beam search on the fused network: against its specification, and what must not change it."""
+"""Beam search on the fused network, compared with its specification; and all that must not change its results."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_nothing_depends_on_the_batch(shape, search, precision):
     for threads in (2, 3):
         other = fused(weights, spec, precision=precision, threads=threads)
         check_same(other.decode(frames, lengths, search=search), whole, 0)
-    rows = [np.asfortranarray(row[:, :length]) for row, length in zip(frames, lengths)]
-    check_same(decoder.decode(rows, search=search), whole, 0)
+    utterances = [np.asfortranarray(one[:, :length]) for one, length in zip(frames, lengths)]
+    check_same(decoder.decode(utterances, search=search), whole, 0)
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 11])
@@ -75,7 +75,7 @@ def test_chunks_change_nothing(shape, search, chunk):
     for decoder in (fused(weights, spec), fused(weights, spec, threads=2)):
         found = in_chunks(decoder, frames, lengths, search, chunk)
         whole = decoder.decode(frames, lengths, search=search)
-        if isinstance(search, tdt.Greedy):  # its score is that of the chunk's tokens
+        if isinstance(search, tdt.Greedy):  # its scores differ: each covers one chunk
             for a, b in zip(found, whole):
                 np.testing.assert_array_equal(a.tokens, b.tokens)
                 np.testing.assert_array_equal(a.frames, b.frames)
@@ -93,12 +93,12 @@ def test_states_of_kernels_are_the_same():
     for first, second in (decoders, decoders[::-1]):
         before, state = first.decode_chunk(frames[:, :, :13], search=search)
         after, _ = second.decode_chunk(frames[:, :, 13:], state=state, final=True, search=search)
-        for row, (a, b) in enumerate(zip(before, after)):
-            assert a.tokens.tolist() + b.tokens.tolist() == whole[row].tokens.tolist()
+        for a, b, hypothesis in zip(before, after, whole, strict=True):
+            assert a.tokens.tolist() + b.tokens.tolist() == hypothesis.tokens.tolist()
 
 
 def test_hypotheses_may_be_far_apart():
-    """In malsd one hypothesis may stand at the first frame while another nears the end of a long utterance."""
+    """In malsd one hypothesis may still be at the first frame when another is near the end of a long utterance."""
     spec = tdt.TransducerSpec(vocab_size=3, durations=(0, 4), encoder_size=8)
     weights = random_weights(spec, layers=1, seed=1)
     frames, _ = random_frames(2, spec.encoder_size, 200, 1)

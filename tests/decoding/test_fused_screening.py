@@ -1,4 +1,4 @@
-"""Screening must never change a bit: attempts to break its bound, and the bound itself in exact arithmetic."""
+"""Screening must never change a bit: inputs that try to break its bound, and the bound itself, in exact arithmetic."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import tdtdecode as tdt
 from tdtdecode.networks.fused import SCREENED_OUTPUTS, FusedNetwork
@@ -36,15 +34,15 @@ def with_output(weights, weight=None, bias=None):
     ))  # fmt: skip
 
 
-def equal_rows(weights, rng):
-    """Every token has the same weights: all are tied, the first must win."""
+def equal_outputs(weights, rng):
+    """All tokens have the same weights, so all are tied, and the first must win."""
     weight, bias = weights.output.weight.copy(), weights.output.bias.copy()
     weight[: SPEC.vocab_size], bias[: SPEC.vocab_size] = weight[7], bias[7]
     return with_output(weights, weight, bias)
 
 
 def one_unit_apart(weights, rng):
-    """Rows that differ in the last bit of one weight."""
+    """All tokens have the same weights, except for the last bit of one weight of each."""
     weight, bias = weights.output.weight.copy(), weights.output.bias.copy()
     weight[: SPEC.vocab_size], bias[: SPEC.vocab_size] = weight[7], bias[7]
     for i in range(SPEC.vocab_size):
@@ -54,7 +52,7 @@ def one_unit_apart(weights, rng):
 
 
 def heavy_tails(weights, rng):
-    """One weight of each row takes all the steps of its scale."""
+    """One large weight of each output leaves hardly any of the 8-bit steps for the others."""
     weight = weights.output.weight.copy()
     weight[np.arange(len(weight)), rng.integers(weight.shape[1], size=len(weight))] *= 1000
     return with_output(weights, weight)
@@ -82,7 +80,7 @@ def huge_weights(weights, rng):
 
 
 TRANSFORMS = [
-    equal_rows, one_unit_apart, heavy_tails, large_biases, scales_far_apart, tiny_weights, no_weights, huge_weights,
+    equal_outputs, one_unit_apart, heavy_tails, large_biases, scales_far_apart, tiny_weights, no_weights, huge_weights,
 ]  # fmt: skip
 
 
@@ -91,7 +89,7 @@ TRANSFORMS = [
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda f: f.__name__)
 def test_hostile_weights(kernels, activation, transform):
     tokens = 0
-    for seed in range(3):
+    for seed in range(3 if kernels == COMPILED[-1] else 1):
         rng = np.random.default_rng(seed)
         weights = transform(random_weights(SPEC, joint=31, activation=activation, seed=seed), rng)
         frames, lengths = random_frames(12, 12, 20, seed)
@@ -117,17 +115,24 @@ def test_frames_that_are_no_numbers(value):
     assert check_screening(weights, SPEC, frames, lengths) > 0
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    st.integers(0, 1 << 30), st.sampled_from(["relu", "tanh", "sigmoid"]), st.sampled_from([1, 2, 30, 70, 1100]),
-    st.integers(1, 80), st.floats(-8, 8), st.floats(-8, 8), st.floats(-6, 6), st.booleans(),
-)  # fmt: skip
-def test_random_models(seed, activation, vocab_size, joint, weight_scale, frame_scale, penalty, blank_first):
-    spec = tdt.TransducerSpec(vocab_size, blank=0 if blank_first else vocab_size, encoder_size=5)
-    weights = random_weights(spec, hidden=6, joint=joint, layers=1, activation=activation, seed=seed)
-    weights = with_output(weights, weights.output.weight * np.float32(10**weight_scale))
-    frames, lengths = random_frames(6, 5, 12, seed)
-    assert check_screening(weights, spec, frames * np.float32(10**frame_scale), lengths, tdt.Greedy(10, penalty)) >= 0
+def test_random_models():
+    from hypothesis import given, settings
+    from hypothesis import strategies as st
+
+    @settings(max_examples=60)
+    @given(
+        st.integers(0, 1 << 30), st.sampled_from(["relu", "tanh", "sigmoid"]), st.sampled_from([1, 2, 30, 70, 1100]),
+        st.integers(1, 80), st.floats(-8, 8), st.floats(-8, 8), st.floats(-6, 6), st.booleans(),
+    )  # fmt: skip
+    def any_model(seed, activation, vocab_size, joint, weight_scale, frame_scale, penalty, blank_first):
+        spec = tdt.TransducerSpec(vocab_size, blank=0 if blank_first else vocab_size, encoder_size=5)
+        weights = random_weights(spec, hidden=6, joint=joint, layers=1, activation=activation, seed=seed)
+        weights = with_output(weights, weights.output.weight * np.float32(10**weight_scale))
+        frames, lengths = random_frames(6, 5, 12, seed)
+        search = tdt.Greedy(10, penalty)
+        assert check_screening(weights, spec, frames * np.float32(10**frame_scale), lengths, search) >= 0
+
+    any_model()
 
 
 def test_a_large_vocabulary_is_screened_by_default():
@@ -141,7 +146,7 @@ def test_a_large_vocabulary_is_screened_by_default():
 
 
 def eight_bits(row):
-    """A row as the kernels store it: what the bytes stand for, in exact arithmetic."""
+    """The numbers that the 8 bits of a row stand for as the kernels store it, in exact arithmetic."""
     signed = row.min() < 0
     scale = np.float32(np.abs(row).max() / (127 if signed else 255))
     if not scale > 1e-30:
@@ -151,7 +156,7 @@ def eight_bits(row):
 
 @pytest.mark.parametrize("seed", range(40))
 def test_the_bound_holds(seed):
-    """The proof's inequality, for rows and weights of many kinds, against sums in double precision."""
+    """The inequality of the proof holds for rows and weights of many kinds, with sums in double precision."""
     rng = np.random.default_rng(seed)
     inputs = int(rng.integers(1, 700))
     weight = (rng.standard_normal((200, inputs)) * 10.0 ** rng.uniform(-6, 6, (200, 1))).astype(np.float32)

@@ -1,4 +1,4 @@
-"""N-gram models: ARPA files against a dictionary of their n-grams, against KenLM, hostile ones, and the cache."""
+"""N-gram models: ARPA files compared with a dictionary of their n-grams and with KenLM, damaged files, the cache."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def write_arpa(path, n_grams):
-    """``n_grams``: for each order a dictionary of words to (log10 probability, log10 back-off)."""
+    """Write an ARPA file. ``n_grams`` has for each order a dictionary {words: (log10 probability, log10 back-off)}."""
     lines = ["\\data\\", *(f"ngram {n}={len(some)}" for n, some in enumerate(n_grams, 1)), ""]
     for n, some in enumerate(n_grams, 1):
         lines.append(f"\\{n}-grams:")
@@ -47,8 +47,11 @@ def write_arpa(path, n_grams):
 
 
 def random_arpa(rng, order, words=WORDS, keep=0.5, pruned=False, suffixes=False):
-    """A random model; ``pruned`` leaves out some of the contexts that longer n-grams need, ``suffixes`` has n-grams
-    only with their last words' n-gram, as KenLM wants it."""
+    """The n-grams of a random model.
+
+    ``pruned`` leaves out some contexts of longer n-grams. ``suffixes`` leaves out n-grams without an n-gram of all
+    their words but the first, as KenLM requires.
+    """
     n_grams = [{("<unk>",): (-2.5, 0.0), ("<s>",): (-99.0, -0.3), ("</s>",): (-1.5, 0.0)}]
     n_grams[0] |= {(word,): tuple(-rng.uniform(0.1, 2, 2).round(4)) for word in words}
     for n in range(2, order + 1):
@@ -67,7 +70,7 @@ def random_arpa(rng, order, words=WORDS, keep=0.5, pruned=False, suffixes=False)
 
 
 def by_definition(n_grams, history, word):
-    """log10 probability by back-off from as much of the history as the order allows."""
+    """The log10 probability of a word, by back-off from as much of the history as the order allows."""
     history = tuple(history)[max(0, len(history) - len(n_grams) + 1):]
     n_gram = (*history, word)
     if n_gram in n_grams[len(history)]:
@@ -130,7 +133,7 @@ def test_unknown_tokens_share_the_probability_of_unk(tmp_path):
 
 
 def test_nemos_characters(tmp_path):
-    """Token i is chr(i + 100), white space of other scripts among them; blank may come first."""
+    """Token i is chr(i + 100), which can be white space of another script. Blank may come first."""
     words = tuple(chr(i + 100) for i in range(70))
     assert any(word.isspace() for word in words)
     n_grams = random_arpa(np.random.default_rng(1), 2, words=words, keep=0.1)

@@ -1,4 +1,5 @@
-"""Boosted phrases: the automaton against its definition and NeMo's tree, spelling, lists by row; scoring functions."""
+"""Boosted phrases: their automaton compared with its definition and with NeMo's tree, how text is spelt, lists for each
+utterance. And scoring functions."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ PIECES = ("\u2581new", "\u2581", "new", "\u2581y", "york", "or", "k", "y", "s", 
 
 
 def scored(boost, tokens, vocab_size=50):
-    """Each token's score along a path."""
+    """The score of each token of a sequence."""
     automaton = boost.automaton(vocab_size, vocab_size, None)
     state, found = int(automaton.start[0]), []
     for token in tokens:
@@ -50,7 +51,7 @@ def test_phrases_of_their_own_weight():
 
 
 def definition(phrases, tokens, context_score, depth_scaling):
-    """Scores from the trie as a dictionary of prefixes, without links."""
+    """The scores by definition: the trie is a set of prefixes, without back-off links."""
     def arc(prefix):
         return context_score if len(prefix) == 1 else context_score * depth_scaling + math.log(len(prefix))
 
@@ -149,7 +150,7 @@ def test_a_vocabulary_without_spaces():
 
 
 def test_byte_pair_encoding_comes_first():
-    """Pieces merge in the order of their ids, whatever is shortest."""
+    """The first spelling merges pieces in the order of their ids, even if another spelling is shorter."""
     assert Speller(("bc", "ab", "cd", "a", "b", "c", "d", "<blk>"), 7).spellings("abcd")[:2] == [[3, 0, 6], [1, 2]]
     assert Speller(("ab", "abc", "a", "b", "c", "d", "cd", "<blk>"), 7).spellings("abcd")[:2] == [[1, 5], [0, 6]]
 
@@ -198,51 +199,51 @@ def test_tokens_that_do_not_exist():
             tdt.PhraseBoost([phrase], 1.0).automaton(8, 8, None)
 
 
-def boosted(kernels, fusion, rows=6, **options):
+def boosted(kernels, fusion, **options):
     model = RandomTransducer(SPEC, 11)
-    frames, lengths = random_frames(rows, model.encoder_size, 20, 11)
+    frames, lengths = random_frames(6, model.encoder_size, 20, 11)
     decoder = model.decoder(SPEC, kernels=kernels)
     return decoder.decode(frames, lengths, search=tdt.Beam(fusion=fusion, **options))
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("strategy", ["tsd", "malsd"])
-def test_phrases_by_row(kernels, strategy):
+def test_phrases_for_each_utterance(kernels, strategy):
     lists = [[[1, 2]], [], [[3, 4, 5]], [[1, 2]], [], [[7]]]
-    by_row = boosted(kernels, [tdt.PhraseBoost.per_row(lists, 2.0)], strategy=strategy)
-    for row, phrases in enumerate(lists):
-        alone = boosted(kernels, [tdt.PhraseBoost(phrases, 2.0)], strategy=strategy)[row]
-        assert [h.tokens.tolist() for h in by_row[row].nbest] == [h.tokens.tolist() for h in alone.nbest]
-        assert [h.score for h in by_row[row].nbest] == [h.score for h in alone.nbest]
+    found = boosted(kernels, [tdt.PhraseBoost.per_row(lists, 2.0)], strategy=strategy)
+    for i, phrases in enumerate(lists):
+        alone = boosted(kernels, [tdt.PhraseBoost(phrases, 2.0)], strategy=strategy)[i]
+        assert [h.tokens.tolist() for h in found[i].nbest] == [h.tokens.tolist() for h in alone.nbest]
+        assert [h.score for h in found[i].nbest] == [h.score for h in alone.nbest]
 
 
-def test_lists_for_no_rows():
+def test_lists_for_no_utterances():
     none = tdt.PhraseBoost.per_row([], 1.0)
     decoder = RandomTransducer(SPEC, 0).decoder(SPEC, search=tdt.Beam(fusion=[none]))
     assert decoder.decode(np.empty((0, 6, 4), np.float32)) == []
 
 
-def test_lists_for_other_rows():
-    with pytest.raises(tdt.InputError, match="phrases are given for 2 rows, but there are 6"):
+def test_lists_for_another_batch():
+    with pytest.raises(tdt.InputError, match="phrases are given for 2 utterances, but there are 6"):
         boosted("cpu", [tdt.PhraseBoost.per_row([[[1]], [[2]]], 1.0)])
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
 def test_boosts_steer_and_do_not_leak(kernels):
-    """A strong boost changes tokens; log-probs stay the model's, and the score has the boost in it."""
+    """A strong boost changes tokens. Log-probs stay those of the model; the score includes the boost."""
     plain = boosted(kernels, [])
     strong = boosted(kernels, [tdt.PhraseBoost([[1, 2, 1, 2, 1, 2]], 8.0)])
     assert [h.tokens.tolist() for h in plain] != [h.tokens.tolist() for h in strong]
     model = RandomTransducer(SPEC, 11)
     frames, lengths = random_frames(6, model.encoder_size, 20, 11)
-    for row, result in enumerate(strong):
-        rows = Rows(model, SPEC, frames[row, :, : lengths[row]])
+    for i, result in enumerate(strong):
+        rows = Rows(model, SPEC, frames[i, :, : lengths[i]])
         for hypothesis in result.nbest:
             tokens = tuple(hypothesis.tokens.tolist())
-            for i, token in enumerate(tokens):
-                logprobs, timing = rows.row(tokens[:i], int(hypothesis.frames[i]))
-                assert hypothesis.token_logprobs[i] == pytest.approx(logprobs[token], abs=1e-4)
-                assert hypothesis.duration_logprobs[i] == pytest.approx(timing[hypothesis.durations[i]], abs=1e-4)
+            for at, token in enumerate(tokens):
+                logprobs, timing = rows.row(tokens[:at], int(hypothesis.frames[at]))
+                assert hypothesis.token_logprobs[at] == pytest.approx(logprobs[token], abs=1e-4)
+                assert hypothesis.duration_logprobs[at] == pytest.approx(timing[hypothesis.durations[at]], abs=1e-4)
     assert [h.score for h in boosted(kernels, [tdt.PhraseBoost([[1]], 0.0)])] == [h.score for h in plain]
 
 
@@ -274,33 +275,46 @@ def test_a_scoring_function(kernels, search):
             assert not (np.diff(hypothesis.tokens) == 0).any()
 
 
-@pytest.mark.parametrize("kernels", KERNELS)
-def test_a_scoring_function_that_fails(kernels):
-    def nan_after_two(state, out):
-        if state[0] >= 2:
-            out[3] = np.nan
+def nan_after_two(state, out):
+    if state[0] >= 2:
+        out[3] = np.nan
 
-    def infinite(state, out):
-        out[3] = np.inf
 
-    def raising(state, out):
-        if state[0] >= 1:
-            raise ValueError("no more")
+def infinite(state, out):
+    out[3] = np.inf
 
-    def counting(state, token, following):
-        following[0] = state[0] + 1
 
-    def failing(state, token, following):
-        raise ValueError("cannot go on")
+def raising(state, out):
+    if state[0] >= 1:
+        raise ValueError("no more")
 
+
+def counting(state, token, following):
+    following[0] = state[0] + 1
+
+
+def failing(state, token, following):
+    raise ValueError("cannot go on")
+
+
+# Each is compiled once, for all kernels.
+FAILING = [
+    (tdt.ScoringFunction(scores, advance, start=[0], weight=0.5), message)
     for scores, advance, message in (
         (nan_after_two, counting, "scores of the scoring function .*nan_after_two.*gave token 3 a score that is NaN"),
         (infinite, counting, "gave token 3 a score that is NaN or infinite"),
         (raising, counting, r"called with state \[1\], raised ValueError: no more"),
         (repeats, failing, "advance of the scoring function .*repeats.*raised ValueError: cannot go on"),
-    ):
+    )
+]
+
+
+@pytest.mark.xdist_group("scoring functions")  # compiled in one process alone
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_a_scoring_function_that_fails(kernels):
+    for function, message in FAILING:
         with pytest.raises(tdt.InputError, match=message):
-            boosted(kernels, [tdt.ScoringFunction(scores, advance, start=[0], weight=0.5)])
+            boosted(kernels, [function])
 
 
 def test_scoring_functions_are_checked():
@@ -314,25 +328,31 @@ def test_scoring_functions_are_checked():
         boosted("cpu", [tdt.ScoringFunction(lambda state, out: open("x"), remember)])
 
 
+def both(state, out):
+    out[1] += 1.5
+    if state[0] >= 0:
+        out[state[0]] += -2.0
+
+
+def first(state, out):
+    out[1] = 0.75
+
+
+def second(state, out):
+    if state[0] >= 0:
+        out[state[0]] = -4.0
+
+
+BOTH = tdt.ScoringFunction(both, remember, [-1])
+FIRST = tdt.ScoringFunction(first, remember, [-1], 2.0)
+SECOND = tdt.ScoringFunction(second, remember, [-1], 0.5)
+
+
+@pytest.mark.xdist_group("scoring functions")
 @pytest.mark.parametrize("kernels", KERNELS)
 def test_fusions_add_up(kernels):
     """Two weighted fusions are the same as one that is their sum."""
-
-    def both(state, out):
-        out[1] += 1.5
-        if state[0] >= 0:
-            out[state[0]] += -2.0
-
-    def first(state, out):
-        out[1] = 0.75
-
-    def second(state, out):
-        if state[0] >= 0:
-            out[state[0]] = -4.0
-
-    one = boosted(kernels, [tdt.ScoringFunction(both, remember, [-1])])
-    two = boosted(kernels, [tdt.ScoringFunction(first, remember, [-1], 2.0),
-                            tdt.ScoringFunction(second, remember, [-1], 0.5)])  # fmt: skip
+    one, two = boosted(kernels, [BOTH]), boosted(kernels, [FIRST, SECOND])
     for a, b in zip(one, two, strict=True):
         assert [h.tokens.tolist() for h in a.nbest] == [h.tokens.tolist() for h in b.nbest]
         assert [h.score for h in a.nbest] == pytest.approx([h.score for h in b.nbest], abs=1e-5)
@@ -616,8 +636,8 @@ def test_phrases_can_be_pickled(tmp_path):
                   tdt.PhraseBoost.from_file(tmp_path / "names.txt", 0.5)):  # fmt: skip
         expected, said = caught(lambda: boost.automaton(9, 9, PIECES))
         copy = pickle.loads(pickle.dumps(tdt.Greedy(fusion=[boost]))).fusion[0]
-        assert (copy.weight, copy.phrases, copy.rows, copy.ignore_case) == (
-            boost.weight, boost.phrases, boost.rows, boost.ignore_case,
+        assert (copy.weight, copy.phrases, copy.utterances, copy.ignore_case) == (
+            boost.weight, boost.phrases, boost.utterances, boost.ignore_case,
         )
         found, said_again = caught(lambda: copy.automaton(9, 9, PIECES))
         assert said_again == said

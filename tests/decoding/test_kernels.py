@@ -1,4 +1,4 @@
-"""Every kernel set against the specification: the rules one by one, then at random."""
+"""Every kernel set, compared with the specification: first rule by rule, then on random input."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as npst
 
 import tdtdecode as tdt
 from tdtdecode.options import BEAM_OPTIONS, greedy_options
-from tests.conftest import KERNELS, RANDOM_DECODES, RandomTransducer, random_frames
+from tests.conftest import KERNELS, RandomTransducer, random_decodes, random_frames
 from tests.decoding.compare import check_same_hypotheses, check_traces, traced_decode
 
 INF, NAN = np.inf, np.nan
@@ -121,22 +118,29 @@ class TestRow:
         expected = np.where(winners == spec.blank, 0, -np.log1p(vocab_size * np.exp(-1)))
         np.testing.assert_allclose(logprobs[0], expected, atol=1e-5)
 
-    @settings(max_examples=300, deadline=None)
-    @given(data=st.data())
-    def test_any_row(self, data):
-        vocab_size = data.draw(st.integers(1, 40))
-        table = data.draw(st.lists(st.integers(0, 9), max_size=6))
-        spec = tdt.TransducerSpec(vocab_size, tuple(table), data.draw(st.integers(0, vocab_size)))
-        special = np.array([NAN, INF, -INF, -0.0, 0.0, 3e38, -3e38, 1.0], np.float32)
-        numbers = st.sampled_from(special.tolist()) | st.floats(-50, 50, width=32)
-        rows = data.draw(npst.arrays(np.float32, (3, spec.joint_width), elements=numbers))
-        penalty = data.draw(st.sampled_from([0.0, 1.0, -1.0, 1e38, -3e38]))
-        trace = data.draw(st.booleans())
-        decisions, logprobs = decide("reference", rows, spec, trace, blank_penalty=penalty)
-        for name in KERNELS[1:]:
-            others = decide(name, rows, spec, trace, blank_penalty=penalty)
-            np.testing.assert_array_equal(others[0], decisions, err_msg=name)
-            np.testing.assert_allclose(others[1], logprobs, atol=1e-4, rtol=1e-6, err_msg=name)
+    def test_any_row(self):
+        from hypothesis import given, settings
+        from hypothesis import strategies as st
+        from hypothesis.extra import numpy as npst
+
+        @settings(max_examples=300)
+        @given(data=st.data())
+        def any_row(data):
+            vocab_size = data.draw(st.integers(1, 40))
+            table = data.draw(st.lists(st.integers(0, 9), max_size=6))
+            spec = tdt.TransducerSpec(vocab_size, tuple(table), data.draw(st.integers(0, vocab_size)))
+            special = np.array([NAN, INF, -INF, -0.0, 0.0, 3e38, -3e38, 1.0], np.float32)
+            numbers = st.sampled_from(special.tolist()) | st.floats(-50, 50, width=32)
+            rows = data.draw(npst.arrays(np.float32, (3, spec.joint_width), elements=numbers))
+            penalty = data.draw(st.sampled_from([0.0, 1.0, -1.0, 1e38, -3e38]))
+            trace = data.draw(st.booleans())
+            decisions, logprobs = decide("reference", rows, spec, trace, blank_penalty=penalty)
+            for name in KERNELS[1:]:
+                others = decide(name, rows, spec, trace, blank_penalty=penalty)
+                np.testing.assert_array_equal(others[0], decisions, err_msg=name)
+                np.testing.assert_allclose(others[1], logprobs, atol=1e-4, rtol=1e-6, err_msg=name)
+
+        any_row()
 
     def test_one_bad_row_never_touches_its_neighbours(self, kernels):
         rng = np.random.default_rng(4)
@@ -160,10 +164,10 @@ def test_instruction_sets_give_the_same_bits():
 
 
 class TestTransition:
-    """Scripted rows: what is emitted where."""
+    """Which tokens are emitted at which frames, with scripted joint rows."""
 
     def run(self, kernels, script, length, table=(0, 1, 2, 3, 4), **options):
-        """``script(frame, symbols) -> (token or None, duration)`` decides each row."""
+        """Run a search with joint rows that decide as ``script(frame, symbols) -> (token or None, duration)`` says."""
         spec = tdt.TransducerSpec(9, table)
         search = tdt.kernels.GreedySearch(spec, tdt.Greedy(**options), [length], kernels)
         asked = []
@@ -205,7 +209,7 @@ class TestTransition:
         assert asked == [0, 0, 0, 1, 1, 1]
         assert hypothesis.durations.tolist() == [0] * 4 and hypothesis.duration_logprobs.tolist() == [0] * 4
 
-    def test_no_rows_and_empty_rows(self, kernels):
+    def test_no_utterances_and_empty_utterances(self, kernels):
         spec = tdt.TransducerSpec(9)
         assert tdt.kernels.GreedySearch(spec, tdt.Greedy(), [], kernels).hypotheses() == []
         search = tdt.kernels.GreedySearch(spec, tdt.Greedy(), [0, 0], kernels)
@@ -213,7 +217,7 @@ class TestTransition:
 
 
 def random_configurations(count, seed):
-    """Specs, searches and transducers over everything the rules speak of."""
+    """Random specs, searches and transducers that reach every rule."""
     rng = np.random.default_rng(seed)
     tables = [(0, 1, 2, 3, 4), (0, 1, 2, 4, 8), (1, 2, 3, 4), (), (0,), (2, 0, 1), (3, 3, 0)]
     for _ in range(count):
@@ -225,9 +229,10 @@ def random_configurations(count, seed):
         yield spec, search, RandomTransducer(spec, int(rng.integers(1 << 30)), levels, bad)
 
 
-def test_random_decodes_are_identical_on_every_kernel_set():
-    batch, configurations = 100, max(1, RANDOM_DECODES // 100)
-    for seed, (spec, search, transducer) in enumerate(random_configurations(configurations, seed=6)):
+@random_decodes
+def test_random_decodes_are_identical_on_every_kernel_set(decodes):
+    batch = 100
+    for seed, (spec, search, transducer) in enumerate(random_configurations(decodes // batch, seed=6)):
         frames, lengths = random_frames(batch, transducer.encoder_size, 12, seed)
         reference = transducer.decoder(spec, kernels="reference", search=search).decode(frames, lengths)
         for name in KERNELS[1:]:

@@ -1,4 +1,4 @@
-"""NeMo's own searches with the same weights, on the same encoder output."""
+"""NeMo's own searches find the same, with the same weights on the same encoder output."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_nemos_greedy_says_the_same(max_symbols):
 
 @pytest.mark.parametrize("size", [2, 4, 8])
 def test_nemos_beam_search_finds_the_same(size):
-    """On speech, and on a random model whose long utterances add up to scores of many hundreds."""
+    """On speech, and on a random model with long utterances, where scores add up to many hundreds."""
     from benches.nemo_modules import nemo_malsd
 
     model = tdt.load_model("demo")

@@ -1,4 +1,4 @@
-"""A bundle's networks against the same weights in NumPy, in every layout, and their independence of neighbours."""
+"""A bundle's networks in every layout, compared with the same weights in NumPy; utterances do not change each other."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 
 import tdtdecode as tdt
+from benches import random_bundle
 from benches.random_bundle import make_bundle, random_weights
 from benches.random_weights import ACTIVATIONS, Weights
 from tdtdecode.bundle import CombinedTransducer, read_bundle, reading
 from tdtdecode.bundle.cut import CannotSplit
-from tests.conftest import RANDOM_DECODES, random_frames
+from tests.conftest import random_decodes, random_frames
 from tests.decoding.compare import check_hypotheses, check_same_hypotheses, check_traces, traced_decode
 
 SIZES = {"encoder_size": 16, "predictor_size": 12, "joint_size": 10, "tokens_per_second": None}
 
 
 def numpy_network(weights: Weights) -> tdt.CallableNetwork:
-    """The weights' own formulas over rows; states are (h, c), each [N, L, H]."""
+    """A network that computes the formulas of the weights in NumPy. States are (h, c), each [N, L, H]."""
 
     def affine(x, matrix, bias):
         return x @ matrix if bias is None else x @ matrix + bias
@@ -44,7 +45,7 @@ def numpy_network(weights: Weights) -> tdt.CallableNetwork:
 
 
 def whole_graph(monkeypatch):
-    """Make every combined bundle one whose graph cannot be split."""
+    """Make splitting a combined graph fail, so that it is run whole."""
 
     def refuse(*_):
         raise CannotSplit("for this test")
@@ -61,20 +62,21 @@ CONFIGURATIONS = [
 ]
 
 
-LAYOUTS = ["split", "combined", "genai", "whole"]
+LAYOUTS = [*random_bundle.LAYOUTS, "whole"]
 
 
+@random_decodes
 @pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=lambda c: "-".join(map(str, c.values())))
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_random_decodes_equal_numpy(tmp_path, monkeypatch, configuration, layout):
+def test_random_decodes_equal_numpy(tmp_path, monkeypatch, configuration, layout, decodes):
     options = {"durations": (0, 1, 2, 3, 4), **SIZES, **configuration}
     if layout == "genai" and not options["durations"]:
         options["durations"] = (0,)  # the layout speaks of TDT alone
     if layout == "whole":
         whole_graph(monkeypatch)
     searches = tdt.Greedy(), tdt.Greedy(max_symbols=2, blank_penalty=2.0)
-    batch, ties, decodes = 100, 0, 0
-    for seed in range(max(1, RANDOM_DECODES // (len(CONFIGURATIONS) * len(LAYOUTS) * len(searches) * batch))):
+    batch, ties, done = 100, 0, 0
+    for seed in range(max(1, decodes // (len(CONFIGURATIONS) * len(LAYOUTS) * len(searches) * batch))):
         directory = tmp_path / str(seed)
         make_bundle(directory, "combined" if layout == "whole" else layout, seed=seed, **options)
         bundle = read_bundle(directory, durations=options["durations"])
@@ -89,8 +91,8 @@ def test_random_decodes_equal_numpy(tmp_path, monkeypatch, configuration, layout
             if fused is not None:
                 found = fused.decode(frames, lengths, search)
                 ties += check_hypotheses(expected, reference, found, bundle.spec, search)
-            decodes += batch
-    assert ties <= decodes // 100
+            done += batch
+    assert ties <= done // 100
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -129,7 +131,7 @@ def test_external_weights(tmp_path, layout):
 
 
 def test_no_buffer_is_allocated_per_step(golden_tdt, tmp_path):
-    """Once every batch size was seen, a longer decode makes no more arrays of the network's size."""
+    """After a first decode has met every batch size, a longer one allocates no more arrays of the network's size."""
     import tracemalloc
 
     decoder = tdt.Decoder.from_bundle(golden_tdt.directory("split", tmp_path), network="ort")

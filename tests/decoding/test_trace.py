@@ -1,4 +1,4 @@
-"""Traces: every step of a greedy decode, the same steps that `decode` takes."""
+"""Traces have every step of a greedy decode; the steps are those that `decode` takes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SEARCHES = tdt.Greedy(), tdt.Greedy(max_symbols=2, blank_penalty=1.5), tdt.Greed
 
 
 def check_trace(trace, hypothesis, length, search):
-    """The steps that emit are the hypothesis, and each step leads to the next, from the first frame past the last."""
+    """The steps that emit make up the hypothesis. Each step leads to the next, from frame 0 to past the last."""
     emitted = trace.emitted
     for name in ("tokens", "frames", "durations"):
         np.testing.assert_array_equal(getattr(trace, name)[emitted], getattr(hypothesis, name))
@@ -40,8 +40,8 @@ def check_trace(trace, hypothesis, length, search):
 def test_on_every_network_and_kernel_set(golden_tdt, tmp_path, cell, search):
     network, kernels = cell
     decoder = tdt.Decoder.from_bundle(golden_tdt.directory("split", tmp_path), network=network, kernels=kernels)
-    rows = golden_tdt.rows[:3]
-    frames, lengths = golden_tdt.encoder_out[rows], golden_tdt.lengths[rows]
+    utterances = golden_tdt.utterances[:3]
+    frames, lengths = golden_tdt.encoder_out[utterances], golden_tdt.lengths[utterances]
     traces = decoder.trace(frames, lengths, search)
     hypotheses = decoder.decode(frames, lengths, search)
     for trace, hypothesis, length in zip(traces, hypotheses, lengths, strict=True):
@@ -66,7 +66,7 @@ def test_in_every_precision(kernels, precision, spec):
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_log_probs_of_blanks(kernels, spec):
-    """Against a log-softmax of the rows that the user's joint returned."""
+    """They are a log-softmax of the joint rows that the user's function returned."""
     model, rows = RandomTransducer(spec, seed=3), []
 
     def joint(frames, g):
@@ -98,7 +98,7 @@ def test_of_no_utterance_and_of_one_without_frames():
 
 
 def test_a_decode_is_not_traced():
-    """The flag belongs to one call."""
+    """Tracing one call does not change later calls."""
     spec = SPECS["tdt"]
     decoder = fused(random_weights(spec), spec)
     frames, lengths = random_frames(4, 6, 20, seed=2)

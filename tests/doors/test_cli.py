@@ -7,22 +7,24 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-soundfile = pytest.importorskip("soundfile")
-pytest.importorskip("onnxruntime")
+soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 import tdtdecode  # noqa: E402
 from benches.random_bundle import make_bundle  # noqa: E402
 from tdtdecode.cli import main  # noqa: E402
 from tdtdecode.speech.formats import FORMATS  # noqa: E402
 from tdtdecode.speech.loading import load_model  # noqa: E402
+from tests.conftest import HANGING  # noqa: E402
 from tests.cuda.helpers import on  # noqa: E402
 
+PIPE = 1 << 16
+"""Bytes that a pipe holds."""
 DEMO = Path(tdtdecode.__file__).parent / "demo"
 
 
@@ -257,19 +259,21 @@ def test_a_reader_that_leaves(bundle, recordings):
     writer.stdout.close()
     err = writer.stderr.read().decode()
     writer.stderr.close()
-    assert writer.wait(60) == 141
+    assert writer.wait(HANGING) == 141
     assert err == ""
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_interrupted(bundle, recordings):
-    command = [sys.executable, "-m", "tdtdecode", "transcribe", "--model", bundle, "--batch-size", "1",
-               *recordings * 2_000]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    running.stdout.readline()
-    time.sleep(0.1)
+    """In the middle of its work: nobody reads what it says after the first line, so it cannot have finished."""
+    # Shells start what they put into the background so that it ignores the signal.
+    program = ("import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+               "from tdtdecode.cli import main; sys.exit(main())")
+    command = [sys.executable, "-c", program, "transcribe", "--model", bundle, "--batch-size", "1", "--format", "json"]
+    running = subprocess.Popen([*command, *recordings * 300], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert 900 * len(running.stdout.readline()) > 4 * PIPE
     running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=60)
+    _, err = running.communicate(timeout=HANGING)
     assert running.returncode == 130
     assert err == "tdtdecode: interrupted\n"
 

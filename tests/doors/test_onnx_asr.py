@@ -6,16 +6,18 @@ import importlib.metadata
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import onnx_asr
 import pytest
-import soundfile
-from onnx_asr.models.nemo import NemoConformerCtc, NemoConformerRnnt
-from onnx_asr.vad import BaseVad
 
-import tdtdecode as tdt
-from benches.random_bundle import make_bundle
-from tdtdecode.integrations.onnx_asr import accelerate
-from tests import demo
+onnx_asr = pytest.importorskip("onnx_asr", reason="onnx-asr is not installed")
+soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
+
+from onnx_asr.models.nemo import NemoConformerCtc, NemoConformerRnnt  # noqa: E402
+from onnx_asr.vad import BaseVad  # noqa: E402
+
+import tdtdecode as tdt  # noqa: E402
+from benches.random_bundle import make_bundle  # noqa: E402
+from tdtdecode.integrations.onnx_asr import accelerate  # noqa: E402
+from tests import demo  # noqa: E402
 
 
 def load(directory, model_type="nemo-conformer-tdt", quantization=None):

@@ -12,13 +12,13 @@ import pytest
 import tdtdecode as tdt
 from tdtdecode.speech.audio import FeatureExtractor
 from tests import demo
-from tests.cuda.helpers import CARDS, on
+from tests.cuda.helpers import PROVIDER_CARDS, on
 from tests.decoding.test_fusion_ngram import random_arpa, write_arpa
 
 RECIPES = Path(__file__).parents[2] / "docs" / "recipes.md"
 
 
-@pytest.mark.parametrize("card", CARDS)
+@pytest.mark.parametrize("card", PROVIDER_CARDS)
 def test_recipes_for_a_gpu(card):
     blocks = re.findall(r"```python gpu\n(.*?)```", RECIPES.read_text(encoding="utf-8"), re.DOTALL)
     waveforms = [samples for samples, _ in list(demo.recordings().values())[:2]]

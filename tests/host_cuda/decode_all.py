@@ -1,4 +1,7 @@
-"""Decodes with every fused kernel on an emulated card, once for each way to launch them: a program for sanitizers."""
+"""A program for sanitizers: decodes with the fused kernels on an emulated card, or runs a kernel with an error.
+
+    python -m tests.host_cuda.decode_all LAUNCH PRECISION | KERNEL
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ extern "C" __global__ void past_the_end(int* data) { data[threadIdx.x + 1024] = 
 
 
 def plant(cupy, name: str) -> None:
-    """Run a kernel that is wrong."""
+    """Run a kernel with an error."""
     from tdtdecode.cuda.device import source_folder
 
     folder = source_folder()
@@ -40,27 +43,31 @@ def plant(cupy, name: str) -> None:
     kernel((3,), (64,), (cupy.zeros(1024, np.int32),), shared_mem=256)
 
 
-def decode(how: dict) -> None:
-    """Every precision and strategy, chunks, and more utterances than places."""
+LAYERS = {"float32": 2, "float16": 1, "bfloat16": 0}
+"""For each precision, the number of layers of the model that is decoded."""
+
+
+def decode(how: dict, precision: str) -> None:
+    """Decode with every strategy, in chunks, and with more utterances than slots."""
     from tdtdecode.networks.cuda.fused import FusedCudaNetwork
 
-    for layers, precision in ((2, "float32"), (1, "float16"), (0, "bfloat16")):
-        spec = tdt.TransducerSpec(vocab_size=20, encoder_size=6)
-        weights = random_weights(spec, 8, 8, layers, seed=layers)
-        frames, lengths = random_frames(4, 6, 8, seed=layers)
-        decoder = tdt.Decoder(FusedCudaNetwork(weights, spec, precision, launch(rows=3, **how)), spec)
-        boost = PhraseBoost([[3, 5], [7, 1, 2]], weight=1.0)
-        searches = tdt.Greedy(), tdt.Beam(size=2, fusion=[boost]), tdt.Beam("malsd", 2), tdt.Greedy(fusion=[boost])
-        for search in searches:
-            _, state = decoder.decode_chunk(frames[:, :, :5], np.minimum(lengths, 5), search=search)
-            decoder.decode_chunk(frames[:, :, 5:], np.maximum(lengths - 5, 0), state, final=True, search=search)
+    layers = LAYERS[precision]
+    spec = tdt.TransducerSpec(vocab_size=20, encoder_size=6)
+    weights = random_weights(spec, 8, 8, layers, seed=layers)
+    frames, lengths = random_frames(4, 6, 8, seed=layers)
+    decoder = tdt.Decoder(FusedCudaNetwork(weights, spec, precision, launch(slots=3, **how)), spec)
+    boost = PhraseBoost([[3, 5], [7, 1, 2]], weight=1.0)
+    searches = tdt.Greedy(), tdt.Beam(size=2, fusion=[boost]), tdt.Beam("malsd", 2), tdt.Greedy(fusion=[boost])
+    for search in searches:
+        _, state = decoder.decode_chunk(frames[:, :, :5], np.minimum(lengths, 5), search=search)
+        decoder.decode_chunk(frames[:, :, 5:], np.maximum(lengths - 5, 0), state, final=True, search=search)
 
 
 if __name__ == "__main__":
     with emulated() as emulated_cupy:
         if sys.argv[1] in LAUNCHES:
             program.ROUNDS_PER_GRAPH = 2
-            decode(LAUNCHES[sys.argv[1]])
+            decode(LAUNCHES[sys.argv[1]], sys.argv[2])
         else:
             plant(emulated_cupy, sys.argv[1])
     print("done")

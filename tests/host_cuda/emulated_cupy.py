@@ -1,6 +1,7 @@
-"""As much of CuPy as the package uses, on the host: kernels run in `host_cuda.h`'s machine, arrays are NumPy's.
+"""As much of CuPy as the package uses, on the host: `host_cuda.h` runs the kernels, and NumPy arrays hold the data.
 
-Arrays of the device and of the host do not mix, as on a card: NumPy cannot read these, and these do not take NumPy's.
+As on a card, arrays of the device and of the host do not mix: NumPy cannot read device arrays, and operations on device
+arrays refuse NumPy arrays.
 """
 
 from __future__ import annotations
@@ -10,13 +11,18 @@ import ctypes
 import hashlib
 import os
 import re
+import shutil
 import subprocess
-import tempfile
+import sys
 import time
+import weakref
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
+import pytest
+
+from tests.shared import made_once
 
 HERE = Path(__file__).parent
 
@@ -24,10 +30,10 @@ DEVICE = SimpleNamespace(
     multiprocessors=3, threads=64, shared_memory=100 * 1024, cooperative=True, capability="90", name=b"emulated",
     count=1,
 )  # fmt: skip
-"""What the emulated card is like; tests change it."""
+"""The emulated card. Tests change it."""
 
 TRANSFERS = {"to_host": 0, "to_device": 0, "launches": 0, "replays": 0}
-"""How often memory was copied and kernels were launched."""
+"""How often memory was copied, kernels were launched and graphs replayed."""
 
 
 class Flags:
@@ -128,7 +134,7 @@ def from_dlpack(array):
 
 
 def empty(shape, dtype=float):
-    """Filled with what no kernel may rely on."""
+    """An array filled with bytes 0xFF, NaN as floats, so that a kernel that reads it before it writes is noticed."""
     array = np.empty(shape, dtype)
     array.view(np.uint8).reshape(-1)[...] = 0xFF if array.size else 0
     return ndarray(array)
@@ -251,36 +257,33 @@ LIBRARIES: dict[str, ctypes.CDLL] = {}
 
 
 def compiled(code: str, options=(), extra=tuple(os.environ.get("TDT_EMULATION_FLAGS", "").split())) -> ctypes.CDLL:
-    """A source file built for the host, with a function for each kernel that launches it."""
+    """A source file built for the host. For each kernel it has a function that launches the kernel."""
     headers = b"".join(path.read_bytes() for path in sorted(HERE.glob("*.h")))
     key = hashlib.sha256(repr((code, options, extra)).encode() + headers).hexdigest()[:20]
     if key not in LIBRARIES:
-        folder = Path(os.environ.get("TDT_EMULATION_FOLDER") or tempfile.gettempdir()) / f"tdt-emulation-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        library = folder / f"{key}.so"
-        if not library.exists():
-            kernels = re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(", code)
-            glue = "".join(
-                f'extern "C" void emulated_{name}(unsigned grid, unsigned block, std::size_t shared, int cooperative, '
-                f"void** arguments) {{ tdt::host::launch({name}, grid, block, shared, cooperative, arguments); }}\n"
-                for name in kernels
-            )
-            source = folder / f"{key}.cpp"
-            source.write_text(code + "\n" + glue)
-            building = folder / f"{key}.{os.getpid()}.so"
-            command = ["g++", "-std=c++17", "-O1", "-g1", "-shared", "-fPIC", "-DTDT_HOST_CUDA", f"-I{HERE}"]
-            command += ["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror", *extra, *options]
-            try:
-                subprocess.run([*command, str(source), "-o", str(building)], check=True, capture_output=True, text=True)
-            except subprocess.CalledProcessError as error:
-                raise RuntimeError(error.stderr[:6000]) from None
-            building.rename(library)
+        library = made_once(f"{key}.so", lambda file: _build(code, [*extra, *options], file))
         LIBRARIES[key] = ctypes.CDLL(str(library))
     return LIBRARIES[key]
 
 
+def _build(code: str, options: list[str], library: Path) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("there is no C++ compiler (g++) to emulate a card with")
+    kernels = re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(", code)
+    glue = "".join(
+        f'extern "C" void emulated_{name}(unsigned grid, unsigned block, std::size_t shared, int cooperative, '
+        f"void** arguments) {{ tdt::host::launch({name}, grid, block, shared, cooperative, arguments); }}\n"
+        for name in kernels
+    )
+    command = ["g++", "-x", "c++", "-std=c++17", "-O1", "-g1", "-shared", "-fPIC", "-DTDT_HOST_CUDA", f"-I{HERE}"]
+    command += ["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror", *options, "-", "-o", str(library)]
+    done = subprocess.run(command, input=code + "\n" + glue, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr[:6000])
+
+
 def module() -> ModuleType:
-    """The module to put in CuPy's place."""
+    """A module that takes CuPy's place."""
     cupy = ModuleType("cupy")
     names = (ndarray, asarray, asnumpy, from_dlpack, empty, zeros, concatenate, ascontiguousarray, RawModule)
     for item in names:
@@ -309,24 +312,28 @@ def module() -> ModuleType:
     return cupy
 
 
+def _forget_cards() -> None:
+    """Empty the package's caches, so that nothing is carried over from one card to another."""
+    for name, loaded in list(sys.modules.items()):
+        if name.startswith(("tdtdecode.cuda", "tdtdecode.networks.cuda")):
+            for kept in vars(loaded).values():
+                if hasattr(kept, "cache_clear"):
+                    kept.cache_clear()
+                elif isinstance(kept, weakref.WeakKeyDictionary):
+                    kept.clear()
+
+
 @contextlib.contextmanager
 def installed(**device):
-    """Within it the package finds this in CuPy's place, on a card like `DEVICE` but for what is given."""
-    import sys
-
-    from tdtdecode.cuda import device as cuda_device
-
+    """Within it this module takes CuPy's place. The card is `DEVICE`, with the attributes in ``device`` changed."""
     before, found = dict(vars(DEVICE)), sys.modules.get("cupy")
     vars(DEVICE).update(device)
     sys.modules["cupy"] = module()
-    caches = (cuda_device._device, cuda_device.kernels)
-    for cache in caches:
-        cache.cache_clear()
+    _forget_cards()
     try:
         yield sys.modules["cupy"]
     finally:
-        for cache in caches:
-            cache.cache_clear()
+        _forget_cards()
         vars(DEVICE).update(before)
         sys.modules.pop("cupy")
         if found is not None:

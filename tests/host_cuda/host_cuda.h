@@ -1,9 +1,9 @@
-// Twins of what csrc/cuda/device.cuh takes from CUDA, and a machine that runs kernels with them on the host.
+// The functions of csrc/cuda/device.cuh for the host, and a machine that runs kernels with them.
 //
-// Every CUDA thread is a fiber, and all fibers share one thread of the host: a run is repeatable, and a barrier costs
-// microseconds. Which fiber runs next is drawn from a seed, so that different seeds try different interleavings.
-// ThreadSanitizer is told of each fiber as a thread of its own, with no order between two of them but by the atomics
-// and barriers here; AddressSanitizer of each fiber's stack.
+// Every CUDA thread is a fiber, and all fibers share one thread of the host. So a run can be repeated exactly, and a
+// barrier costs microseconds. A random generator with a seed picks the fiber that runs next, so that other seeds try
+// other interleavings. ThreadSanitizer sees each fiber as a thread of its own, and only the atomics and barriers here
+// order one after another. AddressSanitizer knows each fiber's stack.
 #pragma once
 
 #include <cstdint>
@@ -56,7 +56,8 @@ namespace tdt::host {
 constexpr int kLanes = 32;
 constexpr std::size_t kStack = 1 << 16;
 
-// While it lives, ThreadSanitizer does not look: the machine's own books, which one fiber at a time reads and writes.
+// While it exists, ThreadSanitizer ignores reads and writes. It is for the machine's own data, which one fiber at a
+// time reads and writes.
 struct Unseen {
 #if defined(__SANITIZE_THREAD__)
   Unseen() {
@@ -91,7 +92,7 @@ struct Warp {
 struct Block {
   Block(unsigned index, int threads, std::size_t shared)
       : index(index), barrier(threads), warps(threads / kLanes), memory((shared + 31) / 16) {
-    // Shared memory holds anything when a block begins; here, NaN.
+    // On a card, shared memory may hold anything when a block begins. Here it holds NaN.
     std::memset(memory.data(), 0xff, memory.size() * 16);
   }
   unsigned index;
@@ -103,10 +104,10 @@ struct Block {
   std::vector<Word> memory;
 };
 
-// A place in a computation that can be left and gone back to.
+// Where a suspended computation goes on.
 #if defined(__x86_64__)
-// What a function must leave as it found it lies on the stack, the rest of a context is the stack's address. The
-// library's own way costs two system calls each time.
+// The registers that a function must preserve are saved on the stack; the rest of a context is the stack's address. The
+// C library's swapcontext would make two system calls for each switch.
 extern "C" void tdt_host_switch(void** from, void* to);
 __asm__(
     ".text\n.hidden tdt_host_switch\n.globl tdt_host_switch\n.type tdt_host_switch, @function\n"
@@ -120,7 +121,7 @@ struct Context {
 
   void begin(char* memory, void (*body)()) {
     auto** top = reinterpret_cast<void**>((reinterpret_cast<std::uintptr_t>(memory) + kStack) & ~std::uintptr_t{15});
-    *--top = nullptr;  // where the body would return to; it does not
+    *--top = nullptr;  // the return address of the body, which never returns
     *--top = reinterpret_cast<void*>(body);
     stack = top - 6;
     std::memset(stack, 0, 6 * sizeof(void*));
@@ -160,7 +161,7 @@ struct Machine {
   std::vector<Fiber*> ready;
   Fiber* current = nullptr;
   int alive = 0;
-  unsigned begun = 0, ended = 0;  // what orders the host before its fibers, and these before the host
+  unsigned begun = 0, ended = 0;  // atomics that order the host before its fibers, and the fibers before the host
   Context host;
 #if defined(__SANITIZE_THREAD__)
   void* host_twin = nullptr;
@@ -190,7 +191,7 @@ struct Machine {
 #endif
   }
 
-  // The fiber that runs steps aside; it is among the ready ones, or will be put there.
+  // Suspends the running fiber. It is in `ready`, or another fiber will put it there.
   UNSEEN void away(bool for_ever = false) {
     Fiber* self = current;
 #if defined(__SANITIZE_THREAD__)
@@ -244,7 +245,7 @@ struct Machine {
     __atomic_store_n(&begun, 1, __ATOMIC_RELEASE);
     while (alive) {
       if (ready.empty()) {
-        std::fprintf(stderr, "a barrier is waited for by some threads and never reached by the others\n");
+        std::fprintf(stderr, "some threads wait at a barrier that the others never reach\n");
         std::abort();
       }
       const std::size_t at = random() % ready.size();
@@ -256,7 +257,8 @@ struct Machine {
     __atomic_load_n(&ended, __ATOMIC_ACQUIRE);
   }
 
-  // Blocks of a cooperative launch run side by side, others one after the other: those must not wait for each other.
+  // The blocks of a cooperative launch run together. Those of other launches run one after the other, since they must
+  // not wait for each other.
   void launch(unsigned grid, unsigned block, std::size_t shared, bool cooperative, std::function<void()> body) {
     if (block == 0 || block % kLanes) {
       std::fprintf(stderr, "blocks must be whole warps, got %u threads\n", block);
@@ -280,7 +282,7 @@ inline Machine* Machine::the = new Machine;
 UNSEEN inline Fiber& self() { return *Machine::get().current; }
 
 inline void Barrier::wait() {
-  // What was written before the barrier is ordered before what is read after it.
+  // Orders what was written before the barrier before what is read after it.
   __atomic_fetch_add(&generation_, 1, __ATOMIC_ACQ_REL);
   bool last;
   {
@@ -313,7 +315,7 @@ T exchanged(T value, int lane) {
   return other;
 }
 
-// Launches a kernel with arguments as CUDA takes them: an address for each.
+// Calls a kernel with arguments as CUDA takes them: an address for each.
 template <class... Arguments, std::size_t... I>
 void call(void (*kernel)(Arguments...), void** arguments, std::index_sequence<I...>) {
   kernel(*static_cast<std::decay_t<Arguments>*>(arguments[I])...);
@@ -400,7 +402,7 @@ inline float half_value(unsigned short bits) {
                             : std::ldexp(static_cast<float>(fraction + 1024), exponent - 25);
   return bits >> 15 ? -x : x;
 }
-// Rounded to the nearest, ties to even.
+// Rounds to the nearest, ties to even.
 inline unsigned short half_bits(float x) {
   const unsigned short sign = static_cast<unsigned short>(bits_of(x) >> 16 & 0x8000u);
   const float size = std::fabs(x);
@@ -414,7 +416,7 @@ inline unsigned short half_bits(float x) {
 }
 inline float bfloat_value(unsigned short bits) { return float_of(static_cast<unsigned>(bits) << 16); }
 
-// Each lane computes its four sums from the fragments of all.
+// Each lane computes its four sums from the fragments of all lanes.
 template <class Value>
 void multiply_fragments(float (&sums)[4], const uint4& a, unsigned b0, unsigned b1, Value value) {
   const unsigned own[6] = {a.x, a.y, a.z, a.w, b0, b1};

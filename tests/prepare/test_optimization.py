@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import tdtdecode as tdt
+from benches.random_bundle import LAYOUTS
 from tdtdecode.bundle import read_bundle
 from tdtdecode.cli import main
 from tdtdecode.prepare.conversion import convert
@@ -17,7 +18,6 @@ from tests import demo, peers
 from tests.bundle.helpers import edit, small_bundle
 
 RATE = 16_000
-LAYOUTS = ("split", "combined", "genai")
 
 
 @pytest.fixture(scope="module")
@@ -147,12 +147,14 @@ def test_without_the_tools_packages(demos, tmp_path, monkeypatch):
 
 def test_plain_nemo_exports_do_not_match_the_fusion(demos, tmp_path):
     """The message says which pattern did not match, how often, and why; nothing is written."""
+    pytest.importorskip("sympy", reason="sympy is not installed")
     with pytest.raises(tdt.BundleError, match=r"5 attentions: none matches; failed to match .* path \(\d+ times\)"):
         optimize(demos["combined"], tmp_path / "out", "fused")
     assert not (tmp_path / "out").exists()
 
 
 def test_attention_that_matches_is_fused(tmp_path):
+    pytest.importorskip("sympy", reason="sympy is not installed")
     directory = small_bundle(tmp_path / "bundle", "split", mel_bins=80)
     onnx.save(attentive_encoder(80, 16), directory / "encoder.onnx")
     result = optimize(directory, tmp_path / "out", "fused", recordings=[(np.ones(64_000, np.float32) * 0.01, RATE)])
@@ -234,8 +236,8 @@ def test_large_encoders_keep_their_weights_outside(tmp_path):
 
 def test_wrong_arguments(demos, tmp_path):
     for options, message in (
-        ({"method": "int2"}, "'int8', 'fp16', 'int4', 'fused'"), ({"method": "int4", "block_size": 33}, "block_size"),
-        ({"method": "int4", "algorithm": "gptq"}, "'rtn', 'k_quant', 'hqq'"),
+        ({"to": "int2"}, "'int8', 'fp16', 'int4', 'fused'"), ({"to": "int4", "block_size": 33}, "block_size"),
+        ({"to": "int4", "algorithm": "gptq"}, "'rtn', 'k_quant', 'hqq'"),
     ):  # fmt: skip
         with pytest.raises(tdt.InputError, match=message):
             optimize(demos["split"], tmp_path / "out", **options)
@@ -246,6 +248,7 @@ def test_wrong_arguments(demos, tmp_path):
 
 
 def test_the_command(demos, tmp_path, capsys):
+    pytest.importorskip("soundfile", reason="soundfile is not installed")
     some = [str(path) for path in sorted(demo.RECORDINGS.glob("known-*.flac"))[:2]]
     status = main(["optimize", str(demos["split"]), "--to", "int8", "-o", str(tmp_path / "out"), "--recordings", *some])
     out = capsys.readouterr().out

@@ -12,14 +12,13 @@ import pytest
 from onnx import helper
 
 import tdtdecode as tdt
+from benches.random_bundle import LAYOUTS
 from tdtdecode.bundle import read_bundle
 from tdtdecode.cli import main
 from tdtdecode.prepare.inspection import inspect
 from tdtdecode.prepare.repairing import repair
 from tests import demo, peers
 from tests.bundle.helpers import TOKEN_FORMS, configure, edit, rewrite, set_metadata, small_bundle
-
-LAYOUTS = ("split", "combined", "genai")
 
 
 def contents(directory):

@@ -12,7 +12,7 @@ from tdtdecode.errors import InputError, MissingDependencyError
 from tdtdecode.speech.audio import as_samples, read_audio
 from tdtdecode.speech.audio.reading import audio_seconds
 
-soundfile = pytest.importorskip("soundfile")
+soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
 
 
 def tone(seconds=1.0, rate=16_000, hertz=440.0):

@@ -13,14 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tdtdecode.cli import main
-from tdtdecode.hypothesis import Hypothesis, Transcript, Word
-from tdtdecode.speech.formats import FORMATS
+pytest.importorskip("hypothesis", reason="hypothesis is not installed")
 
-RECIPES = next(folder for folder in Path(__file__).parents if (folder / "docs").is_dir()) / "docs" / "recipes.md"
+from hypothesis import given  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+from tdtdecode.cli import main  # noqa: E402
+from tdtdecode.hypothesis import Hypothesis, Transcript, Word  # noqa: E402
+from tdtdecode.speech.formats import FORMATS  # noqa: E402
+
+RECIPES = Path(__file__).parents[2] / "docs" / "recipes.md"
 CLOCK = re.compile(r"(\d\d+):(\d\d):(\d\d)[,.](\d\d\d)")
 
 

@@ -17,7 +17,7 @@ from tdtdecode.speech.hub import find_model
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     from benches.random_bundle import make_bundle
 
     directory = make_bundle(
@@ -89,7 +89,7 @@ def test_without_huggingface_hub(monkeypatch):
      ["encoder.onnx", "encoder-model.onnx", "encoder-model.fp16.onnx"]),
 ])
 def test_only_the_files_needed(monkeypatch, tmp_path, variant, wanted, unwanted):
-    utils = pytest.importorskip("huggingface_hub.utils")
+    utils = pytest.importorskip("huggingface_hub.utils", reason="huggingface_hub is not installed")
     asked = {}
 
     def snapshot_download(repo_id, allow_patterns):
@@ -120,7 +120,7 @@ def test_a_snapshot_of_links_as_a_directory(bundle, tmp_path):
 
 
 def test_from_the_hubs_cache_without_a_network(bundle, tmp_path):
-    pytest.importorskip("huggingface_hub")
+    pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
     hub_cache(bundle, tmp_path)
     program = (
         "import numpy as np; from tdtdecode.speech.loading import load_model\n"

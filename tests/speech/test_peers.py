@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx_asr
 import pytest
 
 import tdtdecode as tdt
@@ -26,6 +25,8 @@ def ours(speech):
 @pytest.fixture(scope="module")
 def peer():
     """onnx-asr with the shipped files as they are."""
+    import onnx_asr
+
     return onnx_asr.load_model("nemo-conformer-tdt", demo.DIRECTORY, providers=["CPUExecutionProvider"])
 
 

@@ -17,7 +17,7 @@ from tdtdecode.speech.audio import FeatureExtractor
 from tdtdecode.speech.windows import Window, Windows, decode_in_windows
 from tests import demo
 from tests.bundle.helpers import edit, small_bundle
-from tests.cuda.helpers import CARDS, on
+from tests.cuda.helpers import PROVIDER_CARDS, on
 from tests.speech.test_recognizer import check_same, noise
 
 RATE = 16_000
@@ -106,7 +106,7 @@ def test_windows_find_what_the_whole_has(local, search, network):
             np.testing.assert_allclose(ours.hypothesis.token_confidence, theirs.hypothesis.token_confidence, atol=1e-5)
 
 
-@pytest.mark.parametrize("card", CARDS)
+@pytest.mark.parametrize("card", PROVIDER_CARDS)
 def test_windows_on_a_gpu(local, card):
     """Their centres are sliced where they lie."""
     with on(card):

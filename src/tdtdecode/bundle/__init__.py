@@ -1,4 +1,4 @@
-"""Model directories: read, checked, and made ready to run at any batch size."""
+"""Reading model directories: find the files, check them, and prepare the graphs to run at any batch size."""
 
 from .description import Bundle, FeatureSettings
 from .onnx_files.graph import Graph, Port, load_graph

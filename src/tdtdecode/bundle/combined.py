@@ -1,10 +1,10 @@
-"""The combined layout of NeMo's own export and onnx-asr: decoder and joint in one graph, with vocab.txt."""
+"""The combined layout, which NeMo's export writes and onnx-asr reads: predictor and joint in one graph, vocab.txt."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from .description import Found, Stated
+from .description import BundleFiles, Stated
 from .files import find_file, read_json
 from .layouts import find_token_file, require, stated_count, stated_durations, variants_of
 from .tokens import read_symbol_table
@@ -13,8 +13,8 @@ GRAPH = "decoder_joint-model.onnx"
 CONFIGURATION = "config.json"
 
 
-def read(directory: Path, variant: str | None) -> Found:
-    """Find the files of a combined bundle, and what its config.json states where there is one."""
+def read(directory: Path, variant: str | None) -> BundleFiles:
+    """Find the files of a combined bundle, and read the settings in its config.json, if it has one."""
     graphs = require(directory, "combined", (GRAPH,), variant)
     token_file = find_token_file(directory, ("vocab.txt", "tokens.txt"))
     file = find_file(directory, CONFIGURATION)
@@ -22,7 +22,7 @@ def read(directory: Path, variant: str | None) -> Found:
     source = file or directory / CONFIGURATION
     mel_bins = stated_count(data, source, "features_size")
     durations = data.get("tdt_durations")
-    return Found(
+    return BundleFiles(
         layout="combined",
         graphs=graphs,
         encoders=variants_of(directory, "encoder-model.onnx", variant),

@@ -1,4 +1,4 @@
-"""What a model directory holds: the result of reading one, and what its readers hand in."""
+"""The result of reading a model directory (`Bundle`), and what the reader of each layout returns (`BundleFiles`)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from .transducers import CombinedTransducer, SplitTransducer
 from .vocabulary import Vocabulary
 
 FEATURE_FRAME_SECONDS = 0.01
+"""Time between two feature frames."""
 
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class Stated(Generic[Value]):
-    """A fact and where it is written."""
+    """A setting, and the file and field it was read from."""
 
     value: Value
     file: Path
@@ -28,11 +29,17 @@ class Stated(Generic[Value]):
 
 
 @dataclass(frozen=True)
-class Found:
-    """The files of one layout and variant, and what is written about the model beside the graphs.
+class BundleFiles:
+    """The files of one layout and variant, and the settings that are written outside the graphs.
 
-    `graphs` has the predictor and the joint, or the combined graph alone. `encoders` has the encoder files of
-    all variants by variant.
+    Attributes
+    ----------
+    graphs:
+        The predictor and the joint, or only the combined graph.
+    encoders:
+        The encoder's files by variant, of all variants in the directory.
+    durations, mel_bins, subsampling_factor, sample_rate, normalize:
+        Settings from the configuration files; None, or empty, if they state none.
     """
 
     layout: str
@@ -49,20 +56,22 @@ class Found:
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """The features an encoder takes.
+    """The features that an encoder takes.
 
     Attributes
     ----------
     mel_bins:
-        Width of a feature frame; None if neither the encoder nor the bundle tells.
+        Number of mel bins in a feature frame; None if neither the encoder nor a configuration states it.
     subsampling_factor:
         Feature frames (10 ms each) per encoder frame.
     normalize:
-        ``"per_feature"`` or None.
+        ``"per_feature"``, or None for features that are not normalised.
+    sample_rate:
+        Samples per second of the audio.
     max_frames:
-        Encoder frames that the encoder's position table allows; None if unknown.
+        Most encoder frames per recording, from the size of the encoder's position table; None if unknown.
     fixed_input_frames:
-        The number of feature frames the encoder was exported for; None if it takes any number.
+        The number of feature frames that the encoder was exported for; None if it takes any number.
     """
 
     mel_bins: int | None = None
@@ -80,21 +89,21 @@ class Bundle:
     Attributes
     ----------
     directory:
-        The directory, links resolved.
+        The directory's path, with links resolved.
     layout:
         ``"split"``, ``"combined"`` or ``"genai"``.
     variant:
-        Which files were chosen; None for those without a suffix.
+        Suffix of the chosen files, such as ``"int8"``; None for files without a suffix.
     spec:
-        The joint row's layout and the encoder's width.
+        The layout of a joint row, and the width of an encoder frame.
     vocabulary:
-        The pieces by id.
+        The pieces by token id.
     encoder:
         The encoder's file; None if the directory has none of this variant.
     features:
-        What the encoder takes.
+        The features that the encoder takes.
     transducer:
-        The predictor and joint graphs, ready for any batch size.
+        The predictor and joint graphs, which run at any batch size.
     """
 
     directory: Path
@@ -108,5 +117,5 @@ class Bundle:
 
     @property
     def frame_seconds(self) -> float:
-        """Length of an encoder frame in seconds."""
+        """Duration of an encoder frame in seconds."""
         return self.features.subsampling_factor * FEATURE_FRAME_SECONDS

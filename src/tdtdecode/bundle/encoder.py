@@ -1,4 +1,4 @@
-"""What an encoder's graph and metadata tell about its features."""
+"""Settings that are read from an encoder: its graph's shapes and its metadata."""
 
 from __future__ import annotations
 
@@ -8,23 +8,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleError
-from .description import FeatureSettings, Found, Stated
-from .layouts import numbers_listed, stated_count, stated_durations
+from .description import BundleFiles, FeatureSettings, Stated
+from .layouts import parse_numbers, stated_count, stated_durations
 from .onnx_files.dependencies import import_onnx
 from .onnx_files.graph import Graph, Port, load_graph
 
 if TYPE_CHECKING:
     import onnx
 
-# Shorter tables are not position tables: attention windows, biases.
 _MIN_POSITIONS = 64
+"""Fewest entries of a position table. Shorter tables have other uses, such as attention windows or biases."""
 
 _NO_NORMALIZATION = {"", "na", "none"}
 
 
 @dataclass(frozen=True)
 class EncoderFacts:
-    """Facts read from an encoder: its settings, its width, and the vocabulary size and durations in its metadata."""
+    """What an encoder states.
+
+    Attributes
+    ----------
+    features:
+        The features it takes.
+    size:
+        Width of an encoder frame; None if the graph leaves it open.
+    vocab_size, durations:
+        From the metadata; None if it has none.
+    """
 
     features: FeatureSettings
     size: int | None = None
@@ -32,16 +42,25 @@ class EncoderFacts:
     durations: Stated[tuple[int, ...]] | None = None
 
 
-def read_encoder(file: Path | None, directory: Path, found: Found) -> EncoderFacts:
-    """The features of a bundle, from its encoder where it has one and from what is written beside it.
+def read_encoder(file: Path | None, directory: Path, files: BundleFiles) -> EncoderFacts:
+    """Read an encoder's settings, and complete them with those in the configuration files.
+
+    Parameters
+    ----------
+    file:
+        The encoder; None if the bundle has none.
+    directory:
+        The model directory.
+    files:
+        The bundle's other files and settings.
 
     Raises
     ------
     BundleError
-        If the encoder cannot be used, or what it takes contradicts what is written.
+        If the encoder cannot be used, or contradicts the configuration files.
     """
     if file is None:
-        return EncoderFacts(_settings(None, None, None, found.mel_bins, found.subsampling_factor, found))
+        return EncoderFacts(_settings(None, None, None, files.mel_bins, files.subsampling_factor, files))
     graph = load_graph(file, directory)
     metadata = {entry.key: entry.value for entry in graph.model.metadata_props}
     audio = [port for port in graph.inputs if port.is_float and port.rank == 3]
@@ -56,31 +75,36 @@ def read_encoder(file: Path | None, directory: Path, found: Found) -> EncoderFac
     size = frames[0].shape[1]
     if isinstance(frames[0].shape[2], int) and not isinstance(size, int):
         raise BundleError(
-            f"gives frames {frames[0]}; expected [batch, width, time] with a fixed width", file=file,
+            f"its frames are {frames[0]}; expected [batch, width, time] with a fixed width", file=file,
             field=frames[0].name,
         )
     mel_bins = [Stated(mel, file, f"input {audio[0].name}")] if isinstance(mel, int) else []
     feat_dim = stated_count(metadata, file, "feat_dim")
-    stated_mel = (*mel_bins, *found.mel_bins, *([feat_dim] if feat_dim else []))
-    subsampling = found.subsampling_factor or stated_count(metadata, file, "subsampling_factor")
+    stated_mel = (*mel_bins, *files.mel_bins, *([feat_dim] if feat_dim else []))
+    subsampling = files.subsampling_factor or stated_count(metadata, file, "subsampling_factor")
     normalize = Stated(metadata["normalize_type"], file, "normalize_type") if "normalize_type" in metadata else None
     fixed_time = time if isinstance(time, int) else None
     durations = metadata.get("tdt_durations")
     return EncoderFacts(
-        _settings(_positions(graph), fixed_time, normalize, stated_mel, subsampling, found),
+        _settings(_max_frames(graph), fixed_time, normalize, stated_mel, subsampling, files),
         size if isinstance(size, int) else None,
         stated_count(metadata, file, "vocab_size"),
-        None if durations is None else stated_durations(numbers_listed(durations), file, "tdt_durations"),
+        None if durations is None else stated_durations(parse_numbers(durations), file, "tdt_durations"),
     )
 
 
 def encoder_ports(graph: Graph) -> tuple[Port, Port, Port, Port]:
-    """An encoder's features [B, mel, T], their lengths [B], its frames [B, width, T'] and theirs.
+    """The ports of an encoder.
+
+    Returns
+    -------
+    The inputs: features [B, mel, T] and their lengths [B]. Then the outputs: encoder frames [B, width, T'] and their
+    lengths [B].
 
     Raises
     ------
     BundleError
-        If it has other inputs than these, or not one each of these outputs.
+        If the encoder has other inputs than these, or has not exactly one output of each of these two kinds.
     """
     found = []
     for kind, ports in (("inputs", graph.inputs), ("outputs", graph.outputs)):
@@ -102,7 +126,7 @@ def _settings(
     normalize: Stated[Any] | None,
     mel_bins: Sequence[Stated[int]],
     subsampling: Stated[int] | None,
-    found: Found,
+    files: BundleFiles,
 ) -> FeatureSettings:
     for other in mel_bins[1:]:
         if other.value != mel_bins[0].value:
@@ -115,8 +139,8 @@ def _settings(
     return FeatureSettings(
         mel_bins=mel_bins[0].value if mel_bins else None,
         subsampling_factor=subsampling.value if subsampling else defaults.subsampling_factor,
-        normalize=_normalization(normalize or found.normalize, defaults.normalize),
-        sample_rate=found.sample_rate.value if found.sample_rate else defaults.sample_rate,
+        normalize=_normalization(normalize or files.normalize, defaults.normalize),
+        sample_rate=files.sample_rate.value if files.sample_rate else defaults.sample_rate,
         max_frames=max_frames,
         fixed_input_frames=fixed_input_frames,
     )
@@ -137,10 +161,11 @@ def _normalization(stated: Stated[Any] | None, default: str | None) -> str | Non
     )
 
 
-def _positions(graph: Graph) -> int | None:
-    """Encoder frames that the position table allows: the table [1, P, width] is cut to length by a Slice.
+def _max_frames(graph: Graph) -> int | None:
+    """Most encoder frames that the position table allows; None if no table is found.
 
-    A table of relative positions has an entry for each distance either way, P = 2 * frames - 1.
+    The table is a constant [1, P, width] that a Slice cuts to the length of the recording. A table of relative
+    positions has one entry for each distance in both directions, so P = 2 * frames - 1 is odd.
     """
     tables = {tensor.name: tuple(tensor.dims) for tensor in graph.model.graph.initializer}
     tables.update(_constants(graph.model.graph.node))

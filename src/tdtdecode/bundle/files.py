@@ -1,4 +1,4 @@
-"""Opening files of a model directory, which is untrusted: bounded sizes, and nothing outside the directory."""
+"""Opening files of a model directory. It is untrusted, so sizes are limited and nothing outside it is opened."""
 
 from __future__ import annotations
 
@@ -11,11 +11,19 @@ from typing import Any
 from ..errors import BundleError, InputError
 
 TEXT_LIMIT = 32 << 20
-"""Largest text file read, in bytes."""
+"""Largest text file that is read, in bytes."""
 
 
 def open_directory(directory: str | os.PathLike[str]) -> Path:
-    """The model directory with links resolved; an `InputError` or `BundleError` if there is none."""
+    """The path of a model directory, with links resolved.
+
+    Raises
+    ------
+    InputError
+        If `directory` is not a path.
+    BundleError
+        If there is no such directory.
+    """
     try:
         path = Path(directory)
         mode = path.stat().st_mode
@@ -30,19 +38,24 @@ def open_directory(directory: str | os.PathLike[str]) -> Path:
 
 
 def contained(path: Path, directory: Path, *, file: Path, field: str | None = None) -> Path:
-    """Resolve `path` and check that it lies inside the model directory.
+    """Resolve `path`, and check that it lies inside the model directory.
 
-    In a snapshot of a model hub (``models--*/snapshots/<revision>/``) every file is a link into the
-    repository's own ``blobs`` folder, which therefore counts as inside.
+    In a snapshot of a model hub (``models--*/snapshots/<revision>/``) every file is a link into the repository's
+    own ``blobs`` folder. That folder therefore counts as inside.
 
     Parameters
     ----------
     path:
         The file to open.
     directory:
-        The model directory as `open_directory` returned it.
+        The model directory, as `open_directory` returned it.
     file, field:
-        What names `path`, for the message.
+        The file and field that name `path`, for the error message.
+
+    Raises
+    ------
+    BundleError
+        If the path lies outside, or its links cannot be followed.
     """
     try:
         real = path.resolve()
@@ -62,7 +75,13 @@ def contained(path: Path, directory: Path, *, file: Path, field: str | None = No
 
 
 def find_file(directory: Path, name: str) -> Path | None:
-    """The path of a regular file of the directory, or None if there is none of that name."""
+    """The path of a regular file of the directory; None if there is no file of that name.
+
+    Raises
+    ------
+    BundleError
+        If it is a broken link, leads outside the directory, or is not a regular file.
+    """
     path = directory / name
     if not os.path.lexists(path):
         return None
@@ -77,7 +96,7 @@ def find_file(directory: Path, name: str) -> Path | None:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; no name is too long, or too strange, to ask."""
+    """Whether the file exists. False for names that the file system rejects, such as too long ones."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -85,7 +104,13 @@ def is_file(path: Path) -> bool:
 
 
 def read_bytes(file: Path, limit: int) -> bytes:
-    """The whole file, refused before it is read if it is empty or larger than `limit` bytes."""
+    """The content of a file.
+
+    Raises
+    ------
+    BundleError
+        If it is empty, larger than `limit` bytes (checked before it is read), or cannot be read.
+    """
     try:
         size = file.stat().st_size
         if size == 0:
@@ -98,7 +123,7 @@ def read_bytes(file: Path, limit: int) -> bytes:
 
 
 def read_text(file: Path) -> str:
-    """A UTF-8 text file, without a byte order mark."""
+    """The text of a UTF-8 file, without its byte order mark, if any."""
     try:
         return read_bytes(file, TEXT_LIMIT).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -106,7 +131,7 @@ def read_text(file: Path) -> str:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON file whose top level is an object."""
+    """The content of a JSON file whose top level is an object."""
     text = read_text(file)
     try:
         value = parse_json(text)
@@ -118,10 +143,19 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text; a ValueError or RecursionError where it is none, or holds what is no Unicode."""
+    """The value of a JSON text.
+
+    Raises
+    ------
+    ValueError
+        If it is not JSON, or a string in it is not valid Unicode.
+    RecursionError
+        If it is nested too deeply.
+    """
     value = json.loads(text)
     if "\\u" in text:
-        json.dumps(value, ensure_ascii=False).encode()  # an escape may be half a character
+        # An escape such as \ud800 may be half of a surrogate pair, which UTF-8 cannot encode.
+        json.dumps(value, ensure_ascii=False).encode()
     return value
 
 

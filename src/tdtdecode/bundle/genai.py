@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError
-from .description import Found, Stated
+from .description import BundleFiles, Stated
 from .files import find_file, read_json
 from .layouts import require, stated_count, stated_durations, variants_of
 from .tokens import read_piece_list, read_tokenizer
@@ -15,8 +15,8 @@ from .vocabulary import Vocabulary
 CONFIGURATION = "genai_config.json"
 
 
-def read(directory: Path, variant: str | None) -> Found:
-    """Find the files that genai_config.json names, and what it states about the model."""
+def read(directory: Path, variant: str | None) -> BundleFiles:
+    """Find the files that genai_config.json names, and read its settings."""
     file = find_file(directory, CONFIGURATION)
     if file is None:
         raise BundleError(f"no {CONFIGURATION!r}, which the 'genai' layout needs", file=directory)
@@ -31,7 +31,7 @@ def read(directory: Path, variant: str | None) -> Found:
     audio_file, audio = _audio_settings(directory, model, file)
     durations = model.get("tdt_durations")
     mel_bins = (stated_count(model, file, "num_mels"), stated_count(audio, audio_file, "n_mels"))
-    return Found(
+    return BundleFiles(
         layout="genai",
         graphs=graphs,
         encoders=variants_of(directory, _graph_name(model, "encoder", "encoder.onnx", file), variant),
@@ -48,7 +48,9 @@ def read(directory: Path, variant: str | None) -> Found:
 def _vocabulary(directory: Path, model: dict[str, Any], file: Path) -> tuple[Vocabulary, Path]:
     stated = stated_count(model, file, "vocab_size", low=2)
     if stated is None:
-        raise BundleError("missing; expected the number of tokens with the blank", file=file, field="model.vocab_size")
+        raise BundleError(
+            "missing; expected the number of tokens, counting the blank", file=file, field="model.vocab_size"
+        )
     entries = stated.value
     blank = stated_count(model, file, "blank_id", low=0)
     blank_id = entries - 1 if blank is None else blank.value

@@ -1,24 +1,35 @@
-"""What the readers of all layouts share: variants of files, and numbers stated in configurations."""
+"""What the readers of all layouts share: finding the files of a variant, and reading numbers from configurations."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..errors import BundleError
+from ..errors import BundleError, InputError
 from ..transducer import MAX_DURATION
 from .description import Stated
 from .files import find_file
 
 VARIANTS = ("int8", "fp16", "fp32", "int4", "quant", "q4", "q8")
-"""Suffixes looked for when files of a variant are missing, to name those that exist."""
+"""Known suffixes of graph files. When files of the wanted variant are missing, the error names those that exist."""
 
 _SEPARATORS = ".-_"
 
 
+def check_variant(variant: object) -> None:
+    """Raise an `InputError` if `variant` is neither None nor a suffix of file names."""
+    if variant is not None and (not isinstance(variant, str) or not re.fullmatch(r"[\w-]+", variant)):
+        raise InputError(f"variant must be a suffix of file names such as 'int8', or None, got {variant!r}")
+
+
 def variants_of(directory: Path, name: str, variant: str | None) -> dict[str | None, Path]:
-    """The files of `name` by variant: unsuffixed (None), and ``stem.variant.onnx`` for known suffixes and `variant`."""
+    """The variants of a graph file that exist.
+
+    The key is None for the file called `name`, else the suffix (`VARIANTS` or `variant`) of a file such as
+    ``stem.int8.onnx``, ``stem-int8.onnx`` or ``stem_int8.onnx``.
+    """
     stem, _, extension = name.rpartition(".")
     found: dict[str | None, Path] = {}
     plain = find_file(directory, name)
@@ -33,12 +44,12 @@ def variants_of(directory: Path, name: str, variant: str | None) -> dict[str | N
 
 
 def require(directory: Path, layout: str, names: Iterable[str], variant: str | None) -> tuple[Path, ...]:
-    """The graph files of a layout in one variant.
+    """The graph files of one variant, in the order of `names`.
 
     Raises
     ------
     BundleError
-        If one is missing: it names what was looked for, the variants that exist and what else is there.
+        If one is missing. The message names the missing file, the variants that exist and other files.
     """
     files = []
     for name in names:
@@ -55,7 +66,13 @@ def require(directory: Path, layout: str, names: Iterable[str], variant: str | N
 
 
 def find_token_file(directory: Path, names: Iterable[str]) -> Path:
-    """The first of the named token files that exists."""
+    """The first of the named token files that exists.
+
+    Raises
+    ------
+    BundleError
+        If none of them exists.
+    """
     names = tuple(names)
     for name in names:
         file = find_file(directory, name)
@@ -67,7 +84,13 @@ def find_token_file(directory: Path, names: Iterable[str]) -> Path:
 
 
 def stated_count(data: dict[str, Any], file: Path, field: str, *, low: int = 1) -> Stated[int] | None:
-    """A whole number of a configuration or of metadata (where numbers are text); None if it is not there."""
+    """A whole number from a configuration, or from metadata, whose numbers are text; None if it is absent.
+
+    Raises
+    ------
+    BundleError
+        If the value is not a whole number, or not between `low` and 2**31 - 1.
+    """
     value = data.get(field)
     if value is None or value == "":
         return None
@@ -81,7 +104,13 @@ def stated_count(data: dict[str, Any], file: Path, field: str, *, low: int = 1) 
 
 
 def stated_durations(value: Any, file: Path, field: str) -> Stated[tuple[int, ...]]:
-    """A list of durations."""
+    """A duration table, checked.
+
+    Raises
+    ------
+    BundleError
+        If the value is not a list of frame counts.
+    """
     if not isinstance(value, list) or any(
         not isinstance(d, int) or isinstance(d, bool) or not 0 <= d <= MAX_DURATION for d in value
     ):
@@ -89,8 +118,8 @@ def stated_durations(value: Any, file: Path, field: str) -> Stated[tuple[int, ..
     return Stated(tuple(value), file, field)
 
 
-def numbers_listed(text: str) -> list[int | str]:
-    """Numbers with commas between them, as metadata have them; what is no number stays text."""
+def parse_numbers(text: str) -> list[int | str]:
+    """Parse a comma-separated list of whole numbers, as metadata has it. An entry that is not a number stays text."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     return [int(part) if part.isdecimal() and len(part) < 10 else part for part in parts]
 

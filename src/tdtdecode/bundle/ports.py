@@ -1,4 +1,7 @@
-"""Binding the ports of exported graphs by type, rank, position and shape: their names mean nothing."""
+"""Finding out what the inputs and outputs of exported graphs are for.
+
+Names differ between exporters, so they are not used. Inputs and outputs are recognised by type, rank, order and shape.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,26 @@ import numpy as np
 
 from ..errors import BundleError
 from .onnx_files.graph import Graph, Port
-from .probe import batch_shape, filled, free_batch_axes, probe_batch, run_probe
+from .probe import batch_shape, make_batch_dynamic, probe_batch, random_values, run_probe
 from .transducers import CombinedTransducer, JointGraph, PredictorGraph, Shape, width
 
 MAX_STEP_ELEMENTS = 1 << 22
-"""Largest state or frame accepted, in elements per row: a thousand times any model's, and safe to allocate."""
+"""Largest state or frame accepted, in elements per utterance: far more than any model has, and safe to allocate."""
 
 
 @dataclass(frozen=True)
 class TokenInputs:
-    """The inputs of a graph that takes tokens."""
+    """The inputs of a predictor or a combined graph.
+
+    Attributes
+    ----------
+    targets:
+        Tokens, integers [B, 1].
+    target_length:
+        Their number, integers [B]; None if the graph has no such input.
+    floats:
+        The states, and in a combined graph the encoder frames.
+    """
 
     targets: Port
     target_length: Port | None
@@ -25,13 +38,15 @@ class TokenInputs:
 
     @property
     def batch_axes(self) -> dict[str, int]:
+        """The batch axis of the integer inputs, by name."""
         axes = {self.targets.name: 0}
         if self.target_length is not None:
             axes[self.target_length.name] = 0
         return axes
 
     def feeds(self, batch: int, blank: int) -> dict[str, np.ndarray]:
-        # Blank starts every hypothesis, so the probe shows that the graph takes it.
+        """Arrays for the integer inputs, by name: a probe with one token per utterance, blank and another in turn."""
+        # Every hypothesis starts with blank, so the probe must show that the graph accepts it.
         tokens = np.resize([blank, 1 - min(blank, 1)], (batch, 1))
         feeds = {self.targets.name: tokens.astype(self.targets.dtype)}
         if self.target_length is not None:
@@ -40,12 +55,12 @@ class TokenInputs:
 
 
 def token_inputs(graph: Graph) -> TokenInputs:
-    """Sort the inputs of a predictor or a combined graph into targets, their length and the rest.
+    """Sort the inputs of a predictor or a combined graph into tokens, their length and float inputs.
 
     Raises
     ------
     BundleError
-        If there are other inputs than these, or the tokens have a context longer than one.
+        If there are other inputs than these, or the predictor takes more than one token at a time.
     """
     inputs = graph.inputs
     targets = [port for port in inputs if port.dtype.kind == "i" and port.rank == 2]
@@ -54,8 +69,8 @@ def token_inputs(graph: Graph) -> TokenInputs:
     listed = "; ".join(map(str, inputs))
     if not targets:
         raise BundleError(
-            f"no input for tokens (integers [batch, tokens]) among its inputs: {listed}. It is no predictor: an "
-            "encoder, a joint, or the CTC head of a hybrid model? Export the transducer head instead",
+            f"no input for tokens (integers [batch, tokens]) among its inputs: {listed}. So it is not a predictor. Is "
+            "it an encoder, a joint, or the CTC head of a hybrid model? Export the transducer head instead",
             file=graph.file,
         )
     if len(targets) > 1 or len(lengths) > 1 or len(targets) + len(lengths) + len(floats) != len(inputs):
@@ -66,7 +81,7 @@ def token_inputs(graph: Graph) -> TokenInputs:
     tokens = targets[0].shape[1]
     if isinstance(tokens, int) and tokens != 1:
         raise BundleError(
-            f"takes {tokens} tokens at once; only predictors that take one token a step are supported",
+            f"takes {tokens} tokens at once; only predictors that take one token per step are supported",
             file=graph.file,
             field=targets[0].name,
         )
@@ -74,30 +89,43 @@ def token_inputs(graph: Graph) -> TokenInputs:
 
 
 def bind_predictor(graph: Graph, blank: int) -> PredictorGraph:
-    """Bind a predictor's ports, after making its batch axes dynamic in place."""
+    """Find out what a predictor's inputs and outputs are for, by running it once.
+
+    Parameters
+    ----------
+    graph:
+        The predictor. Its batch axes are made dynamic in place.
+    blank:
+        Id of blank.
+
+    Raises
+    ------
+    BundleError
+        If the graph is not a predictor that can be run at any batch size.
+    """
     inputs = token_inputs(graph)
     states = inputs.floats
     shapes = tuple(_state_shape(graph, state) for state in states)
     axes = {**inputs.batch_axes, **{state.name: 1 for state in states}}
-    free_batch_axes(graph, axes)
+    make_batch_dynamic(graph, axes)
     batch = probe_batch(graph)
     feeds = inputs.feeds(batch, blank)
     for i, (state, (layers, size)) in enumerate(zip(states, shapes, strict=True)):
-        feeds[state.name] = filled((layers, None, size), batch, state.dtype, i)
+        feeds[state.name] = random_values((layers, None, size), batch, state.dtype, i)
     values = run_probe(graph, feeds, axes)
     output, states_out = _outputs_and_states(graph, values, shapes, batch)
     output_shape = batch_shape(graph, output, values[output.name], batch)
     if any(dim not in (None, 1) for dim in output_shape[: output_shape.index(None)]):
         raise BundleError(
-            f"expected the output of each row in one run of memory, the batch first, got {list(output_shape)}",
+            f"expected the values of each utterance to be contiguous, the batch first, got {list(output_shape)}",
             file=graph.file,
             field=output.name,
         )
     return PredictorGraph(
         graph=graph,
-        targets=_now(graph, inputs.targets),
-        target_length=inputs.target_length and _now(graph, inputs.target_length),
-        states_in=tuple(_now(graph, state) for state in states),
+        targets=_input(graph, inputs.targets.name),
+        target_length=inputs.target_length and _input(graph, inputs.target_length.name),
+        states_in=tuple(_input(graph, state.name) for state in states),
         output=replace(output, shape=output_shape),
         states_out=states_out,
         state_shapes=shapes,
@@ -106,14 +134,21 @@ def bind_predictor(graph: Graph, blank: int) -> PredictorGraph:
 
 
 def bind_joint(graph: Graph, predictor: PredictorGraph, encoder_size: int | None) -> JointGraph:
-    """Bind a joint's ports, after making its batch axes dynamic in place.
+    """Find out what a joint's inputs and outputs are for, by running it once.
 
     Parameters
     ----------
+    graph:
+        The joint. Its batch axes are made dynamic in place.
     predictor:
-        The predictor it goes with.
+        The predictor whose output it takes.
     encoder_size:
-        The encoder's width, where known.
+        Width of an encoder frame; None if unknown.
+
+    Raises
+    ------
+    BundleError
+        If the graph is not a joint that can be run at any batch size, or does not belong to the predictor.
     """
     inputs = graph.inputs
     listed = "; ".join(map(str, inputs))
@@ -128,8 +163,8 @@ def bind_joint(graph: Graph, predictor: PredictorGraph, encoder_size: int | None
         encoder, prediction = prediction, encoder
     if not _takes(prediction, predictor_size):
         raise BundleError(
-            f"takes predictor outputs {prediction}, but {predictor.graph.file.name} gives {predictor_size} numbers per "
-            "token; the files belong to different models",
+            f"takes predictor outputs {prediction}, but {predictor.graph.file.name} gives {predictor_size} values per "
+            "token: the files belong to different models",
             file=graph.file,
             field=prediction.name,
         )
@@ -138,19 +173,19 @@ def bind_joint(graph: Graph, predictor: PredictorGraph, encoder_size: int | None
     if not _fits(prediction, prediction_shape):
         prediction_shape = _step_shape(graph, prediction, predictor_size)
     axes = {encoder.name: 0, prediction.name: prediction_shape.index(None)}
-    free_batch_axes(graph, axes)
+    make_batch_dynamic(graph, axes)
     batch = probe_batch(graph)
     feeds = {
-        encoder.name: filled(encoder_shape, batch, encoder.dtype, 0),
-        prediction.name: filled(prediction_shape, batch, prediction.dtype, 1),
+        encoder.name: random_values(encoder_shape, batch, encoder.dtype, 0),
+        prediction.name: random_values(prediction_shape, batch, prediction.dtype, 1),
     }
     values = run_probe(graph, feeds, axes)
     output = _only_float(graph, graph.outputs)
     output_shape = _row_shape(graph, output, values[output.name], batch)
     return JointGraph(
         graph=graph,
-        encoder=_now(graph, encoder),
-        predictor=_now(graph, prediction),
+        encoder=_input(graph, encoder.name),
+        predictor=_input(graph, prediction.name),
         output=replace(output, shape=output_shape),
         encoder_shape=encoder_shape,
         predictor_shape=prediction_shape,
@@ -159,28 +194,47 @@ def bind_joint(graph: Graph, predictor: PredictorGraph, encoder_size: int | None
 
 
 def bind_combined(graph: Graph, encoder: Port, blank: int, encoder_size: int | None, reason: str) -> CombinedTransducer:
-    """Bind the ports of a graph that is run whole, after making its batch axes dynamic in place."""
+    """Find out what the inputs and outputs of a combined graph are for, by running it once.
+
+    Parameters
+    ----------
+    graph:
+        The graph. Its batch axes are made dynamic in place.
+    encoder:
+        Its input of encoder frames.
+    blank:
+        Id of blank.
+    encoder_size:
+        Width of an encoder frame; None if unknown.
+    reason:
+        Why the graph cannot be split.
+
+    Raises
+    ------
+    BundleError
+        If the graph is not a predictor and joint that can be run at any batch size.
+    """
     inputs = token_inputs(graph)
     states = tuple(port for port in inputs.floats if port.name != encoder.name)
     shapes = tuple(_state_shape(graph, state) for state in states)
     encoder_shape = encoder_step_shape(graph, encoder, encoder_size)
     axes = {**inputs.batch_axes, encoder.name: 0, **{state.name: 1 for state in states}}
-    free_batch_axes(graph, axes)
+    make_batch_dynamic(graph, axes)
     batch = probe_batch(graph)
     feeds = inputs.feeds(batch, blank)
-    feeds[encoder.name] = filled(encoder_shape, batch, encoder.dtype, 0)
+    feeds[encoder.name] = random_values(encoder_shape, batch, encoder.dtype, 0)
     for i, (state, (layers, size)) in enumerate(zip(states, shapes, strict=True)):
-        feeds[state.name] = filled((layers, None, size), batch, state.dtype, i)
+        feeds[state.name] = random_values((layers, None, size), batch, state.dtype, i)
     values = run_probe(graph, feeds, axes)
     output, states_out = _outputs_and_states(graph, values, shapes, batch)
     output_shape = _row_shape(graph, output, values[output.name], batch)
     return CombinedTransducer(
         graph=graph,
-        encoder=_now(graph, encoder),
+        encoder=_input(graph, encoder.name),
         encoder_shape=encoder_shape,
-        targets=_now(graph, inputs.targets),
-        target_length=inputs.target_length and _now(graph, inputs.target_length),
-        states_in=tuple(_now(graph, state) for state in states),
+        targets=_input(graph, inputs.targets.name),
+        target_length=inputs.target_length and _input(graph, inputs.target_length.name),
+        states_in=tuple(_input(graph, state.name) for state in states),
         states_out=states_out,
         state_shapes=shapes,
         output=replace(output, shape=output_shape),
@@ -190,10 +244,16 @@ def bind_combined(graph: Graph, encoder: Port, blank: int, encoder_size: int | N
 
 
 def encoder_step_shape(graph: Graph, encoder: Port, size: int | None) -> Shape:
-    """The shape of one encoder frame at a joint's input: (None, E, 1), (None, 1, E) or (None, E)."""
+    """The shape of one encoder frame per utterance at a joint's input: (None, E, 1), (None, 1, E) or (None, E).
+
+    Raises
+    ------
+    BundleError
+        If the input does not take frames of width `size`, or its width is unknown.
+    """
     if size is not None and not _takes(encoder, size):
         raise BundleError(
-            f"takes encoder frames {encoder}, but the encoder's are {size} wide; the files belong to different models",
+            f"takes encoder frames {encoder}, but the encoder's are {size} wide: the files belong to different models",
             file=graph.file,
             field=encoder.name,
         )
@@ -201,19 +261,21 @@ def encoder_step_shape(graph: Graph, encoder: Port, size: int | None) -> Shape:
 
 
 def _step_shape(graph: Graph, port: Port, size: int | None) -> Shape:
-    """A joint input's shape at T = U = 1: one axis has the width, the others one element."""
+    """A joint input's shape for one frame or token: one axis has the width, the other axes have size 1."""
     fixed = _fixed(port)
     if len(fixed) > 1:
         raise BundleError(
             f"{port} has a static time axis; export the joint with dynamic time axes", file=graph.file, field=port.name
         )
     if fixed and not 0 < fixed[0] <= MAX_STEP_ELEMENTS:
-        raise BundleError(f"{port} has an impossible width", file=graph.file, field=port.name)
+        raise BundleError(
+            f"{port} has an impossible width; expected 1 to {MAX_STEP_ELEMENTS}", file=graph.file, field=port.name
+        )
     if len(fixed) == 1:
         return (None, *(dim if dim in fixed else 1 for dim in port.shape[1:]))
     if size is None or not 2 <= port.rank <= 3:
         raise BundleError(
-            f"cannot tell the width of {port}: expected one fixed axis besides the batch",
+            f"cannot tell the width of {port}: expected one axis of fixed size besides the batch axis",
             file=graph.file,
             field=port.name,
         )
@@ -221,16 +283,17 @@ def _step_shape(graph: Graph, port: Port, size: int | None) -> Shape:
 
 
 def _fixed(port: Port) -> list[int]:
+    """The fixed dimensions other than 1, without the first axis."""
     return [dim for dim in port.shape[1:] if isinstance(dim, int) and dim != 1]
 
 
 def _takes(port: Port, size: int) -> bool:
-    """Whether a joint input can take frames of this width."""
+    """Whether a joint input can take vectors of this width."""
     return size in _fixed(port) or not _fixed(port)
 
 
 def _fits(port: Port, shape: Shape) -> bool:
-    """Whether a tensor of a shape can go into a port as it is."""
+    """Whether the port accepts a tensor of this shape."""
     return port.rank == len(shape) and all(
         size is None or size == dim or not isinstance(dim, int)
         for dim, size in zip(port.shape, shape, strict=True)
@@ -252,12 +315,15 @@ def _state_shape(graph: Graph, port: Port) -> tuple[int, int]:
 def _outputs_and_states(
     graph: Graph, values: dict[str, np.ndarray], shapes: tuple[tuple[int, int], ...], batch: int
 ) -> tuple[Port, tuple[Port, ...]]:
-    """Tell the output from the states, which come out in the shapes they go in; where that is not enough, it is first.
+    """Tell the output from the states.
+
+    The states are the outputs that have the states' input shapes. If that is ambiguous, the first float output is the
+    output and the others are the states.
     """
     floats = [port for port in graph.outputs if port.is_float]
     if len(floats) != len(shapes) + 1:
         raise BundleError(
-            f"expected an output and {len(shapes)} states, got the float outputs "
+            f"expected {len(shapes) + 1} float outputs, one output and {len(shapes)} states; got "
             f"{', '.join(port.name for port in floats) or 'none'}",
             file=graph.file,
         )
@@ -291,10 +357,12 @@ def _only_float(graph: Graph, ports: tuple[Port, ...]) -> Port:
 def _row_shape(graph: Graph, port: Port, value: np.ndarray, batch: int) -> Shape:
     shape = batch_shape(graph, port, value, batch)
     if shape[0] is not None or any(dim != 1 for dim in shape[1:-1]):
-        raise BundleError(f"expected rows [batch, 1, 1, width], got {list(shape)}", file=graph.file, field=port.name)
+        raise BundleError(
+            f"expected joint rows [batch, 1, 1, width], got {list(shape)}", file=graph.file, field=port.name
+        )
     return shape
 
 
-def _now(graph: Graph, port: Port) -> Port:
-    """The port as it is after the batch axis became dynamic."""
-    return next(current for current in graph.inputs if current.name == port.name)
+def _input(graph: Graph, name: str) -> Port:
+    """The graph's input of that name, with its batch axis as it is now."""
+    return next(port for port in graph.inputs if port.name == name)

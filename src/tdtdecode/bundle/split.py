@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .description import Found
+from .description import BundleFiles
 from .layouts import find_token_file, require, variants_of
 from .tokens import read_symbol_table
 
@@ -12,11 +12,11 @@ PREDICTOR = "decoder.onnx"
 JOINT = "joiner.onnx"
 
 
-def read(directory: Path, variant: str | None) -> Found:
-    """Find the files of a split bundle; what is written about it is in the encoder's metadata."""
+def read(directory: Path, variant: str | None) -> BundleFiles:
+    """Find the files of a split bundle. Its settings are in the encoder's metadata, which `read_encoder` reads."""
     graphs = require(directory, "split", (PREDICTOR, JOINT), variant)
     token_file = find_token_file(directory, ("tokens.txt", "vocab.txt"))
-    return Found(
+    return BundleFiles(
         layout="split",
         graphs=graphs,
         encoders=variants_of(directory, "encoder.onnx", variant),

@@ -11,24 +11,26 @@ from .files import read_json, read_text
 from .vocabulary import Vocabulary
 
 BLANK_NAMES = ("<blk>", "<blank>")
+"""What token files call the blank; the first is the usual name, the second GenAI's."""
 
 _SYMBOL_AND_ID = re.compile(r"(.*)[ \t]([0-9]{1,9})[ \t]*")
 
 
 def read_symbol_table(file: Path) -> Vocabulary:
-    """A vocabulary from lines of ``symbol id``, with the blank first or last.
+    """Read a vocabulary from lines of the form ``symbol id``. The blank must have the first or the last id.
 
     Raises
     ------
     BundleError
-        If a line is malformed, ids have gaps or repeat, or the blank is missing or in the middle.
+        If a line is malformed, ids have gaps or repeat, or the blank is missing or has another id.
     """
     symbols = _parse_symbols(file, _lines(file))
     blanks = [i for i, symbol in enumerate(symbols) if symbol in BLANK_NAMES]
     names = " or ".join(BLANK_NAMES)
     if not blanks:
         raise BundleError(
-            f"no blank: expected {names} as the first or the last of its {len(symbols)} entries; add it", file=file
+            f"no blank: expected {names} as the first or the last of its {len(symbols)} entries; add it",
+            file=file,
         )
     if len(blanks) > 1:
         raise BundleError(f"several blanks ({names}) with ids {blanks}; expected one", file=file)
@@ -42,14 +44,21 @@ def read_symbol_table(file: Path) -> Vocabulary:
 
 
 def read_piece_list(file: Path, entries: int, blank: int) -> Vocabulary:
-    """A vocabulary from a file with one piece per line and no ids, with or without a line for the blank.
+    """Read a vocabulary from a file with one piece per line, with or without a line for the blank.
+
+    Lines of the form ``symbol id`` are accepted, too, if all lines have it.
 
     Parameters
     ----------
     entries:
-        V + 1, which the bundle's configuration states.
+        V + 1, as the configuration states it.
     blank:
-        Id of blank.
+        Id of blank, as the configuration states it.
+
+    Raises
+    ------
+    BundleError
+        If a line is empty, or the file contradicts the configuration.
     """
     lines = _lines(file)
     if all(_SYMBOL_AND_ID.fullmatch(line) for line in lines):
@@ -61,7 +70,20 @@ def read_piece_list(file: Path, entries: int, blank: int) -> Vocabulary:
 
 
 def read_tokenizer(file: Path, entries: int, blank: int) -> Vocabulary:
-    """A vocabulary from a tokenizer.json, whose ``model.vocab`` is a list (Unigram) or a map of piece to id."""
+    """Read a vocabulary from a tokenizer.json, whose ``model.vocab`` is a list (Unigram) or a map of piece to id.
+
+    Parameters
+    ----------
+    entries:
+        V + 1, as the configuration states it.
+    blank:
+        Id of blank, as the configuration states it.
+
+    Raises
+    ------
+    BundleError
+        If the file has another form, its ids have gaps, or it contradicts the configuration.
+    """
     data = read_json(file)
     model = data.get("model")
     vocab = model.get("vocab") if isinstance(model, dict) else None
@@ -88,7 +110,7 @@ def read_tokenizer(file: Path, entries: int, blank: int) -> Vocabulary:
 
 
 def _lines(file: Path) -> list[str]:
-    # Split at line feeds only: U+2028, U+0085 and the like are characters a piece may hold.
+    # Split at line feeds only: a piece may contain other line separators, such as U+2028 and U+0085.
     lines = [line.removesuffix("\r") for line in read_text(file).split("\n")]
     while lines and not lines[-1]:
         lines.pop()
@@ -106,19 +128,20 @@ def _parse_symbols(file: Path, lines: list[str]) -> list[str]:
         token = int(match[2])
         if token in symbols:
             raise BundleError(f"line {number}: id {token} was already given to {symbols[token]!r}", file=file)
-        # A symbol of white space only is the space itself.
+        # A symbol of nothing but white space is the space itself.
         symbols[token] = match[1].strip(" \t") or " "
     for expected in range(len(symbols)):
         if expected not in symbols:
             raise BundleError(
-                f"ids have gaps: {len(symbols)} lines must have the ids 0 to {len(symbols) - 1}, but {expected} is "
-                "missing",
+                f"ids have gaps: {len(symbols)} lines must have the ids 0 to {len(symbols) - 1}, but id {expected} "
+                "is missing",
                 file=file,
             )
     return [symbols[i] for i in range(len(symbols))]
 
 
 def _with_blank(pieces: list[str], entries: int, blank: int, file: Path) -> Vocabulary:
+    """The vocabulary of these pieces, after adding the blank if the file does not list it."""
     if len(pieces) == entries - 1 and not any(name in pieces for name in BLANK_NAMES):
         pieces = [*pieces[:blank], BLANK_NAMES[1], *pieces[blank:]]
     if len(pieces) != entries:

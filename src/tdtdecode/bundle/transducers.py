@@ -1,4 +1,4 @@
-"""Predictor and joint graphs with their ports bound: what a network needs to run them at any batch size."""
+"""Predictor and joint graphs with their inputs and outputs identified: all that is needed to run them in batches."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ import numpy as np
 from .onnx_files.graph import Graph, Port
 
 Shape = tuple[int | None, ...]
-"""An exact shape for one step (T = U = 1), with None where the batch is."""
+"""A tensor's shape for one frame and one token per utterance (T = U = 1). None stands for the batch."""
 
 _TYPES = ("float32", "float16", "bfloat16")
-_NARROW = {10: "float16", 16: "bfloat16"}  # as ONNX numbers its types
+_NARROW = {10: "float16", 16: "bfloat16"}
+"""The narrow float types by their number in ONNX."""
 
 Ports = list[tuple[Port, Shape]]
-"""Inputs or outputs of a graph with their shapes for one step."""
+"""Inputs or outputs of a graph, each with its shape for one frame and one token per utterance."""
 
 
 @dataclass(frozen=True, eq=False)
 class PredictorGraph:
-    """``(targets [B, 1], target_length [B], states) -> (output, states)``.
+    """A predictor: ``(targets [B, 1], target_length [B], states) -> (output, states)``.
 
     Attributes
     ----------
     targets, target_length:
-        Integer inputs; the length (always 1) is None where the graph has none.
+        The tokens and their number (always 1), integers. `target_length` is None if the graph has no such input.
     states_in, states_out:
-        States [L, B, H] in matching order; none for a stateless predictor.
+        States [L, B, H] in matching order; empty for a stateless predictor.
     state_shapes:
         (L, H) of each state.
     output, output_shape:
-        The output and its shape for one step, e.g. (None, H, 1), or (None, 1, 1, J) where the joint's projection
-        is part of the predictor.
+        The output and its shape for one token per utterance, such as (None, H, 1). It is (None, 1, 1, J) if the
+        predictor's part of a combined graph includes the joint's projection.
     """
 
     graph: Graph
@@ -47,9 +48,17 @@ class PredictorGraph:
 
 @dataclass(frozen=True, eq=False)
 class JointGraph:
-    """``(encoder, predictor) -> rows``, each with its shape for one frame and one token.
+    """A joint: ``(encoder, predictor) -> output``, with each shape for one frame and one token per utterance.
 
-    A tensor of the predictor's `output_shape` has the same elements in the same order as one of `predictor_shape`.
+    Attributes
+    ----------
+    encoder, encoder_shape:
+        The input of encoder frames.
+    predictor, predictor_shape:
+        The input of the predictor's output. Its shape may differ from the predictor's `output_shape`, but the
+        elements and their order are the same.
+    output, output_shape:
+        The joint rows: (None, V + 1 + D), perhaps with axes of size 1 between.
     """
 
     graph: Graph
@@ -63,17 +72,31 @@ class JointGraph:
 
 @dataclass(frozen=True, eq=False)
 class SplitTransducer:
-    """A predictor and a joint that run apart: the predictor only for emitted tokens."""
+    """A predictor and a joint that run separately, so that the predictor runs only for emitted tokens."""
 
     predictor: PredictorGraph
     joint: JointGraph
 
+    @property
+    def graphs(self) -> tuple[Graph, ...]:
+        """The graphs of predictor and joint."""
+        return self.predictor.graph, self.joint.graph
+
 
 @dataclass(frozen=True, eq=False)
 class CombinedTransducer:
-    """Predictor and joint in one graph whose structure could not be split, for the given `reason`.
+    """A graph of predictor and joint that cannot be split.
 
-    ``(encoder, targets [B, 1], target_length [B], states) -> (rows, states)``
+    ``(encoder, targets [B, 1], target_length [B], states) -> (output, states)``
+
+    Attributes
+    ----------
+    reason:
+        Why it cannot be split.
+    encoder, output:
+        As in `JointGraph`.
+    targets, target_length, states_in, states_out, state_shapes:
+        As in `PredictorGraph`.
     """
 
     graph: Graph
@@ -88,9 +111,14 @@ class CombinedTransducer:
     output_shape: Shape
     reason: str
 
+    @property
+    def graphs(self) -> tuple[Graph, ...]:
+        """The one graph."""
+        return (self.graph,)
+
 
 def width(shape: Shape) -> int:
-    """Number of elements per row."""
+    """Number of elements per utterance."""
     elements = 1
     for dim in shape:
         elements *= 1 if dim is None else dim
@@ -98,21 +126,20 @@ def width(shape: Shape) -> int:
 
 
 def token_ports(graph: PredictorGraph | CombinedTransducer) -> tuple[Ports, Ports]:
-    """The inputs of tokens and states, and the outputs of states, with their shapes for one step."""
+    """The inputs of tokens and states, and the outputs of states, with their shapes for one token per utterance."""
     states: list[Shape] = [(layers, None, size) for layers, size in graph.state_shapes]
     lengths: Ports = [(graph.target_length, (None,))] if graph.target_length else []
     return [(graph.targets, (None, 1)), *lengths, *zip(graph.states_in, states)], [*zip(graph.states_out, states)]
 
 
 def arithmetic(transducer: SplitTransducer | CombinedTransducer) -> str:
-    """The coarsest type that numbers have on their way through the graphs: float32, float16 or bfloat16."""
+    """The least precise type in which the graphs compute: float32, float16 or bfloat16."""
     if isinstance(transducer, CombinedTransducer):
-        graphs, ports = [transducer.graph], [transducer.output]
+        ports = [transducer.output]
     else:
-        graphs = [transducer.predictor.graph, transducer.joint.graph]
         ports = [transducer.predictor.output, transducer.joint.predictor, transducer.joint.output]
     found = {np.dtype(port.dtype).name for port in ports}
-    for graph in graphs:
+    for graph in transducer.graphs:
         for node in graph.model.graph.node:
             if node.op_type == "Cast":
                 found.update(_NARROW[a.i] for a in node.attribute if a.name == "to" and a.i in _NARROW)

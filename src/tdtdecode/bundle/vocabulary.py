@@ -1,4 +1,4 @@
-"""The pieces a model emits, and how they become text and words."""
+"""The pieces of a model's vocabulary, and how they are joined to text and words."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from ..errors import InputError
 from ..hypothesis import Hypothesis, Word
 
 SPACE = "\u2581"
-"""SentencePiece's visible space."""
+"""The character with which SentencePiece writes a space."""
 
 UNKNOWN = "<unk>"
 UNKNOWN_SURFACE = "\u2047"
+"""What `UNKNOWN` becomes in text: the double question mark, as SentencePiece writes it."""
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 @dataclass(frozen=True)
 class _Segment:
-    """Text that came from the tokens numbered `first` to `last` of a hypothesis."""
+    """A piece of text, and the first and last index of the hypothesis's tokens that it came from."""
 
     text: str
     first: int
@@ -34,12 +35,12 @@ class _Segment:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The pieces by id, blank among them.
+    """The pieces by token id, including blank.
 
     Attributes
     ----------
     pieces:
-        V + 1 strings, index = token id.
+        V + 1 strings by token id.
     blank:
         Id of blank.
     """
@@ -56,9 +57,9 @@ class Vocabulary:
         return len(self.pieces) - 1
 
     def detokenize(self, tokens: Iterable[int]) -> str:
-        """The text of token ids (blanks are passed over), without leading spaces.
+        """The text of token ids, without leading spaces. Blanks are skipped.
 
-        Pieces such as ``<0xE2>`` are bytes of UTF-8 text; ``<unk>`` reads U+2047.
+        Pieces such as ``<0xE2>`` are bytes of UTF-8 text. ``<unk>`` becomes U+2047.
 
         Raises
         ------
@@ -72,12 +73,17 @@ class Vocabulary:
     ) -> list[Word]:
         """The words of a hypothesis, in order.
 
-        Where the hypothesis has `Hypothesis.token_confidence`, ``confidence`` says how a word's comes from its tokens';
-        else it is the least probability among them.
+        A word begins at a piece that begins with a space. It starts at the frame of its first token and ends where
+        the duration of its last token (at least one frame) ends. If no piece of the vocabulary has a space, each piece
+        is a word. Joined by spaces, the words are the text of `detokenize`, except for white space.
 
-        A word begins at a piece that begins with a space and ends with the last duration of its last token
-        (one frame at least). Where no piece of the vocabulary has a space, each piece is a word.
-        Joined by spaces, the words are the text of `detokenize`, up to white space.
+        Parameters
+        ----------
+        frame_seconds:
+            Duration of an encoder frame in seconds.
+        confidence:
+            How a word's confidence is computed from its tokens', if the hypothesis has `Hypothesis.token_confidence`.
+            Otherwise it is the smallest probability among its tokens.
         """
         words = []
         for text, first, last in self._spans(self._segments(hypothesis.tokens)):
@@ -104,7 +110,7 @@ class Vocabulary:
             piece = self.pieces[token]
             byte = _BYTE.fullmatch(piece)
             if byte:
-                # A character may be spread over several byte pieces: a run of them is decoded as one.
+                # The bytes of one character may be spread over several pieces, so a run of them is decoded as a whole.
                 first = segments.pop().first if pending else i
                 pending.append(int(byte[1], 16))
                 segments.append(_Segment(pending.decode("utf-8", errors="replace"), first, i))
@@ -116,7 +122,7 @@ class Vocabulary:
         return segments
 
     def _spans(self, segments: list[_Segment]) -> list[tuple[str, int, int]]:
-        """(text, first token, last token) of each word; the token that brought the space belongs to the word."""
+        """(text, first token, last token) of each word. The token with the space before a word belongs to that word."""
         if not self._has_spaces:
             return [(s.text.strip(), s.first, s.last) for s in segments if s.text.strip()]
         spans: list[tuple[str, int, int]] = []

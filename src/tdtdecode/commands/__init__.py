@@ -1,6 +1,6 @@
-"""The subcommands of the command line: each a module with HELP, add_arguments(parser) and run(arguments) -> status.
+"""The commands of the command line. Each is a module with HELP, add_arguments(parser) and run(arguments) -> status.
 
-Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
+No heavy package is imported before a command runs, so that ``--help`` answers at once.
 """
 
 from types import ModuleType
@@ -17,4 +17,4 @@ COMMANDS: dict[str, ModuleType] = {
     "info": info,
     "bench": bench,
 }
-"""Name -> module, in the order that the help shows."""
+"""Name -> module, in the order in which the help lists them."""

@@ -1,4 +1,4 @@
-"""``tdtdecode bench``: how fast a model is decoded here, by every network and precision."""
+"""``tdtdecode bench``: measure how fast a model is decoded here, by each network and precision."""
 
 from __future__ import annotations
 
@@ -6,47 +6,41 @@ import argparse
 import json
 import zipfile
 import zlib
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..benchmark import alternate, floor_seconds, random_encoder_out, stream_bandwidth, summary
+from ..benchmark import compare_decoders, random_encoder_out
 from ..bundle import Bundle, read_bundle
-from ..decoder import Decoder
-from ..errors import BundleError, InputError
-from ..evaluation import edit_distance
-from ..hypothesis import Hypothesis
-from ..networks.fused import PRECISIONS, FusedNetwork, FusedProgram
+from ..errors import InputError
+from ..networks.fused import PRECISIONS
 from ..speech.hub import find_model
 from ..transducer import as_integer
+from .options import add_variant
 from .status import DONE
 
 HELP = "Measure greedy decoding of a model: microseconds per token, by network and precision."
 
-DEFAULT_ENCODER_SIZE = 1024
-"""E of random frames where no encoder and no fused network tells it."""
-
 MOST_TOKENS_PER_SECOND = 10.0
-"""More than people say: then random frames do not stand for speech."""
+"""If random frames give more tokens per second of audio than this, they do not stand for speech."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("model", nargs="?", default="demo",
                         help="'demo', a model directory or a hub id (default: demo)")
-    parser.add_argument("--variant", help="which files of the model: int8, fp16, ... (default: those without a suffix)")
+    add_variant(parser)
     parser.add_argument("--encoder-out", type=Path, metavar="FILE.npz",
-                        help="encoder output to decode: arrays encoder_out [B, E, T] and lengths [B]; default: random")
-    parser.add_argument("--network", choices=("fused", "ort"), help="default: every one that can be had")
-    parser.add_argument("--precision", choices=PRECISIONS, help="default: every one that the network has")
+                        help="encoder output to decode: arrays encoder_out [B, E, T] and lengths [B] (default: random)")
+    parser.add_argument("--network", choices=("fused", "ort"), help="default: all that can be used")
+    parser.add_argument("--precision", choices=PRECISIONS, help="default: all that the network has")
     parser.add_argument("--batch", type=int, default=1, help="random utterances decoded together (default: 1)")
-    parser.add_argument("--frames", type=int, default=400, help="encoder frames of each (default: 400)")
-    parser.add_argument("--threads", type=int, default=1, help="default: 1")
-    parser.add_argument("--runs", type=int, default=7, help="timed runs of each, after a warm-up (default: 7)")
+    parser.add_argument("--frames", type=int, default=400, help="encoder frames per random utterance (default: 400)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the decoder (default: 1)")
+    parser.add_argument("--runs", type=int, default=7, help="timed runs of each decoder, after a warm-up (default: 7)")
     parser.add_argument("--kernels", default="auto",
-                        help="a kernel set that `tdtdecode info` lists (default: the best)")
+                        help="a kernel set that `tdtdecode info` lists (default: the fastest)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 
@@ -55,99 +49,28 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("batch", "frames", "threads", "runs"):
         as_integer(f"--{name}", getattr(arguments, name), low=1)
     bundle = read_bundle(find_model(arguments.model, arguments.variant), variant=arguments.variant)
-    decoders, refused = _decoders(bundle, arguments)
-    encoder_out, lengths = _input(arguments, bundle, decoders)
-    found = _decoded(decoders, refused, encoder_out, lengths)
-    seconds = alternate(
-        arguments.runs, {name: partial(decoder.decode, encoder_out, lengths) for name, decoder in decoders.items()}
-    )
-    reference = [h.tokens.tolist() for h in next(iter(found.values()))]
-    speech = int(np.sum(lengths)) * bundle.frame_seconds
-    figures: dict[str, Any] = {}
-    for name, decoder in decoders.items():
-        tokens = sum(map(len, found[name]))
-        entry: dict[str, Any] = {"tokens": tokens, "kernels": decoder.kernels.name, **summary(seconds[name])}
-        entry["times_real_time"] = speech / entry["median"]
-        if tokens:
-            entry["us_per_token"] = entry["median"] / tokens * 1e6
-        edits = sum(edit_distance(a, h.tokens.tolist()) for a, h in zip(reference, found[name]))
-        entry["differing_tokens"] = edits
-        if isinstance(decoder.program, FusedProgram):
-            isa = decoder.kernels.isa
-            assert isa is not None
-            bandwidth = stream_bandwidth(isa, decoder.program.packed.streamed_bytes, arguments.threads)
-            entry |= {"bytes_per_token": decoder.program.packed.token_bytes, "stream_bandwidth": bandwidth}
-            floor = floor_seconds(decoder, tokens, bandwidth)
-            if len(lengths) == 1 and floor is not None:
-                entry["floor_fraction"] = floor / entry["median"]
-        figures[name] = entry
+    encoder_out, lengths = _input(arguments, bundle)
+    figures, refused = compare_decoders(
+        bundle, encoder_out, lengths, arguments.network, arguments.precision, arguments.kernels, arguments.threads,
+        arguments.runs,
+    )  # fmt: skip
+    frames = int(np.sum(lengths))
     result = {
         "model": str(bundle.directory), "encoder_out": str(arguments.encoder_out or "random"), "batch": len(lengths),
-        "frames": int(np.sum(lengths)), "speech_seconds": speech, "threads": arguments.threads,
+        "frames": frames, "speech_seconds": frames * bundle.frame_seconds, "threads": arguments.threads,
         "decoders": figures, "refused": refused,
     }  # fmt: skip
     print(json.dumps(result, indent=2)) if arguments.json else _print(result)
     return DONE
 
 
-def _decoders(bundle: Bundle, arguments: argparse.Namespace) -> tuple[dict[str, Decoder], dict[str, str]]:
-    """Every decoder asked for that can be had, the most exact first; and why the others cannot."""
-    decoders, refused = {}, {}
-    for name, network, precision in _candidates(arguments.network, arguments.precision):
-        try:
-            decoders[name] = Decoder.from_bundle(
-                bundle, network=network, precision=precision, kernels=arguments.kernels, threads=arguments.threads
-            )
-        except (BundleError, InputError) as error:
-            refused[name] = str(error)
-    if not decoders:
-        raise _nothing_left(refused)
-    return decoders, refused
-
-
-def _candidates(network: str | None, precision: str | None) -> list[tuple[str, str, str]]:
-    """Name, network and precision. The graphs of ``"ort"`` compute as they are stored, which is called float32."""
-    candidates = []
-    if network != "ort":
-        candidates = [(f"fused {p}", "fused", p) for p in ([precision] if precision else PRECISIONS)]
-    if network == "ort" or (network is None and precision in (None, "float32")):
-        candidates.append(("ort", "ort", precision or "float32"))
-    return candidates
-
-
-def _decoded(
-    decoders: dict[str, Decoder], refused: dict[str, str], encoder_out: np.ndarray, lengths: np.ndarray
-) -> dict[str, list[Hypothesis]]:
-    """What each decoder finds. Those that refuse (some kernels lack precisions) move from `decoders` to `refused`."""
-    found = {}
-    for name, decoder in list(decoders.items()):
-        try:
-            found[name] = decoder.decode(encoder_out, lengths)
-        except InputError as error:
-            refused[name] = str(error)
-            del decoders[name]
-    if not decoders:
-        raise _nothing_left(refused)
-    return found
-
-
-def _nothing_left(refused: dict[str, str]) -> InputError:
-    return InputError("; ".join(dict.fromkeys(refused.values())))
-
-
-def _input(
-    arguments: argparse.Namespace, bundle: Bundle, decoders: dict[str, Decoder]
-) -> tuple[np.ndarray, np.ndarray]:
+def _input(arguments: argparse.Namespace, bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
     """Encoder output [B, E, T] and lengths [B]."""
     if arguments.encoder_out is not None:
         return _read_encoder_out(arguments.encoder_out)
-    networks = [decoder.network for decoder in decoders.values()]
-    fused = [network for network in networks if isinstance(network, FusedNetwork)]
-    size = bundle.spec.encoder_size or (
-        fused[0].weights.encoder.weight.shape[1] if fused else DEFAULT_ENCODER_SIZE
-    )
+    assert bundle.spec.encoder_size is not None  # known for every bundle
     try:
-        encoder_out = random_encoder_out(arguments.batch, size, arguments.frames)
+        encoder_out = random_encoder_out(arguments.batch, bundle.spec.encoder_size, arguments.frames)
     except MemoryError:
         raise InputError(
             f"--batch {arguments.batch}, --frames {arguments.frames}: so much encoder output does not fit into memory"
@@ -156,7 +79,7 @@ def _input(
 
 
 def _read_encoder_out(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Encoder output [B, E, T] and lengths [B], all of T unless the file says."""
+    """Encoder output [B, E, T] and lengths [B] from a file. If it has no lengths, all utterances have T frames."""
     try:
         arrays = np.load(path, allow_pickle=False)
         if not isinstance(arrays, np.lib.npyio.NpzFile):
@@ -165,8 +88,8 @@ def _read_encoder_out(path: Path) -> tuple[np.ndarray, np.ndarray]:
             encoder_out = arrays["encoder_out"]
             if encoder_out.ndim != 3:
                 raise ValueError(f"encoder_out is {list(encoder_out.shape)}")
-            every = np.full(len(encoder_out), encoder_out.shape[2])
-            return encoder_out, arrays["lengths"] if "lengths" in arrays else every
+            full = np.full(len(encoder_out), encoder_out.shape[2])
+            return encoder_out, arrays["lengths"] if "lengths" in arrays else full
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path}: expected an .npz file with encoder_out [B, E, T] and lengths [B]: {error}"

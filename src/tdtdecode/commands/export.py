@@ -1,11 +1,12 @@
-"""``tdtdecode export``: a NeMo checkpoint as a model directory."""
+"""``tdtdecode export``: write a NeMo checkpoint as a model directory."""
 
 from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 
+from ..prepare import export
+from .options import LAYOUTS, add_out
 from .status import DONE
 
 HELP = "Export a NeMo transducer to a model directory, and check it against NeMo (needs the extra [export])."
@@ -14,15 +15,12 @@ HELP = "Export a NeMo transducer to a model directory, and check it against NeMo
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("checkpoint", help="a .nemo file, or a hub name such as nvidia/parakeet-tdt-0.6b-v2")
-    parser.add_argument("--to", default="combined", choices=("split", "combined", "genai"),
-                        help="the layout to write (default: combined)")
-    parser.add_argument("-o", dest="out", type=Path, required=True, metavar="OUT", help="a new folder for the result")
+    parser.add_argument("--to", default="combined", choices=LAYOUTS, help="the layout to write (default: combined)")
+    add_out(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export, and say what was written and how it compares with NeMo."""
-    from ..prepare import export
-
+    """Export, and print what was written and how it compares with NeMo."""
     begin = time.monotonic()
     result = export(arguments.checkpoint, arguments.out, arguments.to)
     spec = result.bundle.spec
@@ -34,8 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     for file in sorted(result.bundle.directory.iterdir()):
         print(f"  {file.stat().st_size:>13,}  {file.name}")
     print(
-        f"checked against NeMo: {result.tokens} tokens, the same; features within {result.feature_difference:.1g}, "
-        f"encoder within {result.encoder_difference:.1g} of its largest number"
+        f"checked against NeMo: the same {result.tokens} tokens; features differ by {result.feature_difference:.1g} "
+        f"standard deviations at most, encoder output by {result.encoder_difference:.1g} of its largest value"
     )
     memory = _peak_memory()
     print(f"{time.monotonic() - begin:.0f} s" + (f", at most {memory / 2**30:.1f} GiB of memory" if memory else ""))
@@ -43,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _peak_memory() -> int | None:
-    """Most memory that this process has had, in bytes, where the system tells."""
+    """Most memory that this process has used so far, in bytes; None if the system does not tell."""
     try:
         import resource
         import sys

@@ -1,4 +1,4 @@
-"""``tdtdecode info``: what is installed here, what can be used, and how a model is decoded."""
+"""``tdtdecode info``: say what is installed, what this machine can use, and how a model would be decoded."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import argparse
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-import numpy as np
-
-from ..bundle import Bundle, CombinedTransducer, Graph, read_bundle
+from ..benchmark import edits_between_networks
+from ..bundle import read_bundle
 from ..bundle.lifting import CannotLift
 from ..cuda.device import current_device
-from ..decoder import Decoder
 from ..errors import TdtDecodeError
-from ..evaluation import edit_distance
 from ..networks.choice import fused_network
 from ..speech.hub import find_model
+from .options import add_variant
 from .status import DONE
 
 HELP = "Show versions, kernel sets with their instruction sets, execution providers, and how a model would be decoded."
@@ -26,17 +24,14 @@ _PACKAGES = (
 )
 
 
-_TRIAL_FRAMES = 400
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Declare the options."""
     parser.add_argument("model", nargs="?", help="'demo', a model directory or a hub id")
-    parser.add_argument("--variant", help="which files of the model: int8, fp16, ... (default: those without a suffix)")
+    add_variant(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what there is."""
+    """Print what is installed and, if a model is given, how it is decoded."""
     from .. import kernels
     from ..kernels._cpu import instruction_sets
 
@@ -50,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     for isa, supported in instruction_sets():
         if not supported:
             print(f"  cpu-{isa} (not on this machine)")
-    print(f"GPU: {_card()}")
+    print(f"GPU: {_gpu()}")
     print(f"execution providers: {', '.join(_providers()) or 'none'}")
     if versions["onnxruntime"] and versions["onnxruntime-gpu"]:
         print("warning: onnxruntime and onnxruntime-gpu overwrite each other's files: uninstall both, then install one")
@@ -67,42 +62,27 @@ def _print_model(model: str, variant: str | None) -> None:
     try:
         network = fused_network(bundle)
     except CannotLift as error:
-        print(f"  network: ort. Its weights cannot be lifted for 'fused': {error}")
+        print(f"  network: ort, because the weights cannot be lifted for 'fused': {error}")
         return
     layers, size = len(network.weights.layers), network.weights.prediction.weight.shape[1]
     joint = len(network.weights.encoder.weight)
     print(f"  network: fused ({layers} LSTM layers of {size}, joint of {joint}, {network.weights.activation})")
-    if any(graph.quantized for graph in _graphs(bundle)):
-        differing, tokens = _difference(bundle, network.weights.encoder.weight.shape[1])
+    if any(graph.quantized for graph in bundle.transducer.graphs):
+        edits, tokens = edits_between_networks(bundle)
         print(
-            f"  its int8 graphs scale activations as they come; fused computes with their weights in float32: "
-            f"{differing} of {tokens} tokens on random input differ"
+            "  the int8 graphs also round activations; fused computes with their weights, but in float32: "
+            f"{edits} of {tokens} tokens on random input differ"
         )
 
 
-def _graphs(bundle: Bundle) -> list[Graph]:
-    transducer = bundle.transducer
-    if isinstance(transducer, CombinedTransducer):
-        return [transducer.graph]
-    return [transducer.predictor.graph, transducer.joint.graph]
-
-
-def _difference(bundle: Bundle, encoder_size: int) -> tuple[int, int]:
-    """Edits between the tokens of graphs and fused network on random encoder output, and the graphs' tokens."""
-    decoders = [Decoder.from_bundle(bundle, network=network) for network in ("ort", "fused")]
-    noise = np.random.default_rng(0).standard_normal((1, encoder_size, _TRIAL_FRAMES)).astype(np.float32)
-    graph, fused = (decoder.decode(noise)[0].tokens for decoder in decoders)
-    return edit_distance(graph.tolist(), fused.tolist()), len(graph)
-
-
-def _card() -> str:
-    """The card that device 'cuda' would use, or why there is none."""
+def _gpu() -> str:
+    """The GPU that device 'cuda' would use, or why there is none."""
     try:
-        card = current_device()
+        gpu = current_device()
     except TdtDecodeError as error:
         return f"none ({error})"
-    capability = f"{card.capability // 10}.{card.capability % 10}"
-    return f"{card.name}, compute capability {capability}, {card.multiprocessors} multiprocessors"
+    capability = f"{gpu.capability // 10}.{gpu.capability % 10}"
+    return f"{gpu.name}, compute capability {capability}, {gpu.multiprocessors} multiprocessors"
 
 
 def _version(package: str) -> str | None:

@@ -1,4 +1,4 @@
-"""``tdtdecode inspect``: what a model directory is, what is wrong with it, and what it can be used with."""
+"""``tdtdecode inspect``: say what a model directory is, what is wrong with it, and which systems can use it."""
 
 from __future__ import annotations
 
@@ -9,26 +9,28 @@ from textwrap import fill
 from ..prepare import inspect
 from ..prepare.inspection import SYSTEMS, Inspection
 from ..speech.hub import find_model
+from .options import LAYOUTS
 from .status import DONE, SOME_FAILED
 
-HELP = "Say what a model directory is, what is wrong with it and how to mend it, and what it can be used with."
+HELP = "Say what a model directory is, what is wrong with it and how to fix it, and which systems can use it."
 
 _WIDTH = 116
+"""Length of the printed lines."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("model", help="'demo', a model directory or a hub id")
-    parser.add_argument("--layout", choices=("auto", "split", "combined", "genai"), default="auto",
-                        help="default: what the files look like most")
+    parser.add_argument("--layout", choices=("auto", *LAYOUTS), default="auto",
+                        help="layout of the model directory (default: auto, by its file names)")
     parser.add_argument("--variant", help="which files: int8, fp16, ... (default: those without a suffix, else others)")
     parser.add_argument("--for", dest="system", choices=tuple(SYSTEMS),
-                        help="what keeps that system from using the directory is a problem, too")
+                        help="report it as a problem, too, if that system cannot use the directory")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Inspect and print; the status is 1 where there is a problem."""
+    """Inspect and print. The status is 1 if there is a problem."""
     directory = find_model(arguments.model, arguments.variant)
     inspection = inspect(directory, arguments.layout, arguments.variant, arguments.system)
     print(json.dumps(inspection.as_dict(), indent=2, ensure_ascii=False) if arguments.json else as_text(inspection))
@@ -36,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def as_text(inspection: Inspection) -> str:
-    """The inspection for people."""
+    """The inspection as text for people."""
     lines = [str(inspection.directory)]
     width = max((len(fact.name) for fact in inspection.facts), default=0)
     for fact in inspection.facts:
@@ -55,7 +57,7 @@ def as_text(inspection: Inspection) -> str:
     for number, problem in enumerate(inspection.problems, 1):
         lines.append(_wrapped(f"{number}. {problem.where}: {problem.found}  [{problem.code}]", "  "))
         lines.append(_wrapped(f"expected: {problem.expected}", "     "))
-        lines.append(_wrapped(f"to mend it: {problem.remedy}", "     "))
+        lines.append(_wrapped(f"to fix it: {problem.remedy}", "     "))
     lines.append("can be used with:")
     for use in inspection.uses:
         lines.append(f"  {use.system:<18} {'yes' if use.usable else 'no'}")

@@ -1,39 +1,39 @@
-"""``tdtdecode optimize``: smaller and faster graphs, and what they change."""
+"""``tdtdecode optimize``: write smaller or faster graphs, and report what they change."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from ..prepare import optimize
+from ..prepare.optimization import ALGORITHMS, METHODS
 from ..speech.hub import find_model
-from .convert import add_choice_of_files
+from .options import add_out, add_source
 from .status import DONE
 
-HELP = "Quantise, halve or fuse a model's graphs with ONNX Runtime's tools, and report sizes and changed tokens."
+HELP = "Make a model's graphs smaller or faster with ONNX Runtime's tools, and report sizes and changed tokens."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("model", help="'demo', a model directory or a hub id, in float32")
-    parser.add_argument("--to", required=True, choices=("int8", "fp16", "int4", "fused"), dest="method",
-                        help="int8: dynamic, all graphs; fp16: all graphs, float32 outside; int4: the encoder's "
-                        "weights, in blocks; fused: the encoder's attention")
-    parser.add_argument("-o", dest="out", type=Path, required=True, metavar="OUT", help="a new folder for the result")
+    parser.add_argument("model", help="'demo', a model directory or a hub id, with float32 graphs")
+    parser.add_argument("--to", required=True, choices=METHODS,
+                        help="int8: all graphs, dynamically quantised; fp16: all graphs, with float32 inputs and "
+                        "outputs; int4: the encoder's weights; fused: the encoder's attention")
+    add_out(parser)
     parser.add_argument("--block-size", type=int, default=32, metavar="N",
-                        help="int4: weights with a scale in common, 16 to 256 (default: 32)")
-    parser.add_argument("--algorithm", choices=("rtn", "k_quant", "hqq"), default="rtn",
+                        help="int4: how many weights share a scale, 16 to 256 (default: 32)")
+    parser.add_argument("--algorithm", choices=ALGORITHMS, default="rtn",
                         help="int4: how weights are rounded (default: rtn; hqq needs PyTorch)")
     parser.add_argument("--recordings", nargs="+", type=Path, default=[], metavar="AUDIO",
-                        help="recognised before and after, to see what changes")
-    add_choice_of_files(parser)
+                        help="recognise these before and after, to see what changes")
+    add_source(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Optimise, and say what it brought and what it changed."""
-    from ..prepare import optimize
-
+    """Optimise, and print the sizes and what has changed."""
     result = optimize(
-        find_model(arguments.model, arguments.variant), arguments.out, arguments.method, arguments.layout,
+        find_model(arguments.model, arguments.variant), arguments.out, arguments.to, arguments.layout,
         arguments.variant, arguments.durations, arguments.block_size, arguments.algorithm, arguments.recordings,
     )  # fmt: skip
     print(f"{result.bundle.directory}: layout {result.bundle.layout}, variant {result.bundle.variant or 'unsuffixed'}")

@@ -1,29 +1,28 @@
-"""``tdtdecode repair``: a model directory in which all is right that can be known."""
+"""``tdtdecode repair``: write a copy of a model directory in which every mistake is corrected that can be."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ..prepare import repair
 from ..speech.hub import find_model
-from .convert import add_choice_of_files
+from .options import add_out, add_source
 from .status import DONE, SOME_FAILED
 
-HELP = "Write a copy of a model directory in which metadata, token file, configurations and batch axes are right."
+HELP = "Write a copy of a model directory in which metadata, token file, configurations and batch axes are corrected."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("model", help="a model directory or a hub id")
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("-o", dest="out", type=Path, metavar="OUT", help="a new folder for the result")
-    where.add_argument("--in-place", action="store_true", help="replace what is wrong in the directory itself")
-    add_choice_of_files(parser)
+    add_out(where, required=False)
+    where.add_argument("--in-place", action="store_true", help="replace wrong files in the directory itself")
+    add_source(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Repair, and say what was changed; the status is 1 where problems are left."""
+    """Repair, and print what was changed. The status is 1 if problems are left."""
     result = repair(
         find_model(arguments.model, arguments.variant), arguments.out, arguments.layout, arguments.variant,
         arguments.durations,

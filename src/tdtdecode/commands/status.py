@@ -1,4 +1,4 @@
-"""The exit statuses of all commands."""
+"""The exit statuses of the commands."""
 
 DONE = 0
 SOME_FAILED = 1

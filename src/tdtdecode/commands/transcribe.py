@@ -1,4 +1,4 @@
-"""``tdtdecode transcribe``: recordings in, text, subtitles or word times out."""
+"""``tdtdecode transcribe``: turn recordings into text, subtitles or words with times."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, TdtDecodeError, TdtDecodeWarning
 from ..outputs import identities, new_file, refuse_overwriting, same_name
 from ..speech.formats import FORMATS
+from .options import positive
 from .status import DONE, SOME_FAILED
 
 if TYPE_CHECKING:
@@ -23,10 +24,18 @@ if TYPE_CHECKING:
 HELP = "Transcribe recordings. Text goes to stdout, one line per recording in order; messages go to stderr."
 
 _SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
+"""Suffixes of recordings, by which they are found in folders."""
+
 _WITH_ALTERNATIVES = " or ".join(f"--format {name}" for name, format in FORMATS.items() if format.alternatives)
+"""The options that choose a format with room for several hypotheses."""
+
 _STDOUT = Path("/dev/stdout")
+
 _BATCHES_AT_ONCE = 4
-"""Results appear after so many batches: more makes better batches of similar lengths, fewer show results sooner."""
+"""Batches that are recognised before results are written.
+
+With more, recordings of similar length can share a batch, which is faster. With fewer, results appear sooner.
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,30 +46,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="'demo', a model directory, or a Hugging Face hub id (default: demo)")
     parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="default: cpu")
     parser.add_argument("--search", choices=("greedy", "beam"), default="greedy", help="default: greedy")
-    parser.add_argument("--max-symbols", type=_positive, default=10, metavar="N",
+    parser.add_argument("--max-symbols", type=positive, default=10, metavar="N",
                         help="most tokens emitted at one frame (default: 10)")
-    parser.add_argument("--beam-size", type=_positive, metavar="N", help="hypotheses kept (default: 4)")
-    parser.add_argument("--nbest", type=_positive, metavar="N",
-                        help=f"hypotheses written, by {_WITH_ALTERNATIVES} (default: 1)")
+    parser.add_argument("--beam-size", type=positive, metavar="N", help="hypotheses kept (default: 4)")
+    parser.add_argument("--nbest", type=positive, metavar="N",
+                        help=f"hypotheses written, with {_WITH_ALTERNATIVES} (default: 1)")
     parser.add_argument("--lm", type=Path, metavar="ARPA",
-                        help="n-gram language model over the model's tokens; may be compressed")
-    parser.add_argument("--lm-weight", type=float, metavar="W", help="weight of its scores (default: 0.3)")
+                        help="n-gram language model over the model's tokens; the file may be compressed")
+    parser.add_argument("--lm-weight", type=float, metavar="W",
+                        help="weight of the language model's scores (default: 0.3)")
     parser.add_argument("--lm-units", choices=("pieces", "nemo"), metavar="UNITS",
-                        help="what its words are: pieces, as in the token file (default), or nemo, NeMo's characters")
+                        help="what the language model's words are: pieces, as in the token file (default), or nemo, "
+                        "NeMo's characters")
     parser.add_argument("--phrases", type=Path, metavar="FILE",
-                        help="phrases to expect, one to a line; a tab and a number after one is its own weight")
-    parser.add_argument("--phrases-weight", type=float, metavar="W", help="weight of their scores (default: 0.6)")
+                        help="phrases to expect, one per line; a tab and a number after a phrase multiply its weight")
+    parser.add_argument("--phrases-weight", type=float, metavar="W",
+                        help="weight of the phrases' scores (default: 0.6)")
     parser.add_argument("--phrases-ignore-case", action="store_true",
-                        help="expect phrases in any case: as they stand, in capitals, in lower case")
+                        help="expect the phrases in any case: as they stand, in capitals, in lower case")
     parser.add_argument("--format", choices=tuple(FORMATS), default="txt", help="default: txt")
     parser.add_argument("-o", dest="output", type=Path, metavar="DIR",
                         help="write one file per recording, NAME.FORMAT, into this folder instead of to stdout")
-    parser.add_argument("--batch-size", type=_positive, default=16, metavar="N",
+    parser.add_argument("--batch-size", type=positive, default=16, metavar="N",
                         help="most recordings decoded together (default: 16)")
-    parser.add_argument("--threads", type=_positive, metavar="N",
-                        help="threads (default: all cores for the encoder, one for the decoder)")
+    parser.add_argument("--threads", type=positive, metavar="N",
+                        help="threads of encoder and decoder (default: all cores for the encoder, 1 for the decoder)")
     parser.add_argument("--strict", action="store_true",
-                        help="what is doubtful is an error: a recording cut short, a phrase left out, ...")
+                        help="treat warnings as errors: a recording that is cut short, a phrase that is left out, ...")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -114,7 +126,7 @@ def _search(arguments: argparse.Namespace) -> Greedy | Beam:
             raise InputError("--beam-size and --nbest need --search beam")
         return Greedy(max_symbols=arguments.max_symbols, fusion=tuple(fusion))
     if arguments.nbest is not None and arguments.nbest > 1 and not FORMATS[arguments.format].alternatives:
-        raise InputError(f"--nbest needs {_WITH_ALTERNATIVES}: other formats hold one text for each recording")
+        raise InputError(f"--nbest needs {_WITH_ALTERNATIVES}: other formats hold one text per recording")
     return Beam(
         size=4 if arguments.beam_size is None else arguments.beam_size, nbest=arguments.nbest or 1,
         max_symbols=arguments.max_symbols, fusion=tuple(fusion),
@@ -122,7 +134,7 @@ def _search(arguments: argparse.Namespace) -> Greedy | Beam:
 
 
 def _recordings(inputs: list[Path]) -> tuple[list[Path], int]:
-    """The recordings among files and folders, in order, and how many folders could not be used."""
+    """The given files and the recordings in the given folders, in order; and how many folders could not be used."""
     paths: list[Path] = []
     unusable = 0
     for path in inputs:
@@ -144,12 +156,12 @@ def _recordings(inputs: list[Path]) -> tuple[list[Path], int]:
 
 
 def _transcribe(model: Recognizer, paths: list[Path], writer: _Writer, batch_size: int) -> int:
-    """Transcribe all, a window of batches at a time, so that results appear early; return how many failed."""
+    """Transcribe all recordings, a few batches at a time, so that results appear early. Returns how many failed."""
     failed = 0
-    window = batch_size * _BATCHES_AT_ONCE
+    together = batch_size * _BATCHES_AT_ONCE
     progress = _Progress(len(paths))
-    for start in range(0, len(paths), window):
-        part = paths[start : start + window]
+    for start in range(0, len(paths), together):
+        part = paths[start : start + together]
         results = model.recognize(
             list(part), batch_size=batch_size, on_error="return", progress=lambda done, _: progress.show(start + done)
         )
@@ -165,7 +177,7 @@ def _transcribe(model: Recognizer, paths: list[Path], writer: _Writer, batch_siz
 
 
 class _Failed(Exception):
-    """A recording has no result; the message says why."""
+    """A recording could not be transcribed, or its result not written; the message says why."""
 
 
 class _Writer:
@@ -173,19 +185,20 @@ class _Writer:
 
     Parameters
     ----------
-    name, folder:
-        The format; where the files go, or None for stdout.
+    name:
+        The format's name, which is also the suffix of the files.
+    folder:
+        Where to write files; None writes to stdout.
     paths:
         The recordings.
     given:
-        Other files and folders that the results must leave as they are.
+        Other files and folders that the user gave, which must stay as they are.
 
     Raises
     ------
     InputError
-        If the results could not all be kept apart: two recordings would be written to the same file, or several to
-        stdout in a format that is one file per recording; if a result would be written over a file that was given; or
-        if the folder cannot be made.
+        If two recordings would be written to the same file, if several would be written to stdout in a format that
+        holds only one, if a result would be written over a file that the user gave, or if the folder cannot be made.
     """
 
     def __init__(self, name: str, folder: Path | None, paths: list[Path], given: list[Path]):
@@ -215,7 +228,7 @@ class _Writer:
             raise InputError(f"{folder}: cannot be made a folder for the results ({error})") from error
 
     def write(self, path: Path, result: Transcript | Exception) -> None:
-        """Write one result, or raise `_Failed`. On stdout the format decides what stands for a failed recording."""
+        """Write one result, or raise `_Failed`. On stdout, the format says what stands for a recording that failed."""
         if isinstance(result, Exception):
             if self._folder is None:
                 sys.stdout.write(self._format.failed)
@@ -233,7 +246,7 @@ class _Writer:
             raise _Failed(f"its result cannot be written ({error})") from error
 
     def flush(self) -> None:
-        """What has been written is seen now, not at the end."""
+        """Make sure that what was written to stdout is visible now."""
         if self._folder is None:
             sys.stdout.flush()
 
@@ -243,7 +256,7 @@ class _Writer:
 
 
 class _Progress:
-    """How many recordings are done: one line that is rewritten on a terminal, else a line now and then."""
+    """Shows how many recordings are done: on a terminal in one line that is updated, else in a new line every 10 s."""
 
     _SECONDS_BETWEEN_LINES = 10.0
 
@@ -261,20 +274,10 @@ class _Progress:
             print(f"tdtdecode: {line}", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
-        """Make room on the terminal for other lines."""
+        """Remove the line from the terminal, before other lines are printed."""
         if self._terminal:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _report(path: Path, problem: str) -> None:
     print(f"tdtdecode: {path}: {problem}", file=sys.stderr)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if not 1 <= number < 2**31:
-        raise ValueError
-    return number
-
-
-_positive.__name__ = "positive integer"  # what argparse calls it in "invalid ... value"

@@ -1,5 +1,5 @@
-"""The GPU: what is there, kernels compiled for it, memory on it, and the decode loops that run on it.
+"""The GPU: the card, the kernels compiled for it, and arrays, predictor states and parameter structures in its memory.
 
-Kernels are the files in ``csrc/cuda``, which share the rules in ``csrc/tdt`` with the CPU. CuPy compiles them for the
-card at hand on first use and keeps the result.
+The kernels are the files in ``csrc/cuda``. They share the rules in ``csrc/tdt`` with the CPU. CuPy compiles them for
+the card on first use and caches the result.
 """

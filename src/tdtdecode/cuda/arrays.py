@@ -1,4 +1,4 @@
-"""The door on the device: encoder output in whatever array it comes, checked once and read where it lies."""
+"""Encoder output for a decoder on the device: in any kind of array, checked once, read where it lies."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from .structs import SOURCE
 
 _DLPACK_CUDA, _DLPACK_MANAGED, _DLPACK_FLOAT = 2, 13, 2
 _LEGACY_STREAM = 1
-"""What DLPack calls CUDA's default stream."""
+"""DLPack's number for CUDA's legacy default stream."""
 
 TYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
-"""``FrameType`` in ``source.cuh``."""
+"""The values of ``FrameType`` in ``source.cuh``."""
 _ONNX_TYPES = {1: "float32", 10: "float16", 16: "bfloat16"}
 
 
 @dataclass(frozen=True, eq=False)
 class DeviceArray:
-    """An array on the device, wherever it came from.
+    """An array on the device, made by any library.
 
     Attributes
     ----------
     pointer:
         Address of its first element.
     dtype:
-        Name of its type.
+        Name of its dtype, such as ``"float16"``.
     shape, strides:
-        In elements.
+        Its shape; its strides in elements.
     owner:
-        What keeps the memory alive.
+        The object that keeps the memory alive.
     """
 
     pointer: int
@@ -45,7 +45,7 @@ class DeviceArray:
     owner: Any
 
     def __getitem__(self, index: int | tuple[slice, slice]) -> DeviceArray:
-        """A row of [B, E, T], or of [E, T] all elements of some frames: ``[:, first:last]``."""
+        """``[i]``: utterance i of [B, E, T]. ``[:, first:last]``: those frames of [E, T]."""
         width = 4 if self.dtype == "float32" else 2
         if isinstance(index, tuple):
             first, last, _ = index[1].indices(self.shape[1])
@@ -58,11 +58,15 @@ class DeviceArray:
         return self.shape[0]
 
 
-def device_rows(encoder_out: Any, lengths: Any, encoder_size: int | None) -> tuple[list[DeviceArray], np.ndarray]:
-    """Encoder output for a decoder on the device, checked; as `arrays.encoder_rows`.
+def device_utterances(encoder_out: Any, lengths: Any, encoder_size: int | None) -> tuple[list[DeviceArray], np.ndarray]:
+    """Check encoder output for a decoder on the device; the parameters are those of `arrays.utterances_of`.
 
-    Arrays in main memory are copied to the device. What lies there already is read in place, after the work that its
-    owner has given to its own stream.
+    Arrays in main memory are copied to the device. Arrays on the device are read in place: those that come by DLPack
+    after the work on their library's stream, those of CuPy after the work on CuPy's current stream.
+
+    Returns
+    -------
+    The encoder output [E, T] of each of B utterances, and their lengths, int32 [B].
 
     Raises
     ------
@@ -72,43 +76,56 @@ def device_rows(encoder_out: Any, lengths: Any, encoder_size: int | None) -> tup
         If the data is on another device.
     """
     if isinstance(encoder_out, (list, tuple)):
-        rows = [to_device(row, f"encoder_out[{i}]") for i, row in enumerate(encoder_out)]
-        for i, row in enumerate(rows):
-            check_frames(f"encoder_out[{i}]", row.dtype, row.shape, ("E", "T"), encoder_size)
-            if row.shape[0] != rows[0].shape[0]:
-                raise InputError(f"encoder_out[{i}] has E = {row.shape[0]}, encoder_out[0] has {rows[0].shape[0]}")
-        return rows, _lengths(lengths, np.array([row.shape[1] for row in rows], np.int64))
+        utterances = [to_device(array, f"encoder_out[{i}]") for i, array in enumerate(encoder_out)]
+        for i, array in enumerate(utterances):
+            check_frames(f"encoder_out[{i}]", array.dtype, array.shape, ("E", "T"), encoder_size)
+            if array.shape[0] != utterances[0].shape[0]:
+                raise InputError(
+                    f"encoder_out[{i}] has E = {array.shape[0]}, encoder_out[0] has {utterances[0].shape[0]}"
+                )
+        return utterances, _lengths(lengths, np.array([array.shape[1] for array in utterances], np.int64))
     batch = to_device(encoder_out, "encoder_out")
     check_frames("encoder_out", batch.dtype, batch.shape, ("B", "E", "T"), encoder_size)
     return [batch[i] for i in range(len(batch))], _lengths(lengths, np.full(len(batch), batch.shape[2], np.int64))
 
 
-def source_table(rows: Sequence[DeviceArray], lengths: np.ndarray, encoder_size: int) -> tuple[np.ndarray, int]:
-    """`structs.SOURCE` of the rows that have frames, and the number of frames of all.
+def source_table(
+    utterances: Sequence[DeviceArray], lengths: np.ndarray, encoder_size: int
+) -> tuple[np.ndarray, int]:
+    """Describe the encoder output [E, T] of B utterances for kernels.
+
+    Returns
+    -------
+    `structs.SOURCE` [N] of the utterances that have frames, and the number of frames of all together.
 
     Raises
     ------
     InputError
-        If a row [E, T] has another E, or there are more frames than 32 bits count.
+        If an utterance's E is not ``encoder_size``, or there are 2**31 frames or more.
     """
     first = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     if first[-1] >= 2**31:
-        raise InputError(f"{first[-1]} frames are more than one decode on the device takes: use smaller batches")
+        raise InputError(
+            f"the batch has {first[-1]} frames, one decode on cuda takes {2**31 - 1} at most: use smaller batches"
+        )
     sources = np.zeros(np.count_nonzero(lengths), SOURCE)
     for record, i in zip(sources, np.flatnonzero(lengths).tolist()):
-        row = rows[i]
-        if row.shape[0] != encoder_size:
-            raise InputError(f"encoder_out[{i}] must be [E, T] with E = {encoder_size}, got {list(row.shape)}")
-        values = row.pointer, *row.strides, TYPES[row.dtype], lengths[i], first[i]
+        array = utterances[i]
+        if array.shape[0] != encoder_size:
+            raise InputError(f"encoder_out[{i}] must be [E, T] with E = {encoder_size}, got {list(array.shape)}")
+        values = array.pointer, *array.strides, TYPES[array.dtype], lengths[i], first[i]
         for name, value in zip(("data", "element", "frame", "type", "length", "first"), values):
             record[name] = value
     return sources, int(first[-1])
 
 
-def laid_out(rows: Sequence[DeviceArray], lengths: np.ndarray, size: int, dtype: np.dtype, card: Device) -> Any:
-    """The frames of rows [E, T] one after the other, ``dtype`` [all frames, E] on the device."""
+def laid_out(utterances: Sequence[DeviceArray], lengths: np.ndarray, size: int, dtype: np.dtype, card: Device) -> Any:
+    """Copy the frames of B utterances [E, T] one after the other: ``dtype`` [all frames, E] on the device.
+
+    ``size`` is E; ``dtype`` is float32 or float16.
+    """
     cupy = import_cupy()
-    sources, frames = source_table(rows, lengths, size)
+    sources, frames = source_table(utterances, lengths, size)
     out = cupy.empty((max(frames, 1), size), dtype)
     if frames:
         table = cupy.asarray(sources.view(np.uint8))
@@ -119,7 +136,7 @@ def laid_out(rows: Sequence[DeviceArray], lengths: np.ndarray, size: int, dtype:
 
 
 def to_device(array: Any, name: str) -> DeviceArray:
-    """An array as it lies on the device; one in main memory is copied there."""
+    """An array as it lies on the device. An array in main memory is copied there; ``name`` is for messages."""
     if isinstance(array, DeviceArray):
         return array
     cupy = import_cupy()
@@ -130,7 +147,7 @@ def to_device(array: Any, name: str) -> DeviceArray:
         )
     if not on_cuda(array):
         return to_device(_uploaded(array, name), name)
-    if hasattr(array, "element_type"):  # OrtValue: contiguous, and complete once the run that made it has returned
+    if hasattr(array, "element_type"):  # OrtValue: contiguous, and complete since the run that made it has returned
         kind = _ONNX_TYPES.get(array.element_type(), f"ONNX type {array.element_type()}")
         shape = tuple(array.shape())
         return DeviceArray(array.data_ptr(), kind, shape, _contiguous(shape), array)
@@ -139,7 +156,7 @@ def to_device(array: Any, name: str) -> DeviceArray:
         raise DeviceError(f"{name} is on CUDA device {array.__dlpack_device__()[1]}, the decoder on {device}")
     if getattr(array, "requires_grad", False):
         array = array.detach()
-    # The owner lets our stream wait for its own.
+    # The exporting library makes our stream wait for its own.
     capsule = array.__dlpack__(stream=cupy.cuda.get_current_stream().ptr or _LEGACY_STREAM)
     tensor = dlpack_tensor(capsule)
     shape = tuple(tensor.shape[i] for i in range(tensor.ndim))
@@ -150,7 +167,7 @@ def to_device(array: Any, name: str) -> DeviceArray:
 
 
 def on_cuda(array: Any) -> bool:
-    """Whether an array is CuPy's, an ``OrtValue`` or a DLPack array on a CUDA device."""
+    """Whether an array is on a CUDA device: CuPy's, an ``OrtValue``, or one with DLPack."""
     if hasattr(array, "device_name") and hasattr(array, "element_type"):
         return bool(array.device_name().lower() == "cuda")
     if isinstance(array, np.ndarray) or not hasattr(array, "__dlpack_device__"):

@@ -1,4 +1,4 @@
-"""The card that CuPy would use, and kernels compiled for it."""
+"""The card that CuPy uses, and kernels compiled for it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 from ..errors import DeviceError, MissingDependencyError
 
 MAX_THREADS = 512
-"""Threads of a block; the kernels are compiled for at most so many."""
+"""Most threads of a block: the kernels are compiled for no more."""
 
-_STATIC_SHARED = 48 * 1024
-"""Bytes of dynamic shared memory that a kernel gets without asking."""
+_DEFAULT_SHARED = 48 * 1024
+"""Bytes of dynamic shared memory that a block may have unless the kernel is allowed more."""
 
 
 def import_cupy() -> Any:
@@ -42,19 +42,19 @@ class Device:
     Attributes
     ----------
     index:
-        Its number among those that CUDA sees.
+        Its number among the cards that CUDA sees.
     name:
-        What it is called.
+        Its product name.
     capability:
         Compute capability, 90 for 9.0.
     multiprocessors:
-        How many there are.
+        Number of multiprocessors.
     shared_memory:
-        Bytes that one block can have at most.
+        Most bytes of shared memory that one block can have.
     threads:
-        Of a block, as the kernels use it.
+        Threads of a block as the kernels are launched, at most `MAX_THREADS`.
     cooperative:
-        Whether blocks of one launch can wait for each other.
+        Whether the card can launch cooperatively: all blocks run at once and may wait for each other.
     """
 
     index: int
@@ -83,7 +83,7 @@ def current_device() -> Device:
         index = int(cupy.cuda.runtime.getDevice())
     except DeviceError:
         raise
-    except Exception as error:  # CuPy's own: no driver, no permission, ...
+    except Exception as error:  # an error of CuPy: no driver, no permission, ...
         raise DeviceError(f"device 'cuda' cannot be used: {error}; use device='cpu'") from error
     return _device(index)
 
@@ -105,9 +105,9 @@ def _device(index: int) -> Device:
 
 @lru_cache(maxsize=None)
 def shared_stream(index: int) -> Any:
-    """The stream that all sessions on a card share: what follows them there comes after them.
+    """The stream that all ONNX Runtime sessions on a card share: kernels launched on it later run after them.
 
-    It is not the default stream, whose address, 0, ONNX Runtime takes for none.
+    It is not the default stream. The default stream's address is 0, which ONNX Runtime takes for no stream.
     """
     return import_cupy().cuda.Stream(non_blocking=True)
 
@@ -122,7 +122,7 @@ class Kernels:
     defines:
         Macros with their values.
     cooperative:
-        Whether the blocks of a launch wait for each other.
+        Whether launches are cooperative: all blocks run at once and may wait for each other.
     """
 
     def __init__(self, file: str, defines: tuple[tuple[str, str | int], ...] = (), cooperative: bool = False):
@@ -132,23 +132,23 @@ class Kernels:
         self._functions: dict[str, Any] = {}
 
     def load(self, names: Iterable[str], shared: int = 0) -> None:
-        """Compile kernels, and let their blocks have that much shared memory (bytes)."""
+        """Compile kernels, and allow their blocks ``shared`` bytes of dynamic shared memory."""
         for name in names:
             function = self._functions.get(name)
             if function is None:
                 function = self._functions.setdefault(name, self._module.get_function(name))
-            if shared > _STATIC_SHARED and function.max_dynamic_shared_size_bytes < shared:
+            if shared > _DEFAULT_SHARED and function.max_dynamic_shared_size_bytes < shared:
                 function.max_dynamic_shared_size_bytes = shared
 
     def launch(self, name: str, blocks: int, threads: int, arguments: Sequence[Any], shared: int = 0) -> None:
-        """Launch a kernel on CuPy's current stream; ``shared`` in bytes."""
+        """Launch a kernel on CuPy's current stream, each block with ``shared`` bytes of dynamic shared memory."""
         self.load((name,), shared)
         self._functions[name]((blocks,), (threads,), tuple(arguments), shared_mem=shared)
 
     @cached_property
     def _module(self) -> Any:
         folder = source_folder()
-        # CuPy keeps compiled kernels by their source and options, and does not look at what they include.
+        # CuPy caches compiled kernels by source and options. It does not see changed headers, so an option names them.
         options = [f"-D{name}={value}" for name, value in self.defines]
         options += ["-std=c++17", f"-I{folder}", f"-I{folder / 'cuda'}", f"-DTDT_SOURCES={_fingerprint(folder)}"]
         source = (folder / "cuda" / self.file).read_text()
@@ -165,7 +165,7 @@ def kernels(file: str, defines: tuple[tuple[str, str | int], ...] = (), cooperat
 
 @lru_cache(maxsize=None)
 def source_folder() -> Path:
-    """Where the kernels' sources are: in the installed package, or in the repository that is being worked on."""
+    """The folder ``csrc`` with the kernels' sources: in the installed package, or else in the repository."""
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "csrc", package.parent.parent / "csrc"):
         if (folder / "cuda").is_dir():

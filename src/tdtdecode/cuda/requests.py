@@ -1,4 +1,4 @@
-"""The lists that a search keeps on the device: predictor steps and joint rows that it waits for."""
+"""The lists on the device in which a search asks for predictor steps and joint rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .device import import_cupy
 from .structs import REQUESTS, STEP, WANTED, address, filled
 
 FLAGS = 2
-"""Integers behind the lists' lengths that are the search's own."""
+"""Number of int32 after the structure `REQUESTS` that greedy search uses (``GreedySteps::logged``)."""
 
 
 class Requests:
@@ -17,14 +17,19 @@ class Requests:
     Parameters
     ----------
     capacity:
-        Most entries of either.
+        Most entries of either list.
     wanted, steps:
-        `structs.WANTED` and `structs.STEP`, what they begin with.
+        `structs.WANTED` [N] and `structs.STEP` [N] on the host, the entries to begin with; None: no entries.
 
     Attributes
     ----------
     words:
-        int32 on the device: the lengths of both, then what only kernels read, then `FLAGS` integers.
+        int32 on the device: the number of steps, the number of wanted rows, the addresses of both lists, which only
+        kernels read, and `FLAGS` flags.
+    address, step_count, wanted_count, flags:
+        Addresses of the structure, of the two numbers in it, and of the flags.
+    parents, tokens, slots, wanted_slots, wanted_frames:
+        Addresses of these fields in the first step and in the first wanted row.
     """
 
     def __init__(self, capacity: int, wanted: np.ndarray | None = None, steps: np.ndarray | None = None):
@@ -45,18 +50,18 @@ class Requests:
         self.wanted_slots, self.wanted_frames = (address(self._wanted) + 4 * i for i in range(2))
 
     def clear(self) -> None:
-        """Nothing is asked for."""
+        """Empty both lists."""
         self.words[:2] = 0
 
     def fetch(self) -> np.ndarray:
-        """`words`, brought to the host."""
+        """Copy `words` to the host."""
         words: np.ndarray = import_cupy().asnumpy(self.words)
         return words
 
     def steps(self, count: int) -> np.ndarray:
-        """The first predictor steps, `structs.STEP` [count], brought to the host."""
+        """Copy the first predictor steps, `structs.STEP` [count], to the host."""
         return import_cupy().asnumpy(self._steps[: count * STEP.itemsize]).view(STEP)
 
     def wanted(self, count: int) -> np.ndarray:
-        """The first joint rows, `structs.WANTED` [count], brought to the host."""
+        """Copy the first wanted joint rows, `structs.WANTED` [count], to the host."""
         return import_cupy().asnumpy(self._wanted[: count * WANTED.itemsize]).view(WANTED)

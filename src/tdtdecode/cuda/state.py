@@ -12,16 +12,17 @@ from .device import import_cupy
 
 @dataclass(frozen=True, eq=False)
 class DeviceState:
-    """Rows of a predictor's state on the device. A value: nothing changes it in place.
+    """Predictor states of N utterances or hypotheses on the device. A value: nothing changes it in place.
 
     Attributes
     ----------
     arrays:
-        What `networks.state.ArrayState` holds, on the device; more rows than these, perhaps.
+        The arrays of `networks.state.ArrayState`, on the device. They may hold other states too.
     axes:
-        The row axis of each.
+        For each array, the axis along which the states lie.
     index:
-        int64 [B] on the host: which rows of the arrays these are. So picking rows costs nothing before they are used.
+        int64 [N] on the host: where the N states lie along that axis. So selecting states copies nothing until they are
+        used.
     """
 
     arrays: tuple[Any, ...]
@@ -39,25 +40,25 @@ class DeviceState:
             return self
         columns = zip(*(state.gathered() for state in (self, *others)))
         concatenate = import_cupy().concatenate
-        rows = sum(map(len, (self, *others)))
+        count = sum(map(len, (self, *others)))
         arrays = tuple(concatenate(column, axis) for column, axis in zip(columns, self.axes))
-        return DeviceState(arrays, self.axes, np.arange(rows))
+        return DeviceState(arrays, self.axes, np.arange(count))
 
     def like(self, other: Any) -> bool:
         return isinstance(other, DeviceState) and self._form() == other._form()
 
     def gathered(self) -> tuple[Any, ...]:
-        """The arrays of these rows alone."""
+        """Copies of the arrays that hold these N states only, in their order."""
         places = import_cupy().asarray(np.ascontiguousarray(self.index, np.int64))
         return tuple(array.take(places, axis) for array, axis in zip(self.arrays, self.axes))
 
     def _form(self) -> list[tuple[np.dtype, tuple[int, ...]]]:
-        """Each array's dtype, and its shape without the row axis."""
+        """Each array's dtype, and its shape without the axis of the states."""
         return [(a.dtype, a.shape[:axis] + a.shape[axis + 1 :]) for a, axis in zip(self.arrays, self.axes)]
 
 
 def uploaded(*arrays: np.ndarray, axes: tuple[int, ...]) -> DeviceState:
-    """Arrays of a state, brought to the device."""
+    """Copy the arrays of states to the device."""
     asarray = import_cupy().asarray
-    rows = arrays[0].shape[axes[0]]
-    return DeviceState(tuple(asarray(np.ascontiguousarray(array)) for array in arrays), axes, np.arange(rows))
+    count = arrays[0].shape[axes[0]]
+    return DeviceState(tuple(asarray(np.ascontiguousarray(array)) for array in arrays), axes, np.arange(count))

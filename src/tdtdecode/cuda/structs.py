@@ -1,4 +1,4 @@
-"""The kernels' parameter blocks, as ``csrc/cuda`` declares them, filled from arrays."""
+"""The structures that kernels take as parameters: the same fields in the same order as in ``csrc/cuda``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_LAYERS = 8
 MAX_SLOTS = 128
 """``kMaxSlots`` in ``fused_greedy.cu``: the most utterances in flight in a fused greedy decode."""
 EXCHANGED_ROUNDS = 3
-"""``kExchangedRounds`` in ``fused_greedy.cu``."""
+"""``kExchangedRounds`` in ``fused_greedy.cu``: rounds after which exchanged numbers are overwritten."""
 
 
 def _struct(*fields: Any) -> np.dtype:
@@ -53,7 +53,7 @@ RESTORATION = _struct(
     ("count", INT),
 )
 SLOT = _struct(
-    *((n, INT) for n in ("utterance", "frame", "symbols", "slot", "length", "first_frame", "column", "window"))
+    *((n, INT) for n in ("utterance", "frame", "symbols", "state", "length", "first_frame", "column", "window"))
 )
 CONTROL = _struct(
     *((name, INT) for name in ("round", "cursor", "next", "active", "step_count")),
@@ -63,7 +63,7 @@ CONTROL = _struct(
 GREEDY = _struct(
     ("net", NETWORK),
     ("states", STATES),
-    *((name, INT) for name in ("rows", "window", "columns")),
+    *((name, INT) for name in ("slots", "window", "columns")),
     ("options", GREEDY_OPTIONS),
     ("batch", INT),
     ("waiting", INT),
@@ -122,7 +122,7 @@ COPY = _struct(
 
 
 def filled(dtype: np.dtype, **values: Any) -> np.ndarray:
-    """A structure [1] with those fields; arrays on the device stand for their address."""
+    """A structure [1] with those fields. An array on the device stands for its address."""
     record = np.zeros(1, dtype)
     for name, value in values.items():
         record[name] = address(value) if hasattr(value, "data") and hasattr(value.data, "ptr") else value
@@ -130,18 +130,18 @@ def filled(dtype: np.dtype, **values: Any) -> np.ndarray:
 
 
 def offset_of(dtype: np.dtype, name: str) -> int:
-    """Where a field begins in a structure, in bytes."""
+    """Where a field of a structure begins, in bytes."""
     assert dtype.fields is not None
     return int(dtype.fields[name][1])
 
 
 def address(array: Any) -> int:
-    """Where a device array begins."""
+    """The address of a device array's first byte."""
     return int(array.data.ptr)
 
 
 def row_layout(spec: TransducerSpec) -> tuple[np.ndarray, Any]:
-    """`ROW_LAYOUT`, and the durations on the device that it points to."""
+    """`ROW_LAYOUT` [1], and the array of durations on the device that it points to: keep it alive."""
     durations = import_cupy().asarray(np.concatenate([spec.duration_table, [0]]).astype(np.int32))
     layout = filled(
         ROW_LAYOUT, vocab_size=spec.vocab_size, blank=spec.blank, num_durations=spec.num_durations, durations=durations

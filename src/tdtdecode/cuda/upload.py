@@ -1,4 +1,4 @@
-"""Parameters of a launch: small arrays and structures, brought to the device in one copy."""
+"""Small arrays and structures for kernels, copied to the device all at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ _ALIGNMENT = 16
 
 
 class Upload:
-    """Small arrays brought to the device in one copy; their addresses are known before."""
+    """Collects small arrays and copies them to the device all at once. Their addresses are known before the copy.
+
+    Parameters
+    ----------
+    capacity:
+        Bytes of all arrays together, each rounded up to 16.
+    """
 
     def __init__(self, capacity: int):
         self._host = np.zeros(capacity + _ALIGNMENT, np.uint8)
@@ -18,7 +24,7 @@ class Upload:
         self._used = 0
 
     def put(self, array: np.ndarray) -> int:
-        """The address that a copy of the array will have."""
+        """Add an array. Returns the address that its copy on the device will have."""
         data = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
         start = -(-self._used // _ALIGNMENT) * _ALIGNMENT
         self._host[start : start + len(data)] = data
@@ -26,5 +32,5 @@ class Upload:
         return int(self._device.data.ptr) + start
 
     def send(self) -> None:
-        """Copy, on the current stream."""
+        """Copy the arrays, on CuPy's current stream."""
         self._device.set(self._host)

@@ -153,17 +153,17 @@ class PhraseBoost:
         return self
 
     @property
-    def rows(self) -> int | None:
+    def utterances(self) -> int | None:
         """The number of utterances that lists were given for; None if one list serves all."""
         return len(self._list_of) if self._for_each else None
 
-    def select(self, rows: Sequence[int]) -> PhraseBoost:
+    def select(self, utterances: Sequence[int]) -> PhraseBoost:
         """The boost for some utterances of a batch, by their places in it, in that order."""
         made = PhraseBoost((), self.weight, self.context_score, self.depth_scaling, self.ignore_case)
         object.__setattr__(made, "_automata", self._automata)
         object.__setattr__(made, "_lock", self._lock)
-        picked = tuple(self._list_of[i] for i in rows)
-        return made._with_lists(tuple(self.phrases[i] for i in rows), self._lists, picked)
+        picked = tuple(self._list_of[i] for i in utterances)
+        return made._with_lists(tuple(self.phrases[i] for i in utterances), self._lists, picked)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PhraseBoost) and self._value == other._value

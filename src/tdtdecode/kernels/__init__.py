@@ -1,8 +1,8 @@
-"""The search kernels: which exist, which this machine can run, and stepwise search over plain joint rows.
+"""The search kernels: which sets exist, which this machine can run, and stepwise search over plain joint rows.
 
-A kernel set is two functions for greedy search, specified in `reference.py`: ``decide`` (row -> decision) and
-``advance`` (decision -> next frame); and a class for beam search, specified in `reference_beam.py`. All sets give the
-same tokens, frames and durations, and log-probs within rounding.
+A kernel set has two functions for greedy search, ``decide`` (joint row -> decision) and ``advance`` (decision -> next
+frame), specified in `reference.py`; and a class for beam search, specified in `reference_beam.py`. All sets give the
+same tokens, frames and durations. Their log-probs are equal within rounding.
 
 >>> from tdtdecode import Greedy, TransducerSpec, kernels
 >>> search = kernels.GreedySearch(TransducerSpec(vocab_size=1024), Greedy(), lengths=[50, 42], kernels="cpu")

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Beam search over many utterances in C++. The contract of the class: `tdtdecode.kernels.reference_beam.BeamEngine`."""
+"""Beam search over many utterances in C++. Its specification is `tdtdecode.kernels.reference_beam.BeamEngine`."""
 
 import numpy as np
 
@@ -19,6 +19,8 @@ cdef extern from "tdt/row.h" namespace "tdt":
         int width()
 
 cdef extern from "tdt/options.h" namespace "tdt":
+    cdef cppclass GreedyOptions:
+        pass
     cdef cppclass BeamOptions:
         pass
 
@@ -123,7 +125,8 @@ cdef class BeamEngine:
         self.search.layout.num_durations = <int>self.search.durations.size()
         self.search.layout.durations = self.search.durations.data()
         cdef bytes memory = options.tobytes()
-        if len(memory) != sizeof(BeamOptions):
+        # Padding can make structures with different fields equally long, so the part is compared as well.
+        if len(memory) != sizeof(BeamOptions) or options["greedy"].nbytes != sizeof(GreedyOptions):
             raise ValueError("options must be a BEAM_OPTIONS")
         memcpy(&self.search.options, <const char*>memory, sizeof(BeamOptions))
         self.search.fusions.entries = vocab_size + 1
@@ -164,16 +167,16 @@ cdef class BeamEngine:
     def address(self):
         return <uintptr_t>&self.search
 
-    def start(self, int row, const int64_t[::1] fusion_state):
+    def start(self, int utterance, const int64_t[::1] fusion_state):
         if fusion_state.shape[0] != self.search.fusions.state_size:
             raise ValueError("fusion_state does not fit the fusions")
         cdef const int64_t* states = NULL
         if fusion_state.shape[0]:
             states = &fusion_state[0]
-        self.search.beams[row].get().start(states)
+        self.search.beams[utterance].get().start(states)
 
-    def restore(self, int row, state):
-        cdef Beam* beam = self.search.beams[row].get()
+    def restore(self, int utterance, state):
+        cdef Beam* beam = self.search.beams[utterance].get()
         cdef const double[:, ::1] scores = state.scores
         cdef const uint64_t[::1] prefixes = state.prefixes
         cdef const int32_t[:, ::1] numbers = state.numbers
@@ -205,60 +208,60 @@ cdef class BeamEngine:
         beam.first_frame = state.first_frame
 
     def open(self, const int32_t[::1] lengths):
-        cdef Py_ssize_t row
+        cdef Py_ssize_t utterance
         cdef bint good = True
         with nogil:
-            for row in range(lengths.shape[0]):
-                good = self.search.beams[row].get().open(lengths[row])
+            for utterance in range(lengths.shape[0]):
+                good = self.search.beams[utterance].get().open(lengths[utterance])
                 if not good:
                     break
         if not good:
-            self._raise(row)
+            self._raise(utterance)
 
     def request(self):
-        cdef Py_ssize_t row, i, count = <Py_ssize_t>self.search.beams.size(), predictions = 0, scorings = 0
+        cdef Py_ssize_t utterance, i, count = <Py_ssize_t>self.search.beams.size(), predictions = 0, scorings = 0
         cdef bint good = True
         cdef Beam* beam
         cdef Prediction prediction
         cdef Scoring scoring
         with nogil:
-            for row in range(count):
-                beam = self.search.beams[row].get()
+            for utterance in range(count):
+                beam = self.search.beams[utterance].get()
                 good = beam.request()
                 if not good:
                     break
                 predictions += <Py_ssize_t>beam.predictions().size()
                 scorings += <Py_ssize_t>beam.scorings().size()
         if not good:
-            self._raise(row)
+            self._raise(utterance)
         cdef int32_t[:, ::1] predicted = np.empty((3, predictions), np.int32)
         cdef int32_t[:, ::1] scored = np.empty((3, scorings), np.int32)
         predictions = scorings = 0
         with nogil:
-            for row in range(count):
-                beam = self.search.beams[row].get()
+            for utterance in range(count):
+                beam = self.search.beams[utterance].get()
                 for i in range(<Py_ssize_t>beam.predictions().size()):
                     prediction = beam.predictions()[i]
-                    predicted[0, predictions] = <int32_t>(row * self.slots + prediction.parent)
+                    predicted[0, predictions] = <int32_t>(utterance * self.slots + prediction.parent)
                     predicted[1, predictions] = prediction.token
-                    predicted[2, predictions] = <int32_t>(row * self.slots + prediction.slot)
+                    predicted[2, predictions] = <int32_t>(utterance * self.slots + prediction.slot)
                     predictions += 1
                 for i in range(<Py_ssize_t>beam.scorings().size()):
                     scoring = beam.scorings()[i]
-                    scored[0, scorings] = <int32_t>(row * self.slots + scoring.slot)
-                    scored[1, scorings] = <int32_t>row
+                    scored[0, scorings] = <int32_t>(utterance * self.slots + scoring.slot)
+                    scored[1, scorings] = <int32_t>utterance
                     scored[2, scorings] = scoring.frame
                     scorings += 1
         return np.asarray(predicted), np.asarray(scored)
 
     def answer(self, const float[:, ::1] rows):
-        cdef Py_ssize_t row, i = 0, j, count = <Py_ssize_t>self.search.beams.size()
+        cdef Py_ssize_t utterance, i = 0, j, count = <Py_ssize_t>self.search.beams.size()
         cdef Beam* beam
         if rows.shape[1] != self.search.layout.width():
             raise ValueError("rows must be [N, V + 1 + D]")
         with nogil:
-            for row in range(count):
-                beam = self.search.beams[row].get()
+            for utterance in range(count):
+                beam = self.search.beams[utterance].get()
                 for j in range(<Py_ssize_t>beam.scorings().size()):
                     if i < rows.shape[0]:
                         beam.rank(beam.scorings()[j], &rows[i, 0], self.kernel)
@@ -266,14 +269,14 @@ cdef class BeamEngine:
         if i != rows.shape[0]:
             raise ValueError("there must be one row for each that was asked for")
 
-    def results(self, int row, int nbest):
-        cdef Beam* beam = self.search.beams[row].get()
+    def results(self, int utterance, int nbest):
+        cdef Beam* beam = self.search.beams[utterance].get()
         cdef vector[BeamResult] results = beam.results()
         cdef Py_ssize_t count = min(nbest, <Py_ssize_t>results.size())
         return [(results[i].score, *self._chain(beam, results[i].record)) for i in range(count)]
 
-    def settled(self, int row):
-        cdef Beam* beam = self.search.beams[row].get()
+    def settled(self, int utterance):
+        cdef Beam* beam = self.search.beams[utterance].get()
         return self._chain(beam, beam.settled())
 
     cdef _chain(self, Beam* beam, int32_t last):
@@ -296,13 +299,13 @@ cdef class BeamEngine:
         return np.asarray(numbers), np.asarray(values)
 
     def raise_failure(self):
-        """Raise the failure that ended a compiled run."""
-        for row in range(<Py_ssize_t>self.search.beams.size()):
-            if <int>self.search.beams[row].get().failure.kind:
-                self._raise(row)
+        """Raise a FusionError if a user's function ended a compiled run."""
+        for utterance in range(<Py_ssize_t>self.search.beams.size()):
+            if <int>self.search.beams[utterance].get().failure.kind:
+                self._raise(utterance)
 
-    def close(self, int row):
-        cdef Beam* beam = self.search.beams[row].get()
+    def close(self, int utterance):
+        cdef Beam* beam = self.search.beams[utterance].get()
         cdef vector[int32_t] slots = beam.used_slots()
         beam.close()
         cdef Py_ssize_t i, count = <Py_ssize_t>beam.hypotheses.size(), kept = <Py_ssize_t>beam.records.size()
@@ -328,8 +331,8 @@ cdef class BeamEngine:
             fusion.flat[i] = beam.fusion_states[i]
         return scores, prefixes, numbers, records, logprobs, fusion, beam.first_frame, np.array(slots, np.intp)
 
-    cdef _raise(self, Py_ssize_t row):
+    cdef _raise(self, Py_ssize_t utterance):
         from .beam_state import FusionError
 
-        cdef FusionFailure* failure = &self.search.beams[row].get().failure
+        cdef FusionFailure* failure = &self.search.beams[utterance].get().failure
         raise FusionError(int(failure.kind), failure.fusion, failure.token, list(failure.state))

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Search kernels in C++, one set of row loops per instruction set. Signatures and meaning: `reference.py`."""
+"""The search kernels in C++, with loops over joint rows for each instruction set. Specification: `reference.py`."""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uintptr_t
@@ -33,7 +33,7 @@ cdef extern from "greedy.h" namespace "tdt::cpu":
         const int32_t* durations
         const float* token_logprobs
         const float* duration_logprobs
-    cdef cppclass Rows:
+    cdef cppclass Positions:
         int32_t* frame
         int32_t* symbols
         const int32_t* length
@@ -48,12 +48,12 @@ cdef extern from "greedy.h" namespace "tdt::cpu":
         size_t logged
         size_t pending
     StepCounts c_advance "tdt::cpu::advance"(
-        int32_t*, int32_t*, size_t, const Decisions&, int, const GreedyOptions&, bint, const Rows&, const TokenLog&,
-        size_t) noexcept nogil
+        int32_t*, int32_t*, size_t, const Decisions&, int, const GreedyOptions&, bint, const Positions&,
+        const TokenLog&, size_t) noexcept nogil
 
 
 def instruction_sets():
-    """Every instruction set of this build, slowest first, as (name, whether this machine has it)."""
+    """Every instruction set of this build, slowest first: (name, whether this machine has it)."""
     cdef size_t count
     cdef const InstructionSet* table = c_instruction_sets(&count)
     return [((<bytes>table[i].name).decode(), bool(table[i].supported())) for i in range(<Py_ssize_t>count)]
@@ -69,7 +69,7 @@ cdef const InstructionSet* _instruction_set(str name) except NULL:
 
 
 def rank_row(str isa):
-    """The address of an instruction set's function that ranks a row, for `_beam.BeamEngine`."""
+    """The address of the function that ranks a joint row, for `_beam.BeamEngine`."""
     return <uintptr_t>_instruction_set(isa).rank
 
 
@@ -82,7 +82,7 @@ cdef int _read(object options, GreedyOptions* read) except -1:
 
 
 cdef class RowDecider:
-    """`reference.decide` compiled for one instruction set, which this machine must have."""
+    """`reference.decide`, compiled for one instruction set. This machine must have it."""
     cdef DecideRows kernel
 
     def __cinit__(self, str isa):
@@ -114,12 +114,14 @@ def advance(int32_t[:, ::1] queue, Py_ssize_t count, const int32_t[:, ::1] decis
             float[:, ::1] log_logprobs, Py_ssize_t cursor):
     cdef GreedyOptions read
     cdef Decisions decided
-    cdef Rows rows
+    cdef Positions at
     cdef TokenLog out
     cdef StepCounts counts
     if queue.shape[0] != 2 or decisions.shape[0] != 2 or logprobs.shape[0] != 2 or positions.shape[0] != 3 \
             or log.shape[0] != 4 or log_logprobs.shape[0] != 2:
-        raise ValueError("arrays must have as many rows as they have fields")
+        raise ValueError(
+            "queue, decisions, logprobs, positions, log and log_logprobs must be [2, B], [2, N], [2, N], [3, B], [4, L] "
+            "and [2, L]")
     if not 0 <= count <= min(queue.shape[1], decisions.shape[1], logprobs.shape[1]):
         raise ValueError("count must be from 0 to the length of the queue and of the decisions")
     if not 0 <= cursor <= min(log.shape[1], log_logprobs.shape[1]) - count:
@@ -131,9 +133,9 @@ def advance(int32_t[:, ::1] queue, Py_ssize_t count, const int32_t[:, ::1] decis
     decided.durations = &decisions[1, 0]
     decided.token_logprobs = &logprobs[0, 0]
     decided.duration_logprobs = &logprobs[1, 0]
-    rows.frame = &positions[0, 0]
-    rows.symbols = &positions[1, 0]
-    rows.length = &positions[2, 0]
+    at.frame = &positions[0, 0]
+    at.symbols = &positions[1, 0]
+    at.length = &positions[2, 0]
     out.slot = &log[0, 0]
     out.token = &log[1, 0]
     out.frame = &log[2, 0]
@@ -141,5 +143,5 @@ def advance(int32_t[:, ::1] queue, Py_ssize_t count, const int32_t[:, ::1] decis
     out.token_logprob = &log_logprobs[0, 0]
     out.duration_logprob = &log_logprobs[1, 0]
     with nogil:
-        counts = c_advance(&queue[0, 0], &queue[1, 0], count, decided, blank, read, hold, rows, out, cursor)
+        counts = c_advance(&queue[0, 0], &queue[1, 0], count, decided, blank, read, hold, at, out, cursor)
     return counts.logged, counts.pending

@@ -1,4 +1,4 @@
-"""Beam search over a batch as a resumable state machine. It knows nothing of networks."""
+"""Beam search over a batch, as a state machine that can be stopped and resumed. It knows nothing of networks."""
 
 from __future__ import annotations
 
@@ -19,45 +19,52 @@ from .greedy import checked_lengths
 from .sets import KernelSet, get
 
 MAX_HYPOTHESES = 8192
-"""Of one utterance: some hold a predictor state each."""
+"""The most hypotheses of one utterance. It bounds the memory, since a hypothesis may need a predictor state."""
 
 
 class BeamSearch:
-    """Asks for predictor steps and joint rows, is answered, and moves on, for B rows at once.
+    """Beam search over B utterances at once. It asks for predictor steps and joint rows, and moves on with the answers.
 
+    >>> search.begin()                                                 # doctest: +SKIP
     >>> while search.pending:                                          # doctest: +SKIP
-    ...     predict(*search.predictions)                               # states of parents, tokens -> states of slots
-    ...     search.step(joint(search.slots, search.rows, search.frames))
+    ...     predict(*search.predictions)                               # parents, tokens, slots
+    ...     search.step(joint(search.slots, search.utterances, search.frames))
 
     Parameters
     ----------
     spec, options:
         The joint row's layout; `Beam` or `Greedy`.
     lengths:
-        Integers [B], the frames of each row.
+        Integers [B], the frames of each utterance.
     kernels:
         A kernel set or its name (`tdtdecode.kernels.get`).
     fusions:
-        What steers the search, bound to the vocabulary.
+        The fusions of ``options``, bound to the vocabulary.
     states:
-        B beams to go on from; None: the start.
+        The B beams that `close` returned, to go on from them; None to start anew.
 
     Attributes
     ----------
     pending:
-        Number N of joint rows that are wanted; 0 when the search is done.
+        The number N of joint rows that are wanted; 0 when the search is done.
     predictions:
-        int32 [3, P]: predictor steps that are wanted before the rows: slot of the state to start from, token, slot of
-        the new state.
-    slots, rows, frames:
-        int32 [N] each: the joint rows that are wanted: slot of the predictor's state, row of the batch, frame.
+        int32 [3, P]: the predictor steps that are wanted before the joint rows. The three rows are the slot of the
+        state to step from, the token, and the slot for the new state.
+    slots, utterances, frames:
+        int32 [N] each: for every joint row that is wanted, the slot of its predictor state, its utterance and its
+        frame.
     kernel_options:
-        The options as kernels take them, a `tdtdecode.options.BEAM_OPTIONS`.
+        The options in the form that kernels take, a `tdtdecode.options.BEAM_OPTIONS`.
     size:
-        Hypotheses kept.
-    slots_per_row:
-        Row i of the batch has the predictor states at slots ``i * slots_per_row`` and after; a new search has its start
-        state in the first of them.
+        The number of hypotheses kept.
+    slots_per_utterance:
+        The predictor states of utterance i are in the slots from ``i * slots_per_utterance`` on. Before `begin`, the
+        first of these slots must hold its start state; or, with ``states``, the first ones the states to go on from.
+
+    Raises
+    ------
+    InputError
+        If the lengths are wrong, or the beam and the durations need more than MAX_HYPOTHESES hypotheses.
     """
 
     def __init__(
@@ -78,7 +85,7 @@ class BeamSearch:
         if kernel_options["strategy"] == Strategy.TSD and hypotheses > MAX_HYPOTHESES:
             raise InputError(
                 f"a beam of {size} with durations up to {max(spec.durations)} may have {hypotheses} "
-                f"hypotheses to compare, {MAX_HYPOTHESES} is the most: make the beam smaller"
+                f"hypotheses to compare, but at most {MAX_HYPOTHESES} are possible: make the beam smaller"
             )
         self.spec = spec
         self.options = options
@@ -89,23 +96,35 @@ class BeamSearch:
         self.engine = kernels.beam_engine(
             spec.vocab_size, spec.blank, spec.duration_table, kernel_options, self.fusions, len(lengths)
         )
-        self.slots_per_row = self.engine.slots
-        for row in range(len(lengths)):
+        self.slots_per_utterance = self.engine.slots
+        for utterance in range(len(lengths)):
             if states is None:
-                start = [fusion.start[row if len(fusion.start) > 1 else 0] for fusion in self.fusions]
-                self.engine.start(row, np.concatenate([np.empty(0, np.int64), *start]).astype(np.int64))
+                start = [fusion.start[utterance if len(fusion.start) > 1 else 0] for fusion in self.fusions]
+                self.engine.start(utterance, np.concatenate([np.empty(0, np.int64), *start]).astype(np.int64))
             else:
-                self.engine.restore(row, states[row])
+                self.engine.restore(utterance, states[utterance])
         self.predictions = self._wanted = np.empty((3, 0), np.int32)
 
     def begin(self) -> None:
-        """Ask for the first rows."""
+        """Ask for the first predictor steps and joint rows.
+
+        Raises
+        ------
+        InputError
+            Here and in `step`, if a user's scoring function fails.
+        """
         with self.naming_failures():
             self.engine.open(self._lengths)
             self.predictions, self._wanted = self.engine.request()
 
     def step(self, rows: np.ndarray) -> None:
-        """Take the joint rows that were asked for, float32 [N, V + 1 + D] in the order of `slots`."""
+        """Take the joint rows that were wanted, float32 [N, V + 1 + D] in the order of `slots`, and ask for the next.
+
+        Raises
+        ------
+        InputError
+            If the rows have another shape or dtype.
+        """
         width = self.spec.joint_width
         if rows.shape != (self.pending, width) or rows.dtype != np.float32 or not rows.flags.c_contiguous:
             raise InputError(
@@ -124,7 +143,7 @@ class BeamSearch:
         return self._wanted[0]
 
     @property
-    def rows(self) -> np.ndarray:
+    def utterances(self) -> np.ndarray:
         return self._wanted[1]
 
     @property
@@ -133,32 +152,39 @@ class BeamSearch:
 
     @property
     def lengths(self) -> np.ndarray:
-        """int32 [B]: the frames of each row."""
+        """int32 [B]: the frames of each utterance."""
         return self._lengths
 
     def hypotheses(self) -> list[Hypothesis]:
-        """The best hypothesis of each row with its alternatives, all of them from the last settled token on."""
+        """The best hypothesis of each utterance with its alternatives. All begin after the last settled token."""
         nbest = 1 if isinstance(self.options, Greedy) else self.options.nbest
-        found = [[self._hypothesis(*entry) for entry in self.engine.results(row, nbest)] for row in self._all()]
+        found = [
+            [self._hypothesis(*entry) for entry in self.engine.results(utterance, nbest)] for utterance in self._all()
+        ]
         return [replace(first, alternatives=tuple(others)) for first, *others in found]
 
     def settled(self) -> list[Hypothesis]:
-        """The tokens of each row that all its hypotheses share; nothing can change them any more."""
-        return [self._hypothesis(None, *self.engine.settled(row)) for row in self._all()]
+        """The tokens that all hypotheses of an utterance share, for each utterance. They can no longer change."""
+        return [self._hypothesis(None, *self.engine.settled(utterance)) for utterance in self._all()]
 
     def close(self) -> tuple[list[BeamState], np.ndarray]:
-        """End the chunk: the beams to go on from, and the slots of their predictor states, one stream after another."""
+        """End the chunk.
+
+        Returns
+        -------
+        The B beams to go on from, and the slots of their predictor states, int [n], stream by stream.
+        """
         states, slots = [], [np.empty(0, np.intp)]
-        for row in self._all():
-            scores, prefixes, numbers, records, logprobs, fusion, first_frame, used = self.engine.close(row)
+        for utterance in self._all():
+            scores, prefixes, numbers, records, logprobs, fusion, first_frame, used = self.engine.close(utterance)
             states.append(
                 BeamState(scores, prefixes, numbers, records, logprobs, fusion, first_frame, states=len(used))
             )
-            slots.append(row * self.slots_per_row + used)
+            slots.append(utterance * self.slots_per_utterance + used)
         return states, np.concatenate(slots)
 
     def naming_failures(self) -> _NamingFailures:
-        """A context that tells what was wrong with a user's function that failed inside."""
+        """A context manager that turns a `FusionError` into an InputError that says how the user's function failed."""
         return _NamingFailures(self.fusions)
 
     def _all(self) -> range:

@@ -1,4 +1,4 @@
-"""What a beam engine takes and gives beside its arrays: a beam between two chunks, and the failure of a function."""
+"""A beam between two chunks, and the error of a user's function, as beam engines return and raise them."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class BeamState:
-    """One stream's beam between two chunks. A value.
+    """One stream's beam of n hypotheses between two chunks. A value: it is never changed.
 
     Attributes
     ----------
     scores:
-        float64 [2, n]: log-probability of each hypothesis, merged alignments together, and of its best alignment.
+        float64 [2, n]: the score of each hypothesis, over all alignments merged into it; and the score of the best of
+        these alignments.
     prefixes:
         uint64 [n], hashes of their tokens.
     numbers:
-        int32 [7, n]: next frame, counted from the chunk to come; tokens emitted there; number of tokens; last record;
-        place of the predictor's state among the stream's, or -1 where it follows from that at the next number, by
-        a step on the last number, a token.
+        int32 [7, n]: next frame, counted from the start of the next chunk; tokens emitted there; number of tokens;
+        last record; slot; parent; token. The slot is the index of the predictor state among the stream's ``states``.
+        If it is -1, that state follows from the one at index parent, by a step on the token.
     records, logprobs:
-        int32 [4, m] and float32 [3, m], the tokens that are not yet settled: record before it, token, frame, duration;
-        both log-probabilities and the row's statistic.
+        int32 [4, m] and float32 [3, m], the tokens that are not settled yet. The first has the record of the token
+        before (-1: none), token, frame and duration; the second has both log-probs and the joint row's statistic.
     fusion:
-        int64 [s, n]: the fusions' states, as many as the stream has states of the predictor.
+        int64 [states, k]: the k integers of the fusions' states that belong to each predictor state; [0, 0] without
+        fusions.
     first_frame:
-        Frames of the stream before the chunk to come.
+        The number of frames of the stream before the next chunk.
     states:
-        How many states of the predictor the stream has.
+        The number of predictor states that the stream has.
     """
 
     scores: np.ndarray

@@ -1,7 +1,10 @@
-"""The steps of a beam search over one utterance, as loops over arrays: read by Python they are the specification, and
-`jit.py` compiles the same lines with Numba. Their C++ is ``csrc/cpu/beam.cpp``.
+"""The steps of a beam search over one utterance, as loops over arrays.
 
-Structured arrays hold what has several fields. Leading parts are used, so that one array serves every number.
+Run by Python they are the specification. `jit.py` compiles the same lines with Numba, and ``csrc/cpu/beam.cpp`` has the
+same steps in C++.
+
+Hypotheses, records, ranked rows and entries are structured arrays. Arrays may be longer than needed: then only their
+first elements are used, so that the same array serves every step.
 """
 
 from __future__ import annotations
@@ -15,38 +18,57 @@ kernel = globals().get("kernel", lambda function: function)  # jit.py puts Numba
 GREEDY, TSD, MALSD = 0, 1, 2
 MAX_PROB, POWER_SUM, POWER_LOG_SUM, SHANNON = 1, 2, 3, 4
 LM_WEIGHTED_FULL = 1
-KEPT, BLANK = -2, -1  # ranks that stand for no token
+KEPT, BLANK = -2, -1  # ranks of entries without a new token: no step, or a blank
 LARGEST = np.float32(np.finfo(np.float32).max)
-LARGEST_BLANK = np.float32(0.99)  # NeMo's bound on blank's probability, for the sake of bfloat16
+LARGEST_BLANK = np.float32(0.99)  # NeMo's bound on blank's probability, chosen for bfloat16
 EMPTY_PREFIX = 0x243F6A8885A308D3
 
 HYPOTHESIS = np.dtype(
     [("score", "f8"), ("best", "f8"), ("prefix", "u8")]
     + [(name, "i4") for name in ("frame", "symbols", "length", "record", "slot", "parent", "token", "place")]
 )
-"""`score`: log of the total probability of the alignments merged here, steered; `best`: that of the best of them, which
-the records tell; `prefix`: a hash of the tokens. `slot`: where the predictor's state after these tokens lies, or -1
-where it is not yet computed, from that in `parent` by the last `token`. `place`: of the ranked row, or -1."""
+"""A hypothesis.
+
+- `score`: its score, over all alignments merged into it; includes fusion and blank penalties;
+- `best`: the score of the best of these alignments;
+- `prefix`: a hash of its tokens; `length`: their number;
+- `frame`, `symbols`: the next frame, and the number of tokens emitted there so far;
+- `record`: the last record of the best alignment, -1 if there are no tokens yet;
+- `slot`: the slot of the predictor state after these tokens. It is -1 as long as that state is not computed; then it
+  follows from the state in slot `parent` by a step on the last `token`;
+- `place`: the place of its ranked row, -1 if the row was not asked for yet.
+"""
 RECORD = np.dtype(
     [(name, "i4") for name in ("previous", "token", "frame", "duration")]
     + [(name, "f4") for name in ("token_logprob", "duration_logprob", "statistic")]
 )
-"""An emitted token of one alignment, linked to the one before it; -1: none."""
+"""A token that was emitted. `previous` is the index of the record of the token before it, -1 for the first."""
 RANKED = np.dtype(
     [("count", "i4"), ("largest_index", "i4"), ("longest", "i4")]
     + [(name, "f4") for name in ("largest", "blank_logit", "blank_logprob", "statistic")]
     + [(name, "f4") for name in ("token_normalizer", "duration_normalizer")]
 )
-"""What a search reads of a row beside its best tokens: how many these are, the largest token logit without any bonus
-and its index (-1: none), the index of the largest duration entry, blank, and the sum behind a confidence measure. At
-temperature T an entry of log-probability x has x / T less the normalizer of its part."""
+"""What a search reads of a joint row, beside its best tokens and their log-probabilities.
+
+- `count`: the number of best tokens;
+- `largest`, `largest_index`: the best token logit other than blank, without any bonus, and its index (-1: no number);
+- `longest`: the index of the largest duration entry;
+- `blank_logit`, `blank_logprob`: those of blank;
+- `statistic`: the sum that the confidence measure needs;
+- `token_normalizer`, `duration_normalizer`: at temperature T, an entry of log-probability x has the log-probability
+  x / T minus the normalizer of its part.
+"""
 ENTRY = np.dtype(
     [("score", "f8"), ("best", "f8"), ("prefix", "u8")]
     + [(name, "i4") for name in ("frame", "symbols", "length")]
     + [(name, "i4") for name in ("hypothesis", "rank", "origin", "origin_rank", "duration")]
 )
-"""A hypothesis of the next step. Where several were merged, `hypothesis` and `rank` tell what it is (whose prefix it
-extends, and by which token), `origin`, `origin_rank` and `duration` (an index) the last step of its best alignment."""
+"""A hypothesis of the next step.
+
+Its tokens are those of `hypothesis`, followed by the token of rank `rank`. Its best alignment is that of `origin`,
+followed by the token of rank `origin_rank` with the duration of index `duration`. The two can differ if several
+hypotheses were merged.
+"""
 
 
 @kernel
@@ -67,17 +89,26 @@ def log_add(a, b):
 
 @kernel
 def sanitized(logits):
-    """NaN counts as -inf, +inf as the largest finite float32."""
+    """The logits with -inf for NaN, and the largest finite float32 for +inf."""
     return np.minimum(np.where(np.isnan(logits), np.float32(-np.inf), logits), LARGEST)
 
 
 @kernel
 def rank_row(row, bonus, options, blank, durations, ranked, place, tokens, token_logprobs, duration_logprobs):
-    """Rank one joint row: its best tokens by logit / temperature + bonus, blank aside, with log-probabilities that know
-    neither.
+    """Rank one joint row: find its K best tokens other than blank, by logit / temperature + bonus.
 
-    ``bonus`` is float32 [V + 1], or empty. Writes ``ranked[place]``, ``tokens``, ``token_logprobs`` [K] and
-    ``duration_logprobs`` [D].
+    The log-probabilities written are the network's: temperature and bonus do not change them.
+
+    Parameters
+    ----------
+    row:
+        float32 [V + 1 + D].
+    bonus:
+        float32 [V + 1], or empty for none.
+    ranked, place:
+        ``ranked[place]`` is written.
+    tokens, token_logprobs, duration_logprobs:
+        int32 [K], float32 [K] and float32 [D], written.
     """
     entries = len(row) - len(durations)
     part = sanitized(row[:entries])
@@ -113,7 +144,7 @@ def rank_row(row, bonus, options, blank, durations, ranked, place, tokens, token
         if scale != 1:
             result["token_normalizer"] = normalizer(logprobs, scale)
         result["statistic"] = statistic_of(logprobs, options)
-    else:  # a certain blank
+    else:  # no number: blank is certain
         count = 0
         result["blank_logprob"] = 0
         result["statistic"] = 1 if options["statistic"] in (MAX_PROB, POWER_SUM) else 0
@@ -129,21 +160,21 @@ def rank_row(row, bonus, options, blank, durations, ranked, place, tokens, token
             duration_logprobs[:] = timing - np.log(np.sum(np.exp(timing)))
             if scale != 1:
                 result["duration_normalizer"] = normalizer(duration_logprobs, scale)
-        else:  # certainly the first of the table
+        else:  # no number: the first duration is certain
             duration_logprobs[:] = -np.inf
             duration_logprobs[0] = 0
 
 
 @kernel
 def normalizer(logprobs, scale):
-    """log(sum(p^scale)): what log-probabilities times ``scale`` lack to be log-probabilities again."""
+    """log(sum(p^scale)). Log-probabilities times ``scale``, minus this, are log-probabilities again."""
     largest = np.max(logprobs)
     return np.log(np.sum(np.exp((logprobs - largest) * scale))) + scale * largest
 
 
 @kernel
 def statistic_of(logprobs, options):
-    """The sum over a row that the confidence measure asked for is computed from."""
+    """The sum over the row's token entries that the confidence measure is computed from."""
     kind = options["statistic"]
     if kind == MAX_PROB:
         return np.exp(np.max(logprobs))
@@ -161,7 +192,11 @@ def statistic_of(logprobs, options):
 
 @kernel
 def same_tokens(records, a, token_a, b, token_b):
-    """Whether two chains of records, each followed by a token (-1: none), have the same tokens; equally many."""
+    """Whether two sequences of equal length have the same tokens.
+
+    A sequence is a chain of records with last record ``a`` or ``b`` (-1: no records), followed by ``token_a`` or
+    ``token_b`` (-1: no such token).
+    """
     while True:
         if token_a < 0 and token_b < 0 and a == b:
             return True
@@ -180,7 +215,7 @@ def same_tokens(records, a, token_a, b, token_b):
 
 @kernel
 def moved(frame, symbols, is_blank, duration, options):
-    """decision -> next frame, as in `reference.advance`."""
+    """The next frame and the symbols there, after a decision; the rules are those of `reference.advance`."""
     if is_blank:
         return frame + max(duration, 1), 0
     if duration > 0:
@@ -192,7 +227,10 @@ def moved(frame, symbols, is_blank, duration, options):
 
 @kernel
 def first_in_time(hypotheses, count, length):
-    """The lowest frame of a hypothesis inside the audio, and the fewest symbols there; (-1, 0): none is inside."""
+    """The earliest position of a hypothesis inside the chunk: the lowest frame, and the fewest symbols there.
+
+    (-1, 0) if all hypotheses are past the end.
+    """
     frame, symbols = -1, 0
     for i in range(count):
         h = hypotheses[i]
@@ -205,7 +243,7 @@ def first_in_time(hypotheses, count, length):
 
 @kernel
 def ready(hypotheses, count, length, strategy):
-    """Whether there is a next step and the rows that it reads are ranked."""
+    """Whether there is a next step, and the joint rows that it reads are ranked."""
     frame, symbols = first_in_time(hypotheses, count, length)
     if frame < 0:
         return False
@@ -220,7 +258,7 @@ def ready(hypotheses, count, length, strategy):
 
 @kernel
 def keep(entry, hypotheses, i):
-    """Make ``entry`` hypothesis i as it stands."""
+    """Make ``entry`` hypothesis i, unchanged."""
     h = hypotheses[i]
     entry["score"], entry["best"], entry["prefix"] = h["score"], h["best"], h["prefix"]
     entry["frame"], entry["symbols"], entry["length"] = h["frame"], h["symbols"], h["length"]
@@ -231,8 +269,10 @@ def keep(entry, hypotheses, i):
 
 @kernel
 def extend(entry, hypotheses, i, rank, token, logprob, duration, frames, options):
-    """Make ``entry`` hypothesis i with one more step of that log-probability; ``duration`` is an index, ``frames`` its
-    value, ``token`` -1 for a blank."""
+    """Make ``entry`` hypothesis i with one more step, whose score is ``logprob``.
+
+    ``token`` is -1 for a blank. ``duration`` is an index, ``frames`` the duration itself.
+    """
     h = hypotheses[i]
     entry["score"], entry["best"] = h["score"] + logprob, h["best"] + logprob
     entry["prefix"] = h["prefix"] if token < 0 else extended_prefix(h["prefix"], token)
@@ -245,7 +285,7 @@ def extend(entry, hypotheses, i, rank, token, logprob, duration, frames, options
 
 @kernel
 def token_of(hypotheses, i, rank, tokens):
-    """The token that a rank of hypothesis i stands for; -1: none."""
+    """The token at a rank of hypothesis i's row; -1 if the rank stands for no token."""
     return -1 if rank < 0 else tokens[hypotheses[i]["place"], rank]
 
 
@@ -265,7 +305,10 @@ def same_entries(a, b, hypotheses, records, tokens):
 
 @kernel
 def merge_last(entries, count, hypotheses, records, tokens):
-    """Add the last of the entries to one at the same place with the same tokens, if there is one; how many remain."""
+    """Merge the last entry into one with the same tokens at the same position, if there is one.
+
+    Returns the number of entries after that.
+    """
     new = entries[count - 1]
     for i in range(count - 1):
         other = entries[i]
@@ -286,7 +329,7 @@ def merge_last(entries, count, hypotheses, records, tokens):
 def advance_greedy(
     options, blank, durations, hypotheses, ranked, tokens, token_logprobs, duration_logprobs, bonus, entries
 ):
-    """The row decides between blank and token, fusion among the tokens. Writes one entry."""
+    """Write one entry. The joint row alone decides between blank and token; fusion takes part in choosing the token."""
     h = hypotheses[0]
     row = ranked[h["place"]]
     steered = min(np.float32(row["blank_logit"] - options["greedy"]["blank_penalty"]), LARGEST)
@@ -316,9 +359,10 @@ def advance_tsd(
     options, durations, length, hypotheses, count, records, ranked, tokens, token_logprobs, duration_logprobs, bonus,
     entries,
 ):  # fmt: skip
-    """Extend all that stands on the earliest frame in every way that could matter, merge what is the same, then prune.
+    """Extend the hypotheses at the earliest position by their best tokens and by blank, with every duration.
 
-    Returns how many entries are written.
+    Hypotheses with the same tokens at the same position are merged; only then is the beam pruned. Returns the number of
+    entries written.
     """
     frame, symbols = first_in_time(hypotheses, count, length)
     written = 0
@@ -354,13 +398,16 @@ def advance_tsd(
 
 @kernel
 def prune(entries, count, options):
-    """Drop an entry once `size` others that are at least as far in the audio score at least as high, or one of these
-    scores more by the threshold. The rest keep their order; how many they are."""
+    """Drop an entry if `size` others that are at least as far in the audio score at least as high.
+
+    Also drop it if one of these others scores higher by more than the threshold. The other entries keep their order.
+    Returns their number.
+    """
     size = options["size"]
     kept = np.zeros(count, np.bool_)
-    best = np.empty(size + 1)  # scores of the best so far, best first
+    best = np.empty(size + 1)  # the best scores so far, best first
     ahead = 0
-    # Farthest first, then best first, then in their order.
+    # Farthest first, then best first, then in the given order.
     order = np.argsort(-entries["score"][:count], kind="mergesort")
     order = order[np.argsort(-entries["frame"][:count][order], kind="mergesort")]
     for i in order:
@@ -388,10 +435,10 @@ def advance_malsd(
     options, blank_token, durations, length, hypotheses, count, records, ranked, tokens, token_logprobs,
     duration_logprobs, bonus, entries, pairs,
 ):  # fmt: skip
-    """NeMo's modified alignment-length-synchronous decoding, with durations looked up in the table. Scores are rounded
-    to float32 wherever NeMo's are: of long utterances, that decides between close ones.
+    """NeMo's modified alignment-length-synchronous decoding, except that durations are looked up in the table.
 
-    ``pairs`` float64 [4, (K + 1) D] is scratch. Returns how many entries are written.
+    Scores are rounded to float32 wherever NeMo rounds them: in long utterances that decides between close hypotheses.
+    ``pairs`` float64 [4, (K + 1) D] is scratch memory. Returns the number of entries written.
     """
     size, width = options["size"], max(len(durations), 1)
     written = 0
@@ -410,7 +457,7 @@ def advance_malsd(
             shift = np.float32(weights * np.log1p(-min(np.exp(row["blank_logprob"]), LARGEST_BLANK)))
             steered_blank = np.float32(blank * (np.float32(1) + weights))
         ranks, with_blank = row["count"], True
-        if options["prune_early"]:  # blank has to be among the best by itself
+        if options["prune_early"]:  # blank must be among the best without fusion
             above = 0
             for rank in range(row["count"]):
                 logprob = token_logprobs[place, rank]
@@ -452,7 +499,7 @@ def advance_malsd(
             frames = durations[index] if len(durations) else 0
             entry = entries[written]
             extend(entry, hypotheses, i, rank, token, pairs[0, pair], index, frames, options["greedy"])
-            # The cap acts on the next step, by a forced blank.
+            # max_symbols takes effect in the next step, by the forced blank above.
             entry["frame"] = h["frame"] + (max(frames, 1) if rank == BLANK else frames)
             entry["symbols"] = 0 if rank == BLANK or frames > 0 else h["symbols"] + 1
             entry["score"] = np.float32(entry["score"])
@@ -460,7 +507,7 @@ def advance_malsd(
     order = np.argsort(-entries["score"][:written], kind="mergesort")[:size]
     chosen = entries[:written][order].copy()
     last = 0
-    for i in range(len(chosen)):  # equal ones become one only now; the first is the best of them
+    for i in range(len(chosen)):  # equal hypotheses are merged only now, into the first, the best
         same = 0
         while same < last and not (
             entries[same]["frame"] == chosen[i]["frame"]
@@ -480,8 +527,10 @@ def commit(
     entries, count, hypotheses, following, records, record_count, ranked, tokens, token_logprobs, duration_logprobs,
     durations, first_frame,
 ):  # fmt: skip
-    """Make hypotheses, in ``following``, of the entries, and records of the tokens that they emit; how many records
-    there are then."""
+    """Write the entries as hypotheses to ``following``, and a record for each token that they emit.
+
+    Returns the number of records after that.
+    """
     for i in range(count):
         entry, h = entries[i], following[i]
         following[i] = hypotheses[entry["hypothesis"]]
@@ -510,8 +559,11 @@ def commit(
 
 @kernel
 def request(hypotheses, count, records, length, slots, predictions, scorings):
-    """List what the hypotheses wait for: predictor steps [P, 3] (slot of the parent, token, slot) and joint rows [N, 3]
-    (slot, frame, place). ``slots`` is how many there are. Returns P and N."""
+    """List what the hypotheses need next, among ``slots`` slots.
+
+    Writes the predictor steps [P, 3] (parent's slot, token, slot) to ``predictions``, and the joint rows [N, 3] (slot,
+    frame, place) to ``scorings``. Returns P and N.
+    """
     slot_used = np.zeros(slots, np.bool_)
     place_used = np.zeros(len(hypotheses), np.bool_)
     for i in range(count):

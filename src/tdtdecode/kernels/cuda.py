@@ -1,4 +1,4 @@
-"""The search kernels in CUDA C++ (``csrc/cuda/rows.cu``), for joint rows on the device."""
+"""The kernels of greedy search in CUDA C++ (``csrc/cuda/rows.cu``), for joint rows on the device."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def decide(
     decisions: np.ndarray,
     logprobs: np.ndarray,
 ) -> None:
-    """`reference.decide` for ``rows`` on the device; what is decided comes to the host."""
+    """`reference.decide` for ``rows`` on the device. ``decisions`` and ``logprobs`` are on the host."""
     cupy, card, count = import_cupy(), current_device(), len(rows)
     layout, kept = row_layout(TransducerSpec(vocab_size, tuple(durations.tolist()), blank))
     made, values = cupy.empty((2, count), np.int32), cupy.empty((2, count), np.float32)

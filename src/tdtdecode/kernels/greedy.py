@@ -1,4 +1,4 @@
-"""Greedy search over a batch as a resumable state machine. It knows nothing of networks."""
+"""Greedy search over a batch, as a state machine that can be stopped and resumed. It knows nothing of networks."""
 
 from __future__ import annotations
 
@@ -15,31 +15,39 @@ from .sets import KernelSet, get
 
 
 class GreedySearch:
-    """Asks for joint rows, is answered, and moves on, for B rows at once.
+    """Greedy search over B utterances at once. It asks for joint rows, and moves on with the answers.
+
+    Slot i has the predictor state of utterance i.
 
     Parameters
     ----------
     spec, options:
         The joint row's layout; the search options.
     lengths:
-        Integers [B], the frames of each row.
+        Integers [B], the frames of each utterance.
     kernels:
         A kernel set or its name (`tdtdecode.kernels.get`).
     frame, symbols:
-        int32 [B], where to go on from: the next frame of each row and the tokens already emitted there. Default 0.
+        int32 [B], the positions to go on from: the next frame of each utterance, and the tokens already emitted there.
+        Default 0.
     trace:
         Also keep the steps that decided on blank, for `traces`.
 
     Attributes
     ----------
     pending:
-        Number N of rows that want a joint row; 0 when the search is done.
+        The number N of joint rows that are wanted; 0 when the search is done.
     slots, frames:
-        int32 [N] each: which rows want one, and of which of their frames. Views, rewritten by `step`.
+        int32 [N] each: the slot and the frame of every joint row that is wanted. Views, rewritten by `step`.
     options:
-        The options as kernels take them, a `tdtdecode.options.GREEDY_OPTIONS`.
+        The options in the form that kernels take, a `tdtdecode.options.GREEDY_OPTIONS`.
     positions:
-        int32 [3, B]: each row's next frame, the tokens emitted there, and its length.
+        int32 [3, B]: the next frame of each utterance, the tokens emitted there, and its length.
+
+    Raises
+    ------
+    InputError
+        If the lengths are wrong.
     """
 
     def __init__(
@@ -67,7 +75,7 @@ class GreedySearch:
         self._queue = np.empty((2, batch), np.int32)
         self._decisions = np.empty((2, batch), np.int32)
         self._logprobs = np.empty((2, batch), np.float32)
-        # Room for three tokens a row to begin with; doubled when full, so that growing costs nothing per step.
+        # Room for a few tokens of each utterance at first. The log doubles when it is full, so that it seldom grows.
         self._log = np.empty((4, 64 + 4 * batch), np.int32)
         self._log_logprobs = np.empty((2, self._log.shape[1]), np.float32)
         self._logged = 0
@@ -84,24 +92,29 @@ class GreedySearch:
 
     @property
     def frame(self) -> np.ndarray:
-        """int32 [B]: each row's next frame; at or past its length once it is done."""
+        """int32 [B]: the next frame of each utterance; at or past its length once it is done."""
         return self.positions[0]
 
     @property
     def symbols(self) -> np.ndarray:
-        """int32 [B]: tokens emitted so far at each row's next frame."""
+        """int32 [B]: the tokens emitted so far at the next frame of each utterance."""
         return self.positions[1]
 
     def step(self, rows: np.ndarray, hold: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Take the joint rows that were asked for, float32 [N, V + 1 + D] in the order of `slots`.
+        """Take the joint rows that were wanted, float32 [N, V + 1 + D] in the order of `slots`, and ask for the next.
 
-        With ``hold``, rows that emitted stop asking until `resume`: for networks that run the predictor for all rows
-        at once.
+        With ``hold``, slots that emitted ask for no more rows until `resume`. Networks that run the predictor for all
+        utterances together need this.
 
         Returns
         -------
-        The slots that emitted and their tokens, int32 [M] each: they want the predictor next. Views, valid until the
-        log grows in a later step.
+        The slots that emitted and their tokens, int32 [M] each. The predictor must run for them before their next joint
+        row. Views into the log: leave them unchanged.
+
+        Raises
+        ------
+        InputError
+            If the rows have another shape or dtype.
         """
         count, width = self.pending, self.spec.joint_width
         if rows.shape != (count, width) or rows.dtype != np.float32 or not rows.flags.c_contiguous:
@@ -140,24 +153,29 @@ class GreedySearch:
         return slots, tokens
 
     def resume(self, slots: np.ndarray) -> None:
-        """Let rows that were held ask again, as far as they are still inside the audio."""
+        """Let slots that were held ask for joint rows again, if their utterances have frames left."""
         waiting = slots[self.frame[slots] < self.positions[2, slots]]
         self._queue[0, self.pending : self.pending + len(waiting)] = waiting
         self._queue[1, self.pending : self.pending + len(waiting)] = self.frame[waiting]
         self.pending += len(waiting)
 
     def finish(self, log: np.ndarray, logprobs: np.ndarray) -> None:
-        """Take the result of a compiled run, which has moved `positions` on to the end.
+        """Take the result of a compiled run, which has already moved `positions` on to the end.
 
-        ``log`` is int32 [4, N]: slots, tokens, frames and durations of all that was emitted, and of the blanks too in a
-        traced search; ``logprobs`` is float32 [2, N].
+        Parameters
+        ----------
+        log:
+            int32 [4, N]: slot, token, frame and duration of every emission; also of every blank if the search is
+            traced.
+        logprobs:
+            float32 [2, N]: log-probs of their tokens and durations.
         """
         self._log, self._log_logprobs = log, logprobs
         self._logged = log.shape[1]
         self.pending = 0
 
     def hypotheses(self, first_frame: np.ndarray | int = 0) -> list[Hypothesis]:
-        """What each of the B rows emitted since this search began; ``first_frame`` [B] is added to its frames."""
+        """What each of the B utterances emitted in this search. ``first_frame`` [B] is added to the frames."""
         first_frames = np.broadcast_to(first_frame, self.positions.shape[1:])
         return [
             Hypothesis(
@@ -169,20 +187,20 @@ class GreedySearch:
                 float(np.sum(token_logprobs, dtype=np.float64) + np.sum(duration_logprobs, dtype=np.float64)),
             )
             for first, (tokens, frames, durations, token_logprobs, duration_logprobs) in zip(
-                first_frames, self._by_row(), strict=True
+                first_frames, self._by_utterance(), strict=True
             )
         ]
 
     def traces(self) -> list[Trace]:
-        """Every step of each of the B rows; for a search with ``trace``."""
+        """Every step of each of the B utterances. Only for a search with ``trace``."""
         assert self.spec.blank is not None
         return [
             Trace(frames, tokens, durations, token_logprobs, duration_logprobs, self.spec.blank)
-            for tokens, frames, durations, token_logprobs, duration_logprobs in self._by_row()
+            for tokens, frames, durations, token_logprobs, duration_logprobs in self._by_utterance()
         ]
 
-    def _by_row(self) -> Iterator[tuple[np.ndarray, ...]]:
-        """What was logged, row by row: tokens, frames, durations, both log-probs."""
+    def _by_utterance(self) -> Iterator[tuple[np.ndarray, ...]]:
+        """What was logged, utterance by utterance: tokens, frames, durations, token and duration log-probs."""
         slots = self._log[0, : self._logged]
         order = np.argsort(slots, kind="stable")
         _, tokens, frames, durations = self._log[:, order]
@@ -202,7 +220,7 @@ class GreedySearch:
 
 
 def checked_lengths(lengths: np.ndarray) -> np.ndarray:
-    """Integers [B], each a number of frames, or an InputError."""
+    """The lengths as integers [B]; an InputError if one is no possible number of frames."""
     lengths = np.asarray(lengths)
     if lengths.ndim != 1 or (lengths.size and not np.issubdtype(lengths.dtype, np.integer)):
         raise InputError(f"lengths must be integers [B], got {lengths.dtype} {list(lengths.shape)}")

@@ -1,4 +1,4 @@
-"""The search kernels in Numba: compiled, and open to change from Python. Signatures and meaning: `reference.py`."""
+"""The search kernels in Numba: compiled, but easy to change in Python. Their specification is `reference.py`."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def _sanitized(logit):
 
 @njit(cache=True, nogil=True)
 def _best(part, skip):
-    """Largest entry of a part, but for one that is skipped, and its lowest index; -1 where there is no number."""
+    """The largest entry of a part, except the one at ``skip``, and its lowest index; -1 if there is no number."""
     value, index = LOWEST, -1
     for i in range(len(part)):
-        if part[i] > value and i != skip:  # rarely, and never for NaN
+        if part[i] > value and i != skip:  # seldom true, and never for NaN
             x = min(part[i], LARGEST)
             if x > value:
                 value, index = x, i
@@ -98,7 +98,7 @@ def advance(
 
 
 def _compiled(source: ModuleType) -> ModuleType:
-    """A module once more, its kernels compiled on first use."""
+    """A second copy of a module, whose kernels Numba compiles on first use."""
     assert source.__spec__ is not None and source.__spec__.origin is not None
     spec = importlib.util.spec_from_file_location(f"{source.__name__}_compiled", source.__spec__.origin)
     assert spec is not None and spec.loader is not None
@@ -110,6 +110,6 @@ def _compiled(source: ModuleType) -> ModuleType:
 
 
 class BeamEngine(reference_beam.BeamEngine):
-    """The specification's engine with its steps compiled."""
+    """The engine of the specification, with compiled steps."""
 
     steps = _compiled(beam_steps)

@@ -1,13 +1,14 @@
 """The specification of the search kernels, in NumPy.
 
-Every other kernel set has these two functions with the same arguments and the same results:
+Every other kernel set has these two functions, with the same arguments and the same results:
 
-- ``decide``: row -> decision (``csrc/tdt/row.h``);
+- ``decide``: joint row -> decision (``csrc/tdt/row.h``);
 - ``advance``: decision -> next frame (``csrc/tdt/transition.h``).
 
-For beam search there is `BeamEngine`, specified in `reference_beam`.
+For beam search, a kernel set has a `BeamEngine`, specified in `reference_beam`.
 
-Arrays passed in are written in place; leading parts are used, so that one array serves every number of rows.
+Results are written to arrays that are passed in. These may be longer than needed: then only their first elements are
+used, so that the same arrays serve any number of joint rows.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ __all__ = ["BeamEngine", "advance", "decide"]
 LARGEST = np.finfo(np.float32).max
 
 
-@np.errstate(over="ignore")  # the lowest float less the largest is -inf, as it should be
+@np.errstate(over="ignore")  # the lowest float minus the largest is -inf, as it should be
 def decide(
     rows: np.ndarray,
     vocab_size: int,
@@ -42,10 +43,10 @@ def decide(
     options:
         `tdtdecode.options.GREEDY_OPTIONS`.
     decisions:
-        int32 [2, >= N], written: token (may be blank) and duration in frames (0 for RNN-T).
+        int32 [2, >= N], written: token (which may be blank) and duration in frames (0 for RNN-T).
     logprobs:
-        float32 [2, >= N], written: log-softmax of the token over the V + 1 token entries and of the duration over the
-        D duration entries. Both are 0 where the token is blank, unless ``options["trace"]`` is set.
+        float32 [2, >= N], written: log-softmax of the token over the V + 1 token entries, and of the duration over the
+        D duration entries. Both are 0 if the token is blank, unless ``options["trace"]`` is set.
     """
     n = len(rows)
     rows = _sanitized(rows)
@@ -78,28 +79,30 @@ def advance(
     log_logprobs: np.ndarray,
     cursor: int,
 ) -> tuple[int, int]:
-    """Move ``count`` utterances on by their decisions and log the tokens they emitted.
+    """Move ``count`` utterances on by their decisions, and log the tokens that they emitted.
 
     Parameters
     ----------
     queue:
-        int32 [2, B]: the slots whose rows were decided, and the frames they wanted. Rewritten: the slots that are
-        still inside the audio, in their order, and the frames they want next.
+        int32 [2, B]: the slots whose joint rows were decided, and the frames of these rows. Rewritten: the slots that
+        are still inside the audio, in the same order, and the frames that they want next.
+    count:
+        How many slots of the queue were decided.
     decisions, logprobs:
-        As ``decide`` wrote them, by place in the queue.
+        As ``decide`` wrote them, in the order of the queue.
     blank, options:
         Id of blank; `tdtdecode.options.GREEDY_OPTIONS`. With ``options["trace"]`` blanks are logged like tokens.
     hold:
-        Leave rows that emitted out of the new queue: they want the predictor first.
+        Leave slots that emitted out of the new queue, because the predictor has to run for them first.
     positions:
-        int32 [3, B] by slot, updated: next frame, tokens emitted at that frame, and (only read) the length.
+        int32 [3, B] by slot: next frame and tokens emitted at that frame, both updated; and the length, only read.
     log, log_logprobs:
-        int32 [4, >= cursor + count] and float32 [2, same]: slot, token, frame, duration, and both log-probs of each
-        emitted token; written from ``cursor`` on, in the order of the queue.
+        int32 [4, >= cursor + count] and float32 [2, same]: slot, token, frame and duration of each emitted token, and
+        its two log-probs. Written from ``cursor`` on, in the order of the queue.
 
     Returns
     -------
-    Number of entries logged, number of slots in the new queue.
+    The number of entries logged, and the number of slots in the new queue.
     """
     slot = queue[0, :count].copy()
     token, duration = decisions[:, :count]
@@ -122,12 +125,12 @@ def advance(
 
 
 def _sanitized(logits: np.ndarray) -> np.ndarray:
-    """NaN counts as -inf, +inf as the largest finite float32."""
+    """The logits with -inf for NaN, and the largest finite float32 for +inf."""
     return np.minimum(np.where(np.isnan(logits), -np.inf, logits), LARGEST, dtype=np.float32)
 
 
 def _log_softmax_at(part: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Log-softmax of float32 [N, M] at one entry a row; 0, a certainty, where the part has no number."""
+    """Log-softmax of each row of float32 [N, M] at one entry; 0, which is certainty, if the row has no number."""
     largest = part.max(axis=1, keepdims=True)
     has_number = largest[:, 0] > -np.inf
     shifted = part - np.where(has_number[:, None], largest, 0)

@@ -1,6 +1,6 @@
 """Beam search over a batch in Python: the specification of the engine behind `BeamSearch`.
 
-The steps are in `beam_steps`, here what drives them. The compiled engine (``csrc/cpu/beam.h``) has the same methods.
+This module runs the steps, which are in `beam_steps`. The compiled engine (``csrc/cpu/beam.h``) has the same methods.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from . import beam_steps
 from .beam_state import BeamState, FusionError
 
 Chain = tuple[np.ndarray, np.ndarray]
-"""int32 [3, n] tokens, frames and durations; float32 [3, n] both log-probabilities and the rows' statistic."""
+"""A token sequence: int32 [3, n] tokens, frames and durations; float32 [3, n] log-probs of tokens and of durations, and
+the statistics of their joint rows."""
 
 
 class BeamEngine:
@@ -28,14 +29,14 @@ class BeamEngine:
     options:
         `tdtdecode.options.BEAM_OPTIONS`.
     fusions:
-        What steers the search.
+        The fusions of the search, bound to the vocabulary.
     batch:
         B.
 
     Attributes
     ----------
     slots:
-        Predictor states that one beam may need at once.
+        The number of predictor states that one beam may need at once.
     """
 
     steps: ModuleType = beam_steps
@@ -60,16 +61,19 @@ class BeamEngine:
         self.options = options
         self._beams = [_Beam(self) for _ in range(batch)]
 
-    def start(self, row: int, fusion_state: np.ndarray) -> None:
-        """Begin with the one empty hypothesis, whose predictor state is in slot 0."""
-        beam = self._beams[row]
+    def start(self, utterance: int, fusion_state: np.ndarray) -> None:
+        """Begin an utterance with the empty hypothesis, whose predictor state is in slot 0.
+
+        ``fusion_state`` is int64 [k], the fusions' states before the first token.
+        """
+        beam = self._beams[utterance]
         beam.count, beam.recorded, beam.first_frame = 1, 0, 0
         beam.hypotheses[0] = (0, 0, beam_steps.EMPTY_PREFIX, 0, 0, 0, -1, 0, -1, -1, -1)
         beam.fusion_states = np.asarray(fusion_state, np.int64)[None]
 
-    def restore(self, row: int, state: BeamState) -> None:
-        """Go on from what `close` returned; predictor state i is in slot i."""
-        beam = self._beams[row]
+    def restore(self, utterance: int, state: BeamState) -> None:
+        """Go on from the beam that `close` returned. Its predictor state i is in slot i."""
+        beam = self._beams[utterance]
         beam.count, beam.recorded, beam.first_frame = len(state.prefixes), state.records.shape[1], state.first_frame
         beam.grow(beam.recorded)
         hypotheses = dict(zip((*_SCORES, "prefix", *_NUMBERS), (*state.scores, state.prefixes, *state.numbers)))
@@ -81,7 +85,7 @@ class BeamEngine:
         beam.fusion_states = state.fusion
 
     def open(self, lengths: np.ndarray) -> None:
-        """Begin a chunk of so many frames, int32 [B].
+        """Begin a chunk. ``lengths`` is int32 [B], its frames of each utterance.
 
         Raises
         ------
@@ -92,44 +96,50 @@ class BeamEngine:
             beam.open(int(length))
 
     def request(self) -> tuple[np.ndarray, np.ndarray]:
-        """Go as far as the answers allow, then list what is wanted next.
+        """Move on as far as the ranked rows allow, then list what is needed next.
 
         Returns
         -------
-        int32 [3, P] predictor steps: slot of the parent, token, slot; then int32 [3, N] joint rows: slot, row of the
-        batch, frame. Slots are counted through the batch.
+        int32 [3, P]: for every predictor step, the parent's slot, the token, and the slot for the new state. int32
+        [3, N]: for every joint row, the slot, the utterance and the frame. Slots are counted through the batch: those
+        of utterance i begin at ``i * slots``.
         """
         predictions, scorings = [np.empty((3, 0), np.int32)], [np.empty((3, 0), np.int32)]
-        for row, beam in enumerate(self._beams):
+        for utterance, beam in enumerate(self._beams):
             beam.request()
-            offset = row * self.slots
+            offset = utterance * self.slots
             parent, token, slot = beam.predictions.T
             predictions.append(np.stack([parent + offset, token, slot + offset]))
             slot, frame, _ = beam.scorings.T
-            scorings.append(np.stack([slot + offset, np.full_like(slot, row), frame]))
+            scorings.append(np.stack([slot + offset, np.full_like(slot, utterance), frame]))
         return np.concatenate(predictions, axis=1), np.concatenate(scorings, axis=1)
 
     def answer(self, rows: np.ndarray) -> None:
-        """Take the joint rows that `request` listed, float32 [N, V + 1 + D]."""
+        """Take the joint rows that `request` listed, float32 [N, V + 1 + D] in that order."""
         answered = 0
         for beam in self._beams:
             for slot, _, place in beam.scorings:
                 beam.rank(slot, place, rows[answered])
                 answered += 1
 
-    def results(self, row: int, nbest: int) -> list[tuple[float, np.ndarray, np.ndarray]]:
-        """The best hypotheses as (score, *chain), best first."""
-        beam = self._beams[row]
+    def results(self, utterance: int, nbest: int) -> list[tuple[float, np.ndarray, np.ndarray]]:
+        """At most ``nbest`` hypotheses of an utterance as (score, *chain), best first."""
+        beam = self._beams[utterance]
         return [(score, *beam.chain(record)) for score, record in beam.results()[:nbest]]
 
-    def settled(self, row: int) -> Chain:
-        """The tokens that all hypotheses share."""
-        beam = self._beams[row]
+    def settled(self, utterance: int) -> Chain:
+        """The tokens that all hypotheses of an utterance share."""
+        beam = self._beams[utterance]
         return beam.chain(beam.settled())
 
-    def close(self, row: int) -> tuple:
-        """End the chunk: the arrays of a `BeamState`, its first frame, and the slots of its predictor states."""
-        return self._beams[row].close()
+    def close(self, utterance: int) -> tuple:
+        """End an utterance's chunk.
+
+        Returns
+        -------
+        The arrays of a `BeamState`, its first frame, and int [n], the slots of its predictor states.
+        """
+        return self._beams[utterance].close()
 
 
 _SCORES = ("score", "best")
@@ -139,7 +149,11 @@ _LOGPROBS = ("token_logprob", "duration_logprob", "statistic")
 
 
 class _Beam:
-    """One utterance's beam. A hypothesis's slot holds all that depends on its tokens alone."""
+    """One utterance's beam.
+
+    A slot has all that depends on the tokens alone: the predictor state, the fusions' states and the scores of the next
+    tokens. So hypotheses with the same tokens share a slot.
+    """
 
     def __init__(self, engine: BeamEngine):
         self.engine = engine
@@ -239,7 +253,7 @@ class _Beam:
         return after
 
     def _score_fusions(self, slot: int) -> None:
-        """The weighted sum of all fusions' scores for what may follow the prefix in a slot."""
+        """Compute the weighted sum of all fusions' scores of the tokens that may follow the prefix in a slot."""
         total, first = np.zeros(self.bonus.shape[1], np.float32), 0
         blank = self.engine.blank
         for number, fusion in enumerate(self.engine.fusions):
@@ -267,7 +281,7 @@ class _Beam:
         strategy = self.engine.options["strategy"]
         found: list[list] = []  # score, best, record, hypothesis
         for h in self.hypotheses[: self.count]:
-            for other in found if strategy == beam_steps.TSD else ():  # where an utterance has ended no longer matters
+            for other in found if strategy == beam_steps.TSD else ():  # the frame where one ended no longer matters
                 if h["length"] == other[3]["length"] and beam_steps.same_tokens(
                     self.records, other[2], -1, h["record"], -1
                 ):
@@ -288,7 +302,7 @@ class _Beam:
         return [(score, record) for i, (score, _, record, _) in enumerate(ordered) if not i or score > -np.inf]
 
     def _final_score(self, h: np.void) -> float:
-        """What ending here adds."""
+        """What the fusions add to a hypothesis's score if the utterance ends there."""
         states = self.fusion_states[h["slot"] if h["slot"] >= 0 else h["parent"]]
         total, first = 0.0, 0
         for fusion in self.engine.fusions:
@@ -308,16 +322,16 @@ class _Beam:
                 chain.append(record)
                 record = int(self.records[record]["previous"])
             chains.append(set(chain))
-        return max(set.intersection(*chains))  # a record stands after the one before it
+        return max(set.intersection(*chains))  # records point to lower indices
 
     def chain(self, record: int) -> Chain:
         found = []
         while record >= 0:
             found.append(record)
             record = int(self.records[record]["previous"])
-        rows = self.records[found[::-1]]
-        numbers = np.array([rows[name] for name in ("token", "frame", "duration")], np.int32)
-        return numbers, np.array([rows[name] for name in _LOGPROBS], np.float32)
+        records = self.records[found[::-1]]
+        numbers = np.array([records[name] for name in ("token", "frame", "duration")], np.int32)
+        return numbers, np.array([records[name] for name in _LOGPROBS], np.float32)
 
     def close(self) -> tuple:
         root = self.settled()

@@ -1,4 +1,4 @@
-"""The kernel sets: which exist, and which this machine can run."""
+"""The kernel sets: which ones exist, and which ones this machine can run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ISA_VARIABLE = "TDTDECODE_ISA"
 
 @dataclass(frozen=True)
 class KernelSet:
-    """One implementation of the search kernels; for what they do see `reference.py`, `reference_beam.py`."""
+    """One implementation of the search kernels. `reference.py` and `reference_beam.py` specify what they do."""
 
     name: str
     isa: str | None
@@ -27,7 +27,7 @@ class KernelSet:
 
 
 def available() -> list[KernelSet]:
-    """Every kernel set that this machine can run, slowest first; the last is what ``"auto"`` means."""
+    """Every kernel set for joint rows on the CPU that this machine can run, slowest first. ``"auto"`` is the last."""
     names = ["reference", *(["jit"] if importlib.util.find_spec("numba") else []), *_cpu_names()]
     return [get(name) for name in names]
 
@@ -54,20 +54,29 @@ def _load(name: str) -> KernelSet:
 
 
 def get(name: str = "auto", device: str = "cpu") -> KernelSet:
-    """The kernel set of that name.
+    """The kernel set with a name.
 
-    ``"reference"`` (NumPy), ``"jit"`` (Numba), ``"cpu"`` (C++ for the best instruction set of this machine, or the one
-    that the environment variable TDTDECODE_ISA names), ``"cpu-baseline"``, ``"cpu-avx2"``, ... (that instruction set),
-    ``"cuda"`` (CUDA C++, for rows on a GPU), ``"auto"`` (``"cpu"`` or ``"cuda"``, as the ``device`` is).
+    Parameters
+    ----------
+    name:
+        - ``"reference"``: NumPy;
+        - ``"jit"``: Numba;
+        - ``"cpu"``: C++ for the best instruction set of this machine, or for the one that the environment variable
+          TDTDECODE_ISA names;
+        - ``"cpu-baseline"``, ``"cpu-avx2"``, ...: C++ for that instruction set;
+        - ``"cuda"``: CUDA C++, for joint rows on a GPU;
+        - ``"auto"``: ``"cpu"`` or ``"cuda"``, whichever is the ``device``.
+    device:
+        ``"cpu"`` or ``"cuda"``.
 
     Raises
     ------
     InputError
-        If there is no such set here; the message lists the ones there are.
+        If this machine has no such set. The message lists those that it has.
     MissingDependencyError
-        If ``"jit"`` or ``"cuda"`` is asked for, and Numba or CuPy is not installed.
+        If the name is ``"jit"`` and Numba is not installed, or ``"cuda"`` and CuPy is not.
     DeviceError
-        If ``"cuda"`` is asked for and there is no card.
+        If the name is ``"cuda"`` and there is no card.
     """
     if name == "auto":
         name = device

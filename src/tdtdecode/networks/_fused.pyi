@@ -3,7 +3,7 @@ import numpy as np
 from .packing import PackedMatrix, PackedNetwork
 
 def widens_halves(isa: str) -> bool: ...
-def screened_rows(isa: str) -> int: ...
+def screened_slots(isa: str) -> int: ...
 def read_seconds(isa: str, memory: np.ndarray, threads: int, repeats: int) -> float: ...
 
 def product(packed: PackedMatrix, isa: str, rows: np.ndarray, out: np.ndarray) -> None: ...
@@ -12,7 +12,7 @@ class CompiledNetwork:
     def __init__(self, packed: PackedNetwork, isa: str) -> None: ...
     def greedy(
         self,
-        rows: list[np.ndarray],
+        utterances: list[np.ndarray],
         order: np.ndarray,
         positions: np.ndarray,
         prediction: np.ndarray,
@@ -24,7 +24,7 @@ class CompiledNetwork:
     def beam(
         self,
         address: int,
-        rows: list[np.ndarray],
+        utterances: list[np.ndarray],
         order: np.ndarray,
         lengths: np.ndarray,
         places: np.ndarray,

@@ -49,7 +49,7 @@ cdef extern from "instruction_sets.h" namespace "tdt::cpu":
         const char* name
         bint (*supported)() noexcept nogil
         bint widens_halves
-        int screened_rows
+        int screened_slots
         const NetworkKernels* network
     const InstructionSet* c_instruction_sets "tdt::cpu::instruction_sets"(size_t* count) noexcept nogil
 
@@ -75,7 +75,7 @@ cdef extern from "network.h" namespace "tdt::cpu":
         Matrix screen
         const float* weight_norms
         const float* weight_errors
-        int screened_rows
+        int screened_slots
 
 cdef extern from "frames.h" namespace "tdt::cpu":
     cdef cppclass FrameSource:
@@ -141,17 +141,17 @@ cdef const InstructionSet* _instruction_set(str name) except NULL:
 
 
 def widens_halves(str isa):
-    """Whether 16-bit weights are read as fast as memory gives them."""
+    """Whether an instruction set widens 16-bit weights as fast as memory delivers them."""
     return bool(_instruction_set(isa).widens_halves)
 
 
-def screened_rows(str isa):
-    """How many rows in flight screening saves time for, at most."""
-    return _instruction_set(isa).screened_rows
+def screened_slots(str isa):
+    """The most utterances in flight for which screening saves time; 0 if it never does."""
+    return _instruction_set(isa).screened_slots
 
 
 def read_seconds(str isa, const unsigned char[::1] memory, int threads, int repeats):
-    """The shortest of some times, in seconds, that threads take to read memory once, each its share."""
+    """Seconds that ``threads`` threads take to read memory once, each its share; the shortest of ``repeats`` times."""
     cdef const InstructionSet* instructions = _instruction_set(isa)
     cdef double seconds
     if memory.shape[0] < 4096 * threads or threads < 1 or repeats < 1:
@@ -181,7 +181,7 @@ cdef Matrix _matrix(packed) except *:
 
 
 def product(packed, str isa, const float[:, ::1] rows, float[:, ::1] out):
-    """Rows [N, inputs] times a `packing.PackedMatrix`, to out [N, its outputs]."""
+    """Multiply rows float32 [N, inputs] with a `packing.PackedMatrix`; write the result to out float32 [N, outputs]."""
     cdef Matrix matrix = _matrix(packed)
     cdef const NetworkKernels* kernels = _instruction_set(isa).network
     cdef int count = <int>rows.shape[0]
@@ -202,7 +202,7 @@ def product(packed, str isa, const float[:, ::1] rows, float[:, ::1] out):
 
 
 cdef class CompiledNetwork:
-    """A `packing.PackedNetwork` on one instruction set. Its arrays are kept, and trusted to fit together."""
+    """A `packing.PackedNetwork` for one instruction set. It keeps the arrays and does not check their shapes."""
     cdef CNetwork network
     cdef const InstructionSet* isa
     cdef vector[Matrix] layers
@@ -238,53 +238,53 @@ cdef class CompiledNetwork:
             self.network.screen = _matrix(packed.screen.matrix)
             self.network.weight_norms = <const float*>_address(packed.screen.norms)
             self.network.weight_errors = <const float*>_address(packed.screen.errors)
-            self.network.screened_rows = packed.screen.rows
+            self.network.screened_slots = packed.screen.slots
 
-    def greedy(self, list rows, const int32_t[::1] order, int32_t[:, ::1] positions,
+    def greedy(self, list utterances, const int32_t[::1] order, int32_t[:, ::1] positions,
                float[:, ::1] prediction, float[:, :, ::1] hidden, float[:, :, ::1] cell, object options,
                int threads):
         """Greedy search over B > 0 utterances.
 
         Parameters
         ----------
-        rows:
-            B arrays float32 [E, T], laid out in any way, each at least as long as its row.
+        utterances:
+            The encoder output: B arrays float32 [E, T], in any memory layout; T may exceed the utterance's length.
         order:
-            [B], a permutation: who comes first.
+            [B], a permutation: the order in which utterances are decoded.
         positions:
-            int32 [3, B]: next frame, symbols there, length. The first two are moved on.
+            int32 [3, B]: next frame, tokens emitted there, length. The first two are updated.
         prediction, hidden, cell:
-            [B, J], [L, B, H], [L, B, H]: the predictor's state, moved on.
+            [B, J], [L, B, H], [L, B, H]: the predictor states; updated.
         options:
             `tdtdecode.options.GREEDY_OPTIONS`.
 
         Returns
         -------
-        int32 [4, N] slots, tokens, frames and durations of what was emitted, and of the blanks too in a traced search;
-        float32 [2, N] log-probs.
+        int32 [4, N]: utterance, token, frame and duration of every emission; and float32 [2, N]: its two log-probs. If
+        the options ask for a trace, blanks are among the emissions.
         """
-        cdef Py_ssize_t batch = len(rows)
-        if positions.shape[0] != 3 or positions.shape[1] != batch \
-                or order.shape[0] != batch or prediction.shape[0] != batch \
-                or prediction.shape[1] != self.network.joint_size or not batch or threads < 1:
+        cdef Py_ssize_t count = len(utterances)
+        if positions.shape[0] != 3 or positions.shape[1] != count \
+                or order.shape[0] != count or prediction.shape[0] != count \
+                or prediction.shape[1] != self.network.joint_size or not count or threads < 1:
             raise ValueError("arrays do not fit the network")
         if hidden.shape[0] != self.network.num_layers or cell.shape[0] != self.network.num_layers or \
                 (self.network.num_layers and (
-                    hidden.shape[1] != batch or hidden.shape[2] != self.network.predictor_size
-                    or cell.shape[1] != batch or cell.shape[2] != self.network.predictor_size)):
+                    hidden.shape[1] != count or hidden.shape[2] != self.network.predictor_size
+                    or cell.shape[1] != count or cell.shape[2] != self.network.predictor_size)):
             raise ValueError("states do not fit the network")
         cdef vector[FrameSource] sources
-        self._sources(rows, positions[2], &sources)
-        cdef Utterances utterances
-        utterances.count = <int>batch
-        utterances.sources = sources.data()
-        utterances.order = &order[0]
-        utterances.frame = &positions[0, 0]
-        utterances.symbols = &positions[1, 0]
-        utterances.lengths = &positions[2, 0]
-        utterances.prediction = &prediction[0, 0]
-        utterances.hidden = &hidden[0, 0, 0] if self.network.num_layers else NULL
-        utterances.cell = &cell[0, 0, 0] if self.network.num_layers else NULL
+        self._sources(utterances, positions[2], &sources)
+        cdef Utterances batch
+        batch.count = <int>count
+        batch.sources = sources.data()
+        batch.order = &order[0]
+        batch.frame = &positions[0, 0]
+        batch.symbols = &positions[1, 0]
+        batch.lengths = &positions[2, 0]
+        batch.prediction = &prediction[0, 0]
+        batch.hidden = &hidden[0, 0, 0] if self.network.num_layers else NULL
+        batch.cell = &cell[0, 0, 0] if self.network.num_layers else NULL
         cdef GreedyOptions read
         cdef bytes memory = options.tobytes()
         if len(memory) != sizeof(GreedyOptions):
@@ -293,24 +293,24 @@ cdef class CompiledNetwork:
         cdef Emissions emissions
         cdef FusedGreedy* search
         with nogil:
-            search = new FusedGreedy(self.network, self.isa[0], read, utterances, threads)
+            search = new FusedGreedy(self.network, self.isa[0], read, batch, threads)
             try:
                 search.run(&emissions)
             finally:
                 del search
-        cdef Py_ssize_t count = <Py_ssize_t>emissions.token.size()
-        cdef int32_t[:, ::1] log = np.empty((4, count), np.int32)
-        cdef float[:, ::1] logprobs = np.empty((2, count), np.float32)
-        if count:
-            memcpy(&log[0, 0], emissions.utterance.data(), 4 * count)
-            memcpy(&log[1, 0], emissions.token.data(), 4 * count)
-            memcpy(&log[2, 0], emissions.frame.data(), 4 * count)
-            memcpy(&log[3, 0], emissions.duration.data(), 4 * count)
-            memcpy(&logprobs[0, 0], emissions.token_logprob.data(), 4 * count)
-            memcpy(&logprobs[1, 0], emissions.duration_logprob.data(), 4 * count)
+        cdef Py_ssize_t emitted = <Py_ssize_t>emissions.token.size()
+        cdef int32_t[:, ::1] log = np.empty((4, emitted), np.int32)
+        cdef float[:, ::1] logprobs = np.empty((2, emitted), np.float32)
+        if emitted:
+            memcpy(&log[0, 0], emissions.utterance.data(), 4 * emitted)
+            memcpy(&log[1, 0], emissions.token.data(), 4 * emitted)
+            memcpy(&log[2, 0], emissions.frame.data(), 4 * emitted)
+            memcpy(&log[3, 0], emissions.duration.data(), 4 * emitted)
+            memcpy(&logprobs[0, 0], emissions.token_logprob.data(), 4 * emitted)
+            memcpy(&logprobs[1, 0], emissions.duration_logprob.data(), 4 * emitted)
         return np.asarray(log), np.asarray(logprobs)
 
-    def beam(self, size_t address, list rows, const int32_t[::1] order, const int32_t[::1] lengths,
+    def beam(self, size_t address, list utterances, const int32_t[::1] order, const int32_t[::1] lengths,
              const int64_t[::1] places, const float[:, ::1] prediction, const float[:, :, ::1] hidden,
              const float[:, :, ::1] cell, int threads, bint keep):
         """Beam search over B > 0 utterances.
@@ -318,48 +318,48 @@ cdef class CompiledNetwork:
         Parameters
         ----------
         address:
-            Of an engine's search, its beams started.
-        rows, order:
+            The address of a `_beam.BeamEngine`'s search, whose beams are started or restored.
+        utterances, order:
             As for `greedy`.
         lengths, places:
-            [B] frames; [B + 1] where the states of each utterance begin.
+            [B], frames of each utterance; [B + 1], where the states of each utterance begin.
         prediction, hidden, cell:
-            [N, J], [L, N, H], [L, N, H]: the predictor's states.
+            [N, J], [L, N, H], [L, N, H]: the predictor states of all beams.
         keep:
-            Whether the utterances go on.
+            Whether to return the states to go on from.
 
         Returns
         -------
-        None where a user's function failed; else the states that the beams need, [N, J], [L, N, H], [L, N, H],
-        utterance by utterance, none without ``keep``.
+        The predictor states that the beams need to go on, [N, J], [L, N, H], [L, N, H], utterance by utterance; N = 0
+        without ``keep``. None if a user's function failed.
         """
-        cdef Py_ssize_t batch = len(rows), layers = self.network.num_layers, width = self.network.predictor_size
+        cdef Py_ssize_t count = len(utterances), layers = self.network.num_layers, width = self.network.predictor_size
         cdef Py_ssize_t joint = self.network.joint_size, states = prediction.shape[0]
-        if order.shape[0] != batch or lengths.shape[0] != batch or places.shape[0] != batch + 1 or not batch \
-                or threads < 1 or prediction.shape[1] != joint or places[batch] != states:
+        if order.shape[0] != count or lengths.shape[0] != count or places.shape[0] != count + 1 or not count \
+                or threads < 1 or prediction.shape[1] != joint or places[count] != states:
             raise ValueError("arrays do not fit the network")
         if hidden.shape[0] != layers or cell.shape[0] != layers or (layers and (
                 hidden.shape[1] != states or hidden.shape[2] != width
                 or cell.shape[1] != states or cell.shape[2] != width)):
             raise ValueError("states do not fit the network")
         cdef vector[FrameSource] sources
-        self._sources(rows, lengths, &sources)
-        cdef BeamUtterances utterances
-        utterances.count = <int>batch
-        utterances.sources = sources.data()
-        utterances.lengths = &lengths[0]
-        utterances.order = &order[0]
-        utterances.places = &places[0]
-        utterances.states = states
-        utterances.prediction = &prediction[0, 0]
-        utterances.hidden = &hidden[0, 0, 0] if layers else NULL
-        utterances.cell = &cell[0, 0, 0] if layers else NULL
+        self._sources(utterances, lengths, &sources)
+        cdef BeamUtterances batch
+        batch.count = <int>count
+        batch.sources = sources.data()
+        batch.lengths = &lengths[0]
+        batch.order = &order[0]
+        batch.places = &places[0]
+        batch.states = states
+        batch.prediction = &prediction[0, 0]
+        batch.hidden = &hidden[0, 0, 0] if layers else NULL
+        batch.cell = &cell[0, 0, 0] if layers else NULL
         cdef vector[PredictorStates] after
-        after.resize(batch if keep else 0)
+        after.resize(count if keep else 0)
         cdef bint good = False
         cdef FusedBeam* search
         with nogil:
-            search = new FusedBeam(self.network, self.isa[0], <BeamSearch*><uintptr_t>address, utterances, threads)
+            search = new FusedBeam(self.network, self.isa[0], <BeamSearch*><uintptr_t>address, batch, threads)
             try:
                 good = search.run(&after if keep else NULL)
             finally:
@@ -382,16 +382,16 @@ cdef class CompiledNetwork:
             np.asarray(kept_cell).transpose(1, 0, 2),
         )
 
-    cdef int _sources(self, list rows, const int32_t[:] lengths, vector[FrameSource]* sources) except -1:
-        """Where the frames lie, each array checked."""
+    cdef int _sources(self, list utterances, const int32_t[:] lengths, vector[FrameSource]* sources) except -1:
+        """Check every array and list where its frames lie."""
         cdef FrameSource source
-        cdef const float[:, :] row
-        for i in range(len(rows)):
-            row = rows[i]
-            if row.shape[0] != self.network.encoder_size or row.shape[1] < lengths[i]:
+        cdef const float[:, :] frames
+        for i in range(len(utterances)):
+            frames = utterances[i]
+            if frames.shape[0] != self.network.encoder_size or frames.shape[1] < lengths[i]:
                 raise ValueError("frames do not fit the network, or are too few")
-            source.data = &row[0, 0] if row.shape[1] else NULL
-            source.element = row.strides[0] // <Py_ssize_t>sizeof(float)
-            source.frame = row.strides[1] // <Py_ssize_t>sizeof(float)
+            source.data = &frames[0, 0] if frames.shape[1] else NULL
+            source.element = frames.strides[0] // <Py_ssize_t>sizeof(float)
+            source.frame = frames.strides[1] // <Py_ssize_t>sizeof(float)
             sources.push_back(source)
         return 0

@@ -1,4 +1,4 @@
-"""How far apart two networks are that should be the same."""
+"""How far apart the joint rows of two networks are that should be the same."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from ..transducer import TransducerSpec
 from . import SteppedNetwork
 
-_ROWS = 3
+_UTTERANCES = 3
 
 
 def deviation(
@@ -18,31 +18,34 @@ def deviation(
     steps: int = 6,
     seed: int = 0,
 ) -> float:
-    """The largest difference between joint rows of two networks over random frames and the same random tokens.
+    """The largest difference between the joint rows of two networks, on the same random frames and tokens.
 
-    Rows are compared after a log-softmax of their token part and of their duration part, so that a shift of either does
-    not count: ``max |a - b| / max(1, max |a|)``, a being the reference's, over `steps` tokens of a few rows. Unit
-    normal frames, every third ten times as large. NaN where a row of either has NaN or infinities.
+    A log-softmax of the token part and of the duration part comes first, so that adding a constant to either part does
+    not count. The difference of a row a of the reference and a row b of the other is
+    ``max |a - b| / max(1, max |a|)``. It is NaN if a row has NaN or infinities.
+
+    Both networks take `steps` random tokens in a few utterances. Frames are drawn from a unit normal distribution;
+    every third is ten times as large.
 
     Parameters
     ----------
     reference, other:
-        Networks for the same `spec` and frames of `encoder_size` numbers.
+        Networks for the same `spec` and for frames of `encoder_size` numbers.
     """
     rng = np.random.default_rng(seed)
-    frames = rng.standard_normal((_ROWS, steps + 1, encoder_size)).astype(np.float32)
+    frames = rng.standard_normal((_UTTERANCES, steps + 1, encoder_size)).astype(np.float32)
     frames[:, ::3] *= 10
-    tokens = rng.integers(0, spec.vocab_size + 1, (steps, _ROWS)).astype(np.int32)
+    tokens = rng.integers(0, spec.vocab_size + 1, (steps, _UTTERANCES)).astype(np.int32)
     blank = spec.vocab_size if spec.blank is None else spec.blank
-    slots = np.arange(_ROWS, dtype=np.int32)
+    slots = np.arange(_UTTERANCES, dtype=np.int32)
     workspaces = []
     for network in (reference, other):
-        start = network.start(blank).select(np.zeros(_ROWS, np.intp))
+        start = network.start(blank).select(np.zeros(_UTTERANCES, np.intp))
         workspaces.append(network.workspace(np.ascontiguousarray(frames, network.frame_dtype), start))
     largest = 0.0
     for step in range(steps + 1):
-        at = np.full(_ROWS, step, np.int32)
-        with np.errstate(invalid="ignore", over="ignore"):  # what is infinite becomes NaN, and stays it
+        at = np.full(_UTTERANCES, step, np.int32)
+        with np.errstate(invalid="ignore", over="ignore"):  # infinities become NaN and stay NaN
             a, b = (_normalised(workspace.joint(slots, slots, at), spec) for workspace in workspaces)
             scale = np.maximum(1.0, np.abs(a).max(axis=1, keepdims=True))
             largest = float(np.maximum(largest, (np.abs(a - b) / scale).max()))

@@ -16,25 +16,35 @@ if TYPE_CHECKING:
 
 
 class CallableNetwork:
-    """Predictor and joint as Python functions over NumPy arrays, or over CuPy's.
+    """Predictor and joint as Python functions over NumPy arrays, or over CuPy arrays.
 
     Parameters
     ----------
     predict:
-        ``predict(tokens, state) -> (g, state)``: int32 [N] tokens and the state of these N rows, or None at the start
-        of a stream; returns the predictor's output [N, H] and the new state of the N rows, any object.
+        ``predict(tokens, state) -> (g, state)``: takes int32 [N] tokens and a state, which belongs to these N tokens,
+        or is None at the start of a stream. Returns the predictor's output [N, H] and the new state. A state is an
+        object of any kind that has N entries, one for each token.
     joint:
-        ``joint(frames, g) -> rows``: float32 [N, E] and [N, H]; returns [N, V + 1 + D] logits (or log-probs).
+        ``joint(frames, g) -> rows``: takes encoder frames float32 [N, E] and predictor outputs [N, H]; returns the
+        joint rows [N, V + 1 + D], logits or log-probs.
     select:
-        ``select(state, index) -> state``: the rows at int [N] ``index`` of a state, in that order; an index may occur
-        more than once.
+        ``select(state, index) -> state``: takes a state and int [N]; returns a state with the entries at these indices,
+        in that order. An index may occur more than once.
     device:
-        ``"cpu"``, or ``"cuda"``: the functions take and return CuPy arrays, ``index`` too, and rows stay on the card.
+        ``"cpu"`` or ``"cuda"``. With ``"cuda"`` all arrays above are CuPy arrays, and joint rows stay on the card.
 
-    The functions must treat rows independently and leave their arguments unchanged. States are only ever made by
-    ``predict`` and picked from by ``select``, so the predictor runs for all rows that emitted together, which is when
-    every row has found its next token or its end. In a beam search they run for as many rows together as have states
-    that came from one call.
+    Entry i of a result must depend only on entry i of the arguments. The functions must not change their arguments.
+
+    Since ``select`` cannot mix entries of several states, the predictor runs for whole batches. In greedy search it
+    runs once each utterance has found its next token or has ended, for all utterances that emitted. In a beam search it
+    runs together for all hypotheses whose states came from one call.
+
+    Raises
+    ------
+    InputError
+        If there is no such device. Later, if a function returns something of another form than above.
+    DeviceError, MissingDependencyError
+        On cuda, if there is no card, or CuPy is not installed.
     """
 
     name = "callable"

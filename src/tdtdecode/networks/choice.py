@@ -1,4 +1,4 @@
-"""Which network decodes a bundle."""
+"""Chooses the network that decodes a bundle."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NETWORKS = ("auto", "ort", "fused")
 PRECISIONS = {"cpu": CPU_PRECISIONS, "cuda": ("float32", "float16", "bfloat16")}
 
 TOLERANCE = {"float32": 1e-4, "float16": 3e-2, "bfloat16": 2e-1}
-"""Largest deviation (`networks.agreement.deviation`) of lifted weights from their graph, by the graph's arithmetic."""
+"""The largest deviation (`agreement.deviation`) of lifted weights that can be rounding, by the graph's arithmetic."""
 
 
 def bundle_network(
@@ -40,16 +40,18 @@ def bundle_network(
     providers: Sequence[Any] | None = None,
     device: str = "cpu",
 ) -> Network:
-    """The network of that name for a bundle; ``"auto"`` is ``"fused"`` where it can be had, else ``"ort"``.
+    """The network of a name for a bundle. ``"auto"`` is ``"fused"`` if the weights can be lifted, else ``"ort"``.
+
+    The parameters are those of `Decoder.from_bundle`.
 
     Raises
     ------
     InputError
-        If there is no such network or precision, or they do not go together.
+        If there is no such network or precision, or two options exclude each other.
     BundleError
-        If the weights cannot be lifted and ``"fused"``, or a precision that only it has, is asked for.
+        If ``"fused"``, or a precision that only it has, is asked for, and the weights cannot be lifted.
     DeviceError, MissingDependencyError
-        On cuda, if there is no card, or what the network needs is missing.
+        On cuda, if there is no card, or a package that the network needs is missing.
     """
     if network not in NETWORKS:
         raise InputError(f"no network {network!r} for a bundle on the {device}: {', '.join(NETWORKS)}")
@@ -60,20 +62,20 @@ def bundle_network(
         raise InputError("providers and device='cuda' cannot both be given: the device chooses the provider")
     if precision != "float32" and network == "ort":
         raise InputError(
-            f"network 'ort' computes as the graphs are stored, so precision={precision!r} cannot be asked of it: "
-            "choose files by variant, or network='fused'"
+            f"network 'ort' computes in the precision of the graphs, so precision={precision!r} is not possible: "
+            "choose other files by variant, or network='fused'"
         )
     if network == "fused" or precision != "float32":
         try:
             return _fused(bundle, precision, threads, device)
         except CannotLift as error:
             wanted = "network='fused'" if network == "fused" else f"precision={precision!r}"
-            raise BundleError(f"{wanted} cannot be had: {error}; use network='ort'", file=bundle.directory) from None
+            raise BundleError(f"{wanted} is not possible: {error}; use network='ort'", file=bundle.directory) from None
     if network == "auto" and (kernels.isa is not None or device == "cuda"):
         try:
             return _fused(bundle, precision, threads, device)
         except CannotLift:
-            pass  # `tdtdecode info` tells why
+            pass  # `tdtdecode info` says why
     if device == "cuda":
         from .cuda.ort import OrtCudaNetwork
 
@@ -90,19 +92,20 @@ def _fused(bundle: Bundle, precision: str, threads: int, device: str) -> Network
 
 
 def fused_network(bundle: Bundle, precision: str = "float32", threads: int = 1) -> FusedNetwork:
-    """The fused network of a bundle on the CPU; its weights are `lifted_weights`."""
+    """The fused network of a bundle on the CPU, made of its `lifted_weights`."""
     return FusedNetwork(lifted_weights(bundle), bundle.spec, precision, threads)
 
 
 def lifted_weights(bundle: Bundle) -> TransducerWeights:
-    """The weights of a bundle's predictor and joint, checked on random input against the graphs they come from.
+    """The weights of a bundle's predictor and joint, checked on random input against the graphs that they come from.
 
-    Quantised graphs are compared with their dequantised copy in float32.
+    Weights of quantised graphs are checked against a dequantised copy of the graphs in float32.
 
     Raises
     ------
     CannotLift
-        If the graphs' structure is not that of a known transducer, or the weights give other rows; it says why.
+        If the graphs do not have the structure of a known transducer, or the weights give other joint rows than the
+        graphs. The message says which.
     """
     weights = lift(bundle.transducer)
     plain = FusedNetwork(weights, bundle.spec)
@@ -110,14 +113,14 @@ def lifted_weights(bundle: Bundle) -> TransducerWeights:
     allowed = TOLERANCE[arithmetic(bundle.transducer)]
     if not found <= allowed:
         raise CannotLift(
-            f"the weights found in the graphs give other rows than the graphs (deviation {found:.2g}, at most "
-            f"{allowed:g} is rounding): please report this model"
+            f"the weights found in the graphs give other joint rows than the graphs (deviation {found:.2g}, at most "
+            f"{allowed:g} can be rounding): please report this model"
         )
     return weights
 
 
 def _plain(transducer: SplitTransducer | CombinedTransducer) -> SplitTransducer:
-    """The transducer in floating point."""
+    """The transducer with its quantised graphs dequantised."""
     assert isinstance(transducer, SplitTransducer)  # the others are not lifted
     return SplitTransducer(
         replace(transducer.predictor, graph=dequantized(transducer.predictor.graph)),

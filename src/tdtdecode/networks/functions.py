@@ -1,4 +1,4 @@
-"""The user's functions, checked at each call, and rows of the states that they return."""
+"""The user's functions, whose results are checked at each call, and collections of the states that they return."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import InputError
 
 
 class UserFunctions:
-    """``predict``, ``joint`` and ``select`` of a `CallableNetwork`, over arrays of one device."""
+    """``predict``, ``joint`` and ``select`` of a `CallableNetwork`, for arrays of one device."""
 
     def __init__(
         self,
@@ -34,14 +34,20 @@ class UserFunctions:
         return UserFunctions, (self._predict, self._joint, self.select, "cpu" if self._arrays is np else "cuda")
 
     def on_device(self, array: np.ndarray) -> Any:
-        """An array of the host as the functions take it."""
+        """An array of the host, brought to the functions' device."""
         return self._arrays.asarray(np.ascontiguousarray(array))
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         return self._arrays.empty(shape, dtype)
 
     def predict(self, tokens: np.ndarray, state: Any) -> tuple[Any, Any]:
-        """``predict`` for tokens of the host."""
+        """Call ``predict`` with tokens of the host.
+
+        Raises
+        ------
+        InputError
+            If it returns something else than (g, state), or g has a wrong shape.
+        """
         result = self._predict(self.on_device(tokens), state)
         if not isinstance(result, tuple) or len(result) != 2:
             raise InputError(f"predict must return (g, state), got {type(result).__name__}")
@@ -51,7 +57,13 @@ class UserFunctions:
         return g, result[1]
 
     def joint(self, frames: Any, g: Any) -> Any:
-        """``joint``, its rows float32 and contiguous."""
+        """Call ``joint``; return its joint rows in float32, contiguous.
+
+        Raises
+        ------
+        InputError
+            If it returns another number of rows.
+        """
         made = self._arrays.asarray(self._joint(frames, g))
         if made.ndim != 2 or len(made) != len(g):
             raise InputError(f"joint must return rows of shape [{len(g)}, V + 1 + D], got {list(made.shape)}")
@@ -60,14 +72,14 @@ class UserFunctions:
 
 @dataclass(frozen=True, eq=False)
 class CallableState:
-    """Rows that lie in one or several of the user's states.
+    """N predictor states, which are entries of one or several of the user's states.
 
     Attributes
     ----------
     parts:
-        The user's states with the predictor outputs [n, H] that belong to them.
+        The user's states, each with the predictor outputs [n, H] of its n entries.
     places:
-        int [2, B]: in which part each row lies, and at which index.
+        int [2, N]: which part each predictor state is in, and its index there.
     """
 
     parts: tuple[tuple[Any, np.ndarray], ...]
@@ -92,7 +104,10 @@ class CallableState:
 
 
 class CallableWorkspace:
-    """Predictor states by slot, and frames [B, T, E]; a `Workspace`. Slots, tokens and rows are the host's."""
+    """Predictor states by slot, and frames [B, T, E]: a `Workspace`.
+
+    Slots, tokens and utterances are given as arrays of the host, also if the functions run on a card.
+    """
 
     def __init__(self, functions: UserFunctions, frames: Any, state: CallableState):
         self._functions = functions
@@ -101,28 +116,28 @@ class CallableWorkspace:
         self._places = state.places.copy()
         width = state.parts[0][1].shape[1]
         self._g = functions.empty((len(state), width), state.parts[0][1].dtype)
-        for part, rows in self._by_part(np.arange(len(state))):
-            index = functions.on_device(self._places[1, rows])
-            self._g[functions.on_device(rows)] = state.parts[part][1][index]
+        for part, slots in self._by_part(np.arange(len(state))):
+            index = functions.on_device(self._places[1, slots])
+            self._g[functions.on_device(slots)] = state.parts[part][1][index]
 
-    def joint(self, slots: np.ndarray, rows: np.ndarray, frames: np.ndarray) -> Any:
+    def joint(self, slots: np.ndarray, utterances: np.ndarray, frames: np.ndarray) -> Any:
         place = self._functions.on_device
-        return self._functions.joint(self._frames[place(rows), place(frames)], self._g[place(slots)])
+        return self._functions.joint(self._frames[place(utterances), place(frames)], self._g[place(slots)])
 
     def predict(self, parents: np.ndarray, tokens: np.ndarray, slots: np.ndarray) -> None:
-        # Parents are read before any slot is written: a slot may be another row's parent.
+        # All parents are read before any slot is written, because a slot may be the parent of another step.
         fresh = []
-        for part, rows in self._by_part(parents):
-            index = self._functions.on_device(self._places[1, parents[rows]])
+        for part, steps in self._by_part(parents):
+            index = self._functions.on_device(self._places[1, parents[steps]])
             state = self._functions.select(self._parts[part][0], index)
-            g, state = self._functions.predict(np.ascontiguousarray(tokens[rows]), state)
-            fresh.append((slots[rows], g, state))
-        for rows, g, state in fresh:
+            g, state = self._functions.predict(np.ascontiguousarray(tokens[steps]), state)
+            fresh.append((slots[steps], g, state))
+        for written, g, state in fresh:
             part = max(self._parts) + 1
             self._parts[part] = state, g
-            self._places[0, rows], self._places[1, rows] = part, np.arange(len(rows))
-            self._g[self._functions.on_device(rows)] = g
-        # States that no row lies in any more are let go.
+            self._places[0, written], self._places[1, written] = part, np.arange(len(written))
+            self._g[self._functions.on_device(written)] = g
+        # States that no slot uses any more are dropped.
         for part in set(self._parts) - set(self._places[0].tolist()):
             del self._parts[part]
 
@@ -132,6 +147,6 @@ class CallableWorkspace:
         return CallableState(tuple(self._parts[part] for part in used), places)
 
     def _by_part(self, slots: np.ndarray) -> list[tuple[int, np.ndarray]]:
-        """Positions in ``slots`` grouped by the part their rows lie in."""
+        """The parts that the states in ``slots`` are in, each with the positions in ``slots`` that it concerns."""
         part = self._places[0, slots]
         return [(int(p), np.flatnonzero(part == p)) for p in np.unique(part)]

@@ -1,4 +1,4 @@
-"""Predictor and joint from their weights, with the search compiled around them: no call per step."""
+"""Predictor and joint made of their weights. The whole decode loop is compiled, so there is no call per step."""
 
 from __future__ import annotations
 
@@ -19,27 +19,38 @@ if TYPE_CHECKING:
 PRECISIONS = ("float32", "bfloat16", "int8")
 
 SCREENED_OUTPUTS = 4096
-"""Outputs of the joint from which on screening saves more time than the log-probabilities cost afterwards."""
+"""With at least this many outputs of the joint, screening saves more time than the later log-probabilities cost."""
 
 
 class FusedNetwork:
-    """A transducer's weights, and the decode loops that are compiled around them.
+    """A transducer's weights, and the compiled decode loops for them.
 
     Parameters
     ----------
     weights:
-        Predictor and joint.
+        Those of predictor and joint.
     spec:
         The joint row's layout, which the weights must fit.
     precision:
-        ``"float32"``: exact. ``"bfloat16"``: weights and what they are multiplied with rounded to bfloat16, float32
-        sums. ``"int8"``: int8 weights with a scale per output, 8-bit rows with a scale each, exact integer sums. None
-        depends on the batch.
-    threads:
-        Threads of one decode call.
+        - ``"float32"``: exact;
+        - ``"bfloat16"``: weights and the vectors that they are multiplied with are rounded to bfloat16, sums are
+          float32;
+        - ``"int8"``: int8 weights with a scale for each output, 8-bit vectors with a scale for each, exact integer
+          sums.
 
-    With kernels ``"reference"`` the network is the NumPy code below, its specification, in float32. Its states are
-    `ArrayState`: the joint's share of the predictor's output [B, J], then the layers' outputs and cells [L, B, H].
+        Results do not depend on the batch in any of them.
+    threads:
+        The number of threads of one decode call.
+
+    With the kernels ``"reference"``, the network is the NumPy code below, which is its specification, in float32.
+
+    N predictor states are an `ArrayState`: the predictor's share of the joint's hidden vector [N, J], then the outputs
+    and the cells of the LSTM layers, [L, N, H] each.
+
+    Raises
+    ------
+    InputError
+        If there is no such precision, or the weights do not fit the spec.
     """
 
     name = "fused"
@@ -71,14 +82,14 @@ class FusedNetwork:
         return _Workspace(self.weights, frames, state)
 
     def program(self, kernels: KernelSet, arithmetic: Arithmetic | None = None) -> FusedProgram | None:
-        """The network compiled with the search for the instruction set of the kernels; None for ``"reference"``.
+        """The network compiled with the searches, for the instruction set of the kernels; None for ``"reference"``.
 
-        `arithmetic` forces how weights are packed, in place of what is fastest.
+        ``arithmetic`` says how to pack the weights; None: in the fastest way.
 
         Raises
         ------
         InputError
-            For kernels that the network, or its precision, does not exist for.
+            If the network, or its precision, does not exist for these kernels.
         """
         if kernels.name == "reference":
             if self.precision != "float32":
@@ -90,33 +101,32 @@ class FusedNetwork:
 
 
 class FusedProgram:
-    """A fused network compiled for one instruction set."""
+    """A fused network, compiled for one instruction set; a `Program`."""
 
     def __init__(self, network: FusedNetwork, isa: str, arithmetic: Arithmetic | None = None):
-        from ._fused import CompiledNetwork, screened_rows, widens_halves
+        from ._fused import CompiledNetwork, screened_slots, widens_halves
 
         if arithmetic is None:
-            rows = screened_rows(isa) if network.spec.joint_width >= SCREENED_OUTPUTS else 0
+            slots = screened_slots(isa) if network.spec.joint_width >= SCREENED_OUTPUTS else 0
             arithmetic = Arithmetic(
                 network.precision,
                 halves=widens_halves(isa),
-                screen=network.precision == "float32" and rows > 0,
-                screened_rows=rows,
+                screen=network.precision == "float32" and slots > 0,
+                screened_slots=slots,
             )
         self.packed = pack_network(network.weights, network.spec, arithmetic)
         self._compiled = CompiledNetwork(self.packed, isa)
         self._threads = network.threads
 
     def greedy(
-        self, search: GreedySearch, rows: Sequence[np.ndarray] | np.ndarray, state: ArrayState, final: bool
+        self, search: GreedySearch, utterances: Sequence[np.ndarray] | np.ndarray, state: ArrayState, final: bool
     ) -> ArrayState | None:
-        """Run a search to its end on B ``rows`` [E, T], from their state to the state returned; None if ``final``."""
-        rows = self._checked(rows)
+        utterances = self._checked(utterances)
         prediction, hidden, cell = (array.copy() for array in state.arrays)
-        # Long utterances first, so that no row is left alone with one at the end.
+        # Long utterances come first, so that none is decoded alone at the end.
         order = np.argsort(search.frame - search.positions[2], kind="stable").astype(np.int32)
         log, logprobs = self._compiled.greedy(
-            rows, order, search.positions, prediction, hidden, cell,
+            utterances, order, search.positions, prediction, hidden, cell,
             search.options, self._threads,
         )  # fmt: skip
         search.finish(log, logprobs)
@@ -125,19 +135,17 @@ class FusedProgram:
     def beam(
         self,
         search: BeamSearch,
-        rows: Sequence[np.ndarray] | np.ndarray,
+        utterances: Sequence[np.ndarray] | np.ndarray,
         state: ArrayState,
         places: np.ndarray,
         final: bool,
     ) -> ArrayState:
-        """Run a beam search to its end on B ``rows`` [E, T], from the states of its beams, those of stream i from
-        ``places[i]`` on. Returns the states that they need then, stream by stream; none if ``final``."""
-        rows = self._checked(rows)
+        utterances = self._checked(utterances)
         order = np.argsort(-search.lengths, kind="stable").astype(np.int32)
         with search.naming_failures():
             prediction, hidden, cell = map(np.ascontiguousarray, state.arrays)
             done = self._compiled.beam(
-                search.engine.address, rows, order, search.lengths, places.astype(np.int64),
+                search.engine.address, utterances, order, search.lengths, places.astype(np.int64),
                 prediction, hidden, cell, self._threads, not final,
             )  # fmt: skip
             if done is None:
@@ -146,13 +154,13 @@ class FusedProgram:
         prediction, hidden, cell = done
         return array_state(prediction, (hidden, cell))
 
-    def _checked(self, rows: Sequence[np.ndarray] | np.ndarray) -> list[np.ndarray]:
-        """The rows in float32."""
+    def _checked(self, utterances: Sequence[np.ndarray] | np.ndarray) -> list[np.ndarray]:
+        """The encoder output of each utterance in float32, [E, T] with the E of the weights."""
         size = self.packed.encoder.inputs
-        for i, row in enumerate(rows):
-            if row.shape[0] != size:
-                raise InputError(f"encoder_out[{i}] must be [E, T] with E = {size}, got {list(row.shape)}")
-        return [np.asarray(row, np.float32) for row in rows]
+        for i, frames in enumerate(utterances):
+            if frames.shape[0] != size:
+                raise InputError(f"encoder_out[{i}] must be [E, T] with E = {size}, got {list(frames.shape)}")
+        return [np.asarray(frames, np.float32) for frames in utterances]
 
 
 class _Workspace:
@@ -163,8 +171,8 @@ class _Workspace:
         self._frames = frames
         self._prediction, self._hidden, self._cell = (array.copy() for array in state.arrays)
 
-    def joint(self, slots: np.ndarray, rows: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        projected = _applied(self._weights.encoder, self._frames[rows, frames])
+    def joint(self, slots: np.ndarray, utterances: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        projected = _applied(self._weights.encoder, self._frames[utterances, frames])
         hidden = _ACTIVATIONS[self._weights.activation](projected + self._prediction[slots])
         return _applied(self._weights.output, hidden)
 
@@ -185,7 +193,7 @@ class _Workspace:
 
 
 def _applied(affine: Affine, x: np.ndarray) -> np.ndarray:
-    """[N, inputs] -> [N, outputs]. Unlike a BLAS product, a row's bits do not depend on the others."""
+    """[N, inputs] -> [N, outputs]. Unlike in a BLAS product, the bits of a row do not depend on the other rows."""
     return np.einsum("ni,oi->no", x, affine.weight) + affine.bias
 
 
@@ -209,11 +217,11 @@ def _check_sizes(weights: TransducerWeights, spec: TransducerSpec) -> None:
         f"embedding has {len(weights.embedding)} rows, expected V + 1 = {spec.vocab_size + 1}":
             len(weights.embedding) == spec.vocab_size + 1,
         f"output has {rows} rows, expected V + 1 + D = {spec.joint_width}": rows == spec.joint_width,
-        f"encoder is {len(weights.encoder.weight)} wide and prediction {len(weights.prediction.weight)}, the output's "
-        f"input {joint}": len(weights.encoder.weight) == len(weights.prediction.weight) == joint,
+        f"encoder has {len(weights.encoder.weight)} outputs and prediction {len(weights.prediction.weight)}, "
+        f"but output takes {joint} inputs": len(weights.encoder.weight) == len(weights.prediction.weight) == joint,
         f"encoder takes {weights.encoder.weight.shape[1]} numbers, expected E = {spec.encoder_size}":
             spec.encoder_size in (None, weights.encoder.weight.shape[1]),
-        f"the joint and the layers may be at most {MAX_INPUTS} wide":
+        f"the joint and the layers may take at most {MAX_INPUTS} inputs":
             max(joint, 2 * size, below + size, weights.encoder.weight.shape[1]) <= MAX_INPUTS,
     }  # fmt: skip
     for i, layer in enumerate(weights.layers):
@@ -221,7 +229,7 @@ def _check_sizes(weights: TransducerWeights, spec: TransducerSpec) -> None:
             layer.input.shape == (4 * size, below) and layer.recurrent.shape == (4 * size, size)
         )
         below = size
-    fits[f"the predictor gives {below} numbers, its projection takes {size}"] = below == size
+    fits[f"the predictor gives {below} numbers, but its projection takes {size}"] = below == size
     for problem, good in fits.items():
         if not good:
             raise InputError(f"weights do not fit: {problem}")

@@ -1,4 +1,4 @@
-"""Decode loops over a network that is run step by step: what a search asks for, its workspace computes."""
+"""Decode loops for networks that are run step by step: a workspace computes what a search asks for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from . import Workspace
 
 
 def lockstep(search: GreedySearch, workspace: Workspace) -> None:
-    """One joint and one predictor call per step, for all rows that want one."""
+    """Run greedy search with one joint call and one predictor call per step, for all utterances that need one."""
     while search.pending:
         slots, tokens = search.step(workspace.joint(search.slots, search.slots, search.frames))
         if len(slots):
@@ -17,7 +17,8 @@ def lockstep(search: GreedySearch, workspace: Workspace) -> None:
 
 
 def label_looping(search: GreedySearch, workspace: Workspace) -> None:
-    """Joint calls until every row has its next token or its end; then one predictor call for all that emitted."""
+    """Run greedy search with joint calls until every utterance has its next token or has ended, then one predictor call
+    for all that emitted."""
     while search.pending:
         emitted: list[tuple[np.ndarray, np.ndarray]] = []
         while search.pending:
@@ -30,10 +31,10 @@ def label_looping(search: GreedySearch, workspace: Workspace) -> None:
 
 
 def run_beam(search: BeamSearch, workspace: Workspace) -> None:
-    """One predictor and one joint call per step, for all that the beams ask for."""
+    """Run a beam search with one predictor call and one joint call per step, for everything that the beams ask for."""
     search.begin()
     while search.pending:
         parents, tokens, slots = search.predictions
         if len(slots):
             workspace.predict(parents, tokens, slots)
-        search.step(workspace.joint(search.slots, search.rows, search.frames))
+        search.step(workspace.joint(search.slots, search.utterances, search.frames))

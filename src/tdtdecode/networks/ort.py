@@ -1,4 +1,4 @@
-"""Exported graphs run by ONNX Runtime: predictor and joint in lockstep over all rows, bound to reused buffers."""
+"""Exported graphs run by ONNX Runtime, in lockstep over all utterances, on buffers that are bound once and reused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..kernels import KernelSet
 
 MAX_ROWS = 256
-"""Most rows given to one run: beyond it batching gains nothing and the buffers only grow."""
+"""The most rows of a run's batch axis. Larger batches save no time and need larger buffers."""
 
 
 class OrtNetwork:
@@ -28,17 +28,23 @@ class OrtNetwork:
     Parameters
     ----------
     transducer:
-        The graphs, split, or combined where they could not be split. A combined graph is run whole, and its states are
-        kept only for rows that emitted.
+        The graphs: split, or combined if they could not be split. A combined graph always runs predictor and joint
+        together; its new states are kept only where a token was emitted.
     threads:
-        Threads within an operator, for the sessions made here.
+        The number of threads within an operator, for the sessions made here.
     session_options:
-        The caller's own options, used as they are in place of ours.
+        The caller's own session options, which replace ours.
     providers:
-        Execution providers, default CPU alone.
+        Execution providers; default: the CPU provider.
 
-    Its states are `ArrayState`: for split graphs the predictor's output [B, H], then its states [L, B, H]; for whole
-    graphs the last token int32 [B], which the predictor has yet to see, then the states before it.
+    N predictor states are an `ArrayState`. For split graphs it has the predictor's output [N, H], then the predictor's
+    states [L, N, H]. For combined graphs it has the last token int32 [N], which the predictor has not seen yet, then
+    the states before that token.
+
+    Raises
+    ------
+    InputError
+        If both threads and session options are given.
     """
 
     name = "ort"
@@ -86,7 +92,7 @@ class OrtNetwork:
 
 
 def _zero_states(graph: PredictorGraph | CombinedTransducer) -> tuple[np.ndarray, ...]:
-    """States of one row that has seen nothing."""
+    """The predictor states [L, 1, H] before any token."""
     shapes = zip(graph.states_in, graph.state_shapes)
     return tuple(np.zeros((layers, 1, size), port.dtype) for port, (layers, size) in shapes)
 
@@ -96,12 +102,12 @@ class _Model:
 
     def __init__(self, graph: Graph, options: ort.SessionOptions, providers: list[Any]):
         self.rows_at_once = 1 if graph.quantized else MAX_ROWS
-        """Dynamically quantised graphs scale a whole batch at once: rows would depend on their neighbours."""
+        """1 for dynamically quantised graphs: they scale a whole batch at once, so rows would depend on each other."""
         self.session = ForkSafeSession(lambda: graph.session(options, providers))
 
 
 class _Runs:
-    """A graph's inputs and outputs in buffers that are allocated once and bound once per number of rows."""
+    """A graph's inputs and outputs, in buffers that are allocated once, and bound once for each number of rows."""
 
     def __init__(self, model: _Model, inputs: Ports, outputs: Ports, rows: int):
         self.rows_at_once = max(1, min(rows, model.rows_at_once))
@@ -113,7 +119,7 @@ class _Runs:
         self._bound: dict[int, tuple[Any, dict[str, np.ndarray]]] = {}
 
     def at(self, rows: int) -> tuple[Any, dict[str, np.ndarray]]:
-        """The binding for that many rows, and the arrays behind it by port name."""
+        """The binding for this number of rows, and its arrays by port name."""
         if rows not in self._bound:
             binding, arrays = self._session.io_binding(), {}
             for bind, ports in ((binding.bind_input, self._inputs), (binding.bind_output, self._outputs)):
@@ -121,7 +127,7 @@ class _Runs:
                     exact = tuple(rows if dim is None else dim for dim in shape)
                     array = self._buffers[port.name][: width(shape) * rows].reshape(exact)
                     bind(port.name, "cpu", 0, port.dtype, exact, array.ctypes.data)
-                    # Where the batch leads, a row is a run of memory whatever its other axes are.
+                    # If the batch axis comes first, each row is one run of memory, whatever the other axes are.
                     arrays[port.name] = array.reshape(rows, -1) if shape[0] is None else array
             self._bound[rows] = binding, arrays
         return self._bound[rows]
@@ -131,7 +137,7 @@ class _Runs:
 
 
 class _PredictorRuns:
-    """Predictor steps from states in an arena to states in that arena."""
+    """Takes predictor steps from slots to slots."""
 
     def __init__(self, graph: PredictorGraph, model: _Model, rows: int):
         self.graph = graph
@@ -146,9 +152,9 @@ class _PredictorRuns:
         tokens: np.ndarray,
         slots: np.ndarray,
     ) -> None:
-        """Step ``parents`` on ``tokens``; write outputs g [B, H] and states [L, B, H] at ``slots``.
+        """Step on ``tokens`` from the states in slots ``parents``; write g [S, H] and states [L, S, H] at ``slots``.
 
-        More rows than one run takes are stepped in several, so no slot may be the parent of another row.
+        More steps than one run takes are divided over several runs. So no slot may be the parent of another step.
         """
         for i in range(0, len(parents), self._runs.rows_at_once):
             part = slice(i, i + self._runs.rows_at_once)
@@ -163,14 +169,14 @@ class _PredictorRuns:
 
 
 class _Frames:
-    """Gathers encoder frames [E] from [B, T, E]."""
+    """Gathers encoder frames [N, E] from [B, T, E]."""
 
     def __init__(self, frames: np.ndarray):
         self._stride = frames.shape[1]
         self._frames = frames.reshape(-1, frames.shape[2])
 
-    def gather(self, rows: np.ndarray, frames: np.ndarray, out: np.ndarray) -> None:
-        self._frames.take(rows.astype(np.intp) * self._stride + frames, 0, out=out, mode="clip")
+    def gather(self, utterances: np.ndarray, frames: np.ndarray, out: np.ndarray) -> None:
+        self._frames.take(utterances.astype(np.intp) * self._stride + frames, 0, out=out, mode="clip")
 
 
 class _SplitWorkspace:
@@ -191,11 +197,11 @@ class _SplitWorkspace:
         )
         self._rows = np.empty((batch, width(graph.output_shape)), np.float32)
 
-    def joint(self, slots: np.ndarray, rows: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    def joint(self, slots: np.ndarray, utterances: np.ndarray, frames: np.ndarray) -> np.ndarray:
         for i in range(0, len(slots), self._joint.rows_at_once):
             part = slice(i, i + self._joint.rows_at_once)
             binding, arrays = self._joint.at(len(slots[part]))
-            self._frames.gather(rows[part], frames[part], arrays[self._graph.encoder.name])
+            self._frames.gather(utterances[part], frames[part], arrays[self._graph.encoder.name])
             self._g.take(slots[part], 0, out=arrays[self._graph.predictor.name], mode="clip")
             self._joint.run(binding)
             self._rows[part][: len(slots[part])] = arrays[self._graph.output.name]
@@ -209,7 +215,7 @@ class _SplitWorkspace:
 
 
 class _WholeWorkspace:
-    """Runs predictor and joint together for every row; what the predictor made is kept once the row emits."""
+    """Runs predictor and joint together for every joint row. New states are kept only where a token is emitted."""
 
     def __init__(self, graph: CombinedTransducer, model: _Model, frames: np.ndarray, state: ArrayState):
         batch = len(state)
@@ -227,11 +233,11 @@ class _WholeWorkspace:
         )
         self._rows = np.empty((batch, width(graph.output_shape)), np.float32)
 
-    def joint(self, slots: np.ndarray, rows: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    def joint(self, slots: np.ndarray, utterances: np.ndarray, frames: np.ndarray) -> np.ndarray:
         for i in range(0, len(slots), self._runs.rows_at_once):
             part = slice(i, i + self._runs.rows_at_once)
             binding, arrays = self._runs.at(len(slots[part]))
-            self._frames.gather(rows[part], frames[part], arrays[self._graph.encoder.name])
+            self._frames.gather(utterances[part], frames[part], arrays[self._graph.encoder.name])
             arrays[self._graph.targets.name][:, 0] = self._tokens[slots[part]]
             for port, arena in zip(self._graph.states_in, self._states):
                 arena.take(slots[part], 1, out=arrays[port.name], mode="clip")

@@ -1,4 +1,4 @@
-"""Weights laid out for the compiled network; the layout is that of ``csrc/cpu/matrix.h`` and ``network.h``."""
+"""Lays out weights for the compiled network. ``csrc/cpu/matrix.h`` and ``network.h`` define the layout."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ LANES = 16
 GROUPS = 16
 ALIGNMENT = 64
 MAX_INPUTS = 65_000
-"""Most inputs of an 8-bit product: its sum of products up to 255 * 127 stays within 32 bits."""
+"""The most inputs of an 8-bit product: the sum of products of up to 255 * 127 must fit in 32 bits."""
 
 
 class Format(IntEnum):
-    """How a matrix is stored and multiplied; the first three give the same bits for the same weights."""
+    """How a matrix is stored and multiplied. The first three give the same bits for the same weights."""
 
     FLOAT32 = 0
     FLOAT16 = 1
@@ -30,7 +30,7 @@ class Format(IntEnum):
 
 
 class TableKind(IntEnum):
-    """What of a token goes into the predictor's first step."""
+    """What the table of a `PackedNetwork` holds for each token."""
 
     GATES = 0
     INPUT = 1
@@ -39,18 +39,19 @@ class TableKind(IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class PackedMatrix:
-    """``y = weight x + bias``, packed.
+    """A packed matrix and its bias, for products ``y = weight x + bias``.
 
     Attributes
     ----------
     outputs, inputs:
-        Outputs padded to whole panels with zeros; inputs as given.
+        The number of outputs, padded to whole panels; the number of inputs, not padded.
     panels:
-        [outputs / PANEL, groups, PANEL, group]: float32; float16 or bfloat16 bits as uint16; int8.
+        [outputs / PANEL, groups, PANEL, inputs in a group]: float32; float16 or bfloat16 bits as uint16; or int8.
+        Padding is 0.
     bias:
         float32 [outputs].
     scales, sums:
-        For int8: float32 [outputs], and int32 [outputs], each output's weights added up.
+        For int8 only: float32 [outputs]; and int32 [outputs], the sum of each output's weights.
     """
 
     format: Format
@@ -63,26 +64,26 @@ class PackedMatrix:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that a product reads."""
+        """The bytes that a product reads."""
         return self.panels.nbytes
 
 
 @dataclass(frozen=True, eq=False)
 class Screen:
-    """An int8 copy of a matrix, and what bounds its errors (``csrc/cpu/screening.h`` has the proof).
+    """An int8 copy of a matrix, and numbers that bound its errors (``csrc/cpu/screening.h`` has the proof).
 
     Attributes
     ----------
     norms, errors:
         float32 [outputs]: ``weight_norms`` and ``weight_errors`` of the proof.
-    rows:
-        It is used for so many rows in flight at most.
+    slots:
+        The most utterances in flight for which it is used.
     """
 
     matrix: PackedMatrix
     norms: np.ndarray
     errors: np.ndarray
-    rows: int
+    slots: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,14 +93,16 @@ class PackedNetwork:
     Attributes
     ----------
     table:
-        float32 [V + 1, width]: each token's share of the first layer's gates (its input's product and all biases),
-        or that layer's input, or, without layers, its prediction.
+        float32 [V + 1, width]. For each token, either the first layer's gates from its input and all biases, or the
+        first layer's input, or, for a predictor without layers, its share of the joint's hidden vector.
     layers:
-        Gates from [what comes from below | the layer's own last output].
+        The matrix of each LSTM layer: gates from [what comes from below | the layer's own last output].
     prediction:
-        From the predictor's output; None without layers.
+        From the predictor's output to the joint's hidden vector; None for a predictor without layers.
+    encoder, output:
+        From an encoder frame to the joint's hidden vector; from that to the joint row.
     hidden:
-        H padded to whole blocks of units.
+        H, padded to whole blocks of units.
     """
 
     vocab_size: int
@@ -119,44 +122,45 @@ class PackedNetwork:
 
     @property
     def token_bytes(self) -> int:
-        """Weights that must be read for every emitted token: all layers, the prediction and the joint's output."""
+        """The bytes of weights that must be read for every emitted token: layers, prediction and the joint's output."""
         matrices = [*self.layers, self.prediction, self.output if self.screen is None else self.screen.matrix]
         return sum(matrix.nbytes for matrix in matrices if matrix is not None)
 
     @property
     def streamed_bytes(self) -> int:
-        """Weights that are read over and over, the encoder's projection among them."""
+        """The bytes of weights that are read again and again; includes the encoder's projection."""
         return self.token_bytes + self.encoder.nbytes
 
     @property
     def decode_bytes(self) -> int:
-        """Weights that must be read once for a decode: the encoder's projection and, if screened, the output in full.
-        """
+        """The bytes of weights that must be read once for a decode: the encoder's projection, and if the output is
+        screened, the full output."""
         return self.encoder.nbytes + (0 if self.screen is None else self.output.nbytes)
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How to pack: each choice but `precision` leaves the results as they are.
+    """How to pack. Only `precision` changes results.
 
     Attributes
     ----------
     precision:
         ``"float32"``, ``"bfloat16"`` or ``"int8"``.
     halves:
-        Store float32 weights in 16 bits where they fit exactly.
+        Whether to store float32 weights in 16 bits if they all fit exactly.
     screen:
-        Screen the joint's output in int8 (float32 only).
-    screened_rows:
-        Rows in flight up to which that is done.
+        Whether to screen the joint's output in int8; for float32 only.
+    screened_slots:
+        The most utterances in flight for which the output is screened.
     table_bytes:
-        Largest table of folded gates; beyond it the first layer computes its input's product.
+        The largest table of gates by token. If it would be larger, the table has the first layer's inputs, and that
+        layer computes its gates from them.
     """
 
     precision: str = "float32"
     halves: bool = True
     screen: bool = False
-    screened_rows: int = 1 << 30
+    screened_slots: int = 1 << 30
     table_bytes: int = 1 << 29
 
 
@@ -198,12 +202,15 @@ def pack_network(weights: TransducerWeights, spec: TransducerSpec, arithmetic: A
         prediction=prediction,
         encoder=_pack(weights.encoder, arithmetic),
         output=_pack(weights.output, arithmetic),
-        screen=pack_screen(weights.output, arithmetic.screened_rows) if arithmetic.screen else None,
+        screen=pack_screen(weights.output, arithmetic.screened_slots) if arithmetic.screen else None,
     )
 
 
 def pack(affine: Affine, format: Format) -> PackedMatrix:
-    """Pack weights float32 [outputs, inputs], which must be exact in the format unless it rounds by definition."""
+    """Pack a matrix of weights float32 [outputs, inputs].
+
+    INT8 and BFLOAT16_PAIRS round them. For other formats the weights must be exact in that format.
+    """
     outputs, inputs = affine.weight.shape
     padded = _padded(outputs, PANEL)
     scales = sums = None
@@ -227,15 +234,15 @@ def pack(affine: Affine, format: Format) -> PackedMatrix:
 
 
 def quantized(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """int8 [outputs, inputs] from -127 to 127 and float32 [outputs] scales: ``weight ~ values * scale``."""
+    """Values int8 [outputs, inputs] from -127 to 127, and scales float32 [outputs]: ``weight ~ values * scale``."""
     scale = (np.abs(weight).max(axis=1) / 127).astype(np.float32)
     scale[scale < 1e-30] = 0  # an output so small counts as zero
     steps = np.divide(weight, scale[:, None], out=np.zeros_like(weight), where=scale[:, None] > 0)
     return np.rint(steps).clip(-127, 127).astype(np.int8), scale
 
 
-def pack_screen(output: Affine, rows: int = 1 << 30) -> Screen:
-    """An int8 copy of the joint's output matrix with the norms that bound its errors."""
+def pack_screen(output: Affine, slots: int = 1 << 30) -> Screen:
+    """An int8 copy of the joint's output matrix, with the norms that bound its errors."""
     values, scale = quantized(output.weight)
     rounding = (2 * output.weight.shape[1] + 64) * 2.0**-24 * (1 + 1e-3)
     weight = output.weight.astype(np.float64)
@@ -249,7 +256,7 @@ def pack_screen(output: Affine, rows: int = 1 << 30) -> Screen:
         matrix,
         aligned(_widened((norms * up).astype(np.float32), 0, matrix.outputs)),
         aligned(_widened((errors * up).astype(np.float32), 0, matrix.outputs)),
-        rows,
+        slots,
     )
 
 
@@ -287,7 +294,7 @@ def _exact_format(weight: np.ndarray) -> Format:
 
 
 def _gates(layer: LstmLayer, size: int, hidden: int, below: int, biased: bool = True) -> Affine:
-    """A layer's gates from [`below` numbers | its own last output], interleaved in blocks of units."""
+    """The matrix of a layer's gates from [`below` numbers | its own last output], interleaved in blocks of units."""
     weight = np.zeros((4 * size, below + hidden), np.float32)
     if below:
         weight[:, : layer.input.shape[1]] = layer.input
@@ -298,13 +305,13 @@ def _gates(layer: LstmLayer, size: int, hidden: int, below: int, biased: bool = 
 
 
 def _interleaved(size: int, hidden: int) -> np.ndarray:
-    """For each place of the interleaved gates, its gate among the four times ``size`` of the model."""
+    """For each place of the interleaved gates, the index of its gate among the model's 4 * ``size`` gates."""
     unit = np.minimum(np.arange(hidden).reshape(-1, 1, UNITS), size - 1)
     return (unit + size * np.arange(4).reshape(1, 4, 1)).reshape(-1)
 
 
 def _is_gate(size: int, hidden: int) -> np.ndarray:
-    """float32: 1 for the places of gates, 0 for padding."""
+    """For each place of the interleaved gates, float32: 1 for a gate, 0 for padding."""
     unit = np.broadcast_to(np.arange(hidden).reshape(-1, 1, UNITS), (hidden // UNITS, 4, UNITS))
     return (unit.reshape(-1) < size).astype(np.float32)
 
@@ -320,7 +327,7 @@ def _padded(size: int, unit: int) -> int:
 
 
 def _widened(array: np.ndarray, axis: int, size: int) -> np.ndarray:
-    """Zeros added at the end of an axis."""
+    """The array with zeros added at the end of an axis, up to ``size``."""
     widths = [(0, 0)] * array.ndim
     widths[axis] = (0, size - array.shape[axis])
     return np.pad(array, widths)

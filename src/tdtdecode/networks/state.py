@@ -1,4 +1,4 @@
-"""Predictor states held as arrays."""
+"""Predictor states as arrays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class ArrayState:
-    """Rows of a predictor's state as arrays, each with its row axis; what they are is the network's business."""
+    """N predictor states as arrays. ``axes`` has each array's axis of length N. Networks choose the arrays."""
 
     arrays: tuple[np.ndarray, ...]
     axes: tuple[int, ...]
@@ -29,10 +29,10 @@ class ArrayState:
         return isinstance(other, ArrayState) and self._form() == other._form()
 
     def _form(self) -> list[tuple[np.dtype, tuple[int, ...]]]:
-        """Each array's dtype, and its shape without the row axis."""
+        """Each array's dtype, and its shape without the axis of length N."""
         return [(a.dtype, a.shape[:axis] + a.shape[axis + 1 :]) for a, axis in zip(self.arrays, self.axes)]
 
 
 def array_state(first: np.ndarray, states: tuple[np.ndarray, ...]) -> ArrayState:
-    """Rows of [B, ...] and of states [L, B, H]."""
+    """N states of which one array is [N, ...] and the others are [L, N, H]."""
     return ArrayState((first, *states), (0, *(1 for _ in states)))

@@ -1,20 +1,30 @@
-"""Making model directories ready: a function for each verb of the command line.
+"""Preparing model directories: one function for each command of that name.
 
-=============  =================================================================================================
-`inspect`      what a directory is, what is wrong with it, and which systems can use it; changes nothing
-`repair`       a copy, or the directory itself, in which everything is right that can be known
-`convert`      the same weights in another layout: split, combined or GenAI
-`optimize`     smaller or faster graphs, by the tools of ONNX Runtime
-`export`       a NeMo checkpoint as a model directory, checked against NeMo
-=============  =================================================================================================
+============  =========================================================================  ==============================
+Function      What it does                                                               What it returns
+============  =========================================================================  ==============================
+`inspect`     Finds out what a directory is, what is wrong with it, and which systems    `Inspection`
+              can use it. Writes nothing.
+`repair`      Writes a copy in which every mistake is corrected that can be, or          `Repair`
+              corrects the directory itself.
+`convert`     Writes the same weights in another layout: split, combined or GenAI.       `tdtdecode.bundle.Bundle`
+`optimize`    Writes smaller or faster graphs, made by ONNX Runtime's tools.             `Optimization`
+`export`      Writes a NeMo checkpoint as a model directory, and checks it against       `Export`
+              NeMo.
+============  =========================================================================  ==============================
 
-Each takes paths of directories, writes a new folder that is there whole or not at all, and returns what it did.
+They share these parameters, in this order:
+
+- `directory`: the model directory to read. Only ``repair(directory, None)`` changes it. `export` reads a `checkpoint`.
+- `out`: the folder to write, which must be new or empty. It is written completely, or, after an error, not at all.
+- `to`: what to write: a layout (`convert`, `export`), or a kind of graphs (`optimize`).
+- `layout`, `variant`, `durations`: which files of the directory to read, and the model's duration table.
 """
 
 from .conversion import convert
-from .inspection import inspect
-from .nemo_export import export
-from .optimization import optimize
-from .repairing import repair
+from .inspection import Inspection, inspect
+from .nemo_export import Export, export
+from .optimization import Optimization, optimize
+from .repairing import Repair, repair
 
-__all__ = ["convert", "export", "inspect", "optimize", "repair"]
+__all__ = ["Export", "Inspection", "Optimization", "Repair", "convert", "export", "inspect", "optimize", "repair"]

@@ -1,4 +1,4 @@
-"""Model directories from one layout to another, checked."""
+"""`convert`: writing a model directory in another layout, and checking the result."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from ..errors import BundleError, InputError
 from ..networks.agreement import deviation
 from ..networks.ort import OrtNetwork
 from ..outputs import new_directory
-from .writing import WRITERS, write_layout
+from .writing import check_layout, write_layout
 
 _ROUNDING = {"float32": 1e-5, "float16": 3e-2, "bfloat16": 2e-1}
-"""Largest deviation of a conversion's rows, by its arithmetic: a log-softmax comes or goes, and ONNX Runtime computes
-narrow types in float32, rounded where it sees fit."""
+"""Largest deviation of joint rows (`networks.agreement.deviation`) after a conversion, by the graphs' arithmetic.
+
+Rows differ by rounding, because a log-softmax is added or removed, and because ONNX Runtime computes narrow types in
+float32 and decides itself where to round.
+"""
 
 
 def convert(
@@ -26,41 +29,43 @@ def convert(
     variant: str | None = None,
     durations: Sequence[int] | None = None,
 ) -> Bundle:
-    """Write a model directory in another layout, and check the result against it on random input.
+    """Write a model directory in another layout, and compare the result with the original on random input.
 
-    Weights keep their bits, and lie in files of their own where they did. Float ports become float32, which all systems
-    hand in, and batch axes dynamic. What is known of the model is written into the encoder's metadata, too. README and
-    licence files go along.
+    Weights keep their bits. Weights in files of their own stay in files of their own. Float inputs and outputs become
+    float32, which all systems use, and batch axes become dynamic. The model's settings are also written into the
+    encoder's metadata. README and licence files are copied along.
 
     Parameters
     ----------
     directory:
         A model directory. Nothing in it is changed.
     out:
-        A new folder; it is there when all is done, or not at all.
+        A new folder for the result. It is complete, or, after an error, not there.
     to:
-        ``"split"`` (sherpa-onnx), ``"combined"`` (onnx-asr, NeMo) or ``"genai"`` (onnxruntime-genai).
+        The layout to write: ``"split"`` (for sherpa-onnx), ``"combined"`` (for onnx-asr and NeMo) or ``"genai"`` (for
+        onnxruntime-genai).
     layout, variant, durations:
-        As for `read_bundle`. The variant's suffix stays in the names, but for GenAI directories: they have one set of
-        files.
+        As for `read_bundle`. The names of the new graphs keep the variant's suffix, except in the GenAI layout, which
+        has only one set of files.
 
     Returns
     -------
-    What was written, as `read_bundle` reads it.
+    The new directory, as `read_bundle` reads it.
 
     Raises
     ------
     BundleError
-        If the directory cannot be used, or the model does not go into that layout; the message says why.
+        If the directory cannot be used, or the layout cannot hold the model. The message says why.
     InputError
-        If an argument is wrong, the directory has that layout already, or `out` exists and is not empty.
+        If an argument is wrong, the directory already has that layout, or `out` exists and is not empty.
+    MissingDependencyError
+        If onnx or onnxruntime is not installed.
     """
-    if to not in WRITERS:
-        raise InputError(f"to must be one of {', '.join(map(repr, WRITERS))}, got {to!r}")
+    check_layout(to)
     bundle = read_bundle(directory, layout, variant, durations)
     if bundle.layout == to:
-        raise InputError(f"{bundle.directory} has layout {to!r} already; what is wrong in it, `repair` mends")
-    # What is written is taken from graphs that are changed on the way: the reference is read on its own.
+        raise InputError(f"{bundle.directory} has layout {to!r} already; use `repair` to correct mistakes in it")
+    # Writing changes the graphs in place, so the writer gets a bundle of its own.
     with new_directory(out) as folder:
         write_layout(read_bundle(directory, layout, variant, durations), folder, to)
         written = read_bundle(folder, to, None if to == "genai" else variant)
@@ -69,32 +74,32 @@ def convert(
 
 
 def check_same(reference: Bundle, written: Bundle) -> None:
-    """Compare a bundle with what it was made from: the same model, and the same rows on random input.
+    """Check that a bundle has the settings of the one it was made from, and computes the same joint rows.
 
     Raises
     ------
     BundleError
-        If they differ.
+        If the two differ by more than rounding.
     """
     for what, one, other in (
-        ("vocabulary", _named(reference), _named(written)),
-        ("row", reference.spec, written.spec),
+        ("vocabulary", _without_blank(reference), _without_blank(written)),
+        ("joint row's layout", reference.spec, written.spec),
         ("features", reference.features, written.features),
     ):
         if one != other:
-            raise BundleError(f"its {what} became another: please report this model", file=reference.directory)
+            raise BundleError(f"the conversion changed its {what}: please report this model", file=reference.directory)
     before, after = OrtNetwork(reference.transducer), OrtNetwork(written.transducer)
     assert reference.spec.encoder_size is not None
     found = deviation(before, after, reference.spec, reference.spec.encoder_size)
     if not found <= _ROUNDING[arithmetic(reference.transducer)]:
         raise BundleError(
-            f"gives other rows once converted (deviation {found:.2g}): please report this model",
+            f"the conversion changed its joint rows (by {found:.2g}, more than rounding): please report this model",
             file=reference.directory,
         )
 
 
-def _named(bundle: Bundle) -> list[str]:
-    """The pieces; systems differ in what they call the blank."""
+def _without_blank(bundle: Bundle) -> list[str]:
+    """The pieces without the blank, whose name differs between systems."""
     pieces = list(bundle.vocabulary.pieces)
     del pieces[bundle.vocabulary.blank]
     return pieces

@@ -1,4 +1,4 @@
-"""NeMo checkpoints as model directories."""
+"""`export`: writing a NeMo checkpoint as a model directory, and checking it against NeMo."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ from ..speech.audio.reading import read_audio
 from ..speech.encoder import Encoder
 from ..speech.hub import demo_directory
 from ..outputs import new_directory
-from .writing import WRITERS, write_layout
+from .writing import check_layout, write_layout
 from .writing.content import write_json, write_symbols
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 _FEATURES = {"window_size": 0.025, "window_stride": 0.01, "window": "hann", "n_fft": 512, "log": True}
-"""What a preprocessor must be set to for our features to be its own."""
+"""The preprocessor settings that this package's features implement. A checkpoint with others is refused."""
 
 FEATURE_TOLERANCE = 1e-2
-"""Largest difference of features from NeMo's, in standard deviations."""
+"""Largest accepted difference of features from NeMo's, in standard deviations."""
 ENCODER_TOLERANCE = 1e-3
-"""Largest difference of the encoder's output from NeMo's, of its largest number."""
-
-_log = logging.getLogger(__name__)
+"""Largest accepted difference of encoder output from NeMo's, relative to the largest absolute value."""
 
 
 @dataclass(frozen=True, eq=False)
 class Export:
-    """What was written, and how far it is from NeMo on the same recording.
+    """What was written, and how it compares with NeMo on the demo recording.
 
     Attributes
     ----------
     bundle:
-        The directory, as `read_bundle` reads it.
+        The new directory, as `read_bundle` reads it.
     kind:
         The checkpoint's class, and which of its heads was exported.
     tokens:
-        How many tokens both decoded, all the same.
-    feature_difference, encoder_difference:
-        The largest, in standard deviations, and of the encoder's largest number.
+        Number of tokens that were decoded. NeMo decodes the same ones.
+    feature_difference:
+        Largest difference of the features, in standard deviations.
+    encoder_difference:
+        Largest difference of the encoder output, relative to its largest absolute value.
     """
 
     bundle: Bundle
@@ -64,31 +64,36 @@ class Export:
 
 
 def export(checkpoint: str | os.PathLike[str], out: str | os.PathLike[str], to: str = "combined") -> Export:
-    """Export a NeMo transducer, and check that its files decode what NeMo decodes.
+    """Export a NeMo transducer as a model directory, and check that it decodes the same tokens as NeMo.
 
-    The encoder, the predictor and the joint are exported by NeMo, and brought into the layout by us. Of a hybrid model
-    it is the transducer head. NeMo restores a checkpoint by running what it names: export those you trust.
+    NeMo exports the encoder, the predictor and the joint, and this package writes them in the layout. Of a hybrid model
+    the transducer head is exported. To restore a checkpoint, NeMo runs code that the checkpoint names: only export
+    checkpoints that you trust.
 
     Parameters
     ----------
     checkpoint:
         A ``.nemo`` file, or a hub name such as ``"nvidia/parakeet-tdt-0.6b-v2"``.
     out:
-        A new folder.
+        A new folder for the result. It is complete, or, after an error, not there.
     to:
-        ``"split"``, ``"combined"`` or ``"genai"``.
+        The layout to write: ``"split"``, ``"combined"`` or ``"genai"``.
+
+    Returns
+    -------
+    The new directory, and how it compares with NeMo.
 
     Raises
     ------
     InputError
-        If there is no such checkpoint, it is no transducer, or an argument is wrong.
+        If there is no such checkpoint, it is not a transducer that can be exported, an argument is wrong, or `out`
+        exists and is not empty.
     BundleError
-        If the files would decode something else than NeMo does.
+        If the files do not compute what NeMo computes, or the layout cannot hold the model.
     MissingDependencyError
         If NeMo is not installed.
     """
-    if to not in WRITERS:
-        raise InputError(f"to must be one of {', '.join(map(repr, WRITERS))}, got {to!r}")
+    check_layout(to)
     model, kind = _restored(checkpoint)
     durations = _durations(model)
     with new_directory(out) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
@@ -100,7 +105,7 @@ def export(checkpoint: str | os.PathLike[str], out: str | os.PathLike[str], to: 
 
 
 def pieces_of(vocabulary: Sequence[str] | Mapping[Any, Any]) -> list[str]:
-    """The pieces by id of a vocabulary: a list of them, or a map from piece to id or from id to piece.
+    """The pieces by id of a vocabulary, which is a list of pieces, or a map from piece to id or from id to piece.
 
     Raises
     ------
@@ -113,7 +118,7 @@ def pieces_of(vocabulary: Sequence[str] | Mapping[Any, Any]) -> list[str]:
         elif all(isinstance(i, int) for i in vocabulary):
             by_id = {i: str(piece) for i, piece in vocabulary.items()}
         else:
-            raise InputError("a vocabulary that is a map must be one from pieces to ids, or from ids to pieces")
+            raise InputError("a vocabulary that is a map must map from pieces to ids, or from ids to pieces")
         if sorted(by_id) != list(range(len(vocabulary))):
             raise InputError(f"a vocabulary of {len(vocabulary)} pieces must have the ids 0 to {len(vocabulary) - 1}")
         return [by_id[i] for i in range(len(by_id))]
@@ -123,7 +128,7 @@ def pieces_of(vocabulary: Sequence[str] | Mapping[Any, Any]) -> list[str]:
 
 
 def _restored(checkpoint: str | os.PathLike[str]) -> tuple[Any, str]:
-    """The model, in evaluation mode and with its transducer head chosen, and what it is."""
+    """The model, in evaluation mode and with its transducer head selected, and its `Export.kind`."""
     name = os.fspath(checkpoint)
     if not os.path.isfile(name) and not _HUB_ID.fullmatch(name):
         raise InputError(f"no checkpoint {name!r}: expected a .nemo file, or a hub name such as 'nvidia/parakeet-...'")
@@ -138,7 +143,7 @@ def _restored(checkpoint: str | os.PathLike[str]) -> tuple[Any, str]:
             model = ASRModel.restore_from(name, map_location="cpu")
         else:
             model = ASRModel.from_pretrained(name, map_location="cpu")
-    except Exception as error:  # whatever a checkpoint, or what it names, makes NeMo raise
+    except Exception as error:  # a checkpoint, and the code that it names, can raise anything
         raise InputError(f"{name}: NeMo cannot restore it ({type(error).__name__}: {error})") from error
     model.eval()
     kind = type(model).__name__
@@ -152,7 +157,7 @@ def _restored(checkpoint: str | os.PathLike[str]) -> tuple[Any, str]:
 
 
 def _durations(model: Any) -> tuple[int, ...]:
-    """The table, from the first place of the configuration that has one; none for RNN-T."""
+    """The duration table, from the first place in the configuration that has one; empty for RNN-T."""
     outputs = int(getattr(model.joint, "num_extra_outputs", 0) or 0)
     for where in ("model_defaults.tdt_durations", "decoding.durations", "loss.tdt_kwargs.durations"):
         section: Any = model.cfg
@@ -161,18 +166,26 @@ def _durations(model: Any) -> tuple[int, ...]:
         if section is not None and outputs and len(section) == outputs:
             return tuple(int(d) for d in section)
     if outputs:
-        raise InputError(f"its joint has {outputs} duration outputs, and its configuration no table of as many")
+        raise InputError(
+            f"the checkpoint's joint has {outputs} duration outputs, but its configuration has no duration table of "
+            "that length"
+        )
     return ()
 
 
 def _write_nemo_files(model: Any, folder: Path, durations: tuple[int, ...]) -> None:
-    """NeMo's own export, with what it does not write: vocabulary and features."""
+    """Let NeMo export the graphs, and write what it does not: the vocabulary and the settings of the features."""
     preprocessor = model.cfg.preprocessor
     for name, value in _FEATURES.items():
         if preprocessor.get(name, value) != value:
-            raise InputError(f"its features have {name} = {preprocessor.get(name)}; this package computes {value}")
+            raise InputError(
+                f"the checkpoint's features have {name} = {preprocessor.get(name)}; this package only computes {value}"
+            )
     if int(preprocessor.get("sample_rate", SAMPLE_RATE)) != SAMPLE_RATE:
-        raise InputError(f"it takes audio of {preprocessor.sample_rate} Hz; this package has features of {SAMPLE_RATE}")
+        raise InputError(
+            f"the checkpoint takes audio of {preprocessor.sample_rate} Hz; this package computes features at "
+            f"{SAMPLE_RATE} Hz"
+        )
     write_symbols(folder / "vocab.txt", [*_pieces(model), BLANK_NAMES[0]])
     normalize = preprocessor.get("normalize", "per_feature")
     configuration = {
@@ -183,7 +196,10 @@ def _write_nemo_files(model: Any, folder: Path, durations: tuple[int, ...]) -> N
         "tdt_durations": list(durations),
     }
     if normalize not in ("per_feature", None, "NA", "none"):
-        raise InputError(f"its features are normalised by {normalize!r}; this package does it per feature, or not")
+        raise InputError(
+            f"the checkpoint's features are normalised by {normalize!r}; this package can normalise them per feature, "
+            "or not at all"
+        )
     write_json(folder / "config.json", configuration)
     model.export(str(folder / "model.onnx"))
 
@@ -197,12 +213,19 @@ def _pieces(model: Any) -> list[str]:
     else:
         pieces = pieces_of(vocabulary)
     if len(pieces) != size:
-        raise InputError(f"its vocabulary has {len(pieces)} pieces, its joint {size} outputs for them")
+        raise InputError(
+            f"the checkpoint's vocabulary has {len(pieces)} pieces, but its joint has {size} outputs for them"
+        )
     return pieces
 
 
 def _check(model: Any, bundle: Bundle, kind: str) -> tuple[int, float, float]:
-    """Decode a recording with NeMo and with the files; the tokens, and how far features and encoder are apart."""
+    """Decode the demo recording with NeMo and with the files, and compare features, encoder output and tokens.
+
+    Returns
+    -------
+    The number of tokens, `Export.feature_difference` and `Export.encoder_difference`.
+    """
     import torch
 
     speech = read_audio(demo_directory() / "speech.flac")
@@ -229,11 +252,16 @@ def _check(model: Any, bundle: Bundle, kind: str) -> tuple[int, float, float]:
     expected = torch.as_tensor(hypotheses.y_sequence).tolist()
     problems = []
     if exported_counts.tolist() != counts.tolist() or not difference <= ENCODER_TOLERANCE:
-        problems.append(f"the encoder's output is {difference:.2g} of its largest number away from NeMo's")
+        problems.append(f"the encoder output differs from NeMo's by {difference:.2g} of its largest value")
     if not feature_difference <= FEATURE_TOLERANCE:
-        problems.append(f"its features are up to {feature_difference:.2g} away from ours")
+        problems.append(f"the features differ from NeMo's by up to {feature_difference:.2g} standard deviations")
     if ours.tokens.tolist() != expected:
-        problems.append(f"from NeMo's own encoder output NeMo decodes {expected[:12]}, we {ours.tokens.tolist()[:12]}")
+        problems.append(
+            f"from the same encoder output, NeMo decodes {expected[:12]} and the exported files decode "
+            f"{ours.tokens.tolist()[:12]}"
+        )
     if problems:
-        raise BundleError(f"this {kind} was not exported as NeMo has it: {'; '.join(problems)}", file=bundle.directory)
+        raise BundleError(
+            f"the exported {kind} differs from the checkpoint: {'; '.join(problems)}", file=bundle.directory
+        )
     return len(expected), feature_difference, difference

@@ -1,4 +1,4 @@
-"""Smaller and faster graphs, by ONNX Runtime's own tools, and what they change."""
+"""`optimize`: making smaller or faster graphs with ONNX Runtime's tools, and measuring what they change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..bundle import Bundle, SplitTransducer, load_graph, read_bundle
+from ..bundle import Bundle, load_graph, read_bundle
 from ..bundle.encoder import encoder_ports
 from ..bundle.onnx_files.dependencies import import_onnx
 from ..bundle.onnx_files.flow import names_read
@@ -30,33 +30,41 @@ from .writing import copy_texts
 from .writing.saving import save_graph
 
 METHODS = ("int8", "fp16", "int4", "fused")
+"""What `optimize` can write."""
+
 ALGORITHMS = ("rtn", "k_quant", "hqq")
+"""How int4 weights are rounded."""
+
+BLOCK_SIZES = (16, 32, 64, 128, 256)
+"""How many int4 weights can share a scale."""
 
 _EMBEDDED_LIMIT = 1 << 30
-"""Graphs whose weights take more, in bytes, get a file for them: a protobuf ends at two gigabytes."""
+"""Size, in bytes, above which a graph's weights go into a file of their own. A protobuf ends at two gigabytes."""
 
 _ROUNDING = 1e-3
-"""Most that a fused encoder's output may differ, of its largest number."""
+"""Largest accepted difference of a fused encoder's output, relative to its largest absolute value."""
 
 _TRIAL_FRAMES = 400
+"""Feature frames of the random input on which a fused encoder is compared with the original."""
 
 _TEXTS = (".txt", ".json")
+"""Suffixes of the files that are copied along."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What became of the recordings' tokens.
+    """How the recognised recordings changed.
 
     Attributes
     ----------
     tokens:
-        Of the original.
+        Number of tokens that the original model recognises.
     edits:
-        Fewest insertions, deletions and substitutions that make its tokens the optimised model's.
+        Fewest insertions, deletions and substitutions that turn them into the optimised model's tokens.
     texts:
-        How many recordings read differently, of how many.
+        How many recordings have another text, and how many recordings there are.
     seconds:
-        What recognising them took, before and after.
+        Time that recognition took before and after.
     """
 
     tokens: int
@@ -76,9 +84,9 @@ class Optimization:
     sizes:
         Bytes of each graph with its weights, before and after, by the new file's name.
     notes:
-        What was left as it is, and why.
+        How much of a graph was changed, and what was not changed and why.
     change:
-        What became of the recordings; None where none were given.
+        How the recognised recordings changed; None if no recordings were given.
     """
 
     bundle: Bundle
@@ -90,7 +98,7 @@ class Optimization:
 def optimize(
     directory: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    method: str,
+    to: str,
     layout: str = "auto",
     variant: str | None = None,
     durations: Sequence[int] | None = None,
@@ -98,46 +106,55 @@ def optimize(
     algorithm: str = "rtn",
     recordings: Sequence[Audio] = (),
 ) -> Optimization:
-    """Write a model directory with other graphs, which compute nearly the same.
+    """Write a model directory with smaller or faster graphs, whose results are nearly the same.
 
     Parameters
     ----------
     directory:
         A directory of float32 graphs. Nothing in it is changed.
     out:
-        A new folder: the graphs with the method's suffix (GenAI: without), and the token file and configurations.
-    method:
-        ``"int8"``: dynamic quantisation as in the official exports, uint8 weights in the encoder, int8 in predictor and
-        joint. ``"fp16"``: float16 inside, float32 outside; predictor and joint stay float32 where they would overflow.
-        ``"int4"``: the encoder's products with weights in blocks of four bits (``MatMulNBits``), all else as it is.
-        ``"fused"``: the encoder's attention in fused operators, where ONNX Runtime finds its patterns.
+        A new folder for the result. It is complete, or, after an error, not there. The names of the new graphs have the
+        suffix `to`, except in the GenAI layout and for ``"fused"``. The token file and the configurations are copied.
+    to:
+        What to write.
+
+        - ``"int8"``: all graphs dynamically quantised as in the official exports, with uint8 weights in the encoder and
+          int8 weights in predictor and joint.
+        - ``"fp16"``: all graphs computing in float16, with float32 inputs and outputs. If the joint would overflow,
+          predictor and joint stay float32.
+        - ``"int4"``: the weights of the encoder's matrix products in four bits (``MatMulNBits``), all else unchanged.
+        - ``"fused"``: the encoder's attention in fused operators, if ONNX Runtime recognises it.
     layout, variant, durations:
         As for `read_bundle`.
     block_size:
-        Of int4, weights that share a scale: 16, 32, 64, 128 or 256.
+        For int4, how many weights share a scale: one of `BLOCK_SIZES`.
     algorithm:
-        Of int4: ``"rtn"`` (to the nearest), ``"k_quant"``, or ``"hqq"``, which needs PyTorch.
+        For int4, how weights are rounded: ``"rtn"`` (to the nearest), ``"k_quant"``, or ``"hqq"``, which needs PyTorch.
     recordings:
-        Recognised before and after.
+        Recordings that are recognised before and after, to measure what changes.
+
+    Returns
+    -------
+    The new directory, its sizes and what changed.
 
     Raises
     ------
     BundleError
-        If the directory cannot be used, is quantised already, or no pattern matches.
+        If the directory cannot be used or is quantised already, or if ONNX Runtime cannot fuse the attention.
     InputError
         If an argument is wrong, or `out` exists and is not empty.
     MissingDependencyError
         If a package is missing that ONNX Runtime's tools need.
     """
-    if method not in METHODS:
-        raise InputError(f"method must be one of {', '.join(map(repr, METHODS))}, got {method!r}")
+    if to not in METHODS:
+        raise InputError(f"to must be one of {', '.join(map(repr, METHODS))}, got {to!r}")
     if algorithm not in ALGORITHMS:
         raise InputError(f"algorithm must be one of {', '.join(map(repr, ALGORITHMS))}, got {algorithm!r}")
-    if block_size not in (16, 32, 64, 128, 256):
-        raise InputError(f"block_size must be 16, 32, 64, 128 or 256, got {block_size!r}")
+    if block_size not in BLOCK_SIZES:
+        raise InputError(f"block_size must be one of {', '.join(map(str, BLOCK_SIZES))}, got {block_size!r}")
     bundle = read_bundle(directory, layout, variant, durations)
     graphs = _graphs(bundle)
-    suffix = "" if bundle.layout == "genai" or method == "fused" else f".{method}"
+    suffix = "" if bundle.layout == "genai" or to == "fused" else f".{to}"
     notes: list[str] = []
     sizes: dict[str, tuple[int, int]] = {}
     with new_directory(out) as folder:
@@ -145,10 +162,10 @@ def optimize(
         stems = {file: file.name.removesuffix(".onnx").removesuffix(f".{variant}") for file in graphs}
         targets = {file: folder / f"{stem}{suffix}.onnx" for file, stem in stems.items()}
         for file, target in targets.items():
-            before = _write(bundle, file, graphs[file], target, method, block_size, algorithm, notes)
+            before = _write(bundle, file, graphs[file], target, to, block_size, algorithm, notes)
             sizes[target.name] = (before, _size(target))
         written = read_bundle(folder, bundle.layout, suffix[1:] or None, bundle.spec.durations)
-        if method == "fp16" and (problems := list(overflow(written))):
+        if to == "fp16" and (problems := list(overflow(written))):
             notes += [f"{problem.file}: {problem.found}: predictor and joint stay in float32" for problem in problems]
             for file, target in targets.items():
                 if not graphs[file]:
@@ -160,45 +177,39 @@ def optimize(
 
 
 def _graphs(bundle: Bundle) -> dict[Path, bool]:
-    """The graphs' files, and which is the encoder."""
+    """The graphs' files, each with whether it is the encoder."""
     if bundle.encoder is None:
-        raise BundleError("has no encoder, in which nearly all weights are", file=bundle.directory)
-    transducer = bundle.transducer
-    parts = (
-        [transducer.predictor.graph, transducer.joint.graph]
-        if isinstance(transducer, SplitTransducer)
-        else [transducer.graph]
-    )
-    files = {bundle.encoder: True} | {graph.file: False for graph in parts}
+        raise BundleError("has no encoder, which has nearly all weights: add it", file=bundle.directory)
+    files = {bundle.encoder: True} | {graph.file: False for graph in bundle.transducer.graphs}
     for file in files:
         graph = load_graph(file, bundle.directory)
         if graph.quantized or any(node.op_type == "MatMulNBits" for node in graph.model.graph.node):
-            raise BundleError("is quantised already; begin with the float32 files", file=file)
+            raise BundleError("is quantised already; use the float32 files", file=file)
     return files
 
 
 def _write(
-    bundle: Bundle, file: Path, is_encoder: bool, target: Path, method: str, block_size: int, algorithm: str,
+    bundle: Bundle, file: Path, is_encoder: bool, target: Path, to: str, block_size: int, algorithm: str,
     notes: list[str],
 ) -> int:
-    """Write one graph; its size before."""
+    """Write one graph, and return its size before, in bytes. Notes are added to `notes`."""
     graph = load_graph(file, bundle.directory)
-    if method in ("int4", "fused") and not is_encoder:
+    if to in ("int4", "fused") and not is_encoder:
         save_graph(graph, target)
         return _size(target)
     with tempfile.TemporaryDirectory(dir=target.parent.parent) as scratch:
-        source = Path(scratch, "source.onnx")  # real files: the tools follow no links
+        source = Path(scratch, "source.onnx")  # a copy, because the tools do not follow links
         metadata = {entry.key: entry.value for entry in graph.model.metadata_props}
         save_graph(graph, source)
         before = _size(source)
         _widen_weights(source)
         result = Path(scratch, "result.onnx")
         with _quiet():
-            if method == "int8":
+            if to == "int8":
                 _int8(source, result, is_encoder, before)
-            elif method == "fp16":
+            elif to == "fp16":
                 _fp16(source, result)
-            elif method == "int4":
+            elif to == "int4":
                 notes.append(_int4(source, result, block_size, algorithm))
             else:
                 notes.append(_fused(source, result, file))
@@ -209,7 +220,10 @@ def _write(
 
 
 def _widen_weights(file: Path) -> None:
-    """Weights stored in float16 behind a Cast become float32, in place: the tools see constants alone."""
+    """Replace float16 weights that a Cast turns into float32 by float32 weights, in place.
+
+    The tools only handle weights that are constants themselves.
+    """
     onnx = import_onnx()
     model = onnx.load(file)
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -242,13 +256,14 @@ def _fp16(source: Path, result: Path) -> None:
     with _needing("onnx-ir and sympy"):
         from onnxruntime.transformers.float16 import convert_float_to_float16
         from onnxruntime.transformers.onnx_model import OnnxModel
-    # Given the path, shapes are inferred in files, which have no limit of two gigabytes.
+    # Given a path and not a model, the tool infers shapes in a file, which has no limit of two gigabytes.
     made = convert_float_to_float16(str(source), keep_io_types=True)
-    OnnxModel.graph_topological_sort(made.graph)  # it adds Casts where they stand behind what reads them
+    OnnxModel.graph_topological_sort(made.graph)  # the tool puts some Casts behind the nodes that read them
     _save(made, result)
 
 
 def _int4(source: Path, result: Path, block_size: int, algorithm: str) -> str:
+    """Quantise weights to four bits. Returns a note that says how many."""
     with _needing("onnx-ir and sympy"):
         from onnxruntime.quantization import matmul_nbits_quantizer as tool
     if algorithm == "hqq":
@@ -262,8 +277,8 @@ def _int4(source: Path, result: Path, block_size: int, algorithm: str) -> str:
         "hqq": lambda: tool.HQQWeightOnlyQuantConfig(block_size=block_size, bits=4),
     }
     model = import_onnx().load(source)
-    # Their zero points do not fill bytes, which the tool does not reckon with.
-    odd = _of_odd_blocks(model, block_size) if algorithm == "k_quant" else []
+    # Two zero points share a byte. With k_quant, the tool cannot handle an odd number of them.
+    odd = _with_odd_blocks(model, block_size) if algorithm == "k_quant" else []
     quantizer = tool.MatMulNBitsQuantizer(
         model, block_size=block_size, is_symmetric=False, accuracy_level=4, nodes_to_exclude=odd,
         algo_config=configs[algorithm](),
@@ -272,12 +287,12 @@ def _int4(source: Path, result: Path, block_size: int, algorithm: str) -> str:
     made = quantizer.model.model
     counts = Counter(node.op_type for node in made.graph.node)
     _save(made, result)
-    others = f", among them {len(odd)} of an odd number of blocks, which k_quant cannot pack" if odd else ""
-    return f"{counts['MatMulNBits']} products in four bits, {counts['MatMul']} as before{others}"
+    others = f", {len(odd)} of them with an odd number of blocks, which k_quant cannot pack" if odd else ""
+    return f"{counts['MatMulNBits']} products in four bits, {counts['MatMul']} unchanged{others}"
 
 
-def _of_odd_blocks(model: Any, block_size: int) -> list[str]:
-    """The names of products whose weights have an odd number of blocks of inputs."""
+def _with_odd_blocks(model: Any, block_size: int) -> list[str]:
+    """The names of matrix products whose inputs are divided into an odd number of blocks."""
     inputs = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer if len(tensor.dims) == 2}
     return [
         node.name for node in model.graph.node
@@ -286,7 +301,13 @@ def _of_odd_blocks(model: Any, block_size: int) -> list[str]:
 
 
 def _fused(source: Path, result: Path, file: Path) -> str:
-    """Fuse attention; how much of it, and what did not match."""
+    """Fuse the encoder's attention. Returns a note that says how much was fused, and what did not match.
+
+    Raises
+    ------
+    BundleError
+        If nothing matches, the tool fails, or the fused encoder gives other results.
+    """
     with _needing("onnx-ir and sympy"):
         from onnxruntime.transformers.fusion_options import FusionOptions
         from onnxruntime.transformers.optimizer import optimize_model
@@ -298,15 +319,15 @@ def _fused(source: Path, result: Path, file: Path) -> str:
             _save(made.model, result)
             counts = Counter(node.op_type for node in made.model.graph.node if node.domain == "com.microsoft")
             failure = "" if counts["Attention"] + counts["MultiHeadAttention"] else "none matches"
-        except Exception as error:  # the tool raises whatever comes up in it
+        except Exception as error:  # the tool may raise anything
             failure = f"it fails ({type(error).__name__}: {error})"
     missed = ", ".join(f"{text} ({count} times)" for text, count in Counter(messages).most_common(4))
     failure = failure or _difference(source, result)
     if failure:
         raise BundleError(
-            f"ONNX Runtime's fusion of conformer attention on its {softmaxes} attentions: {failure}"
-            f"{f'; {missed}' if missed else ''}. Plain NeMo exports add the positions' share before they divide, and "
-            "have biases where the patterns have none. All other fusions ONNX Runtime makes when it loads a graph",
+            f"ONNX Runtime cannot fuse its {softmaxes} attentions: {failure}{f'; {missed}' if missed else ''}. Plain "
+            "NeMo exports add the position scores before they divide, and have biases; ONNX Runtime's patterns expect "
+            "neither. Use the graph as it is: all other fusions are made when ONNX Runtime loads it",
             file=file,
         )
     fused = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
@@ -314,7 +335,7 @@ def _fused(source: Path, result: Path, file: Path) -> str:
 
 
 def _difference(source: Path, result: Path) -> str:
-    """How a fused encoder's output differs from the original's on random features; nothing where it is rounding."""
+    """How a fused encoder's output differs from the original's on random features; "" if only by rounding."""
     import onnxruntime
 
     audio, length, frames, _ = encoder_ports(load_graph(source, source.parent))
@@ -331,10 +352,11 @@ def _difference(source: Path, result: Path) -> str:
             return f"the fused encoder fails ({error})"
     largest = max(float(np.abs(outputs[0]).max()), 1e-6)
     found = float(np.abs(outputs[0] - outputs[1]).max()) / largest
-    return "" if found <= _ROUNDING else f"the fused encoder gives other frames (by {found:.2g} of the largest number)"
+    return "" if found <= _ROUNDING else f"the fused encoder's frames differ by {found:.2g} of their largest value"
 
 
 def _save(model: Any, file: Path) -> None:
+    """Write a graph; a large one gets its weights in a file of their own."""
     onnx = import_onnx()
     large = model.ByteSize() > _EMBEDDED_LIMIT or model.ByteSize() < 0
     data = {"save_as_external_data": True, "location": f"{file.name}.data"} if large else {}
@@ -348,11 +370,12 @@ def _size(file: Path) -> int:
 
 
 def _compared(before: Bundle, after: Bundle, recordings: Sequence[Audio]) -> Change:
+    """Recognise recordings with both bundles, and compare."""
     seconds, results = [], []
     for bundle in (before, after):
         spec = bundle.spec
         model = load_model(bundle.directory, layout=bundle.layout, variant=bundle.variant, durations=spec.durations)
-        model.recognize(recordings[0])  # the first one warms up
+        model.recognize(recordings[0])  # warm up
         begin = time.perf_counter()
         results.append(model.recognize(list(recordings)))
         seconds.append(time.perf_counter() - begin)
@@ -367,6 +390,7 @@ def _compared(before: Bundle, after: Bundle, recordings: Sequence[Audio]) -> Cha
 
 @contextmanager
 def _needing(packages: str) -> Iterator[None]:
+    """Turn an ImportError into a `MissingDependencyError` that names the missing package, or else `packages`."""
     try:
         yield
     except ImportError as error:
@@ -375,7 +399,7 @@ def _needing(packages: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The tools tell the root logger of every node."""
+    """Silence the root logger, to which the tools report every node."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)
@@ -387,7 +411,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _messages(name: str) -> Iterator[list[str]]:
-    """What a logger says at level DEBUG."""
+    """Collect the messages of a logger, from level DEBUG up, in place of showing them."""
     said: list[str] = []
 
     class Keeping(logging.Handler):

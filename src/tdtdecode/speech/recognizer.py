@@ -13,7 +13,7 @@ from ..confidence import Confidence
 from ..decoder import Decoder
 from ..errors import BundleError, InputError
 from ..hypothesis import Hypothesis, Transcript
-from ..search import Beam, Greedy, for_rows
+from ..search import Beam, Greedy, for_utterances
 from ..transducer import as_integer
 from .audio import FeatureExtractor, as_samples
 from .audio.features import HOP, SAMPLE_RATE
@@ -78,8 +78,9 @@ class Recognizer:
         """
         return None if self._max_input_frames is None else self._max_input_frames * HOP / SAMPLE_RATE
 
+    # The lists are typed as sequences: lists are invariant, and a list of paths would be no list[Audio].
     @overload
-    def recognize(
+    def recognize(  # type: ignore[overload-overlap]
         self,
         audio: Audio,
         search: Greedy | Beam | None = ...,
@@ -91,7 +92,7 @@ class Recognizer:
     @overload
     def recognize(
         self,
-        audio: list[Audio],
+        audio: Sequence[Audio],
         search: Greedy | Beam | None = ...,
         batch_size: int = ...,
         on_error: Literal["raise"] = ...,
@@ -101,7 +102,7 @@ class Recognizer:
     @overload
     def recognize(
         self,
-        audio: list[Audio],
+        audio: Sequence[Audio],
         search: Greedy | Beam | None = ...,
         batch_size: int = ...,
         *,
@@ -111,7 +112,7 @@ class Recognizer:
 
     def recognize(
         self,
-        audio: Audio | list[Any],
+        audio: Audio | Sequence[Any],
         search: Greedy | Beam | None = None,
         batch_size: int = 16,
         on_error: str = "raise",
@@ -152,8 +153,8 @@ class Recognizer:
         if on_error not in ("raise", "return"):
             raise InputError(f"on_error must be 'raise' or 'return', got {on_error!r}")
         search = self.decoder.search if search is None else search
-        recordings = audio if isinstance(audio, list) else [audio]
-        for_rows(search, range(len(recordings)), len(recordings))  # raises before any work if the search does not fit
+        recordings: list[Any] = audio if isinstance(audio, list) else [audio]
+        for_utterances(search, range(len(recordings)), len(recordings))  # raises before any work if it does not fit
         results: list[Transcript | Exception | None] = [None] * len(recordings)
         catch: tuple[type[Exception], ...] = (Exception,) if on_error == "return" else ()
 
@@ -172,11 +173,11 @@ class Recognizer:
                     results[i] = error
             try:
                 transcripts: Sequence[Transcript | Exception] = self._transcribe(
-                    list(samples.values()), for_rows(search, list(samples), len(recordings))
+                    list(samples.values()), for_utterances(search, list(samples), len(recordings))
                 )
             except catch as error:
                 transcripts = (
-                    [self._alone(one, for_rows(search, [i], len(recordings))) for i, one in samples.items()]
+                    [self._alone(one, for_utterances(search, [i], len(recordings))) for i, one in samples.items()]
                     if len(samples) > 1
                     else [error]
                 )
@@ -209,7 +210,7 @@ class Recognizer:
         hypotheses = [_nothing() for _ in recordings]
         if spoken:
             features, lengths = self._extract([recordings[i] for i in spoken])
-            spoken_search = for_rows(search, spoken, len(recordings))
+            spoken_search = for_utterances(search, spoken, len(recordings))
             for i, hypothesis in zip(spoken, self._decoded(features, lengths, spoken_search), strict=True):
                 hypotheses[i] = hypothesis
         confidence = search.confidence or Confidence()
@@ -226,13 +227,13 @@ class Recognizer:
         if len(whole):
             # NeMo's features end with a frame of padding. At the limit that is one frame too many for the encoder.
             encoder_out, counts = self.encoder(features[whole, :, :limit], lengths[whole])
-            found = self.decoder.decode(encoder_out, counts, for_rows(search, whole.tolist(), len(lengths)))
+            found = self.decoder.decode(encoder_out, counts, for_utterances(search, whole.tolist(), len(lengths)))
             hypotheses.update(zip(whole.tolist(), found, strict=True))
         seconds = (self._windows.centre + 2 * self._windows.context) * self.bundle.frame_seconds
         at_once = max(1, int(_BATCH_SECONDS / seconds)) if self.encoder.takes_batches else 1
         for i in np.flatnonzero(lengths > limit).tolist():
             hypotheses[i] = decode_in_windows(
-                features[i, :, : lengths[i]], self.encoder, self.decoder, for_rows(search, [i], len(lengths)),
+                features[i, :, : lengths[i]], self.encoder, self.decoder, for_utterances(search, [i], len(lengths)),
                 self._windows, self.bundle.features.subsampling_factor, at_once,
             )  # fmt: skip
         return [hypotheses[i] for i in range(len(lengths))]

@@ -1,7 +1,7 @@
-"""Dynamically quantised graphs in floating point: the same products, with the stored weights, without rounding.
+"""A floating-point copy of a dynamically quantised graph: the same weights, but activations are not rounded.
 
-Lifted weights are checked against this copy, so that nothing checks the copy itself: every scale and zero point is
-traced to where it comes from, and what is not understood is refused.
+Lifted weights are checked against this copy, but the copy itself is checked against nothing. So every scale and zero
+point is traced to its origin, and anything that is not understood is refused.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from .expressions import CannotLift, Expressions
 if TYPE_CHECKING:
     import onnx
 
-# Operators on integers that have no rule here.
 _UNKNOWN = {
     "ConvInteger", "MatMulNBits", "QAttention", "QGemm", "QLinearAdd", "QLinearConv", "QLinearMatMul", "QuantizeLinear",
 }  # fmt: skip
+"""Quantised operators that cannot be replaced."""
 
 
 def dequantized(graph: Graph) -> Graph:
-    """A copy of a quantised graph whose products are float32 ones with weights ``(stored - zero point) * scale``.
+    """A copy of a quantised graph with float32 products, whose weights are ``(stored - zero point) * scale``.
 
-    A graph that is not quantised is returned as it is. Weights behind DequantizeLinear stay there: ONNX Runtime and
-    `lift` both take them as the floats they are.
+    A graph that is not quantised is returned as it is. Weights behind DequantizeLinear are left as they are, since
+    ONNX Runtime and `lift` both read them as floats.
 
     Raises
     ------
     CannotLift
-        If it is quantised in a way that is not known; the message names the operator.
+        If the graph is quantised in an unknown way. The message names the operator.
     """
     if not graph.quantized:
         return graph
@@ -54,10 +54,10 @@ class _Rewriting:
         return self._assembled(nodes)
 
     def _rewritten(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-        """What takes a node's place: nothing for those parts of a product that its last node stands for."""
+        """The nodes that replace a node: none for the first nodes of a chain, which is replaced at its last node."""
         if node.op_type in _UNKNOWN:
             raise CannotLift(f"{_described(node)}: no float form of this quantised operator is known")
-        given = [*node.input, *[""] * 12]
+        given = [*node.input, *[""] * 12]  # optional inputs may be left out
         if node.op_type == "DynamicQuantizeLSTM":
             return [self._lstm(node, given)]
         if node.op_type == "DynamicQuantizeMatMul":
@@ -65,15 +65,19 @@ class _Rewriting:
             return self._product(node.output[0], a, (b, scale, zero), bias)
         if node.op_type == "MatMulIntegerToFloat":
             a, b, a_scale, scale, a_zero, zero, bias = given[:7]
-            return self._product(node.output[0], self._unrounded(a, a_scale, a_zero), (b, scale, zero), bias)
+            return self._product(node.output[0], self._float_source(a, a_scale, a_zero), (b, scale, zero), bias)
         if node.op_type == "Mul" and (integer := self._scaled_product(node)) is not None:
             product, a_scale, scale = integer
             a, b, a_zero, zero = [*product.input, "", ""][:4]
-            return self._product(node.output[0], self._unrounded(a, a_scale, a_zero), (b, scale, zero), "")
+            return self._product(node.output[0], self._float_source(a, a_scale, a_zero), (b, scale, zero), "")
         return [] if node.op_type in ("MatMulInteger", "DynamicQuantizeLinear") else [node]
 
     def _scaled_product(self, node: onnx.NodeProto) -> tuple[onnx.NodeProto, str, str] | None:
-        """The MatMulInteger whose Cast a Mul scales, and the names of the activation's and of the weights' scale."""
+        """Match the chain MatMulInteger, Cast, Mul by both scales, from its last node, the Mul.
+
+        Returns the MatMulInteger, and the names of the activation's scale and of the weights' scale; None if the node
+        is another Mul.
+        """
         for value, scales in (tuple(node.input), tuple(reversed(node.input))):
             cast, _ = self._expressions.producer(value)
             if cast is None or cast.op_type != "Cast":
@@ -88,8 +92,8 @@ class _Rewriting:
                 return product, others[0], constants[0]
         return None
 
-    def _unrounded(self, name: str, scale: str, zero: str) -> str:
-        """What a quantised activation was made from, if that is what its scale and zero point belong to, too."""
+    def _float_source(self, name: str, scale: str, zero: str) -> str:
+        """The float tensor that a quantised activation was computed from; scale and zero point must be its own."""
         node, output = self._expressions.producer(name)
         if node is None or node.op_type != "DynamicQuantizeLinear" or output != 0:
             raise CannotLift(f"the quantised activation {name} does not come from DynamicQuantizeLinear")
@@ -97,14 +101,15 @@ class _Rewriting:
         if (scale, zero) != (own_scale, own_zero):
             raise CannotLift(
                 f"the quantised activation {name} is read with scale {scale} and zero point {zero or 'none'}, expected "
-                f"{own_scale} and {own_zero}, which {_described(node)} made with it"
+                f"{own_scale} and {own_zero}, which {_described(node)} computes with it"
             )
         return node.input[0]
 
     def _product(self, output: str, x: str, stored: tuple[str, str, str], bias: str) -> list[onnx.NodeProto]:
+        """Nodes that compute the tensor `output` as x times a weight (see `_weight`) plus a bias ("" if none)."""
         onnx = import_onnx()
         weight = self._weight(stored)
-        product = self._fresh(f"{output}_product") if bias else output
+        product = self._unused_name(f"{output}_product") if bias else output
         nodes = [onnx.helper.make_node("MatMul", [x, weight], [product])]
         if bias:
             nodes.append(onnx.helper.make_node("Add", [product, bias], [output]))
@@ -118,7 +123,7 @@ class _Rewriting:
         return plain
 
     def _weight(self, stored: tuple[str, str, str], lstm: bool = False) -> str:
-        """The name of a float weight from the names of stored numbers, scale and zero point ("" if none)."""
+        """The name of a float weight, given the names of its integers, scale and zero point ("" if none)."""
         key = (*stored, "lstm" if lstm else "product")
         if key not in self._weights:
             quantised, scale, zero = (self._number(name) if name else None for name in stored)
@@ -126,31 +131,31 @@ class _Rewriting:
                 raise CannotLift(f"the quantised weights {stored[0]} have no scale")
             if quantised.dtype not in (np.int8, np.uint8):
                 raise CannotLift(f"the quantised weights {stored[0]} are {quantised.dtype}, expected int8 or uint8")
-            # An LSTM's weights are [directions, inputs, 4H], each direction with scales of its own.
+            # An LSTM's weights are [directions, inputs, 4H]. Each direction has its own scales.
             groups = len(quantised) if lstm else 1
             scales = _per_output(stored[1], scale, groups, quantised.shape[-1])
             zeros = np.float32(0) if zero is None else _per_output(stored[2], zero, groups, quantised.shape[-1])
             values = (quantised.astype(np.float32) - zeros) * scales
             values = np.ascontiguousarray(values.transpose(0, 2, 1) if lstm else values.reshape(quantised.shape))
-            name = self._fresh(f"{stored[0]}_float")
+            name = self._unused_name(f"{stored[0]}_float")
             self._weights[key] = import_onnx().numpy_helper.from_array(values, name)
         return self._weights[key].name
 
     def _number(self, name: str) -> np.ndarray:
         value = self._expressions.constant(name)
         if value is None:
-            raise CannotLift(f"{name} belongs to quantised weights and is no constant")
+            raise CannotLift(f"{name} belongs to quantised weights and is not a constant")
         return value
 
-    def _fresh(self, name: str) -> str:
-        """That name, or one like it where it is taken."""
+    def _unused_name(self, name: str) -> str:
+        """A name for a new tensor: the given one, with underscores added while it is taken."""
         while name in self._taken:
             name += "_"
         self._taken.add(name)
         return name
 
     def _assembled(self, nodes: list[onnx.NodeProto]) -> Graph:
-        """The graph of the nodes that its outputs still need."""
+        """The graph of these nodes, without those that no output needs."""
         whole = self._graph.model
         needed = {value.name for value in whole.graph.output}
         kept: list[onnx.NodeProto] = []
@@ -162,7 +167,7 @@ class _Rewriting:
         self._check_complete(kept)
         weights = [tensor for tensor in whole.graph.initializer if tensor.name in needed]
         sparse = [tensor for tensor in whole.graph.sparse_initializer if tensor.values.name in needed]
-        # Old exports list weights among the inputs: one without its weight would have to be fed.
+        # Old exports list weights among the inputs. If such a weight is removed, its input must go, too.
         gone = {tensor.name for tensor in whole.graph.initializer} - needed
         helper = import_onnx().helper
         graph = helper.make_graph(
@@ -179,15 +184,15 @@ class _Rewriting:
         return Graph(model, self._graph.file, self._graph.weights_folder)
 
     def _check_complete(self, kept: list[onnx.NodeProto]) -> None:
-        """Refuse what still reads an integer product or a quantised activation after their float forms are in."""
+        """Check that no remaining node reads a quantised activation or an integer product, which are gone."""
         rewritten = {name for node in kept for name in node.output}
         for node in kept:
             for name in names_read(node):
                 maker, _ = self._expressions.producer(name)
                 if maker is not None and name not in rewritten:
                     raise CannotLift(
-                        f"{_described(node)} reads {name} of {_described(maker)}: expected the chain of a dynamically "
-                        "quantised product, MatMulInteger, Cast and a Mul by both scales"
+                        f"{_described(node)} reads {name} of {_described(maker)}: expected a dynamically quantised "
+                        "product to be a MatMulInteger, a Cast and a Mul by both scales"
                     )
 
 

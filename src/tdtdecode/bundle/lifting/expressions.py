@@ -1,4 +1,4 @@
-"""Reading a graph backwards: which node made a tensor, and which tensors are constants."""
+"""Following a graph backwards: which node computes a tensor, and which tensors are constants."""
 
 from __future__ import annotations
 
@@ -15,23 +15,28 @@ if TYPE_CHECKING:
     import onnx
 
 MAX_CONSTANT_BYTES = 1 << 31
-"""Largest constant that is computed."""
+"""Most bytes that a computed constant, or its inputs together, may have."""
 
-# With one row, one frame and one token these move no number but along axes of one element.
 _VIEWS = {"Identity", "Cast", "Dropout", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose"}
+"""Operators that change the shape or type of a tensor, but neither its values nor their order.
+
+That holds for one utterance, one frame and one token, because all axes but one then have size 1.
+"""
+
 _CONSTANT_OPERATORS = {
     "Add", "Cast", "Concat", "Constant", "ConstantOfShape", "DequantizeLinear", "Div", "Expand", "Flatten", "Gather",
     "Identity", "Mul", "Neg", "Pow", "Reciprocal", "Reshape", "Shape", "Slice", "Split", "Sqrt", "Squeeze", "Sub",
     "Transpose", "Unsqueeze",
 }  # fmt: skip
+"""Operators that are computed if all their inputs are constants."""
 
 
 class CannotLift(TdtDecodeError):
-    """The weights of a model cannot be taken out of its graphs; the message says why."""
+    """The weights of a model cannot be lifted out of its graphs; the message says why."""
 
 
 class Expressions:
-    """The tensors of a graph by what computes them."""
+    """Looks up how the tensors of a graph are computed."""
 
     def __init__(self, graph: Graph):
         self.graph = graph
@@ -43,11 +48,11 @@ class Expressions:
         return {name: (node, i) for node in nodes for i, name in enumerate(node.output) if name}
 
     def producer(self, name: str) -> tuple[onnx.NodeProto | None, int]:
-        """The node that makes a tensor, and as which of its outputs; None for inputs and weights."""
+        """The node that computes a tensor, and the index of that output; (None, 0) for inputs and weights."""
         return self._producers.get(name, (None, 0))
 
     def behind_views(self, name: str) -> str:
-        """The tensor whose numbers these are, in another shape or type."""
+        """The tensor that has the same values before its shape or type was changed."""
         node, _ = self.producer(name)
         while node is not None and node.op_type in _VIEWS and self.constant(name) is None:
             name = node.input[0]
@@ -55,12 +60,12 @@ class Expressions:
         return name
 
     def source(self, name: str) -> tuple[str, onnx.NodeProto | None, int]:
-        """The tensor behind views, its node and as which output."""
+        """The tensor `behind_views`, the node that computes it, and the index of that output."""
         name = self.behind_views(name)
         return name, *self.producer(name)
 
     def constant(self, name: str) -> np.ndarray | None:
-        """The value of a tensor that depends on no input; None for others."""
+        """The value of a tensor that depends on no input of the graph; None for other tensors."""
         if name not in self._constants:
             self._constants[name] = self._evaluated(name)
         return self._constants[name]
@@ -78,7 +83,7 @@ class Expressions:
                 return None
             inputs[value] = constant
         if sum(value.nbytes for value in inputs.values()) > MAX_CONSTANT_BYTES:
-            raise CannotLift(f"the constant {name} is computed from more than {MAX_CONSTANT_BYTES} bytes")
+            raise CannotLift(f"the constant {name} is computed from more than {MAX_CONSTANT_BYTES} bytes of constants")
         return self._run(node, inputs)[output]
 
     def _run(self, node: onnx.NodeProto, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -98,7 +103,7 @@ class Expressions:
         )
         try:
             values = ReferenceEvaluator(model).run(None, inputs)
-        except Exception as error:  # whatever a malformed constant makes the evaluator raise
+        except Exception as error:  # a malformed constant can make the evaluator raise anything
             raise CannotLift(f"the constant {node.output[0]} cannot be computed: {error}") from None
         return [np.asarray(value) for value in values]
 

@@ -1,12 +1,14 @@
-"""Taking the weights of predictor and joint out of their graphs, by structure: names mean nothing.
+"""Finding the weights of predictor and joint in their graphs.
 
-A row is traced back from the joint's output:
+Exporters name weights differently, so names are not used. The joint row is followed backwards through the graph, which
+must compute
 
-    row = output product( activation( encoder product(frame) + prediction product(g) ) )
+    row = output(activation(encoder(frame) + prediction(g)))
 
-and g through LSTM layers, each fed by the one below and by its own slice of the states, to the embedding. What only
-moves axes of one element is passed over. Predictor and joint may share the work in any way: where a combined graph was
-cut, the prediction product is the predictor's.
+where `output`, `encoder` and `prediction` are products with weights, and g is the predictor's output. Then g is
+followed backwards through LSTM layers to the embedding. Each layer must read the layer below and its own slice of the
+states. Operators that only move axes of size 1 are skipped. The product `prediction` may lie in the joint's graph or
+in the predictor's. It lies in the latter where a combined graph was split.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from ..onnx_files.graph import Graph
 from ..transducers import CombinedTransducer, PredictorGraph, SplitTransducer, width
 from .dequantize import dequantized
 from .expressions import MAX_CONSTANT_BYTES, CannotLift, Expressions, attributes
-from .patterns import affine, described, floats, identity, logits, shares
+from .patterns import affine, as_float32, describe, identity, logits, projections
 
 if TYPE_CHECKING:
     import onnx
@@ -35,7 +37,7 @@ _ELEMENTWISE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "Tanh": np.tanh,
     "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
 }
-_OF_TOKENS: dict[str, Callable[..., np.ndarray]] = {
+_COMPARISONS: dict[str, Callable[..., np.ndarray]] = {
     "Equal": np.equal,
     "Greater": np.greater,
     "GreaterOrEqual": np.greater_equal,
@@ -47,17 +49,18 @@ _LSTM_ACTIVATIONS = [b"sigmoid", b"tanh", b"tanh"]
 
 
 def lift(transducer: SplitTransducer | CombinedTransducer) -> TransducerWeights:
-    """The weights of a transducer, float32 whatever they are stored in.
+    """The weights of a transducer as float32 arrays, whatever type they are stored in.
 
     Raises
     ------
     CannotLift
-        If its structure is not the one above; the message names the operator and what was expected.
+        If the graphs compute something else than the formula at the top of this file. The message names the operator
+        that was found, and what was expected.
     """
     if isinstance(transducer, CombinedTransducer):
         raise CannotLift(f"predictor and joint could not be told apart in the combined graph: {transducer.reason}")
     try:
-        # What overflows is found when all is there, by its result.
+        # An overflow is not an error yet: the finished weights are checked for infinities.
         with np.errstate(over="ignore", invalid="ignore"):
             return _lifted(transducer)
     except RecursionError:
@@ -73,17 +76,17 @@ def _lifted(transducer: SplitTransducer) -> TransducerWeights:
     name, node, _ = joint.source(hidden)
     if node is None or node.op_type not in _ACTIVATIONS:
         raise CannotLift(
-            f"expected {', '.join(_ACTIVATIONS)} before the joint's last product, found {described(node, name)}"
+            f"expected {', '.join(_ACTIVATIONS)} before the joint's last product, found {describe(node, name)}"
         )
     joint_size = output.weight.shape[1]
-    encoder, prediction = shares(joint, node.input[0], ports.encoder, ports.predictor, joint_size)
+    encoder, prediction = projections(joint, node.input[0], ports.encoder, ports.predictor, joint_size)
     source = transducer.predictor.output.name
     if prediction is None:
-        source, prediction = _predictor_share(predictor, source, joint_size)
+        source, prediction = _predictor_projection(predictor, source, joint_size)
     embedding, layers = _Predictor(predictor, transducer.predictor).lift(source)
     if boundary not in (None, len(embedding)):
         raise CannotLift(
-            f"the joint normalises {boundary} numbers of a row by themselves; expected the {len(embedding)} tokens"
+            f"the joint normalises {boundary} numbers of a row separately; expected the {len(embedding)} tokens"
         )
     weights = TransducerWeights(embedding, layers, prediction, encoder, _ACTIVATIONS[node.op_type], output)
     _check_widths(weights, transducer)
@@ -91,8 +94,11 @@ def _lifted(transducer: SplitTransducer) -> TransducerWeights:
     return weights
 
 
-def _predictor_share(predictor: Expressions, name: str, size: int) -> tuple[str, Affine]:
-    """The prediction's product at the end of a predictor; none where a joint as wide as its LSTM adds that itself."""
+def _predictor_projection(predictor: Expressions, name: str, size: int) -> tuple[str, Affine]:
+    """The product `prediction` at the end of a predictor's graph, and the tensor it is applied to.
+
+    A joint may also have no such product, and add the LSTM's output as it is. The product is then the identity.
+    """
     name, node, _ = predictor.source(name)
     if node is not None and node.op_type in ("MatMul", "Gemm", "Add"):
         return affine(predictor, name, "the prediction's product")
@@ -100,7 +106,7 @@ def _predictor_share(predictor: Expressions, name: str, size: int) -> tuple[str,
 
 
 class _Predictor:
-    """The layers of a predictor and how they are wired to its states."""
+    """Finds the embedding and the LSTM layers of a predictor, and checks which states each layer uses."""
 
     def __init__(self, graph: Expressions, ports: PredictorGraph):
         self._graph = graph
@@ -109,7 +115,7 @@ class _Predictor:
         self._outputs = [port.name for port in ports.states_out]
 
     def lift(self, name: str) -> tuple[np.ndarray, tuple[LstmLayer, ...]]:
-        """The embedding and the layers, from the bottom up, below the tensor of that name."""
+        """The embedding [V + 1, width] and the LSTM layers, from the bottom up, that compute the tensor `name`."""
         found: list[tuple[onnx.NodeProto, LstmLayer]] = []
         name, node, output = self._graph.source(name)
         while node is not None and node.op_type in ("LSTM", "GRU", "RNN"):
@@ -119,7 +125,7 @@ class _Predictor:
             name, node, output = self._graph.source(node.input[0])
         found.reverse()
         self._check_states([lstm for lstm, _ in found])
-        return floats(self._table(name)), tuple(layer for _, layer in found)
+        return as_float32(self._table(name)), tuple(layer for _, layer in found)
 
     def _layer(self, node: onnx.NodeProto) -> LstmLayer:
         where = f"LSTM {node.name or node.output[0]}"
@@ -137,13 +143,13 @@ class _Predictor:
             raise CannotLift(f"{where}: peepholes are not supported")
         values = [self._graph.constant(name) if name else None for name in [*node.input, "", ""][1:4]]
         if values[0] is None or values[1] is None or (values[2] is None and len(node.input) > 3 and node.input[3]):
-            raise CannotLift(f"{where}: its weights are no constants")
+            raise CannotLift(f"{where}: its weights are not constants")
         size = values[1].shape[-1]
         bias = np.zeros(8 * size, np.float32) if values[2] is None else values[2].astype(np.float32).reshape(-1)
-        return LstmLayer(floats(values[0][0]), floats(values[1][0]), bias[: 4 * size] + bias[4 * size:])
+        return LstmLayer(as_float32(values[0][0]), as_float32(values[1][0]), bias[: 4 * size] + bias[4 * size:])
 
     def _check_states(self, layers: list[onnx.NodeProto]) -> None:
-        """Each layer must begin with its own slice of both states, and its results must become the same slices."""
+        """Check that each layer starts from its own slice of both states, and writes the same slices."""
         expected = 2 if layers else 0
         if len(self._inputs) != expected:
             raise CannotLift(f"expected {expected} states for {len(layers)} LSTM layers, found {len(self._inputs)}")
@@ -169,38 +175,38 @@ class _Predictor:
                     )
 
     def _slice(self, name: str) -> tuple[str, int]:
-        """The state a tensor is cut from, and which layer's part of it."""
+        """The state that a tensor is a slice of, and the index of that slice."""
         name, node, output = self._graph.source(name)
         if node is None:
             return name, 0
         if node.op_type in ("Slice", "Gather"):
-            # Before opset 10, a Slice has attributes for its bounds.
+            # Before opset 10, the bounds of a Slice are attributes.
             starts = np.asarray(attributes(node).get("starts", ()))
             index = self._graph.constant(node.input[1]) if len(node.input) > 1 else starts
         elif node.op_type == "Split":
             index = np.array([output])
         else:
-            return described(node, name), 0
+            return describe(node, name), 0
         if index is None or index.size != 1:
-            return described(node, name), 0
+            return describe(node, name), 0
         at = int(index.reshape(()))
         return self._graph.behind_views(node.input[0]), at % self._ports.state_shapes[0][0]
 
     def _parts(self, name: str) -> list[tuple[onnx.NodeProto | None, int]]:
-        """The tensors that a state is put together from."""
+        """The nodes, with output indices, that compute the slices of a state."""
         _, node, output = self._graph.source(name)
         if node is not None and node.op_type == "Concat":
             return [self._graph.source(value)[1:] for value in node.input]
         return [(node, output)]
 
     def _table(self, name: str) -> np.ndarray:
-        """What each token becomes: float32 [V + 1, width]."""
+        """The value of a tensor that depends on the token only, for each token: float32 [V + 1, width]."""
         name, node, _ = self._graph.source(name)
-        where = described(node, name)
+        where = describe(node, name)
         if node is None:
             raise CannotLift(f"expected the predictor to begin with an embedding, found {where}")
         if node.op_type == "Gather":
-            return self._rows(node)
+            return self._gathered(node)
         if node.op_type == "DequantizeLinear":
             scale, zero = (self._graph.constant(value) for value in [*node.input, ""][1:3])
             table = self._table(node.input[0])
@@ -218,36 +224,37 @@ class _Predictor:
             source, layer = affine(self._graph, name, "a layer over the embedding")
             table = self._table(source)
             if 4 * len(table) * len(layer.weight) > MAX_CONSTANT_BYTES or table.shape[1] != layer.weight.shape[1]:
-                raise CannotLift(f"{where}: cannot be computed for all {len(table)} tokens ahead")
+                raise CannotLift(f"{where}: cannot be computed in advance for all {len(table)} tokens")
             return table @ layer.weight.T + layer.bias
         raise CannotLift(f"expected LSTM layers over an embedding in the predictor, found {where}")
 
-    def _rows(self, node: onnx.NodeProto) -> np.ndarray:
+    def _gathered(self, node: onnx.NodeProto) -> np.ndarray:
+        """The constant table that a Gather looks up by the token."""
         rows = self._graph.constant(node.input[0])
-        where = described(node, node.output[0])
+        where = describe(node, node.output[0])
         if rows is None or rows.ndim != 2 or attributes(node).get("axis", 0) != 0:
-            raise CannotLift(f"{where}: expected the embedding to be rows [V + 1, width] of constants")
+            raise CannotLift(f"{where}: expected the embedding to be a constant [V + 1, width]")
         index, maker, _ = self._graph.source(node.input[1])
         if index != self._ports.targets.name:
             raise CannotLift(
                 f"{where}: expected the embedding to be looked up by the tokens {self._ports.targets.name}, found "
-                f"{described(maker, index)}"
+                f"{describe(maker, index)}"
             )
         return rows.astype(np.float32)
 
     def _masked(self, node: onnx.NodeProto) -> np.ndarray:
-        """Where(condition on the token, one of embedding and number, the other)."""
+        """A Where that replaces the embedding of some tokens by a number, such as that of blank by 0."""
         tables = [name for name in node.input[1:3] if self._number(name) is None]
         if len(tables) != 1:
-            raise CannotLift(f"{described(node, node.output[0])}: expected a mask of the embedding by one number")
+            raise CannotLift(f"{describe(node, node.output[0])}: expected a choice between the embedding and a number")
         table = self._table(tables[0])
-        mask = self._of_each_token(node.input[0], len(table)).reshape(-1, 1)
+        mask = self._for_each_token(node.input[0], len(table)).reshape(-1, 1)
         first, second = (self._number(name) for name in node.input[1:3])
         chosen = np.where(mask, table if first is None else first, table if second is None else second)
         return np.asarray(chosen, np.float32)
 
     def _scaled(self, node: onnx.NodeProto) -> np.ndarray:
-        """The embedding times a constant, or times a mask made of the token."""
+        """The embedding times a constant, or times a mask that depends on the token."""
         for name, factor in (tuple(node.input), tuple(reversed(node.input))):
             constant = self._graph.constant(factor)
             if constant is not None:
@@ -255,35 +262,39 @@ class _Predictor:
                 if constant.size not in (1, table.shape[1]):
                     break
                 return table * constant.astype(np.float32).reshape(-1)
-            if self._is_of_token(factor):
+            if self._is_mask(factor):
                 table = self._table(name)
-                return table * self._of_each_token(factor, len(table)).astype(np.float32).reshape(-1, 1)
-        raise CannotLift(f"{described(node, node.output[0])}: expected an embedding times a constant or a mask")
+                return table * self._for_each_token(factor, len(table)).astype(np.float32).reshape(-1, 1)
+        raise CannotLift(f"{describe(node, node.output[0])}: expected an embedding times a constant or a mask")
 
     def _number(self, name: str) -> np.ndarray | None:
-        """A constant that is a single number."""
+        """The value of a tensor that is a constant single number; None for other tensors."""
         constant = self._graph.constant(name)
         return constant.reshape(()) if constant is not None and constant.size == 1 else None
 
-    def _is_of_token(self, name: str) -> bool:
+    def _is_mask(self, name: str) -> bool:
+        """Whether a tensor is the token or a comparison, as the factor that masks an embedding is."""
         name, node, _ = self._graph.source(name)
-        return name == self._ports.targets.name or (node is not None and node.op_type in _OF_TOKENS)
+        return name == self._ports.targets.name or (node is not None and node.op_type in _COMPARISONS)
 
-    def _of_each_token(self, name: str, tokens: int) -> np.ndarray:
-        """What an expression of nothing but the token is, for each: [V + 1], or one number for all."""
+    def _for_each_token(self, name: str, tokens: int) -> np.ndarray:
+        """The value of a mask for each of `tokens` tokens: [tokens], or one number for all of them."""
         name, node, _ = self._graph.source(name)
         if name == self._ports.targets.name:
             return np.arange(tokens)
         number = self._number(name)
         if number is not None:
             return number
-        if node is None or node.op_type not in _OF_TOKENS:
-            raise CannotLift(f"expected a mask that compares the token with a number, found {described(node, name)}")
-        return _OF_TOKENS[node.op_type](*(self._of_each_token(value, tokens) for value in node.input))
+        if node is None or node.op_type not in _COMPARISONS:
+            raise CannotLift(f"expected a mask that compares the token with a number, found {describe(node, name)}")
+        return _COMPARISONS[node.op_type](*(self._for_each_token(value, tokens) for value in node.input))
 
 
 def _check_widths(weights: TransducerWeights, transducer: SplitTransducer) -> None:
-    """Refuse weights that do not fit each other or the graphs' ports, which behind views nothing else would show."""
+    """Check that the weights' widths fit each other and the graphs' ports.
+
+    The graphs may hide a mismatch behind a Reshape, so nothing else would notice it.
+    """
     g = weights.layers[-1].recurrent.shape[1] if weights.layers else weights.embedding.shape[1]
     below = [weights.embedding.shape[1], *(layer.recurrent.shape[1] for layer in weights.layers[:-1])]
     joint = weights.output.weight.shape[1]
@@ -297,10 +308,11 @@ def _check_widths(weights: TransducerWeights, transducer: SplitTransducer) -> No
         expected[f"the input of LSTM layer {i}"] = (layer.input.shape[1], size)
     for what, (found, size) in expected.items():
         if found != size:
-            raise CannotLift(f"{what} has {found} numbers by its weights, but {size} are given")
+            raise CannotLift(f"{what} has {found} values according to its weights, expected {size}")
 
 
 def _check_finite(weights: TransducerWeights, graphs: tuple[Graph, ...]) -> None:
+    """Check that no weight is infinite or NaN, and name the stored tensors that are."""
     parts: dict[str, tuple[np.ndarray, ...]] = {"the embedding": (weights.embedding,)}
     for i, layer in enumerate(weights.layers):
         parts[f"LSTM layer {i}"] = (layer.input, layer.recurrent, layer.bias)
@@ -311,11 +323,11 @@ def _check_finite(weights: TransducerWeights, graphs: tuple[Graph, ...]) -> None
         if not all(np.isfinite(array).all() for array in arrays):
             stored = ", ".join(_tensors_not_finite(graphs))
             where = f" ({stored})" if stored else ""
-            raise CannotLift(f"{part} has weights that are infinite or no numbers{where}: the export is damaged")
+            raise CannotLift(f"{part} has weights that are infinite or NaN{where}: the export is damaged")
 
 
 def _tensors_not_finite(graphs: tuple[Graph, ...]) -> list[str]:
-    """Names of the weights, as they are stored, that are to blame."""
+    """The names of the stored weights that are infinite or NaN."""
     onnx = import_onnx()
     floats = {getattr(onnx.TensorProto, name) for name in ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE")}
     return [

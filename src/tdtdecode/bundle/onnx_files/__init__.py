@@ -1,1 +1,1 @@
-"""Graphs of a model directory as files: parsed and checked before anything believes them, and walked through."""
+"""ONNX files of a model directory: parsing them, checking them before they are used, and following their tensors."""

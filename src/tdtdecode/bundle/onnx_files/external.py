@@ -1,4 +1,4 @@
-"""External weights: where a graph says its tensors lie, checked before anything opens them."""
+"""External weights: checking the locations that a graph gives for them, before any of those files is opened."""
 
 from __future__ import annotations
 
@@ -15,20 +15,33 @@ if TYPE_CHECKING:
     import onnx
 
 
-# ONNX Runtime reads a location with this mark as an address in memory.
 _MEMORY_MARK = "_ORT_MEM_ADDR_"
+"""ONNX Runtime takes a location that contains this for an address in memory."""
 
 
-def anchor_weights(model: onnx.ModelProto, file: Path, directory: Path) -> Path | None:
-    """Check every external tensor and rewrite its location relative to one real folder, which is returned.
+def resolve_weights(model: onnx.ModelProto, file: Path, directory: Path) -> Path | None:
+    """Check every external tensor, and make its location relative to one folder, in place.
 
-    ONNX Runtime follows no link out of the folder it is given, and the files of a hub snapshot are such links;
-    locations of the real files have no links to follow. None if no tensor is external.
+    The new locations have no links in them. ONNX Runtime refuses links that lead out of the folder it is given, and
+    all files of a hub snapshot are such links.
+
+    Parameters
+    ----------
+    model:
+        The graph. The locations of its external tensors are changed.
+    file:
+        The graph's file, which the locations are relative to.
+    directory:
+        The model directory.
+
+    Returns
+    -------
+    The folder that the new locations are relative to; None if no tensor is external.
 
     Raises
     ------
     BundleError
-        If a location leaves the directory, or its file is missing or too short.
+        If a location leads outside the directory, or its file is missing or too short.
     """
     tensors = list(external_tensors(model))
     if not tensors:
@@ -77,7 +90,11 @@ def _check_extent(tensor: onnx.TensorProto, entries: dict[str, str], path: Path,
     except ValueError:
         raise BundleError("offset and length must be whole numbers", file=file, field=field) from None
     if offset < 0 or length != needed:
-        raise BundleError(f"offset {offset} and length {length} do not fit its {needed} bytes", file=file, field=field)
+        raise BundleError(
+            f"offset {offset} and length {length}; expected an offset of at least 0 and a length of {needed} bytes",
+            file=file,
+            field=field,
+        )
     size = path.stat().st_size
     if offset + length > size:
         raise BundleError(
@@ -89,5 +106,5 @@ def _check_extent(tensor: onnx.TensorProto, entries: dict[str, str], path: Path,
 
 
 def external_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of a model whose values lie in another file."""
+    """Every tensor of a model whose values are stored in another file."""
     return (tensor for tensor in stored_tensors(model) if tensor.data_location == tensor.EXTERNAL)

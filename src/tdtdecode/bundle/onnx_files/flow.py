@@ -1,4 +1,4 @@
-"""Which tensors of a graph depend on which, and the parts of it that compute some of them."""
+"""Which tensors of a graph depend on which, and extracting the part of a graph that computes given tensors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,18 @@ if TYPE_CHECKING:
 
 
 class Flow:
-    """Which tensors depend on which, through nodes in topological order."""
+    """The dependencies between a graph's tensors.
+
+    Attributes
+    ----------
+    producer:
+        The index of the node that computes a tensor, by the tensor's name.
+
+    Raises
+    ------
+    BundleError
+        If the nodes are not in topological order.
+    """
 
     def __init__(self, graph: Graph):
         self._nodes = graph.model.graph.node
@@ -29,14 +40,15 @@ class Flow:
         return [set(names_read(node)) for node in self._nodes]
 
     def inputs(self, i: int) -> set[str]:
-        """Tensors that node i reads, also from inside its subgraphs."""
+        """The tensors that node i reads, including those that its subgraphs read."""
         return self._inputs[i]
 
     def outputs(self, i: int) -> set[str]:
+        """The tensors that node i computes."""
         return {name for name in self._nodes[i].output if name}
 
     def reached(self, names: Iterable[str]) -> set[str]:
-        """The given tensors and all that depend on them."""
+        """The given tensors, and all tensors that depend on them."""
         reached = set(names)
         for i in range(len(self._nodes)):
             if self.inputs(i) & reached:
@@ -44,7 +56,7 @@ class Flow:
         return reached
 
     def needed(self, names: Iterable[str], stop: Collection[str] = ()) -> set[int]:
-        """The nodes that compute the given tensors, when those in `stop` are already there."""
+        """The indices of the nodes that compute the given tensors from the graph's inputs and the tensors in `stop`."""
         needed: set[int] = set()
         pending = [name for name in names if name not in stop]
         while pending:
@@ -55,13 +67,21 @@ class Flow:
         return needed
 
 
-def part(
+def extract(
     graph: Graph,
     inputs: Iterable[onnx.ValueInfoProto],
     outputs: Iterable[onnx.ValueInfoProto],
     stop: Collection[str] = (),
 ) -> Graph:
-    """The part of a graph that computes the given outputs, when the tensors in `stop` are already there."""
+    """The part of a graph that computes the given outputs.
+
+    Parameters
+    ----------
+    inputs, outputs:
+        Inputs and outputs of the new graph.
+    stop:
+        Tensors of the old graph that are inputs of the new one.
+    """
     onnx = import_onnx()
     outputs = list(outputs)
     whole = graph.model
@@ -70,7 +90,7 @@ def part(
     used = {name for i in indices for name in flow.inputs(i)}
     made = onnx.helper.make_graph(
         [whole.graph.node[i] for i in sorted(indices)],
-        whole.graph.name or "part",
+        whole.graph.name or "extracted",
         list(inputs),
         outputs,
         [tensor for tensor in whole.graph.initializer if tensor.name in used],
@@ -84,7 +104,7 @@ def part(
 
 
 def names_read(node: onnx.NodeProto) -> Iterator[str]:
-    """Tensors that a node reads from around it, also from inside its subgraphs."""
+    """The tensors of the surrounding graph that a node reads, including those that its subgraphs read."""
     yield from (name for name in node.input if name)
     for attribute in node.attribute:
         for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):

@@ -1,4 +1,4 @@
-"""ONNX graphs of a model directory: loaded with care, described by their ports, opened as sessions."""
+"""An ONNX graph of a model directory: its inputs, outputs and weights, and how it is loaded and run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import BundleError
 from .dependencies import import_onnx, import_onnxruntime
-from .external import anchor_weights
+from .external import resolve_weights
 from .parsing import parse_graph
 
 if TYPE_CHECKING:
@@ -23,17 +23,23 @@ if TYPE_CHECKING:
 
 _FOLDER_OPTION = "session.model_external_initializers_file_folder_path"
 
-# Operators that scale a whole activation tensor at once, so that a row's result depends on its neighbours.
 _DYNAMIC_QUANTIZATION = {
     "DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulInteger", "ConvInteger",
 }
+"""Operators of graphs whose activations share one scale per batch, so that utterances affect each other's results."""
 
 _options_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output of a graph; names or None stand for dimensions that may vary."""
+    """An input or output of a graph.
+
+    Attributes
+    ----------
+    shape:
+        An integer for each fixed dimension; a name or None for each dynamic one.
+    """
 
     name: str
     dtype: np.dtype
@@ -41,10 +47,12 @@ class Port:
 
     @property
     def rank(self) -> int:
+        """Number of axes."""
         return len(self.shape)
 
     @property
     def is_float(self) -> bool:
+        """Whether the type is a float type, bfloat16 included."""
         return self.dtype.kind == "f" or self.dtype.name == "bfloat16"
 
     def __str__(self) -> str:
@@ -53,16 +61,16 @@ class Port:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A graph and where it came from.
+    """A graph, and the file it was read from.
 
     Attributes
     ----------
     model:
-        The graph; external weights stay in their files.
+        The graph. External weights are not loaded into it.
     file:
         The file it was read from, for messages.
     weights_folder:
-        The folder that the locations of external weights are relative to; None if there are none.
+        The folder that the locations of external weights are relative to; None if no weights are external.
     """
 
     model: onnx.ModelProto
@@ -71,17 +79,18 @@ class Graph:
 
     @property
     def inputs(self) -> tuple[Port, ...]:
-        """Inputs in order, without weights that are listed among them."""
+        """The inputs in order, without weights, which old exports list among the inputs."""
         weights = {tensor.name for tensor in self.model.graph.initializer}
         return tuple(self._port(value) for value in self.model.graph.input if value.name not in weights)
 
     @property
     def outputs(self) -> tuple[Port, ...]:
+        """The outputs in order."""
         return tuple(self._port(value) for value in self.model.graph.output)
 
     @cached_property
     def quantized(self) -> bool:
-        """Whether activations are quantised dynamically, one scale for a whole batch."""
+        """Whether activations are quantised dynamically, with one scale per batch."""
         return any(node.op_type in _DYNAMIC_QUANTIZATION for node in self.model.graph.node)
 
     @cached_property
@@ -90,7 +99,7 @@ class Graph:
         return {tensor.name: tensor for tensor in self.model.graph.initializer}
 
     def array(self, name: str) -> np.ndarray:
-        """A weight by name, memory-mapped and read-only where it is external."""
+        """A weight by name. If it is external, the array is memory-mapped and read-only."""
         onnx = import_onnx()
         tensor = self.initializers[name]
         if tensor.data_location != tensor.EXTERNAL:
@@ -108,10 +117,15 @@ class Graph:
     def session(
         self, options: ort.SessionOptions | None = None, providers: Sequence[Any] | None = None
     ) -> ort.InferenceSession:
-        """An ONNX Runtime session on the graph.
+        """Open an ONNX Runtime session for the graph.
 
-        `options` are used as they are. Where weights are external, their folder is entered into them and stays there:
-        options can be neither copied nor cleared.
+        Parameters
+        ----------
+        options:
+            Used as they are, except for one entry: if weights are external, their folder is added and stays there,
+            because options cannot be copied and entries cannot be removed.
+        providers:
+            Execution providers, in order of preference. Default: ONNX Runtime's.
 
         Raises
         ------
@@ -124,12 +138,12 @@ class Graph:
         data = self.model.SerializeToString()
         with _options_lock:
             if self.weights_folder is not None:
-                _enter(options, _FOLDER_OPTION, str(self.weights_folder))
+                _add_entry(options, _FOLDER_OPTION, str(self.weights_folder))
             with loading(self.file):
-                return ort.InferenceSession(data, options, providers=providers, disabled_optimizers=self._needless)
+                return ort.InferenceSession(data, options, providers=providers, disabled_optimizers=self._disabled)
 
     def plain_session(self) -> ort.InferenceSession:
-        """A session on the CPU for a look at the graph: quick to make, silent, unoptimised."""
+        """Open a session for a quick check of the graph: on the CPU, in one thread, without optimisation or log."""
         ort = import_onnxruntime()
         options = ort.SessionOptions()
         options.log_severity_level = 4
@@ -138,8 +152,11 @@ class Graph:
         return self.session(options, ["CPUExecutionProvider"])
 
     @property
-    def _needless(self) -> list[str]:
-        # It lays out convolutions. On some float16 LSTM graphs without any, ONNX Runtime 1.31's ends the process.
+    def _disabled(self) -> list[str]:
+        """Optimizers that are turned off: the one for convolutions, in graphs that have none.
+
+        On some float16 LSTM graphs without convolutions, that optimizer of ONNX Runtime 1.31 crashes the process.
+        """
         convolves = any("Conv" in node.op_type for node in self.model.graph.node)
         return [] if convolves else ["NchwcTransformer"]
 
@@ -160,7 +177,7 @@ class Graph:
 
 @contextmanager
 def loading(file: Path) -> Iterator[None]:
-    """Around the making of a session: what ONNX Runtime raises then becomes a `BundleError`."""
+    """Surrounds the making of a session: what ONNX Runtime raises then becomes a `BundleError`."""
     try:
         yield
     except Exception as error:  # ONNX Runtime's exceptions share no other base
@@ -168,12 +185,12 @@ def loading(file: Path) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """What an exception of ONNX Runtime says, without the rest of its pages."""
+    """The first line of an exception of ONNX Runtime, which may be pages long."""
     return str(error).strip().split("\n")[0][:500] or type(error).__name__
 
 
-def _enter(options: ort.SessionOptions, key: str, value: str) -> None:
-    # Entering a key twice, even with the same value, makes ONNX Runtime warn.
+def _add_entry(options: ort.SessionOptions, key: str, value: str) -> None:
+    # Adding a key twice, even with the same value, makes ONNX Runtime warn.
     try:
         if options.get_session_config_entry(key) == value:
             return
@@ -183,12 +200,12 @@ def _enter(options: ort.SessionOptions, key: str, value: str) -> None:
 
 
 def load_graph(file: Path, directory: Path) -> Graph:
-    """Read a graph of a model directory; its external weights are checked but not loaded.
+    """Read a graph of a model directory. Its external weights are checked, but not loaded.
 
     Raises
     ------
     BundleError
-        If the file is no ONNX graph, or its external weights are missing, truncated or outside the directory.
+        If the file is not an ONNX graph, or external weights are missing, truncated or outside the directory.
     """
     model = parse_graph(file)
-    return Graph(model, file, anchor_weights(model, file, directory))
+    return Graph(model, file, resolve_weights(model, file, directory))

@@ -1,4 +1,4 @@
-"""A graph's file, parsed, and checked as far as it can be before anything believes it."""
+"""Parsing a graph's file, and checking its content before it is used."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     import onnx
 
 GRAPH_LIMIT = (1 << 31) - 1
-"""Largest graph file in bytes, weights outside it not counted: protobuf's own limit."""
+"""Largest graph file in bytes, without external weights: protobuf's own limit."""
 
 MAX_CONSTANT_SIZE = 1 << 30
-"""Largest tensor, in elements, that a graph may ask for by a constant shape."""
+"""Largest tensor, in elements, that a graph may create from a constant shape or repeat count."""
 
 _SIZES_AT = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}
-"""Operators that make tensors of a shape, or so many times as large, and which input says so."""
+"""Operators that create a tensor of a given shape or repeat one, with the index of the input that gives the size."""
 
 
 def parse_graph(file: Path) -> onnx.ModelProto:
-    """What a graph's file says; nothing is known of its external weights.
+    """Parse a graph's file and check it. External weights are neither checked nor loaded.
 
     Raises
     ------
     BundleError
-        If the file is no ONNX graph.
+        If the file is not an ONNX graph, or contains something that is damaged or not supported.
     """
     onnx = import_onnx()
     data = read_bytes(file, GRAPH_LIMIT)
@@ -42,9 +42,9 @@ def parse_graph(file: Path) -> onnx.ModelProto:
     try:
         model.ParseFromString(data)
     except Exception as error:  # protobuf's own exception type differs between its implementations
-        raise BundleError(f"not an ONNX graph{_in_its_place(data)}: {error}", file=file) from None
+        raise BundleError(f"not an ONNX graph{_looks_like(data)}: {error}", file=file) from None
     if not model.graph.node or not model.graph.output:
-        raise BundleError(f"not an ONNX graph{_in_its_place(data)}: it has no nodes or no outputs", file=file)
+        raise BundleError(f"not an ONNX graph{_looks_like(data)}: it has no nodes or no outputs", file=file)
     for node in model.graph.node:
         if node.op_type == "EPContext":
             raise BundleError("contains precompiled code (EPContext); use the original export", file=file)
@@ -55,7 +55,7 @@ def parse_graph(file: Path) -> onnx.ModelProto:
 
 
 def _check_names(model: onnx.ModelProto, file: Path) -> None:
-    """Names are texts: those that are no UTF-8 come out of the protobuf as bytes."""
+    """Check that names are UTF-8 text, and that inputs and outputs have different names."""
     names = [entry.key for entry in model.metadata_props] + [entry.value for entry in model.metadata_props]
     for tensor in external_tensors(model):
         names += [entry.value for entry in tensor.external_data] + [entry.key for entry in tensor.external_data]
@@ -70,16 +70,16 @@ def _check_names(model: onnx.ModelProto, file: Path) -> None:
                 names.append(attribute.name)
                 graphs += ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs)
     for name in names:
-        if not isinstance(name, str):
-            raise BundleError(f"a name is no UTF-8 text: {name!r:.60}", file=file)
+        if not isinstance(name, str):  # protobuf gives bytes that are not UTF-8 as bytes
+            raise BundleError(f"a name is not UTF-8 text: {name!r:.60}", file=file)
     for kind, values in (("inputs", model.graph.input), ("outputs", model.graph.output)):
         for name, count in Counter(value.name for value in values).items():
             if count > 1:
-                raise BundleError(f"{count} {kind} have one name", file=file, field=name)
+                raise BundleError(f"{count} {kind} have the same name; expected different names", file=file, field=name)
 
 
 def _check_nodes(model: onnx.ModelProto, file: Path) -> None:
-    """Nodes of the standard's operators have the inputs and outputs that these must have."""
+    """Check that nodes with standard operators have enough inputs and outputs, and create no huge tensors."""
     versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
     sizes = _constant_sizes(model)
     for node in model.graph.node:
@@ -88,16 +88,18 @@ def _check_nodes(model: onnx.ModelProto, file: Path) -> None:
         place = _SIZES_AT.get(node.op_type, len(node.input))
         if place < len(node.input) and sizes.get(node.input[place], 0) > MAX_CONSTANT_SIZE:
             raise BundleError(
-                f"a {node.op_type} makes a tensor of {sizes[node.input[place]]:,} elements, more than any model needs",
+                f"a {node.op_type} creates a tensor of {sizes[node.input[place]]:,} elements; at most "
+                f"{MAX_CONSTANT_SIZE:,} are accepted, more than any model needs",
                 file=file,
                 field=node.name,
             )
         schema = _schema(node.op_type, max(versions, default=1))
-        if schema is None:  # an operator that this onnx does not know, and ONNX Runtime may
+        if schema is None:  # onnx does not know the operator, but ONNX Runtime may
             continue
         if len(node.input) < schema.min_input or len(node.output) < schema.min_output:
             raise BundleError(
-                f"a {node.op_type} with {len(node.input)} inputs and {len(node.output)} outputs: the file is damaged",
+                f"a {node.op_type} has {len(node.input)} inputs and {len(node.output)} outputs; expected at least "
+                f"{schema.min_input} and {schema.min_output}: the file is damaged",
                 file=file,
                 field=node.name,
             )
@@ -105,16 +107,16 @@ def _check_nodes(model: onnx.ModelProto, file: Path) -> None:
 
 @cache
 def _schema(operator: str, version: int) -> Any:
-    """What the standard says of an operator in a version, or in the last one where this onnx does not know that."""
+    """The standard's schema of an operator in a version; in the newest version if onnx does not know that one."""
     defs = import_onnx().defs
     for arguments in ((operator, version), (operator,)):
-        with suppress(Exception):  # of a type that differs between releases
+        with suppress(Exception):  # the exception's type differs between releases of onnx
             return defs.get_schema(*arguments)
     return None
 
 
 def _constant_sizes(model: onnx.ModelProto) -> dict[str, int]:
-    """The products of short constant lists of whole numbers, which may be shapes, by name."""
+    """The number of elements that each short constant list of integers gives if it is used as a shape, by name."""
     onnx = import_onnx()
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
@@ -124,13 +126,13 @@ def _constant_sizes(model: onnx.ModelProto) -> dict[str, int]:
     for name, tensor in tensors.items():
         if tensor.data_type == tensor.INT64 and len(tensor.dims) == 1 and 0 < tensor.dims[0] <= 16:
             if tensor.data_location != tensor.EXTERNAL:
-                with suppress(ValueError):  # said where all tensors are checked
+                with suppress(ValueError):  # check_tensors reports it
                     found[name] = math.prod(map(abs, onnx.numpy_helper.to_array(tensor).tolist()))
     return found
 
 
-def _in_its_place(data: bytes) -> str:
-    """What came instead of a graph, for messages."""
+def _looks_like(data: bytes) -> str:
+    """What a file that is not a graph seems to be, for messages."""
     beginning = data[:256].lstrip().lower()
     if beginning.startswith(b"version https://git-lfs"):
         return " but a Git LFS pointer to it (fetch the file itself: git lfs pull)"

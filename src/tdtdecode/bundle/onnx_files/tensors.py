@@ -1,4 +1,4 @@
-"""The tensors stored in a model: where they all are, and whether they are what they say."""
+"""The tensors stored in a model: finding all of them, and checking their sizes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def check_tensors(model: onnx.ModelProto, file: Path) -> None:
-    """Check that every tensor inside a graph's file has as many values as its dimensions say.
+    """Check that every tensor stored in a graph's file has as many values as its dimensions state.
 
     Raises
     ------
     BundleError
-        If one has not, or its type is unknown.
+        If a tensor has more or fewer values, or an unknown type.
     """
     from onnx.helper import tensor_dtype_to_field
 
@@ -30,12 +30,13 @@ def check_tensors(model: onnx.ModelProto, file: Path) -> None:
             needed = tensor_bytes(tensor)
         except (KeyError, ValueError, TypeError):
             raise BundleError(f"unknown data type {tensor.data_type}", file=file, field=tensor.name) from None
-        raw = tensor.HasField("raw_data") and tensor.data_type != tensor.STRING  # texts have none
+        raw = tensor.HasField("raw_data") and tensor.data_type != tensor.STRING  # strings are never raw
         found = len(tensor.raw_data if raw else getattr(tensor, tensor_dtype_to_field(tensor.data_type)))
         if found != (needed if raw else _values(tensor)) or any(dim < 0 for dim in tensor.dims):
+            expected = f"{needed} bytes" if raw else f"{_values(tensor)} values"
             raise BundleError(
-                f"a tensor {list(tensor.dims)} of {needed} bytes has {found} "
-                f"{'bytes' if raw else 'values'}: the file is damaged",
+                f"a tensor {list(tensor.dims)} has {found} {'bytes' if raw else 'values'}; expected {expected}: the "
+                "file is damaged",
                 file=file,
                 field=tensor.name,
             )
@@ -48,7 +49,7 @@ def tensor_bytes(tensor: onnx.TensorProto) -> int:
     elements = prod(tensor.dims)
     name = tensor.DataType.Name(tensor.data_type)
     if name == "STRING":
-        return 0  # which have no raw data
+        return 0  # strings have no raw data
     if name.endswith(("INT4", "FLOAT4E2M1")):
         return -(-elements // 2)
     if name.endswith("INT2"):
@@ -57,7 +58,7 @@ def tensor_bytes(tensor: onnx.TensorProto) -> int:
 
 
 def _values(tensor: onnx.TensorProto) -> int:
-    """How many values a tensor has that lie one by one: complex numbers are two, the narrowest share one."""
+    """Length of the field that holds a tensor's values: a complex number takes two values, small integers share one."""
     elements = prod(tensor.dims)
     name = tensor.DataType.Name(tensor.data_type)
     if name.startswith("COMPLEX"):
@@ -67,7 +68,7 @@ def _values(tensor: onnx.TensorProto) -> int:
 
 
 def stored_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor stored in a model: ONNX Runtime may open the file of any of them."""
+    """Every tensor stored in a model, also in unlikely places: ONNX Runtime may open the file of any of them."""
     yield from _graph_tensors(model.graph)
     for function in model.functions:
         yield from _node_tensors(function.node)

@@ -1,1 +1,1 @@
-"""The networks on a GPU: exported graphs, lifted weights, and the user's functions over arrays of the device."""
+"""The networks on a GPU: exported graphs, weights lifted out of them, and the user's own functions."""

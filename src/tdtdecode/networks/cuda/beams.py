@@ -1,7 +1,8 @@
-"""Beams on the device: what `BeamSearch` begins with goes there, and what comes of it goes back.
+"""The beams of a `BeamSearch` on the device: they are copied there, decoded, and copied back.
 
-Between the two, hypotheses, records and fusions' states stay on the device; ``csrc/cuda/beam.cuh`` moves them on. What
-happens once per chunk, ranking the results and settling what can no longer change, is the CPU engine's.
+During the decode hypotheses, records and the fusions' states stay on the device, where ``csrc/cuda/beam.cuh`` advances
+them. The CPU's engine does what happens once per chunk: it ranks the results, and settles the tokens that can no longer
+change.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from ...kernels import BeamSearch
 
 MAX_ENTRIES = 8192
-"""Hypotheses that one step of a beam may have to choose from: each is compared with all others."""
+"""Most hypotheses that one step of a beam may have to choose from. Each of them is compared with all others."""
 
 _TABLES = ("first_arc", "arc_token", "arc_weight", "arc_target", "backoff_state", "backoff_weight")
 _SCORES = ("score", "best")
@@ -43,7 +44,8 @@ _NUMBERS = ("frame", "symbols", "length", "record", "slot", "parent", "token")
 _RECORDED = ("previous", "token", "frame", "duration")
 _LOGPROBS = ("token_logprob", "duration_logprob", "statistic")
 _RECORDS_PER_FRAME = 2
-"""For each hypothesis: where it is not enough the host makes room and the search goes on."""
+"""Memory is made for so many records for each frame and hypothesis. If that is not enough, the host makes room for more
+and the search goes on."""
 
 _automata: weakref.WeakKeyDictionary[Any, dict[int, tuple[Any, ...]]] = weakref.WeakKeyDictionary()
 
@@ -54,37 +56,50 @@ class DeviceBeams:
     Parameters
     ----------
     search:
-        The batch's search, not yet begun.
-    rows:
-        Which utterances of it.
+        The search over the whole batch, before it begins.
+    some:
+        int [N]: which utterances of the batch.
     layout:
-        `structs.ROW_LAYOUT`, on the device.
+        `structs.ROW_LAYOUT`.
     first_frames:
-        Where the frames of each of these utterances begin among all.
+        int [N]: where the frames of each of these utterances begin among the frames of all N.
+
+    Attributes
+    ----------
+    slots:
+        Number of slots for predictor states that each utterance has.
+    size:
+        Hypotheses kept.
+    state_counts:
+        int [N]: how many predictor states each beam begins with.
+    struct:
+        `structs.BEAM_SEARCH` [1], complete after `put`.
+    scored:
+        Whether the fusions' scores at `start_slots` have been computed. The caller sets it.
 
     Raises
     ------
     InputError
-        If the beam is larger than the kernels take, or is steered by a user's function.
+        If the beam is larger than the kernels take, or a user's function steers it.
     """
 
-    def __init__(self, search: BeamSearch, rows: np.ndarray, layout: np.ndarray, first_frames: np.ndarray):
+    def __init__(self, search: BeamSearch, some: np.ndarray, layout: np.ndarray, first_frames: np.ndarray):
         cupy = import_cupy()
         spec = search.spec
-        self._search, self._rows = search, rows
-        batch = len(rows)
-        self.slots = search.slots_per_row
+        self._search, self._some = search, some
+        batch = len(some)
+        self.slots = search.slots_per_utterance
         self.size = search.size
         hypotheses, ranks = self.slots // 2, min(search.size, spec.vocab_size)
         most = most_entries(search)
         check_beam(search)
         self._states = []
-        for row in rows.tolist():
-            scores, prefixes, numbers, records, logprobs, fusion, first_frame, used = search.engine.close(row)
+        for utterance in some.tolist():
+            scores, prefixes, numbers, records, logprobs, fusion, first_frame, used = search.engine.close(utterance)
             state = BeamState(scores, prefixes, numbers, records, logprobs, fusion, first_frame, states=len(used))
             self._states.append(state)
         self.state_counts = np.array([state.states for state in self._states])
-        self._lengths = search.lengths[rows]
+        self._lengths = search.lengths[some]
 
         beams = np.zeros((batch, 2, hypotheses), HYPOTHESIS)
         counts = np.zeros((batch, 4), np.int32)
@@ -133,7 +148,7 @@ class DeviceBeams:
         self.scored = False
 
     def put(self, upload: Upload) -> None:
-        """Put what the kernels only read into an upload."""
+        """Add the arrays that kernels only read to an upload."""
         offsets = np.array([state.first_frame for state in self._states], np.int32)
         for name, array in (("lengths", self._lengths), ("first_frames", self._first_frames), ("offsets", offsets)):
             self.struct[name] = upload.put(array.astype(np.int32))
@@ -146,40 +161,40 @@ class DeviceBeams:
 
     @property
     def start_slots(self) -> np.ndarray:
-        """int32 [N]: the slots of the predictor states that the beams begin with, counted through these beams."""
+        """int32 [S]: slots of the S predictor states that the beams begin with, numbered through all N utterances."""
         parts = [i * self.slots + np.arange(count) for i, count in enumerate(self.state_counts)]
         return np.concatenate([np.empty(0, np.int64), *parts]).astype(np.int32)
 
     def make_room(self) -> bool:
-        """Double the room for records where a beam has none left; whether there was one."""
+        """If a beam has no room left for records, double the room of all beams. Returns whether it did."""
         cupy = import_cupy()
         if not cupy.asnumpy(self._counts)[:, 3].any():
             return False
         old, self._capacity = self._capacity, 2 * self._capacity
-        grown = cupy.empty((len(self._rows), self._capacity, self._records.shape[2]), np.int32)
+        grown = cupy.empty((len(self._some), self._capacity, self._records.shape[2]), np.int32)
         grown[:, :old] = self._records
         self._records = grown
         self.struct["records"], self.struct["capacity"] = address(grown), self._capacity
         return True
 
     def finish(self) -> np.ndarray:
-        """Give the search what the beams have found.
+        """Copy the beams back to the search.
 
         Returns
         -------
-        int64 [N]: the slots of the predictor states to go on from, utterance by utterance.
+        int64 [S]: slots of the S predictor states that the beams need to go on, utterance by utterance.
         """
         cupy = import_cupy()
         counts = cupy.asnumpy(self._counts)
-        beams = cupy.asnumpy(self._beams).view(HYPOTHESIS).reshape(len(self._rows), 2, -1)
+        beams = cupy.asnumpy(self._beams).view(HYPOTHESIS).reshape(len(self._some), 2, -1)
         most = int(counts[:, 2].max(initial=0))
-        records = cupy.asnumpy(self._records[:, :most]).view(RECORD).reshape(len(self._rows), most)
+        records = cupy.asnumpy(self._records[:, :most]).view(RECORD).reshape(len(self._some), most)
         fusion_states = cupy.asnumpy(self._fusion_states)
         used = [np.empty(0, np.int64)]
-        for i, (row, state) in enumerate(zip(self._rows, self._states)):
+        for i, (utterance, state) in enumerate(zip(self._some, self._states)):
             beam = beams[i, counts[i, 1], : counts[i, 0]]
             numbers = np.stack([beam[name] for name in _NUMBERS]).astype(np.int32)
-            # Slots in the order in which hypotheses name them first, as the engine numbers them.
+            # The engine numbers slots in the order in which the hypotheses first name them.
             slots = np.where(beam["slot"] >= 0, beam["slot"], beam["parent"])
             kept = list(dict.fromkeys(slots.tolist()))
             places = np.array([kept.index(slot) for slot in slots.tolist()], np.int32)
@@ -198,7 +213,7 @@ class DeviceBeams:
                 state.first_frame + int(self._lengths[i]),
                 len(kept),
             )
-            self._search.engine.restore(int(row), after)
+            self._search.engine.restore(int(utterance), after)
             used.append(i * self.slots + np.array(kept, np.int64))
         return np.concatenate(used)
 
@@ -206,21 +221,28 @@ class DeviceBeams:
 def decode_in_parts(
     decode: Callable[[list[DeviceArray], np.ndarray, Any], tuple[Any, np.ndarray]],
     search: BeamSearch,
-    rows: Sequence[DeviceArray],
+    utterances: Sequence[DeviceArray],
     start: Any,
     places: np.ndarray,
     final: bool,
     together: int,
 ) -> Any:
-    """Decode B utterances, at most ``together`` at a time, those of similar length together.
+    """Decode B utterances in parts of at most ``together``, those of similar length in one part.
 
-    ``decode`` takes their encoder output, their places in the batch and the states of their beams; those of utterance i
-    lie in ``start`` from ``places[i]`` on. It returns the states that the beams end with, utterance by utterance, and
-    how many each has.
+    Parameters
+    ----------
+    decode:
+        Decodes the N utterances of a part. It takes their encoder output [E, T], int [N] which utterances of the batch
+        they are, and the predictor states of their beams. It returns the states that the beams need to go on, utterance
+        by utterance, and int [N] how many states each has.
+    search, utterances, start, places, final:
+        As for `Program.beam`.
+    together:
+        Most utterances of a part.
 
     Returns
     -------
-    The states that the beams end with, utterance by utterance; none if ``final``.
+    The states that the beams need to go on, utterance by utterance; none if ``final``.
     """
     order = np.argsort(-search.lengths, kind="stable")
     parts = []
@@ -229,14 +251,14 @@ def decode_in_parts(
     for first in range(0, len(order), together):
         some = np.sort(order[first : first + together])
         index = np.concatenate([np.arange(places[i], places[i + 1]) for i in some])
-        states, counts[some] = decode([rows[i] for i in some], some, start.select(index))
+        states, counts[some] = decode([utterances[i] for i in some], some, start.select(index))
         if not final:
             parts.append(states)
             decoded.append(some)
     if final:
         return start.select(np.empty(0, np.int64))
     if len(parts) == 1:
-        return parts[0]  # in the order of the batch as it is
+        return parts[0]  # already in the order of the batch
     joined, order = parts[0].join(parts[1:]), np.concatenate(decoded)
     ends = np.empty(len(order), np.int64)
     ends[order] = np.cumsum(counts[order])
@@ -244,24 +266,27 @@ def decode_in_parts(
 
 
 def most_entries(search: BeamSearch) -> int:
-    """Hypotheses that one step of a beam may have to choose from: those that wait and all ways to extend the others, or
-    as many of each as a beam keeps."""
+    """Most hypotheses that one step of a beam may have to choose from.
+
+    For ``"tsd"`` they are the hypotheses that wait and every extension of the others. For ``"malsd"`` they are `size`
+    extensions of each of `size` hypotheses.
+    """
     spec, size = search.spec, search.size
     ways = (min(size, spec.vocab_size) + 1) * max(spec.num_durations, 1)
-    return max(search.slots_per_row // 2 + size * ways, size**2)
+    return max(search.slots_per_utterance // 2 + size * ways, size**2)
 
 
 def check_beam(search: BeamSearch) -> None:
-    """InputError if a search is not one that the device's kernels run."""
+    """Raise InputError if the device's kernels cannot run a search."""
     most = most_entries(search)
     if most > MAX_ENTRIES:
         raise InputError(
-            f"a beam of {search.size} may have {most} hypotheses to choose from in one step, "
-            f"{MAX_ENTRIES} is the most on cuda: make the beam smaller, or use device='cpu'"
+            f"a beam of {search.size} may have to choose from {most} hypotheses in one step, and {MAX_ENTRIES} is the "
+            "limit on cuda: make the beam smaller, or use device='cpu'"
         )
     if any(fusion.automaton is None for fusion in search.fusions):
         raise InputError(
-            "ScoringFunction runs on the cpu alone: use NgramLM or PhraseBoost, or a decoder with device='cpu'"
+            "ScoringFunction runs only on the CPU: use NgramLM or PhraseBoost, or a decoder with device='cpu'"
         )
 
 
@@ -275,7 +300,7 @@ def _on_device(structs: np.ndarray) -> Any:
 
 
 def _on_this_device(fusion: BoundFusion) -> tuple[Any, ...]:
-    """An automaton's tables on the device, brought there once."""
+    """An automaton's tables on the current device. They are copied there once."""
     automaton, device = fusion.automaton, current_device().index
     asarray = import_cupy().asarray
     devices = _automata.setdefault(automaton, {})

@@ -1,4 +1,4 @@
-"""Predictor and joint from their weights on a GPU, with the search compiled around them: no launch per step."""
+"""Predictor and joint computed from their weights on a GPU, compiled together with the search: no launch per step."""
 
 from __future__ import annotations
 
@@ -33,17 +33,21 @@ class FusedCudaNetwork:
     weights, spec:
         As for `FusedNetwork`.
     precision:
-        ``"float32"``: exact. ``"float16"``, ``"bfloat16"``: weights and what they are multiplied with rounded to these,
-        float32 sums. None depends on the batch.
+        ``"float32"``: exact. ``"float16"`` and ``"bfloat16"``: weights, and the numbers that they are multiplied with,
+        are rounded to 16 bits; sums are float32. In all three, an utterance's results do not depend on its batch.
     launch:
-        How a decode is spread over the card; None: what suits it.
+        How a decode is launched on the card; None: what suits the card (`Launch.of`).
 
-    Its states are `DeviceState`, the arrays those of `FusedNetwork`.
+    States are `DeviceState` with the arrays of `FusedNetwork`; H is padded to a multiple of 4.
 
     Raises
     ------
-    InputError, DeviceError, MissingDependencyError
-        If the weights do not fit, there is no card, or CuPy is not installed.
+    InputError
+        If the weights do not fit the spec, have too many layers, or the precision does not exist.
+    DeviceError
+        If there is no card, or it cannot compute in this precision.
+    MissingDependencyError
+        If CuPy is not installed.
     """
 
     name = "fused"
@@ -57,7 +61,9 @@ class FusedCudaNetwork:
         self._specification = FusedNetwork(weights, spec)  # checks the sizes
         self.card = current_device()
         if precision == "bfloat16" and self.card.capability < _BFLOAT16_CAPABILITY:
-            raise DeviceError(f"{self.card.name} cannot multiply bfloat16 (compute capability 8.0): choose float16")
+            raise DeviceError(
+                f"{self.card.name} cannot multiply bfloat16, which takes compute capability 8.0: choose float16"
+            )
         self.precision = precision
         launch = launch or Launch.of(self.card)
         self.on_device = FusedNetworkOnDevice(
@@ -77,10 +83,10 @@ class FusedCudaNetwork:
         Raises
         ------
         InputError
-            For other kernels than the device's.
+            For other kernels than ``"cuda"``.
         """
         if kernels.name != "cuda":
-            raise InputError(f"network 'fused' on cuda does not exist for kernels {kernels.name!r}: cuda")
+            raise InputError(f"network 'fused' on cuda does not exist for kernels {kernels.name!r}: use 'cuda'")
         return FusedCudaProgram(self.on_device)
 
 
@@ -91,14 +97,13 @@ class FusedCudaProgram:
         self._on_device = on_device
 
     def greedy(
-        self, search: GreedySearch, rows: Sequence[DeviceArray], state: DeviceState, final: bool
+        self, search: GreedySearch, utterances: Sequence[DeviceArray], state: DeviceState, final: bool
     ) -> DeviceState | None:
-        """Run a search to its end on B ``rows`` [E, T], from their state to the state returned; None if ``final``."""
-        return run_greedy(self._on_device, search, rows, state, final)
+        """Run a greedy search to its end; parameters and result are those of `Program.greedy`."""
+        return run_greedy(self._on_device, search, utterances, state, final)
 
     def beam(
-        self, search: BeamSearch, rows: Sequence[DeviceArray], state: DeviceState, places: np.ndarray, final: bool
+        self, search: BeamSearch, utterances: Sequence[DeviceArray], state: DeviceState, places: np.ndarray, final: bool
     ) -> DeviceState:
-        """Run a beam search to its end on B ``rows`` [E, T], from the states of its beams, those of stream i from
-        ``places[i]`` on. Returns the states that they need then, stream by stream; none if ``final``."""
-        return run_beam(self._on_device, search, rows, state, places, final)
+        """Run a beam search to its end; parameters and result are those of `Program.beam`."""
+        return run_beam(self._on_device, search, utterances, state, places, final)

@@ -1,4 +1,4 @@
-"""Beam search on the device, the whole loop in one launch (``csrc/cuda/fused_beam.cu``)."""
+"""Beam search with a fused network on the device: the whole loop in one launch (``csrc/cuda/fused_beam.cu``)."""
 
 from __future__ import annotations
 
@@ -23,41 +23,42 @@ if TYPE_CHECKING:
 FILE = "fused_beam.cu"
 
 _STATE_BYTES = 1 << 30
-"""Memory for predictor states and fusions' scores at most; it bounds how many utterances are decoded together."""
+"""Most memory for predictor states and fusions' scores. It bounds how many utterances are decoded together."""
 
 
 def run_beam(
     network: FusedNetworkOnDevice,
     search: BeamSearch,
-    rows: Sequence[DeviceArray],
+    utterances: Sequence[DeviceArray],
     start: DeviceState,
     places: np.ndarray,
     final: bool,
 ) -> DeviceState:
-    """Run a search to its end on B rows, from the states of its beams, those of stream i from ``places[i]`` on.
-
-    Returns the states that they need then, stream by stream; none if ``final``.
-    """
+    """Run a beam search to its end; parameters and result are those of `Program.beam`."""
     check_beam(search)
     net = network.net
     numbers = 10 * net.hidden * net.layers + net.joint + (net.entries if search.fusions else 0)
-    together = max(1, min(network.launch.rows, _STATE_BYTES // (4 * numbers * search.slots_per_row)))
-    return decode_in_parts(partial(_run, network, search), search, rows, start, places, final, together)
+    together = max(1, min(network.launch.slots, _STATE_BYTES // (4 * numbers * search.slots_per_utterance)))
+    return decode_in_parts(partial(_run, network, search), search, utterances, start, places, final, together)
 
 
 def _run(
-    network: FusedNetworkOnDevice, search: BeamSearch, rows: list[DeviceArray], some: np.ndarray, start: DeviceState
+    network: FusedNetworkOnDevice,
+    search: BeamSearch,
+    utterances: list[DeviceArray],
+    some: np.ndarray,
+    start: DeviceState,
 ) -> tuple[DeviceState, np.ndarray]:
-    """Decode some utterances of the batch: the states to go on from, and how many each has."""
+    """Decode some utterances of the batch; parameters and result are those of ``decode`` in `decode_in_parts`."""
     cupy = import_cupy()
     lengths = search.lengths[some]
     net = network.net
-    upload = Upload(64 * 1024 + 1024 * len(rows) + 64 * len(start))
+    upload = Upload(64 * 1024 + 1024 * len(utterances) + 64 * len(start))
     beams = DeviceBeams(search, some, net.struct["layout"], first_frames(lengths))
-    wanted = len(rows) * beams.size
+    wanted = len(utterances) * beams.size
     few = wanted <= LATENCY_COLUMNS
     spread, shared = network.spread(FILE, LATENCY_COLUMNS if few else THROUGHPUT_COLUMNS)
-    preparation = network.prepare(upload, rows, lengths, start, len(rows) * beams.slots, beams.start_slots)
+    preparation = network.prepare(upload, utterances, lengths, start, len(utterances) * beams.slots, beams.start_slots)
     beams.put(upload)
     lists = cupy.empty(2 * wanted * STEP.itemsize, np.uint8), cupy.empty(2 * wanted * WANTED.itemsize, np.uint8)
     empty = np.zeros(2, REQUESTS)
@@ -104,5 +105,5 @@ def _run(
         requests.set(empty.view(np.uint8))
         memory["barrier"].fill(0)
     used = beams.finish()
-    counts = np.bincount(used // beams.slots, minlength=len(rows))
+    counts = np.bincount(used // beams.slots, minlength=len(utterances))
     return preparation.state(used), counts

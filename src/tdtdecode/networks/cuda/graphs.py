@@ -1,7 +1,7 @@
-"""A predictor and a joint run by ONNX Runtime on the device: states, frames and rows never leave it.
+"""Predictor and joint run by ONNX Runtime on the device: states, frames and joint rows never leave it.
 
-A workspace answers the lists of a search (``csrc/cuda/requests.cuh``), whose lengths only the device knows: graphs are
-run for as many rows as there may be, and what lies past a list's end is nobody's.
+A workspace computes what a search asks for in its lists (``csrc/cuda/requests.cuh``). Only the device knows how long
+the lists are. So graphs are run for as many rows as there may be, and nothing reads the rows past a list's end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class _Runs:
-    """A graph's inputs and outputs in buffers on the device, bound once per number of rows."""
+    """A graph with buffers on the device for its inputs and outputs, bound once for each number of rows."""
 
     def __init__(
         self, session: ort.InferenceSession, options: Any, device: int, inputs: Ports, outputs: Ports, rows: int
@@ -30,12 +30,12 @@ class _Runs:
         cupy = import_cupy()
         self._session, self._options, self._device = session, options, device
         self._inputs, self._outputs = inputs, outputs
-        # Lengths are 1; tokens past a list's end must be tokens.
+        # Zeros, since the graph runs past a list's end too and must find valid tokens there.
         self.buffers = {port.name: cupy.zeros(width(shape) * rows, port.dtype) for port, shape in inputs + outputs}
         self._bound: dict[int, Any] = {}
 
     def run(self, rows: int) -> None:
-        """Run on the first rows of the buffers."""
+        """Run the graph on the first ``rows`` rows of the buffers."""
         if rows not in self._bound:
             binding = self._session.io_binding()
             for bind, ports in ((binding.bind_input, self._inputs), (binding.bind_output, self._outputs)):
@@ -50,7 +50,8 @@ def _copy(
     source: int, target: int, source_row: int, target_row: int, row_bytes: int, outer: int = 1,
     outers: tuple[int, int] = (0, 0), rows_from: tuple[int, int] = (0, 0), rows_to: tuple[int, int] = (0, 0),
 ) -> np.ndarray:  # fmt: skip
-    """A `structs.COPY`; ``rows_from`` and ``rows_to`` are the address of an index and its stride, or (0, 0)."""
+    """A `structs.COPY` [1]. ``rows_from`` and ``rows_to`` are the address of int32 row numbers and the stride between
+    two of them, in int32; (0, 0) stands for the rows in their order."""
     record: np.ndarray = np.zeros(1, COPY)
     values = (
         source, target, rows_from[0], rows_to[0], source_row, outers[0], target_row, outers[1], rows_from[1],
@@ -62,26 +63,26 @@ def _copy(
 
 
 class Workspace:
-    """Predictor states by slot and the frames of a decode, with graphs to run on them.
+    """The predictor states of a decode by slot, its frames, and the graphs that run on them.
 
     Parameters
     ----------
     transducer:
         The graphs.
     sessions:
-        Those of predictor and joint; the same twice where one graph is both.
+        Those of predictor and joint. Where one graph computes both, its session twice.
     card:
         The device.
     state, places:
-        States to begin with, and the slots int [N] they have.
+        N states to begin with, and int [N] the slots that they are put in.
     slots:
-        How many slots there are.
+        Number of slots.
     frames:
-        [all frames, E] on the device.
-    rows:
-        Most rows in a list.
+        [all frames, E] on the device, in the dtype that the graph takes.
+    capacity:
+        Most entries of a list.
     options:
-        For the runs.
+        Run options.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Workspace:
         places: np.ndarray,
         slots: int,
         frames: Any,
-        rows: int,
+        capacity: int,
         options: ort.RunOptions,
     ):
         cupy = import_cupy()
@@ -113,26 +114,27 @@ class Workspace:
             joint = transducer.joint
             outputs: Ports = [(joint.output, joint.output_shape)]
             self._joint_inputs: Ports = [(joint.encoder, joint.encoder_shape), (joint.predictor, joint.predictor_shape)]
-            self._joint = _Runs(sessions[1], options, card.index, self._joint_inputs, outputs, rows)
+            self._joint = _Runs(sessions[1], options, card.index, self._joint_inputs, outputs, capacity)
             made = [(transducer.predictor.output, transducer.predictor.output_shape), *states_out]
-            self._runs = _Runs(sessions[0], options, card.index, tokens, made, rows)
+            self._runs = _Runs(sessions[0], options, card.index, tokens, made, capacity)
             self._output = joint.output
             self._encoder = joint.encoder
         else:
             outputs = [(transducer.output, transducer.output_shape)]
             inputs = [(transducer.encoder, transducer.encoder_shape), *tokens]
-            self._runs = self._joint = _Runs(sessions[1], options, card.index, inputs, [*outputs, *states_out], rows)
+            outputs_and_states = [*outputs, *states_out]
+            self._runs = self._joint = _Runs(sessions[1], options, card.index, inputs, outputs_and_states, capacity)
             self._next = [cupy.zeros(arena.shape, arena.dtype) for arena in self._arenas[1:]]
             self._output = transducer.output
             self._encoder = transducer.encoder
         if self._graph.target_length is not None:
             self._runs.buffers[self._graph.target_length.name].fill(1)
         self._width = width(outputs[0][1])
-        self._wide = cupy.zeros(self._width * rows, np.float32) if self._output.dtype != np.float32 else None
+        self._wide = cupy.zeros(self._width * capacity, np.float32) if self._output.dtype != np.float32 else None
         self._tables: dict[tuple[str, int, int], tuple[Any, int]] = {}
 
     def joint(self, requests: Requests, rows: int) -> Any:
-        """Joint rows float32 [rows, V + 1 + D] on the device, as wanted. Valid until the next call."""
+        """Compute the joint rows that are wanted, float32 [rows, V + 1 + D] on the device; see `DeviceWorkspace`."""
         wanted, frame = (requests.wanted_slots, 4), (requests.wanted_frames, 4)
         buffers = self._joint.buffers
         size = self._frames.dtype.itemsize * self._frames.shape[1]
@@ -154,8 +156,8 @@ class Workspace:
         kernels("rows.cu").launch("widen_rows", self._card.multiprocessors, self._card.threads, arguments)
         return self._wide
 
-    def predict(self, requests: Requests, rows: int) -> None:
-        """Take the predictor steps asked for, at most so many."""
+    def predict(self, requests: Requests, steps: int) -> None:
+        """Take the predictor steps that are asked for; see `DeviceWorkspace`."""
         parents, slots = (requests.parents, 3), (requests.slots, 3)
         count, key = requests.step_count, requests.address
         if self._whole:
@@ -164,24 +166,27 @@ class Workspace:
                 for source, target in zip(self._next, self._arenas[1:])
                 for copy in [self._arena_copy(source, target, parents, slots)]
             ]
-            self._gather("kept", rows, count, key, copies)
+            self._gather("kept", steps, count, key, copies)
             self._put_tokens(requests, self._arenas[0], slots[0])
             return
         self._put_tokens(requests, self._runs.buffers[self._graph.targets.name], 0)
-        self._gather("parents", rows, count, key, self._state_copies(self._arenas[1:], rows, gather=parents))
-        self._runs.run(rows)
+        self._gather("parents", steps, count, key, self._state_copies(self._arenas[1:], steps, gather=parents))
+        self._runs.run(steps)
         assert isinstance(self._graph, PredictorGraph)
         output = self._runs.buffers[self._graph.output.name]
         row = self._arenas[0].dtype.itemsize * self._arenas[0].shape[1]
         made = [_copy(address(output), address(self._arenas[0]), row, row, row, rows_to=slots)]
-        self._gather("slots", rows, count, key, made + self._state_copies(self._arenas[1:], rows, scatter=slots))
+        self._gather("slots", steps, count, key, made + self._state_copies(self._arenas[1:], steps, scatter=slots))
 
     def state(self, slots: np.ndarray) -> DeviceState:
         """The states in those slots."""
         return DeviceState(tuple(self._arenas), self._axes, slots)
 
     def _gather(self, name: str, rows: int, count: int, key: int, copies: list[np.ndarray]) -> None:
-        """Copy rows; a table is brought to the device once."""
+        """Copy at most ``rows`` rows; ``count`` is the address of how many there are.
+
+        The table of copies is made once for each name, number of rows and lists (``key``).
+        """
         if not copies:
             return
         cupy = import_cupy()
@@ -212,7 +217,7 @@ class Workspace:
     def _state_copies(
         self, arenas: list[Any], rows: int, gather: tuple[int, int] = (0, 0), scatter: tuple[int, int] = (0, 0)
     ) -> list[np.ndarray]:
-        """Copies of states [L, slots, H] to the graph's inputs [L, rows, H], or from its outputs."""
+        """Copies of states [L, slots, H]: ``gather`` to the graph's inputs [L, rows, H], ``scatter`` from outputs."""
         copies = []
         ports = self._graph.states_in if gather[0] else self._graph.states_out
         for port, arena in zip(ports, arenas):

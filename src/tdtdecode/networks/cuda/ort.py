@@ -1,4 +1,4 @@
-"""Exported graphs run by ONNX Runtime's CUDA provider: nothing but a flag every few steps comes to the host."""
+"""Exported graphs run by ONNX Runtime's CUDA provider. Every few steps the host reads a few integers, nothing else."""
 
 from __future__ import annotations
 
@@ -36,18 +36,20 @@ class OrtCudaNetwork:
     transducer, session_options:
         As for `OrtNetwork`.
 
-    Sessions and kernels share one stream, so their order is that of their launches; one decode uses it at a time. Its
-    states are `DeviceState`, the arrays those of `OrtNetwork`.
+    Sessions and kernels share one stream, so they run in the order in which they are launched. One decode at a time
+    uses the stream. States are `DeviceState` with the arrays of `OrtNetwork`.
 
     Raises
     ------
-    DeviceError, MissingDependencyError
-        If there is no card, CuPy or ONNX Runtime's CUDA provider is missing, or the graphs are quantised.
+    DeviceError
+        If there is no card, ONNX Runtime cannot load its CUDA provider, or the graphs are quantised.
+    MissingDependencyError
+        If CuPy is not installed, or ONNX Runtime has no CUDA provider.
     """
 
     name = "ort"
     device = "cuda"
-    rows = 256
+    max_rows = 256
     rounds = 8
 
     def __init__(
@@ -77,7 +79,7 @@ class OrtCudaNetwork:
         ]
         self._sessions = sessions[0], sessions[-1]
         self._run_options = import_onnxruntime().RunOptions()
-        # The stream orders what follows a run; the host need not wait for it.
+        # What follows a run is on the same stream and so comes after it: the host need not wait for the run.
         self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self._lock = threading.Lock()
 
@@ -105,25 +107,26 @@ class OrtCudaNetwork:
         Raises
         ------
         InputError
-            For other kernels than the device's.
+            For other kernels than ``"cuda"``.
         """
         if kernels.name != "cuda":
-            raise InputError(f"network 'ort' on cuda does not exist for kernels {kernels.name!r}: cuda")
+            raise InputError(f"network 'ort' on cuda does not exist for kernels {kernels.name!r}: use 'cuda'")
         return OrtCudaProgram(self)
 
-    def frames(self, rows: Sequence[DeviceArray], lengths: np.ndarray) -> Any:
-        """Rows [E, T] as the graphs take their frames, [all frames, E] on the device."""
-        return laid_out(rows, lengths, self._encoder_size, self._frame_dtype, self.card)
+    def frames(self, utterances: Sequence[DeviceArray], lengths: np.ndarray) -> Any:
+        """The frames of B utterances [E, T] in one array [all frames, E] on the device, in the graphs' dtype."""
+        return laid_out(utterances, lengths, self._encoder_size, self._frame_dtype, self.card)
 
-    def workspace(self, state: DeviceState, places: np.ndarray, slots: int, frames: Any, rows: int) -> Workspace:
-        """A workspace of that many slots, the states at ``places`` of them, for lists of at most ``rows``."""
+    def workspace(self, state: DeviceState, places: np.ndarray, slots: int, frames: Any, capacity: int) -> Workspace:
+        """A workspace with ``slots`` slots, for lists of at most ``capacity`` entries; state i is put in slot
+        ``places[i]``."""
         return Workspace(
-            self._transducer, self._sessions, self.card, state, places, slots, frames, rows, self._run_options
+            self._transducer, self._sessions, self.card, state, places, slots, frames, capacity, self._run_options
         )
 
     @contextmanager
     def in_order(self) -> Iterator[None]:
-        """What is launched within it comes after what the caller's stream has now, and is done when it ends."""
+        """Within it, launches run after the work that the caller's stream has now. They are done when it ends."""
         caller = import_cupy().cuda.get_current_stream()
         with self._lock:
             self.stream.wait_event(caller.record())
@@ -139,20 +142,19 @@ class OrtCudaProgram:
         self._network = network
 
     def greedy(
-        self, search: GreedySearch, rows: Sequence[DeviceArray], state: DeviceState, final: bool
+        self, search: GreedySearch, utterances: Sequence[DeviceArray], state: DeviceState, final: bool
     ) -> DeviceState | None:
-        """Run a search to its end on B ``rows`` [E, T], from their state to the state returned; None if ``final``."""
+        """Run a greedy search to its end; parameters and result are those of `Program.greedy`."""
         with self._network.in_order():
-            after = run_greedy(self._network, search, rows, state)
+            after = run_greedy(self._network, search, utterances, state)
             return None if final else after
 
     def beam(
-        self, search: BeamSearch, rows: Sequence[DeviceArray], state: DeviceState, places: np.ndarray, final: bool
+        self, search: BeamSearch, utterances: Sequence[DeviceArray], state: DeviceState, places: np.ndarray, final: bool
     ) -> DeviceState:
-        """Run a beam search to its end on B ``rows`` [E, T], from the states of its beams, those of stream i from
-        ``places[i]`` on. Returns the states that they need then, stream by stream; none if ``final``."""
+        """Run a beam search to its end; parameters and result are those of `Program.beam`."""
         with self._network.in_order():
-            return run_beam(self._network, search, rows, state, places, final)
+            return run_beam(self._network, search, utterances, state, places, final)
 
 
 def _opener(graph: Graph, options: ort.SessionOptions) -> Callable[[list[Any]], ort.InferenceSession]:

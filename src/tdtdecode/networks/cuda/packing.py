@@ -1,4 +1,4 @@
-"""Weights laid out for the kernels; the layout is that of ``csrc/cuda/weights.cuh`` and ``network.cuh``."""
+"""Weights laid out as the kernels read them, in ``csrc/cuda/weights.cuh`` and ``network.cuh``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEPTH = 16
 UNITS = TILE // 4
 
 WEIGHT_TYPES = {"float32": "Float32", "float16": "Float16", "bfloat16": "Bfloat16"}
-"""Precision -> the type in ``weights.cuh``."""
+"""Precision -> the name of its type in ``weights.cuh``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +28,15 @@ class DeviceNetwork:
     Attributes
     ----------
     struct:
-        `structs.NETWORK`, but for how it is launched.
+        `structs.NETWORK` [1]. Fields that depend on the launch are not set yet (`FusedNetworkOnDevice.spread`).
     arrays:
-        What it points to.
+        The device arrays that it points to.
+    precision:
+        A key of `WEIGHT_TYPES`.
+    hidden, joint, layers, entries:
+        H, padded; J; L; V + 1.
+    nbytes:
+        Bytes of all arrays.
     """
 
     struct: np.ndarray
@@ -44,18 +50,18 @@ class DeviceNetwork:
 
 
 def pack_network(weights: TransducerWeights, spec: TransducerSpec, precision: str, blocks: int) -> DeviceNetwork:
-    """Bring a transducer's weights to the device, tiles dealt out over that many blocks.
+    """Copy a transducer's weights to the device, cut into tiles that are dealt out over ``blocks`` blocks.
 
     Raises
     ------
     InputError
-        If it has more layers than the kernels know.
+        If the predictor has more than `MAX_LAYERS` layers.
     """
     cupy = import_cupy()
     if len(weights.layers) > MAX_LAYERS:
         raise InputError(
-            f"network 'fused' on cuda has {MAX_LAYERS} layers at most, this model {len(weights.layers)}: use "
-            "network='ort'"
+            f"network 'fused' on cuda takes {MAX_LAYERS} predictor layers at most, this model has "
+            f"{len(weights.layers)}: use network='ort'"
         )
     size = weights.prediction.weight.shape[1]
     hidden = -(-size // UNITS) * UNITS
@@ -108,7 +114,7 @@ def pack_network(weights: TransducerWeights, spec: TransducerSpec, precision: st
 
 
 def packed_tiles(weight: np.ndarray, precision: str) -> np.ndarray:
-    """Weights [outputs, inputs] as tiles [outputs / 16, ...], each lane's numbers side by side."""
+    """Weights [outputs, inputs] as tiles [outputs / 16, ...]. The numbers that a lane reads lie side by side."""
     outputs, inputs = weight.shape
     tiles, steps = -(-outputs // TILE), -(-inputs // DEPTH)
     wide = np.zeros((tiles * TILE, steps * DEPTH), np.float32)
@@ -126,7 +132,7 @@ def packed_tiles(weight: np.ndarray, precision: str) -> np.ndarray:
 
 
 def _by_unit(affine: Affine, size: int, hidden: int, inputs: int) -> Affine:
-    """Gates [4H, inputs] unit by unit, padded."""
+    """Gates [4H, inputs], reordered so that the four gates of a unit are neighbours, and padded with zeros."""
     weight = np.zeros((hidden, 4, inputs), np.float32)
     weight[:size, :, : affine.weight.shape[1]] = affine.weight.reshape(4, size, -1).transpose(1, 0, 2)
     bias = np.zeros((hidden, 4), np.float32)
@@ -135,7 +141,7 @@ def _by_unit(affine: Affine, size: int, hidden: int, inputs: int) -> Affine:
 
 
 def _gate_table(embedding: np.ndarray, layer: LstmLayer, size: int, hidden: int) -> np.ndarray:
-    """float32 [V + 1, 4H]: each token's share of the first layer's gates, biases and all."""
+    """float32 [V + 1, 4H]: for each token, the first layer's gates with bias but without the recurrent product."""
     gates = _by_unit(Affine(layer.input, layer.bias), size, hidden, layer.input.shape[1])
     table: np.ndarray = embedding @ gates.weight.T + gates.bias
     return table

@@ -1,4 +1,4 @@
-"""What fused decode loops on the device have in common: how they are launched, and what they start from."""
+"""What the fused decode loops on the device share: how they are launched, and what is computed before them."""
 
 from __future__ import annotations
 
@@ -34,57 +34,58 @@ Launches = list[tuple[str, tuple[int, ...]]]
 """Names of kernels, each with the numbers that it is launched with."""
 
 LATENCY_COLUMNS, THROUGHPUT_COLUMNS = 8, 32
-"""Columns staged together, for few rows and for many: what staging takes, weights cannot have."""
+"""Columns that a product stages in shared memory at once: where there are few columns, and where there are many. Shared
+memory that is used for staging cannot hold weights."""
 
 BARRIERS = ("counter", "flags")
-"""``BarrierKind`` in ``grid.cuh``."""
-
+"""``BarrierKind`` in ``grid.cuh``, by value."""
 
 _AGREED: dict[str, tuple[np.dtype, tuple[int, ...]]] = {
     "fused_greedy.cu": (GREEDY, (CONTROL.itemsize, MAX_SLOTS, EXCHANGED_ROUNDS)),
     "fused_beam.cu": (FUSED_BEAM, (RECORD.itemsize,)),
     "frames.cu": (RESTORATION, (PROJECTION.itemsize,)),
 }
-"""The parameters of each file's kernels, and other numbers that file and `structs` must agree on."""
+"""For each file, the structure that its kernels take, and other numbers that the file and `structs` must agree on."""
 
 ROUNDS_PER_GRAPH = 16
-"""Rounds between two looks of the host at how far a search is, where it is launched phase by phase. Even: two lists
-take turns."""
+"""Where a search is launched phase by phase, the host checks after so many rounds whether it is done. The number is
+even, since rounds use two buffers in turn."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How a decode loop is spread over a card.
+    """How a decode loop is launched on a card.
 
     Attributes
     ----------
     blocks:
-        One for each multiprocessor.
+        Number of blocks, one for each multiprocessor.
     threads:
-        Of a block.
+        Threads of a block.
     persistent:
-        True: the whole loop is one cooperative launch. False: each phase is a launch, for cards that cannot keep a grid
-        together; rounds are captured in a graph.
+        True: the whole loop is one cooperative launch. False: each phase is a launch of its own, and rounds of launches
+        are captured in a CUDA graph. This is for cards without cooperative launch.
     barrier:
         Kind of the barrier over the grid, one of `BARRIERS`.
-    rows:
-        Most rows in flight.
+    slots:
+        Most utterances that are decoded at the same time, at most `MAX_SLOTS` and ``threads``. In a greedy decode, when
+        an utterance ends, another one takes its slot.
     """
 
     blocks: int
     threads: int
     persistent: bool
     barrier: str = "counter"
-    rows: int = MAX_SLOTS
+    slots: int = MAX_SLOTS
 
     @staticmethod
     def of(device: Device) -> Launch:
         """What suits a card."""
-        return Launch(device.multiprocessors, device.threads, device.cooperative, rows=min(MAX_SLOTS, device.threads))
+        return Launch(device.multiprocessors, device.threads, device.cooperative, slots=min(MAX_SLOTS, device.threads))
 
 
 class FusedNetworkOnDevice:
-    """A network on the device with its kernels."""
+    """A network's weights on the device, and the kernels that are compiled for them."""
 
     def __init__(self, net: DeviceNetwork, device: Device, launch: Launch):
         self.net = net
@@ -100,18 +101,20 @@ class FusedNetworkOnDevice:
         return kernels(file, self._defines, cooperative)
 
     def run(self, file: str, name: str, parameters: int, shared: int, *numbers: int, cooperative: bool = False) -> None:
-        """Launch a kernel on the whole card; its parameters lie at that address."""
+        """Launch a kernel on all blocks, with the address of its structure and with further int32 arguments."""
         arguments = (np.uint64(parameters), *map(np.int32, numbers))
         self.kernels(file, cooperative).launch(name, self.launch.blocks, self.launch.threads, arguments, shared)
 
     def replay(
         self, file: str, launches_of_round: Callable[[int], Launches], parameters: np.ndarray, shared: int
     ) -> None:
-        """Launch the kernels of some rounds, one after the other, captured in a graph on first use.
+        """Run `ROUNDS_PER_GRAPH` rounds as one CUDA graph, which is captured on first use.
 
-        ``launches_of_round`` gets 0 and 1 in turn: which of two lists the round reads.
+        ``launches_of_round`` lists the kernels of a round. It is called with 0 and 1 in turn: which of two buffers the
+        round reads.
 
-        The parameters are copied to one place, the one that the graph has captured, so that it serves every call.
+        A graph always reads its parameters at the address that it has captured. They are copied there before each
+        launch, so that one graph serves every call.
         """
         cupy = import_cupy()
         caller = cupy.cuda.get_current_stream()
@@ -125,25 +128,41 @@ class FusedNetworkOnDevice:
             with stream:
                 place.set(np.ascontiguousarray(parameters).view(np.uint8))
                 graph.launch(stream)
-            stream.synchronize()  # then the place is free for another call
+            stream.synchronize()  # then another call may overwrite the parameters
 
     def _captured(
         self, file: str, launches: Launches, size: int, shared: int
     ) -> tuple[Any, Any, Any]:
         cupy = import_cupy()
-        self.kernels(file).load({name for name, _ in launches}, shared)  # which cannot be done while capturing
+        self.kernels(file).load({name for name, _ in launches}, shared)  # not possible while capturing
         place = cupy.empty(size, np.uint8)
         stream = cupy.cuda.Stream(non_blocking=True)
         with stream:
-            stream.begin_capture(cupy.cuda.runtime.streamCaptureModeThreadLocal)  # others' work goes on meanwhile
+            stream.begin_capture(cupy.cuda.runtime.streamCaptureModeThreadLocal)  # does not disturb other threads
             for name, numbers in launches:
                 self.run(file, name, int(place.data.ptr), shared, *numbers)
             return stream, place, stream.end_capture()
 
     def spread(self, file: str, staged: int, **fields: Any) -> tuple[np.ndarray, int]:
-        """The network as the kernels of a file take it, and the shared memory of their blocks in bytes.
+        """Divide a block's shared memory between what a file's kernels need and weights that stay there.
 
-        ``fields`` are those parameters that the memory depends on. A kernel of the file, ``<file>_sizes``, computes it.
+        Parameters
+        ----------
+        file:
+            A key of `_AGREED`.
+        staged:
+            Columns staged at once.
+        fields:
+            The fields of the file's structure that the need depends on. A kernel, ``<file>_sizes``, computes the need.
+
+        Returns
+        -------
+        `structs.NETWORK` [1] with all fields set, and the bytes of shared memory to launch a block with.
+
+        Raises
+        ------
+        DeviceError
+            If a block cannot have as much shared memory as the kernels need.
         """
         net = self.net.struct.copy()
         net["staged"] = staged
@@ -171,17 +190,32 @@ class FusedNetworkOnDevice:
     def prepare(
         self,
         upload: Upload,
-        rows: Sequence[DeviceArray],
+        utterances: Sequence[DeviceArray],
         lengths: np.ndarray,
         start: DeviceState,
         slots: int,
         places: np.ndarray,
     ) -> Preparation:
-        """What stands before a decode: frames to project, and that many states, those of ``start`` at ``places``."""
+        """Make memory for a decode's projected frames and predictor states, and the parameters of the kernels that fill
+        it.
+
+        Parameters
+        ----------
+        upload:
+            The parameters are added to it. The caller sends it.
+        utterances, lengths:
+            Encoder output [E, T] of B utterances, and int32 [B] their frames.
+        start:
+            N states to begin with.
+        slots:
+            Slots for predictor states.
+        places:
+            int [N]: the slots that the states of ``start`` are put in.
+        """
         cupy = import_cupy()
         net, shared = self.spread("frames.cu", THROUGHPUT_COLUMNS)
         encoder_size = int(self.net.struct[0]["encoder"]["inputs"])
-        sources, frames = source_table(rows, lengths, encoder_size)
+        sources, frames = source_table(utterances, lengths, encoder_size)
         projected = cupy.empty((max(frames, 1), self.net.joint), np.float32)
         layers, hidden = self.net.layers, self.net.hidden
         arrays = {
@@ -214,18 +248,22 @@ class FusedNetworkOnDevice:
 
 @dataclass(frozen=True, eq=False)
 class Preparation:
-    """Frames and states of a decode, still to be computed by `run`.
+    """A decode's projected frames and predictor states; `run` computes them.
 
     Attributes
     ----------
     projected:
-        float32 [all frames, J] on the device.
+        float32 [all frames, J] on the device: the encoder's part of the joint.
     first_frames:
-        int32 [B], where each row's frames begin.
+        int32 [B]: where each utterance's frames begin in ``projected``.
     states:
-        `structs.STATES`.
+        `structs.STATES` [1].
     arrays:
-        What it points to: predictions, outputs, cells, recurrent products.
+        The device arrays that it points to: predictions, layers' outputs, cells, recurrent products.
+    projection, restoration:
+        Addresses of `structs.PROJECTION` and `structs.RESTORATION`; 0 where there are no frames or no states.
+    shared:
+        Bytes of shared memory to launch a block with.
     """
 
     network: FusedNetworkOnDevice
@@ -238,11 +276,11 @@ class Preparation:
     shared: int
 
     def run(self) -> None:
-        """Launch what there is to do, once what was put into the upload has been sent."""
+        """Launch the kernels that project frames and restore states. The upload must have been sent."""
         for name, parameters in (("project_frames", self.projection), ("restore_states", self.restoration)):
             if parameters:
                 self.network.run("frames.cu", name, parameters, self.shared)
 
     def state(self, slots: np.ndarray) -> DeviceState:
-        """The states in those slots, once the decode is done."""
+        """The states in those slots when the decode is done."""
         return DeviceState(self.arrays[:3], (0, 1, 1), slots)

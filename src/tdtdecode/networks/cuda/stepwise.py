@@ -1,7 +1,7 @@
-"""Searches on the device over networks that are run step by step.
+"""Searches on the device that drive a network step by step.
 
-Kernels move the searches on and leave what they ask for in lists on the device; the host launches rounds and now and
-then looks at how far they are.
+Kernels advance a search and write what it asks for into lists on the device. The host launches rounds of kernels, and
+checks every few rounds whether the search is done.
 """
 
 from __future__ import annotations
@@ -27,17 +27,20 @@ if TYPE_CHECKING:
 
 _REDUCE_SHARED = 8 * 32
 _BEAM_SHARED = 20 * 1024
-"""Bytes of shared memory of a block that reduces rows, and of one that looks after a beam."""
+"""Bytes of shared memory for a block that reduces joint rows, and for a block that advances a beam."""
 
 
 class DeviceWorkspace(Protocol):
-    """One decode's predictor states by slot, and what computes rows from them; for lists that lie on the device."""
+    """One decode's predictor states by slot, and its frames. It computes what a search asks for in its lists."""
 
     def joint(self, requests: Requests, rows: int) -> Any:
-        """Joint rows float32 [rows, V + 1 + D] on the device, as wanted, at most so many. Valid until the next call."""
+        """Compute the joint rows that are wanted, of which there are at most ``rows``.
 
-    def predict(self, requests: Requests, rows: int) -> None:
-        """Take the predictor steps that are asked for, at most so many."""
+        Returns float32 [rows, V + 1 + D] on the device, in the order of the list, valid until the next call.
+        """
+
+    def predict(self, requests: Requests, steps: int) -> None:
+        """Take the predictor steps that are asked for, of which there are at most ``steps``."""
 
     def state(self, slots: np.ndarray) -> Any:
         """The states in those slots, a `NetworkState`."""
@@ -47,28 +50,29 @@ class StepwiseNetwork(Protocol):
     """A network on the device that is run step by step."""
 
     card: Device
-    rows: int
-    """Most rows of one run."""
+    max_rows: int
+    """Most joint rows of one round."""
     rounds: int
-    """Rounds between two looks of the host."""
+    """Rounds after which the host checks whether the search is done."""
 
-    def frames(self, rows: Sequence[DeviceArray], lengths: np.ndarray) -> Any:
-        """Rows [E, T] as the network takes its frames, [all frames, E] on the device."""
+    def frames(self, utterances: Sequence[DeviceArray], lengths: np.ndarray) -> Any:
+        """The frames of B utterances [E, T] in one array [all frames, E] on the device, in the network's dtype."""
 
-    def workspace(self, state: Any, places: np.ndarray, slots: int, frames: Any, rows: int) -> DeviceWorkspace:
-        """A workspace of that many slots, the states at ``places`` of them, for lists of at most ``rows``."""
+    def workspace(self, state: Any, places: np.ndarray, slots: int, frames: Any, capacity: int) -> DeviceWorkspace:
+        """A workspace with ``slots`` slots, for lists of at most ``capacity`` entries; state i is put in slot
+        ``places[i]``."""
 
 
 def run_greedy(
-    network: StepwiseNetwork, search: GreedySearch, rows: Sequence[DeviceArray], start: Any
+    network: StepwiseNetwork, search: GreedySearch, utterances: Sequence[DeviceArray], start: Any
 ) -> DeviceState:
-    """Run a search to its end on B rows, from their states to the states returned."""
+    """Run a greedy search to its end on B ``utterances`` [E, T], from their states ``start`` to the states returned."""
     lengths = search.positions[2]
     order = np.argsort(search.frame - lengths, kind="stable")
     logs, logprobs, states = [], [], []
-    for first in range(0, max(len(order), 1), network.rows):
-        some = order[first : first + network.rows]
-        log, values, state = _greedy_part(network, search, [rows[i] for i in some], some, start.select(some))
+    for first in range(0, max(len(order), 1), network.max_rows):
+        some = order[first : first + network.max_rows]
+        log, values, state = _greedy_part(network, search, [utterances[i] for i in some], some, start.select(some))
         log[0] = some[log[0]]
         logs.append(log)
         logprobs.append(values)
@@ -80,9 +84,15 @@ def run_greedy(
 
 
 def _greedy_part(
-    network: StepwiseNetwork, search: GreedySearch, rows: list[DeviceArray], some: np.ndarray, start: Any
+    network: StepwiseNetwork, search: GreedySearch, utterances: list[DeviceArray], some: np.ndarray, start: Any
 ) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Decode some utterances of the batch: what was emitted, with places among these, and their states."""
+    """Decode N utterances of the batch, ``some``.
+
+    Returns
+    -------
+    int32 [4, M] what was emitted: utterance from 0 to N - 1, token, frame, duration; float32 [2, M] log-probs; and the
+    states that the N utterances end in.
+    """
     cupy = import_cupy()
     spec, card = search.spec, network.card
     frame, symbols, lengths = search.positions[:, some]
@@ -93,7 +103,9 @@ def _greedy_part(
     wanted["slot"] = wanted["utterance"] = waiting
     wanted["frame"] = first[waiting] + frame[waiting]
     requests = Requests(max(count, 1), wanted)
-    workspace = network.workspace(start, np.arange(count), count, network.frames(rows, lengths), max(count, 1))
+    workspace = network.workspace(
+        start, np.arange(count), count, network.frames(utterances, lengths), max(count, 1)
+    )
     decisions, logprobs = cupy.empty((2, count), np.int32), cupy.empty((2, count), np.float32)
     places = cupy.asarray(np.stack([frame, symbols]))
     capacity = int(np.sum(lengths - np.minimum(frame, lengths), dtype=np.int64)) + count
@@ -117,7 +129,7 @@ def _greedy_part(
     found, values = [np.empty((4, 0), np.int32)], [np.empty((2, 0), np.float32)]
     pending = len(waiting)
     while pending:
-        launched = min(count, 1 << (pending - 1).bit_length())  # few different numbers of rows, so few bindings
+        launched = min(count, 1 << (pending - 1).bit_length())  # powers of two: few numbers of rows, so few bindings
         for _ in range(network.rounds):
             logits = workspace.joint(requests, launched)
             kernels("rows.cu").launch("decide_rows", launched, card.threads, (logits, *decide), _REDUCE_SHARED)
@@ -138,24 +150,21 @@ def _greedy_part(
 def run_beam(
     network: StepwiseNetwork,
     search: BeamSearch,
-    rows: Sequence[DeviceArray],
+    utterances: Sequence[DeviceArray],
     start: Any,
     places: np.ndarray,
     final: bool,
 ) -> Any:
-    """Run a search to its end on B rows, from the states of its beams, those of stream i from ``places[i]`` on.
-
-    Returns the states that they need then, stream by stream; none if ``final``.
-    """
+    """Run a beam search to its end; parameters and result are those of `Program.beam`."""
     check_beam(search)
-    together = max(1, network.rows // search.size)
-    return decode_in_parts(partial(_beam_part, network, search), search, rows, start, places, final, together)
+    together = max(1, network.max_rows // search.size)
+    return decode_in_parts(partial(_beam_part, network, search), search, utterances, start, places, final, together)
 
 
 def _beam_part(
-    network: StepwiseNetwork, search: BeamSearch, rows: list[DeviceArray], some: np.ndarray, start: Any
+    network: StepwiseNetwork, search: BeamSearch, utterances: list[DeviceArray], some: np.ndarray, start: Any
 ) -> tuple[Any, np.ndarray]:
-    """Decode some utterances of the batch: the states to go on from, and how many each has."""
+    """Decode some utterances of the batch; parameters and result are those of ``decode`` in `decode_in_parts`."""
     cupy = import_cupy()
     spec, card = search.spec, network.card
     lengths = search.lengths[some]
@@ -164,7 +173,7 @@ def _beam_part(
     launched = len(some) * beams.size
     requests = Requests(launched)
     workspace = network.workspace(
-        start, beams.start_slots, len(some) * beams.slots, network.frames(rows, lengths), launched
+        start, beams.start_slots, len(some) * beams.slots, network.frames(utterances, lengths), launched
     )
     scratch = cupy.empty((card.multiprocessors if search.fusions else 0, spec.vocab_size + 1), np.float32)
     module = kernels("beam.cu")

@@ -1,4 +1,4 @@
-"""Finding out what a model directory is, and what is wrong with it."""
+"""`inspect`: what a model directory is, what is wrong with it, and which systems can use it."""
 
 from __future__ import annotations
 
@@ -29,33 +29,40 @@ def inspect(
     variant: str | None = None,
     system: str | None = None,
 ) -> Inspection:
-    """Look at a model directory: what it is, what is wrong with it, and what it can be used with.
+    """Find out what a model directory is, what is wrong with it, and which systems can use it.
 
-    Reads graphs, token files and configurations, and the weights of predictor and joint; the encoder's weights stay
-    unread where they lie in files of their own.
+    The graphs, the token file, the configurations and the weights of predictor and joint are read. The encoder's
+    weights are not read if they are in files of their own.
 
     Parameters
     ----------
     directory:
-        The directory.
+        The directory. Nothing in it is changed.
     layout:
-        ``"split"``, ``"combined"``, ``"genai"``, or ``"auto"``: what the files look like most.
+        ``"split"``, ``"combined"``, ``"genai"``, or ``"auto"``: the layout that the file names suggest.
     variant:
-        Which files: ``"int8"`` for ``*.int8.onnx``; None for those without a suffix, or where there are none, others.
+        Which files to inspect: ``"int8"`` for ``*.int8.onnx``, None for files without a suffix. If there are none
+        without a suffix, None means the first variant that exists.
     system:
-        One of `SYSTEMS`: what keeps it from using the directory is then a problem, too.
+        One of `SYSTEMS`. If that system cannot use the directory, the reasons are reported as problems, too.
+
+    Returns
+    -------
+    Facts, problems and notes, and the systems that can use the directory.
 
     Raises
     ------
-    BundleError, InputError
-        If there is no such directory, or an argument is wrong. What is wrong inside the directory is in the result.
+    BundleError
+        If there is no such directory. Anything wrong inside the directory is reported in the result instead.
+    InputError
+        If an argument is wrong.
     MissingDependencyError
         If onnx or onnxruntime is not installed.
     """
     import_onnx()
     import_onnxruntime()
     if system is not None and system not in SYSTEMS:
-        raise InputError(f"no system {system!r}: {', '.join(SYSTEMS)}")
+        raise InputError(f"no system {system!r}: expected one of {', '.join(SYSTEMS)}")
     root = open_directory(directory)
     evidence = collect(root, layout, variant)
     problems = [*evidence.problems, *(problem for check in CHECKS for problem in check(evidence))]
@@ -63,7 +70,7 @@ def inspect(
     if bundle is not None:
         problems += overflow(bundle)
     if refusal is not None and all(problem.code in STILL_READABLE for problem in problems):
-        problems.append(_as_problem(refusal))  # it follows from none of what was found
+        problems.append(_as_problem(refusal))  # no other problem explains why it cannot be read
     reasons = {problem.code: f"{problem.where}: {problem.found}" for problem in problems}
     found = uses(evidence, None if refusal is None else str(refusal), reasons)
     if system is not None:
@@ -84,7 +91,7 @@ def _read(evidence: Evidence) -> tuple[Bundle | None, TdtDecodeError | None]:
 def _as_problem(error: TdtDecodeError) -> Problem:
     file, field = (Path(error.file).name, error.field or "") if isinstance(error, BundleError) else (".", "")
     found = error.problem if isinstance(error, BundleError) else str(error)
-    return Problem("unusable", file, field, found, "a model that can be decoded", "see what was found")
+    return Problem("unusable", file, field, found, "a model that this package can decode", "correct what was found")
 
 
 def _unmet(evidence: Evidence, system: str) -> Iterator[Problem]:
@@ -162,19 +169,22 @@ def _notes(evidence: Evidence, bundle: Bundle | None) -> Iterator[str]:
     port = evidence.audio_port
     if port is not None and isinstance(port.shape[2], int) and isinstance(port.shape[1], int):
         yield (
-            f"the encoder takes {port.shape[2]} feature frames ({port.shape[2] * FEATURE_FRAME_SECONDS:g} s) at once: "
-            "this package recognises longer audio in windows; other systems may not take it"
+            f"the encoder takes {port.shape[2]} feature frames ({port.shape[2] * FEATURE_FRAME_SECONDS:g} s) at once, "
+            "no more and no fewer: this package recognises longer audio in windows; other systems may not accept it"
         )
     fixed = [
         f"{port.name} of {graph.file.name}" for graph in evidence.graphs.values() for port in graph.inputs
         if port.is_float and port.rank == 3 and port.shape[1 if port in evidence.states else 0] == 1
     ]  # fmt: skip
     if fixed:
-        yield f"a batch of one is fixed in {', '.join(fixed)}: freed when this package reads it; for others, by repair"
+        yield (
+            f"a batch of one is fixed in {', '.join(fixed)}: this package runs it at any batch size all the same; for "
+            "other systems, `tdtdecode repair` makes the batch axis dynamic"
+        )
     if any(graph.quantized for graph in evidence.graphs.values()):
-        yield "int8 graphs: for the CPU; on a GPU use float16 or float32 files"
+        yield "int8 graphs: they are meant for the CPU; on a GPU use float16 or float32 files"
     if ENCODER not in evidence.graphs and bundle is not None:
-        yield "no encoder: a whole decoder, but nothing to recognise audio with"
+        yield "no encoder: the directory can decode encoder output, but it cannot recognise audio"
 
 
 def _external(graph: Graph) -> list[str]:
@@ -183,7 +193,7 @@ def _external(graph: Graph) -> list[str]:
 
 
 def _precision(graph: Graph) -> str:
-    """The types of the weights by share of their numbers, the most frequent first."""
+    """The types of the weights and their shares of all values, the most frequent first."""
     onnx = import_onnx()
     counts: Counter[str] = Counter()
     for tensor in graph.model.graph.initializer:

@@ -1,4 +1,4 @@
-"""What can be wrong with a model directory: one function for each kind of mistake."""
+"""What can be wrong with a model directory: one function for each kind of mistake, which yields the problems."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...bundle.description import Bundle
-from ...bundle.layouts import numbers_listed
+from ...bundle.layouts import parse_numbers
 from ...bundle.lifting import CannotLift, lift
 from ...bundle.onnx_files.graph import Graph
 from ...bundle.transducers import SplitTransducer, arithmetic
@@ -19,13 +19,13 @@ from .token_forms import JSON, PAIRS, PIECES, SWAPPED, SYMBOLS
 _REPAIR = "`tdtdecode repair DIR -o OUT`"
 
 GUESSED_DURATIONS = [0, 1, 2, 4, 8]
-"""What an early draft of GenAI's support wrote where it knew no better."""
+"""The table that early drafts of GenAI's support wrote for every model."""
 
 DEFAULT_MEL_BINS = 80
-"""What sherpa-onnx and onnx-asr assume where nothing is written."""
+"""What sherpa-onnx and onnx-asr assume if the number of mel bins is not stated."""
 
 STILL_READABLE = {"url", "predictor-size", "model-type", "durations-guessed", "int8-on-gpu", "not-finite"}
-"""Codes of problems in spite of which this package reads a directory."""
+"""Codes of problems that do not keep this package from reading a directory."""
 
 _LARGEST_FLOAT16 = 65504.0
 
@@ -35,14 +35,14 @@ def no_model(evidence: Evidence) -> Iterator[Problem]:
     if evidence.layout is None:
         names = sorted(path.name for path in evidence.root.iterdir())
         yield Problem(
-            "no-model", ".", "", f"no model: {', '.join(names[:12]) or 'nothing'}",
+            "no-model", ".", "", f"no model, but {', '.join(names[:12]) or 'no files'}",
             "encoder.onnx, decoder.onnx and joiner.onnx (split), encoder-model.onnx and decoder_joint-model.onnx "
-            "(combined), or genai_config.json with its graphs", "give the folder that the model's files lie in",
+            "(combined), or genai_config.json with its graphs", "give the folder that contains the model's files",
         )  # fmt: skip
 
 
 def missing_graphs(evidence: Evidence) -> Iterator[Problem]:
-    """Graphs that the layout needs, those of another layout in their place among them."""
+    """Predictor and joint that are missing, perhaps because the files of two layouts are mixed."""
     if evidence.layout is None:
         return
     names = {path.name for path in evidence.root.iterdir()}
@@ -57,9 +57,10 @@ def missing_graphs(evidence: Evidence) -> Iterator[Problem]:
         if others:
             layout, other = next(iter(others.items()))
             yield Problem(
-                "layout", other, "", f"{other}, and no {wanted}: files of the {layout} and {evidence.layout} layouts",
-                "one layout: predictor and joint in two graphs (split, genai), or in one (combined)",
-                f"collect one layout's files and use `tdtdecode convert DIR --to {evidence.layout} -o OUT`",
+                "layout", other, "",
+                f"{other}, but no {wanted}: files of the {layout} layout and of the {evidence.layout} layout are mixed",
+                "the files of one layout: predictor and joint in two graphs (split, genai), or in one (combined)",
+                f"put one layout's files into a folder and use `tdtdecode convert DIR --to {evidence.layout} -o OUT`",
             )  # fmt: skip
         else:
             yield Problem(
@@ -69,22 +70,22 @@ def missing_graphs(evidence: Evidence) -> Iterator[Problem]:
 
 
 def misnamed_encoder(evidence: Evidence) -> Iterator[Problem]:
-    """An encoder by the name that another layout gives it."""
+    """An encoder that has the name it would have in another layout."""
     if evidence.layout is None or ENCODER in evidence.files:
         return
     expected = GRAPH_NAMES[evidence.layout][ENCODER]
     for layout, roles in GRAPH_NAMES.items():
         if roles[ENCODER] != expected and (evidence.root / roles[ENCODER]).exists():
             yield Problem(
-                "layout", roles[ENCODER], "", f"an encoder by the name of the {layout} layout",
-                f"{expected}, by which the {evidence.layout} layout's other files go", f"rename it: {_REPAIR}",
+                "layout", roles[ENCODER], "", f"an encoder with its name in the {layout} layout",
+                f"{expected}: the other files are in the {evidence.layout} layout", f"rename it: {_REPAIR}",
             )  # fmt: skip
             return
 
 
 def ctc_head(evidence: Evidence) -> Iterator[Problem]:
-    """A CTC model, or the CTC head of a hybrid one, where a transducer was wanted."""
-    # Such a model by itself is model.onnx, and no layout has one.
+    """A CTC model, or the CTC head of a hybrid model, instead of a transducer."""
+    # NeMo exports a CTC model as model.onnx, a name that no layout has.
     alone = sorted(path.name for path in evidence.root.glob("model*.onnx")) if evidence.layout is None else []
     suspects = [
         graph.file.name for role, graph in evidence.graphs.items()
@@ -92,9 +93,10 @@ def ctc_head(evidence: Evidence) -> Iterator[Problem]:
     ]  # fmt: skip
     for name in [*alone, *suspects]:
         yield Problem(
-            "ctc-head", name, "", "a CTC model: from audio, or from encoder frames, to log-probs, without a predictor",
-            "a transducer's predictor and joint, with V + 1 + D outputs; of a hybrid model NeMo exports the head that "
-            "is chosen", "export the transducer head: `tdtdecode export MODEL.nemo`, or in NeMo "
+            "ctc-head", name, "",
+            "a CTC model, which computes log-probabilities from audio or encoder frames without a predictor",
+            "a transducer's predictor and joint, with V + 1 + D outputs (of a hybrid model, NeMo exports the selected "
+            "head only)", "export the transducer head: `tdtdecode export MODEL.nemo`, or in NeMo "
             "model.set_export_config({'decoder_type': 'rnnt'})",
         )  # fmt: skip
 
@@ -109,8 +111,8 @@ def _takes_audio(graph: Graph) -> bool:
     return kinds == [(1, False), (3, True)]
 
 
-def tokens(evidence: Evidence) -> Iterator[Problem]:
-    """The token file: there, in its form, blank in its place, ids without gaps, as long as the embedding."""
+def token_file(evidence: Evidence) -> Iterator[Problem]:
+    """A token file that is missing, has a wrong form, wrong ids or a wrong length, or no blank in its place."""
     if evidence.layout is None:
         return
     table = evidence.tokens
@@ -118,9 +120,9 @@ def tokens(evidence: Evidence) -> Iterator[Problem]:
     if table is None:
         if not any(problem.code == "tokens-form" for problem in evidence.problems):
             yield Problem(
-                "tokens-missing", ".", wanted, f"no {wanted}", "the pieces by id, without which tokens are no text",
-                f"{_REPAIR} makes it from another token file beside it, tokenizer.json, vocab.json or tokenizer.model; "
-                "`tdtdecode export` from the .nemo file",
+                "tokens-missing", ".", wanted, f"no {wanted}", "a file with the pieces by id, to turn tokens into text",
+                f"{_REPAIR} writes it if there is another token file, tokenizer.json, vocab.json or tokenizer.model; "
+                "`tdtdecode export` writes it from the .nemo file",
             )  # fmt: skip
         return
     name, entries = table.file.name, len(table.entries)
@@ -137,8 +139,8 @@ def tokens(evidence: Evidence) -> Iterator[Problem]:
             "ids repeat" if len(set(ids)) < entries else "ids have gaps")  # fmt: skip
         yield Problem(
             "tokens-ids", name, "", f"{what}: {entries} lines, ids {min(ids, default=0)} to {max(ids, default=0)}",
-            f"each id from 0 to {entries - 1} once: they are the joint's outputs",
-            f"{_REPAIR} numbers them by line where there are as many as the model has",
+            f"each id from 0 to {entries - 1} once: an id is the index of a joint output",
+            f"{_REPAIR} numbers the lines if there are as many as the model has tokens",
         )  # fmt: skip
     yield from _blank(evidence, name, entries)
     known = evidence.embedding_rows
@@ -146,25 +148,25 @@ def tokens(evidence: Evidence) -> Iterator[Problem]:
     if known is not None and entries != known and not (without and entries == known - 1):
         yield Problem(
             "tokens-count", name, "", f"{entries} entries",
-            f"{known}, blank counted: the rows of the embedding in {_name(evidence.decoder)}",
-            "take the token file that belongs to the model: this one is incomplete or of another model",
+            f"{known} with the blank, as many as the embedding in {_name(evidence.decoder)} has rows",
+            "use the token file of this model: this one is incomplete, or belongs to another model",
         )  # fmt: skip
 
 
 _FORMS = {
     SWAPPED: ("'id symbol' in each line", "'symbol id', the symbol first", _REPAIR),
     PAIRS: (
-        "pairs of piece and score in place of symbols: made from a tokenizer whose vocabulary is a list of pairs",
-        "'symbol id' with the bare piece", _REPAIR,
+        "pairs of piece and score in place of symbols: written from a tokenizer whose vocabulary is a list of pairs",
+        "'symbol id', where the symbol is only the piece", _REPAIR,
     ),
-    PIECES: ("pieces without ids", "'symbol id' in each line: only GenAI's vocab.txt has bare pieces", _REPAIR),
-    JSON: (
-        "JSON: a vocabulary written out as it was, a list or a map, not as lines", "'symbol id' in each line", _REPAIR,
-    ),
+    PIECES: ("pieces without ids", "'symbol id' in each line: only GenAI's vocab.txt has no ids", _REPAIR),
+    JSON: ("JSON, a list or a map, in place of lines", "'symbol id' in each line", _REPAIR),
 }  # fmt: skip
+"""What was found, what was expected and the remedy, for each wrong form of a token file."""
 
 
 def _blank(evidence: Evidence, name: str, entries: int) -> Iterator[Problem]:
+    """A blank that is missing, or in the wrong place, or there twice."""
     table = evidence.tokens
     assert table is not None
     blanks = table.blanks
@@ -173,25 +175,27 @@ def _blank(evidence: Evidence, name: str, entries: int) -> Iterator[Problem]:
     if not blanks and table.form == SYMBOLS:
         yield Problem(
             "blank-missing", name, "", f"no <blk> among {entries} entries",
-            f"<blk> with id {entries}, the last: the joint has an output for it", f"{_REPAIR} appends it",
+            f"<blk> with id {entries} in the last line: the joint has an output for it", f"{_REPAIR} appends it",
         )  # fmt: skip
     elif len(blanks) > 1:
-        yield Problem("blank-place", name, "", f"several blanks, with ids {blanks}", "one", "remove the wrong ones")
+        yield Problem(
+            "blank-place", name, "", f"several blanks, with ids {blanks}", "one blank", "remove the wrong ones"
+        )
     elif blanks and table.regular_ids and blanks[0] not in (0, entries - 1):
         yield Problem(
             "blank-place", name, "", f"the blank has id {blanks[0]} of {entries} entries",
-            f"the last, {entries - 1}, where NeMo's models have it (or 0): sherpa-onnx stops with '<blk> is not the "
-            "last token!'", "find out where the joint has its blank: the ids are probably shifted",
+            f"the last id, {entries - 1}, as in NeMo's models, or 0: otherwise sherpa-onnx stops with '<blk> is not "
+            "the last token!'", "find out which of the joint's outputs is the blank: the ids are probably shifted",
         )  # fmt: skip
     elif blanks and table.entries[-1][1] not in ("<blk>", "<blank>") and blanks[0] == entries - 1:
         yield Problem(
             "blank-place", name, "", "the blank has the last id, but is not in the last line",
-            "lines in the order of their ids: sherpa-onnx looks at the last line", f"{_REPAIR} sorts them",
+            "lines in the order of their ids: sherpa-onnx expects the blank in the last line", f"{_REPAIR} sorts them",
         )  # fmt: skip
 
 
 def vocabulary_size(evidence: Evidence) -> Iterator[Problem]:
-    """A number of tokens that the files do not have: blank counted where it must not be, or of another model."""
+    """A stated number of tokens that is wrong: it counts the blank where it must not, or is of another model."""
     known = evidence.entries
     if known is None:
         return
@@ -199,15 +203,16 @@ def vocabulary_size(evidence: Evidence) -> Iterator[Problem]:
     if "vocab_size" in evidence.metadata:
         yield from _stated_size(
             evidence, evidence.metadata["vocab_size"], _name(evidence.graphs[ENCODER]), "vocab_size", known - 1, source,
-            "without the blank: sherpa-onnx adds one, so a number that counts it makes it say '<blk> is not the last "
-            "token!' of a token file that is right, and see one duration less",
+            "not counting the blank. sherpa-onnx adds 1 for the blank: given a number that counts it, it rejects a "
+            "correct token file with '<blk> is not the last token!' and assumes one duration too few",
         )  # fmt: skip
     section, counted = (evidence.model, known) if evidence.layout == "genai" else (evidence.configuration, known - 1)
     prefix = "model." if evidence.layout == "genai" else ""
     if "vocab_size" in section:
         yield from _stated_size(
             evidence, section["vocab_size"], evidence.configuration_name, f"{prefix}vocab_size", counted, source,
-            "with the blank: tokens and durations are told apart by it" if prefix else "without the blank",
+            "counting the blank: it tells where in a joint row the durations begin" if prefix
+            else "not counting the blank",
         )  # fmt: skip
 
 
@@ -217,13 +222,13 @@ def _stated_size(
     if str(stated) == str(expected):
         return
     what = {str(expected + 1): "which counts the blank", str(expected - 1): "which does not count the blank"}
-    found = f"{stated}, {what.get(str(stated), 'which fits no file of the directory')}"
+    found = f"{stated}, {what.get(str(stated), 'which fits no file in the directory')}"
     code = "vocab-size" if str(stated) in what else "vocab-size-unknown"
     yield Problem(code, file, name, found, f"{expected} (from {source}), {why}", _REPAIR)
 
 
 def durations(evidence: Evidence) -> Iterator[Problem]:
-    """Duration tables: as long as the row has room for, stated where they must be, not guessed."""
+    """A duration table that is missing, guessed, contradicted, or does not fit the joint row."""
     count = evidence.durations
     stated: list[tuple[str, str, Any]] = []
     if evidence.layout == "genai":
@@ -232,30 +237,31 @@ def durations(evidence: Evidence) -> Iterator[Problem]:
         stated.append((evidence.configuration_name, "tdt_durations", evidence.configuration["tdt_durations"]))
     second = evidence.metadata.get("tdt_durations")
     if second is not None:
-        stated.append((_name(evidence.graphs[ENCODER]), "tdt_durations", numbers_listed(second)))
+        stated.append((_name(evidence.graphs[ENCODER]), "tdt_durations", parse_numbers(second)))
     if count is not None and count < 0:
         yield Problem(
-            "row-width", _name(evidence.joint), "", f"rows of {evidence.row_width}",
-            f"at least {evidence.entries}, a number for each token and the blank",
-            "use the joint and the token file of one model",
+            "row-width", _name(evidence.joint), "", f"joint rows of {evidence.row_width} values",
+            f"at least {evidence.entries} values, one for each token and the blank",
+            "use the joint and the token file of the same model",
         )  # fmt: skip
         return
     for file, name, value in stated:
         if value is None:
             yield Problem(
-                "durations-missing", file, name, "no table", "the frames that each duration output stands for; "
+                "durations-missing", file, name, "no table", "the number of frames for each duration output; "
                 "Parakeet models have [0, 1, 2, 3, 4]", f"{_REPAIR} --durations 0,1,2,3,4",
             )  # fmt: skip
         elif not isinstance(value, list) or (count is not None and len(value) != count):
             yield Problem(
                 "durations-count", file, name, f"{value!r:.60}",
-                f"{count} entries: the joint's {evidence.row_width} outputs without the {evidence.entries} of tokens "
+                f"{count} entries: the joint has {evidence.row_width} outputs, {evidence.entries} of them for tokens "
                 "and blank", f"{_REPAIR} --durations with the model's own table",
             )  # fmt: skip
-        elif value == GUESSED_DURATIONS and len(stated) == 1:  # stated twice, it is meant
+        elif value == GUESSED_DURATIONS and len(stated) == 1:  # if two places state it, it is no guess
             yield Problem(
                 "durations-guessed", file, name, f"{value}, which early drafts of GenAI's support wrote for any model",
-                "the table the model was trained with: Parakeet models have [0, 1, 2, 3, 4]; a wrong one skips speech",
+                "the table that the model was trained with, in Parakeet models [0, 1, 2, 3, 4]: a wrong one skips "
+                "speech",
                 f"look it up in the model's config (tdt_durations) and state it: {_REPAIR} --durations 0,1,2,3,4",
             )  # fmt: skip
         elif value != next(other for _, _, other in stated if other is not None):
@@ -267,7 +273,7 @@ def durations(evidence: Evidence) -> Iterator[Problem]:
 
 
 def mel_bins(evidence: Evidence) -> Iterator[Problem]:
-    """Widths of features that the encoder does not take."""
+    """A stated number of mel bins that the encoder does not take, or none where one is needed."""
     port = evidence.audio_port
     if port is None:
         return
@@ -275,8 +281,8 @@ def mel_bins(evidence: Evidence) -> Iterator[Problem]:
     _, mel, time = port.shape
     if isinstance(time, int) and not isinstance(mel, int):
         yield Problem(
-            "encoder-axes", encoder, port.name, str(port), "[batch, mel, time], features along the second axis",
-            "export the encoder with NeMo's axes",
+            "encoder-axes", encoder, port.name, str(port), "[batch, mel, time], with the mel bins on the second axis",
+            "export the encoder with its axes in NeMo's order",
         )  # fmt: skip
         return
     if not isinstance(mel, int):
@@ -290,8 +296,8 @@ def mel_bins(evidence: Evidence) -> Iterator[Problem]:
     for name, file, value in stated:
         if value is not None and str(value) != str(mel):
             yield Problem(
-                "mel-bins", file, name, f"{value}", f"{mel}, the second axis of {port.name} in {encoder}: features of "
-                "another width are refused by the encoder, or are those of another model", _REPAIR,
+                "mel-bins", file, name, f"{value}", f"{mel}, the second axis of {port.name} in {encoder}: it takes "
+                "features of no other width", _REPAIR,
             )  # fmt: skip
     where = {"split": ("feat_dim", encoder, evidence.metadata), "combined": (
         "features_size", evidence.configuration_name, evidence.configuration)}  # fmt: skip
@@ -305,7 +311,7 @@ def mel_bins(evidence: Evidence) -> Iterator[Problem]:
 
 
 def predictor_sizes(evidence: Evidence) -> Iterator[Problem]:
-    """Sizes in the metadata that the predictor's states do not have."""
+    """Metadata that contradicts the sizes of the predictor's states."""
     if not evidence.states or evidence.states[0].rank != 3:
         return
     layers, _, hidden = evidence.states[0].shape
@@ -314,33 +320,33 @@ def predictor_sizes(evidence: Evidence) -> Iterator[Problem]:
         if stated is not None and isinstance(value, int) and stated != str(value):
             yield Problem(
                 "predictor-size", _name(evidence.graphs[ENCODER]), name, stated,
-                f"{value}, as in {evidence.states[0].name} of {_name(evidence.decoder)}: sherpa-onnx makes its states "
-                "by it", _REPAIR,
+                f"{value}, as in {evidence.states[0].name} of {_name(evidence.decoder)}: sherpa-onnx allocates the "
+                "states with this size", _REPAIR,
             )  # fmt: skip
 
 
-def address(evidence: Evidence) -> Iterator[Problem]:
-    """sherpa-onnx tells TDT by a word in the metadata's url."""
+def url(evidence: Evidence) -> Iterator[Problem]:
+    """A URL in the metadata by which sherpa-onnx would mistake TDT for RNN-T, or RNN-T for TDT."""
     if evidence.layout != "split" or ENCODER not in evidence.graphs or evidence.durations is None:
         return
-    url = evidence.metadata.get("url")
-    if evidence.durations > 0 and "tdt" not in (url or "") and evidence.metadata:
+    stated = evidence.metadata.get("url")
+    if evidence.durations > 0 and "tdt" not in (stated or "") and evidence.metadata:
         yield Problem(
-            "url", _name(evidence.graphs[ENCODER]), "url", "no url" if url is None else f"{url!r}, without 'tdt'",
-            "an address with 'tdt' in it: by that alone sherpa-onnx knows a TDT model; else it stops with 'vocab_size: "
-            f"{evidence.entries} != output_size: {evidence.row_width}'", _REPAIR,
+            "url", _name(evidence.graphs[ENCODER]), "url", "no url" if stated is None else f"{stated!r}, without 'tdt'",
+            "a URL that contains 'tdt': sherpa-onnx recognises a TDT model by that alone, and otherwise stops with "
+            f"'vocab_size: {evidence.entries} != output_size: {evidence.row_width}'", _REPAIR,
         )  # fmt: skip
-    elif evidence.durations == 0 and "tdt" in (url or ""):
+    elif evidence.durations == 0 and "tdt" in (stated or ""):
         yield Problem(
             "url", _name(evidence.graphs[ENCODER]), "url",
-            f"{url!r}, and no durations in the joint's {evidence.row_width} outputs",
-            "a joint with durations (V + 1 + D outputs), or an address without 'tdt'",
-            "export the TDT model again, or repair the address: " + _REPAIR,
+            f"{stated!r}, but there are no durations among the joint's {evidence.row_width} outputs",
+            "a joint with durations (V + 1 + D outputs), or a URL without 'tdt'",
+            "export the TDT model again, or correct the URL: " + _REPAIR,
         )  # fmt: skip
 
 
 def model_type(evidence: Evidence) -> Iterator[Problem]:
-    """What config.json calls the model, against what its rows have."""
+    """A model type in config.json that contradicts the number of durations in a joint row."""
     stated = evidence.configuration.get("model_type")
     if evidence.layout != "combined" or stated is None or evidence.durations is None or evidence.durations < 0:
         return
@@ -348,12 +354,12 @@ def model_type(evidence: Evidence) -> Iterator[Problem]:
     if str(stated).startswith("nemo-conformer") and stated != expected:
         yield Problem(
             "model-type", evidence.configuration_name, "model_type", f"{stated}",
-            f"{expected}: the joint's rows have {evidence.durations} durations", _REPAIR,
+            f"{expected}: a joint row has {evidence.durations} durations", _REPAIR,
         )  # fmt: skip
 
 
-def numbers(evidence: Evidence) -> Iterator[Problem]:
-    """Weights of predictor and joint that are no numbers: beyond 65504 float16 has infinities, which end as blanks."""
+def finite_weights(evidence: Evidence) -> Iterator[Problem]:
+    """Weights of predictor and joint that are infinite or NaN, for example float32 weights too large for float16."""
     for role in (PREDICTOR, JOINT, COMBINED):
         graph = evidence.graphs.get(role)
         if graph is None:
@@ -363,15 +369,18 @@ def numbers(evidence: Evidence) -> Iterator[Problem]:
                 values = graph.array(tensor.name)
                 if values.size and not np.isfinite(values.astype(np.float32)).all():
                     yield Problem(
-                        "not-finite", graph.file.name, tensor.name, "weights that are infinite or no numbers",
-                        "finite ones: the joint would give NaN, which is decoded as blanks",
-                        "convert from float32 again with `tdtdecode optimize --to fp16`, which says what does not fit",
+                        "not-finite", graph.file.name, tensor.name, "weights that are infinite or NaN",
+                        "finite weights: with these the joint gives NaN, which is decoded as blanks",
+                        "convert the float32 files again with `tdtdecode optimize --to fp16`, which reports overflows",
                     )  # fmt: skip
                     break
 
 
 def overflow(bundle: Bundle) -> Iterator[Problem]:
-    """Joints whose numbers leave the range of float16, computed in float32 on frames of one and of ten."""
+    """A float16 joint whose values are too large for float16.
+
+    It is computed in float32 on 16 random frames, eight with a standard deviation of 1 and eight of 10.
+    """
     if arithmetic(bundle.transducer) != "float16":
         return
     try:
@@ -389,14 +398,14 @@ def overflow(bundle: Bundle) -> Iterator[Problem]:
     if largest > _LARGEST_FLOAT16:
         joint = bundle.transducer.joint if isinstance(bundle.transducer, SplitTransducer) else bundle.transducer
         yield Problem(
-            "float16-overflow", joint.graph.file.name, "", f"numbers of up to {largest:.3g} in float16",
-            "at most 65504: beyond that rows are infinite or NaN, which is decoded as blanks",
+            "float16-overflow", joint.graph.file.name, "", f"values of up to {largest:.3g} in float16",
+            "at most 65504, the largest float16: otherwise joint rows are infinite or NaN, which is decoded as blanks",
             "use the joint in float32",
         )  # fmt: skip
 
 
 def quantised_on_a_gpu(evidence: Evidence) -> Iterator[Problem]:
-    """int8 graphs that the configuration gives to a GPU."""
+    """int8 graphs that the configuration assigns to a GPU."""
     for section in ("encoder", "decoder", "joiner"):
         role = {"encoder": ENCODER, "decoder": PREDICTOR, "joiner": JOINT}[section]
         options = evidence.model.get(section)
@@ -408,9 +417,9 @@ def quantised_on_a_gpu(evidence: Evidence) -> Iterator[Problem]:
         if gpu and graph is not None and graph.quantized:
             yield Problem(
                 "int8-on-gpu", evidence.configuration_name, f"model.{section}.session_options.provider_options",
-                f"int8 graph {graph.file.name} on {gpu[0]}", "float16 or float32 there: dynamically quantised products "
-                "have no kernels on GPUs and run on the CPU, with copies both ways",
-                "use the fp16 or fp32 files on a GPU, or take the provider out",
+                f"int8 graph {graph.file.name} on {gpu[0]}", "a float16 or float32 graph: GPUs have no kernels for "
+                "dynamically quantised products, which then run on the CPU, with copies to it and back",
+                "use the fp16 or fp32 files on a GPU, or remove the provider",
             )  # fmt: skip
 
 
@@ -419,7 +428,7 @@ def _name(graph: Graph | None) -> str:
 
 
 CHECKS: tuple[Callable[[Evidence], Iterator[Problem]], ...] = (
-    no_model, missing_graphs, misnamed_encoder, ctc_head, tokens, vocabulary_size, durations, mel_bins, predictor_sizes,
-    address, model_type, numbers, quantised_on_a_gpu,
+    no_model, missing_graphs, misnamed_encoder, ctc_head, token_file, vocabulary_size, durations, mel_bins,
+    predictor_sizes, url, model_type, finite_weights, quantised_on_a_gpu,
 )  # fmt: skip
-"""In the order that their findings are shown."""
+"""All checks but `overflow`, in the order in which their problems are shown."""

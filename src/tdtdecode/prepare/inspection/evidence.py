@@ -1,8 +1,7 @@
-"""Everything that a model directory tells, read as far as it can be, whatever is wrong with it."""
+"""Collecting everything that can be read from a model directory, whatever is wrong with the rest of it."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 from ...bundle import combined, genai, split
 from ...bundle.cut import encoder_input
 from ...bundle.files import find_file, read_json
-from ...bundle.layouts import variants_of
+from ...bundle.layouts import check_variant, variants_of
 from ...bundle.onnx_files.embedding import embedding_rows
 from ...bundle.onnx_files.graph import Graph, Port, load_graph
 from ...bundle.ports import token_inputs
@@ -23,7 +22,7 @@ from .token_forms import TokenTable, read_token_table
 Value = TypeVar("Value")
 
 ENCODER, PREDICTOR, JOINT, COMBINED = "encoder", "predictor", "joint", "predictor and joint"
-"""What a graph is for."""
+"""The roles of graphs."""
 
 GRAPH_NAMES: dict[str, dict[str, str]] = {
     "split": {ENCODER: "encoder.onnx", PREDICTOR: split.PREDICTOR, JOINT: split.JOINT},
@@ -35,29 +34,33 @@ TOKEN_FILES = {
     "combined": ("vocab.txt", "tokens.txt"),
     "genai": ("vocab.txt", "tokenizer.json"),
 }
-"""The token files of each layout, the one that belongs to it first."""
+"""The token files that are accepted in each layout. The first is the layout's own."""
 
 _SECTIONS = {ENCODER: "encoder", PREDICTOR: "decoder", JOINT: "joiner"}
 
 
 @dataclass
 class Evidence:
-    """A directory as it was found.
+    """What was read from a directory.
 
     Attributes
     ----------
+    root:
+        The directory.
     layout:
-        What the files look like most; None for no model at all.
+        The layout that the files look like; None if there is no model.
+    variant:
+        Which files were read; None for files without a suffix.
     files, graphs:
-        The graphs' files by what they are for, and those of them that could be read.
+        The graphs' files by role, and those graphs that could be read.
     tokens:
         The token file; None if there is none, or it cannot be read.
     configuration:
-        config.json or genai_config.json.
+        The content of config.json or genai_config.json.
     audio_configuration:
-        audio_processor_config.json.
+        The content of audio_processor_config.json.
     variants:
-        Of any of its graphs.
+        All variants in which a graph exists.
     problems:
         What could not be read.
     """
@@ -80,11 +83,12 @@ class Evidence:
 
     @property
     def joint(self) -> Graph | None:
-        """The graph that gives rows."""
+        """The graph that computes joint rows."""
         return self.graphs.get(JOINT) or self.graphs.get(COMBINED)
 
     @property
     def configuration_name(self) -> str:
+        """The name of the layout's configuration file."""
         return genai.CONFIGURATION if self.layout == "genai" else combined.CONFIGURATION
 
     @property
@@ -101,13 +105,13 @@ class Evidence:
 
     @cached_property
     def metadata(self) -> dict[str, str]:
-        """The encoder's."""
+        """The encoder's metadata; empty if there is no encoder."""
         encoder = self.graphs.get(ENCODER)
         return {} if encoder is None else {entry.key: entry.value for entry in encoder.model.metadata_props}
 
     @cached_property
     def row_width(self) -> int | None:
-        """Width of a joint row."""
+        """Width of a joint row; None if it is unknown."""
         if self.joint is None:
             return None
         floats = [port for port in self._shaped_outputs(self.joint) if port.rank >= 2 and port.is_float]
@@ -116,12 +120,12 @@ class Evidence:
 
     @cached_property
     def embedding_rows(self) -> int | None:
-        """Entries of the vocabulary, blank counted, as the predictor's table has them."""
+        """V + 1, the number of rows of the predictor's embedding; None if it is not found."""
         return self._attempt(lambda graph: embedding_rows(graph, token_inputs(graph).targets), self.decoder)
 
     @cached_property
     def states(self) -> tuple[Port, ...]:
-        """The inputs for states."""
+        """The predictor's inputs for states."""
 
         def states(graph: Graph) -> tuple[Port, ...]:
             frames = encoder_input(graph).name if COMBINED in self.graphs else None
@@ -139,20 +143,20 @@ class Evidence:
 
     @property
     def entries(self) -> int | None:
-        """Tokens with blank: as the embedding has them, else as the token file does."""
+        """V + 1, the number of tokens with blank: from the embedding, else from the token file; None if unknown."""
         if self.embedding_rows is not None:
             return self.embedding_rows
         return None if self.tokens is None or not self.tokens.blanks else len(self.tokens.entries)
 
     @property
     def durations(self) -> int | None:
-        """D, how many durations a row has."""
+        """D, the number of durations in a joint row; None if it is unknown."""
         if self.row_width is None or self.entries is None:
             return None
         return self.row_width - self.entries
 
-    def report(self, code: str, error: BundleError, expected: str, remedy: str) -> None:
-        """Add what could not be read as a problem."""
+    def add_problem(self, code: str, error: BundleError, expected: str, remedy: str) -> None:
+        """Record an error in reading as a problem."""
         self.problems.append(Problem(code, Path(error.file).name, error.field or "", error.problem, expected, remedy))
 
     @staticmethod
@@ -161,36 +165,40 @@ class Evidence:
             return None
         try:
             return read(graph)
-        except BundleError:  # said where the bundle as a whole is read
+        except BundleError:  # reading the whole bundle reports it
             return None
 
     @staticmethod
     def _shaped_outputs(graph: Graph) -> tuple[Port, ...]:
-        """The outputs, with what ONNX Runtime infers where their shapes are not written."""
+        """The outputs, with shapes that ONNX Runtime infers if the graph does not state them."""
         outputs = graph.outputs
         if all(port.rank and isinstance(port.shape[-1], int) for port in outputs if port.is_float):
             return outputs
         try:
             inferred = {value.name: value.shape for value in graph.plain_session().get_outputs()}
-        except Exception:  # ONNX Runtime's exceptions share no other base; said where the bundle is read
+        except Exception:  # ONNX Runtime's exceptions share no other base; reading the whole bundle reports them
             return outputs
         return tuple(Port(port.name, port.dtype, tuple(inferred[port.name])) for port in outputs)
 
 
 def collect(root: Path, layout: str, variant: str | None) -> Evidence:
-    """Read what there is in a directory.
+    """Read everything in a directory that can be read.
 
     Parameters
     ----------
-    layout:
-        As asked for, or ``"auto"``.
-    variant:
-        As asked for; None looks for files without a suffix, and where there are none for any.
+    root:
+        The directory.
+    layout, variant:
+        As for `inspect`.
+
+    Raises
+    ------
+    InputError
+        If `layout` or `variant` is wrong.
     """
     if layout != "auto" and layout not in GRAPH_NAMES:
         raise InputError(f"layout must be 'auto' or one of {', '.join(map(repr, GRAPH_NAMES))}, got {layout!r}")
-    if variant is not None and not re.fullmatch(r"[\w-]+", variant):
-        raise InputError(f"variant must be a suffix of file names such as 'int8', or None, got {variant!r}")
+    check_variant(variant)
     chosen = _layout(root) if layout == "auto" else layout
     evidence = Evidence(root, chosen, variant)
     if chosen is None:
@@ -236,24 +244,24 @@ def _variants(evidence: Evidence, name: str) -> dict[str | None, Path]:
     try:
         return variants_of(evidence.root, name, evidence.variant)
     except BundleError as error:
-        evidence.report("file", error, "a regular file in the directory", "put the file itself there")
+        evidence.add_problem("file", error, "a regular file in the directory", "put the file itself there")
         return {}
 
 
 def _load(evidence: Evidence, role: str) -> None:
     try:
         graph = load_graph(evidence.files[role], evidence.root)
-        _ = graph.inputs, graph.outputs  # which may be no tensors
+        _ = graph.inputs, graph.outputs  # raises an error if they are not tensors
         evidence.graphs[role] = graph
     except BundleError as error:
         external = (error.field or "").startswith("external data")
-        evidence.report(
+        evidence.add_problem(
             "external-weights" if external else "graph",
             error,
-            "weights in files beside the graph, under the names that it gives" if external else "a whole ONNX graph",
-            "put the file with the weights beside the graph, under that name, or download both again"
+            "weights in files beside the graph, with the names that the graph states" if external else "an ONNX graph",
+            "put the file with the weights beside the graph, with that name, or download both again"
             if external
-            else "download the file again, or export it anew",
+            else "download the file again, or export it again",
         )
 
 
@@ -266,7 +274,9 @@ def _read_tokens(evidence: Evidence) -> None:
                 evidence.tokens = read_token_table(file)
                 return
         except BundleError as error:
-            evidence.report("tokens-form", error, "UTF-8 text of at most 32 MB", "make it anew: `tdtdecode repair`")
+            evidence.add_problem(
+                "tokens-form", error, "UTF-8 text of at most 32 MB", "write it again: `tdtdecode repair DIR -o OUT`"
+            )
             return
 
 
@@ -275,5 +285,7 @@ def _json(evidence: Evidence, name: str) -> dict[str, Any]:
         file = find_file(evidence.root, name)
         return {} if file is None else read_json(file)
     except BundleError as error:
-        evidence.report("configuration", error, "a JSON object", "correct it, or make it anew: `tdtdecode repair`")
+        evidence.add_problem(
+            "configuration", error, "a JSON object", "correct it, or write it again: `tdtdecode repair DIR -o OUT`"
+        )
         return {}

@@ -1,4 +1,4 @@
-"""What an inspection says."""
+"""The result of an inspection."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Fact:
-    """Something a directory tells about its model.
+    """Something that was found out about a model.
 
     Attributes
     ----------
-    name, value:
-        What it is; numbers, texts or lists of them.
+    name:
+        What it is, such as ``"mel bins"``.
+    value:
+        A number, a text, None, or a list or dict of these.
     file, field:
-        Where it was read: the file's name, and what in it.
+        Where it was read: the file's name, or ``"."`` for the directory; and the place in the file, or "".
     """
 
     name: str
@@ -27,20 +29,20 @@ class Fact:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is wrong.
+    """Something that is wrong with a directory.
 
     Attributes
     ----------
     code:
-        A short name, the same in every release.
+        A short name for the kind of problem. It stays the same in all releases.
     file, field:
-        Where: the file's name, or ``"."`` for the directory; and what in it, or "".
+        Where the problem is: the file's name, or ``"."`` for the directory; and the place in the file, or "".
     found:
         What is there.
     expected:
-        What should be, and why.
+        What should be there, and why.
     remedy:
-        What to do.
+        What to do about it.
     """
 
     code: str
@@ -58,7 +60,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Use:
-    """Whether a system can use the directory as it is; if not, the reasons."""
+    """Whether a system can use the directory as it is, and the reasons if it cannot."""
 
     system: str
     usable: bool
@@ -67,18 +69,22 @@ class Use:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a model directory is, what is wrong with it, and what it can be used with.
+    """What a model directory is, what is wrong with it, and which systems can use it.
 
     Attributes
     ----------
     directory:
-        Links resolved.
+        The directory's path, with links resolved.
     layout, variant:
-        Which files were looked at; the layout is None where there are none.
-    facts, problems, uses:
-        In the order to read them in.
+        The files that were inspected. The layout is None if the directory has no model.
+    facts:
+        What was found out about the model.
+    problems:
+        What is wrong.
     notes:
-        What is as it may be, but is good to know.
+        What is not wrong, but good to know.
+    uses:
+        Which systems can use the directory.
     """
 
     directory: Path
@@ -95,5 +101,5 @@ class Inspection:
         return not self.problems
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The inspection as a dict that `json` can write."""
         return asdict(self) | {"directory": str(self.directory), "ok": self.ok}

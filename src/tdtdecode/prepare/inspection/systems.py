@@ -1,4 +1,4 @@
-"""What each system asks of a directory."""
+"""What each system requires of a directory. Each function yields the reasons why a system cannot use it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .report import Use
 _SHERPA_FIELDS = ("vocab_size", "subsampling_factor", "pred_rnn_layers", "pred_hidden", "normalize_type", "url")
 
 
-def _whole(evidence: Evidence) -> Iterator[str]:
+def _all_files(evidence: Evidence) -> Iterator[str]:
     if ENCODER not in evidence.graphs:
         yield "there is no encoder that can be read"
     if evidence.decoder is None or evidence.joint is None:
-        yield "predictor or joint is missing, or cannot be read"
+        yield "the predictor or the joint is missing, or cannot be read"
     if evidence.tokens is None:
         yield "there is no token file that can be read"
 
@@ -31,12 +31,12 @@ def _durations_in_order(evidence: Evidence) -> Iterator[str]:
     stated = evidence.configuration.get("tdt_durations") or evidence.metadata.get("tdt_durations")
     table = stated.split(",") if isinstance(stated, str) else stated
     if isinstance(table, list) and [str(d).strip() for d in table] != [str(i) for i in range(len(table))]:
-        yield f"it takes durations to be 0, 1, 2, ..., not {', '.join(map(str, table))}"
+        yield f"it assumes that the durations are 0, 1, 2, ..., not {', '.join(map(str, table))}"
 
 
 def _common(evidence: Evidence) -> Iterator[str]:
-    """What all ask for: everything there, float32 outside, audio of any length."""
-    yield from _whole(evidence)
+    """What all systems require: all files, float32 inputs and outputs, and audio of any length."""
+    yield from _all_files(evidence)
     yield from _float32(evidence)
     yield from _any_length(evidence)
 
@@ -44,7 +44,7 @@ def _common(evidence: Evidence) -> Iterator[str]:
 def _any_length(evidence: Evidence) -> Iterator[str]:
     port = evidence.audio_port
     if port is not None and isinstance(port.shape[1], int) and isinstance(port.shape[2], int):
-        yield f"the encoder takes {port.shape[2]} feature frames at a time, no more and no less"
+        yield f"the encoder takes exactly {port.shape[2]} feature frames, so it cannot take audio of any length"
 
 
 def sherpa_onnx(evidence: Evidence) -> Iterator[str]:
@@ -52,12 +52,12 @@ def sherpa_onnx(evidence: Evidence) -> Iterator[str]:
     yield from _durations_in_order(evidence)
     missing = [name for name in _SHERPA_FIELDS if name not in evidence.metadata]
     if ENCODER in evidence.graphs and missing:
-        yield f"the encoder's metadata lack {', '.join(missing)}: `tdtdecode repair DIR -o OUT` writes them"
+        yield f"the encoder's metadata has no {', '.join(missing)}: `tdtdecode repair DIR -o OUT` adds them"
     table = evidence.tokens
     if table is not None and table.blanks and table.blanks != [len(table.entries) - 1]:
         yield "blank is not the last token"
     if len(evidence.states) not in (0, 2):
-        yield f"the predictor has {len(evidence.states)} states, not two"
+        yield f"the predictor has {len(evidence.states)} states; expected two or none"
 
 
 def onnx_asr(evidence: Evidence) -> Iterator[str]:
@@ -70,14 +70,14 @@ def onnx_asr(evidence: Evidence) -> Iterator[str]:
         graph = evidence.graphs.get(role)
         absent = names - {port.name for port in (*graph.inputs, *graph.outputs)} if graph is not None else set()
         if absent and graph is not None:
-            yield f"{graph.file.name} lacks inputs or outputs by the names {', '.join(sorted(absent))}"
+            yield f"{graph.file.name} has no inputs or outputs with the names {', '.join(sorted(absent))}"
     if evidence.tokens is not None and evidence.tokens.file.name != "vocab.txt":
-        yield "the token file is not called vocab.txt"
+        yield f"the token file is called {evidence.tokens.file.name}, not vocab.txt"
     mel = evidence.audio_port.shape[1] if evidence.audio_port is not None else None
     if isinstance(mel, int) and mel not in (80, 128):
-        yield f"it computes 80 or 128 mel bins, not {mel}"
+        yield f"it computes features of 80 or 128 mel bins, not {mel}"
     if (evidence.configuration.get("normalize_type") or evidence.metadata.get("normalize_type")) == "NA":
-        yield "it normalises features, which this model's are not"
+        yield "it normalises features, but this model takes features that are not normalised"
 
 
 def onnxruntime_genai(evidence: Evidence) -> Iterator[str]:
@@ -87,13 +87,13 @@ def onnxruntime_genai(evidence: Evidence) -> Iterator[str]:
         yield f"model.type is {model.get('type')!r}, not 'parakeet_tdt'"
     missing = [name for name in _GENAI_FIELDS if name not in model]
     if missing:
-        yield f"genai_config.json lacks model.{', model.'.join(missing)}"
+        yield f"genai_config.json has no model.{', model.'.join(missing)}"
     ends = model.get("eos_token_id")
     if "eos_token_id" in model and model.get("blank_id") not in (ends if isinstance(ends, list) else [ends]):
-        yield "model.eos_token_id does not have the blank, so that a transcript would not end"
+        yield "model.eos_token_id does not contain the blank, so a transcript would never end"
     unknown = sorted(set(model) - _GENAI_KNOWN)
     if unknown:
-        yield f"genai_config.json has fields that it refuses: model.{', model.'.join(unknown)}"
+        yield f"it refuses some fields in genai_config.json: model.{', model.'.join(unknown)}"
     yield from _genai_names(evidence)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if not (evidence.root / name).exists():
@@ -101,7 +101,7 @@ def onnxruntime_genai(evidence: Evidence) -> Iterator[str]:
 
 
 def _genai_names(evidence: Evidence) -> Iterator[str]:
-    """Ports by the names that the configuration gives them."""
+    """Check that the configuration names the graphs' inputs and outputs as they are named in the graphs."""
     unnamed = []
     for section, role in (("encoder", ENCODER), ("decoder", PREDICTOR), ("joiner", JOINT)):
         graph, stated = evidence.graphs.get(role), evidence.model.get(section)
@@ -114,9 +114,9 @@ def _genai_names(evidence: Evidence) -> Iterator[str]:
                 if name is None:
                     unnamed.append(f"model.{section}.{side}.{key}")
                 elif name not in {port.name for port in ports}:
-                    yield f"{graph.file.name} has no {name!r}, which model.{section}.{side}.{key} names"
+                    yield f"{graph.file.name} has no {name!r}, but model.{section}.{side}.{key} names it"
     if unnamed:
-        yield f"genai_config.json lacks names of ports: {', '.join(unnamed)}"
+        yield f"genai_config.json does not name some inputs or outputs: {', '.join(unnamed)}"
 
 
 _GENAI_FIELDS = (
@@ -126,7 +126,7 @@ _GENAI_FIELDS = (
 )  # fmt: skip
 _GENAI_KNOWN = {*_GENAI_FIELDS, "type", "bos_token_id", "pad_token_id", "speech", "tokenizer_dir", "left_context",
                 "conv_context", "pre_encode_cache_size", "vad", "sep_token_id", "decoder_start_token_id"}
-# What onnxruntime-genai assumes where the configuration is silent; None where there is nothing to assume.
+# The names that onnxruntime-genai assumes if the configuration states none; None if it assumes no name.
 _GENAI_PORTS: dict[str, dict[str, dict[str, str | None]]] = {
     "encoder": {
         "inputs": {"audio_features": "audio_features", "input_lengths": "length"},
@@ -147,28 +147,28 @@ SYSTEMS: dict[str, tuple[str, Callable[[Evidence], Iterator[str]]]] = {
     "onnx-asr": ("combined", onnx_asr),
     "onnxruntime-genai": ("genai", onnxruntime_genai),
 }
-"""Systems other than this package: the layout each takes, and what more it asks for."""
+"""Systems other than this package, each with the layout it reads and its own requirements."""
 
 
 def reasons_against(evidence: Evidence, system: str) -> Iterator[str]:
-    """Why a system cannot use a directory; none where it can."""
-    layout, more = SYSTEMS[system]
+    """The reasons why a system cannot use a directory; nothing if it can."""
+    layout, requirements = SYSTEMS[system]
     if evidence.layout != layout:
-        yield f"{system} takes the {layout} layout: `tdtdecode convert DIR --to {layout} -o OUT`"
+        yield f"{system} reads the {layout} layout: `tdtdecode convert DIR --to {layout} -o OUT`"
         return
     yield from _common(evidence)
-    yield from more(evidence)
+    yield from requirements(evidence)
 
 
 def uses(evidence: Evidence, ours: str | None, problems: dict[str, str]) -> tuple[Use, ...]:
-    """What the directory can be used with.
+    """Which systems can use the directory, this package first.
 
     Parameters
     ----------
     ours:
-        Why this package cannot read it; None where it can.
+        Why this package cannot read the directory; None if it can.
     problems:
-        Problems of the directory by code, as reasons.
+        The directory's problems as reasons, by code.
     """
     found = [Use("tdtdecode", ours is None, () if ours is None else (ours,))]
     for system, (layout, _) in SYSTEMS.items():

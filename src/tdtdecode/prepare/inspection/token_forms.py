@@ -1,4 +1,4 @@
-"""The forms in which token files are found: the right one, and those that scripts leave behind."""
+"""Reading token files in any form: the correct one, and the wrong ones that export scripts are known to write."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ...bundle.files import parse_json, read_text
 from ...bundle.tokens import BLANK_NAMES
 
 SYMBOLS, SWAPPED, PAIRS, PIECES, JSON = "symbol id", "id symbol", "pair id", "pieces", "JSON"
+"""The forms. ``symbol id`` lines are correct. In PAIRS the symbol is a tuple of piece and score, written as text."""
 
 _SYMBOL_ID = re.compile(r"(.*)[ \t]([0-9]{1,9})[ \t]*")
 _ID_SYMBOL = re.compile(r"([0-9]{1,9})[ \t](.*)")
@@ -20,16 +21,16 @@ _PAIR = re.compile(r"""\s*[\[(]\s*(['"].*['"])\s*,\s*-?[0-9.eE+-]+\s*[\])]\s*"""
 
 @dataclass(frozen=True)
 class TokenTable:
-    """What a token file holds.
+    """The content of a token file.
 
     Attributes
     ----------
     form:
-        One of the constants above.
+        SYMBOLS, SWAPPED, PAIRS, PIECES or JSON.
     entries:
-        (id, symbol) in the file's order; ids are the line numbers where the form has none.
+        (id, symbol) in the file's order. If the form has no ids, they count the lines from 0.
     irregular:
-        Line numbers that do not have the form.
+        Numbers, from 1, of the lines that do not have the form.
     """
 
     file: Path
@@ -39,16 +40,17 @@ class TokenTable:
 
     @property
     def ids(self) -> list[int]:
+        """The ids, in the file's order."""
         return [i for i, _ in self.entries]
 
     @property
     def regular_ids(self) -> bool:
-        """Whether the ids are 0, 1, 2 ... in any order."""
+        """Whether the ids are 0, 1, 2, ..., in any order."""
         return sorted(self.ids) == list(range(len(self.entries)))
 
     @property
     def blanks(self) -> list[int]:
-        """The ids of symbols that are called blank."""
+        """The ids of the symbols that are blank."""
         return [i for i, symbol in self.entries if symbol in BLANK_NAMES]
 
     def pieces(self) -> list[str]:
@@ -57,7 +59,7 @@ class TokenTable:
 
 
 def read_token_table(file: Path) -> TokenTable:
-    """Read a token file in whatever form it has.
+    """Read a token file, and find out which form it has.
 
     Raises
     ------
@@ -78,7 +80,7 @@ def read_token_table(file: Path) -> TokenTable:
         return TokenTable(file, SWAPPED, tuple(entries), _missing(swapped))
     if with_ids * 2 < len(lines):
         return TokenTable(file, PIECES, tuple(enumerate(lines)), tuple(i for i, x in enumerate(lines, 1) if not x))
-    # A symbol of white space only is the space itself.
+    # A symbol of nothing but white space is the space itself.
     entries = [(int(match[2]), match[1].strip(" \t") or " ") for match in symbols if match]
     pairs = [_PAIR.fullmatch(symbol) for _, symbol in entries]
     if sum(match is not None for match in pairs) * 2 > len(entries):
@@ -94,7 +96,7 @@ def _missing(matches: list) -> tuple[int, ...]:
 def _unquoted(text: str) -> str:
     try:
         symbol = str(ast.literal_eval(text))
-        symbol.encode()  # an escape may be half a character
+        symbol.encode()  # fails for an escape that is half of a surrogate pair
         return symbol
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text[1:-1]
@@ -108,7 +110,7 @@ def _parsed(text: str) -> Any:
 
 
 def _json_entries(value: Any) -> list[tuple[int, str]]:
-    """Ids and pieces of a list, of a map from piece to id or from id to piece, or of a tokenizer.json."""
+    """(id, piece) of a list, of a map from piece to id or from id to piece, or of a tokenizer.json."""
     if isinstance(value, dict) and isinstance(value.get("model"), dict) and "vocab" in value["model"]:
         entries = dict(_json_entries(value["model"]["vocab"]))
         added = value.get("added_tokens")

@@ -1,4 +1,4 @@
-"""Mending model directories: what can be known from the rest of a directory is written where it is wrong."""
+"""`repair`: correcting what is wrong in a model directory, as far as the rest of the directory says what is right."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from .steps import STEPS, Change, Repairs
 __all__ = ["Change", "Repair", "repair"]
 
 _LIMITS = {".onnx": GRAPH_LIMIT} | dict.fromkeys((".txt", ".json", ".md", ".vocab"), TEXT_LIMIT)
+"""Most bytes that a file may have to be copied, by suffix."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,11 @@ class Repair:
     Attributes
     ----------
     directory:
-        The mended directory.
+        The repaired directory.
     changes:
-        In the order they were made; none, if there was nothing to mend.
+        The changes, in the order in which they were made; empty if nothing had to be changed.
     problems:
-        What an inspection of the result finds.
+        The problems that an inspection of the result finds.
     """
 
     directory: Path
@@ -52,30 +53,42 @@ def repair(
     variant: str | None = None,
     durations: Sequence[int] | None = None,
 ) -> Repair:
-    """Write a copy of a model directory in which all is right that can be known.
+    """Write a copy of a model directory in which every mistake is corrected that can be.
 
-    Mended are the encoder's metadata and the configurations, where the graphs tell otherwise; token files in the wrong
-    form, without a blank, with wrong ids, or missing where another file has the pieces; external weights that were
-    renamed; encoders by the name of another layout; batch axes fixed at one. What cannot be known is left, and listed.
+    These are corrected:
+
+    - metadata and configurations that contradict the graphs,
+    - token files in a wrong form, without a blank, with wrong ids, or missing if another file has the pieces,
+    - external weights that were renamed,
+    - encoders that have the name of another layout,
+    - batch axes that are fixed at one.
+
+    Whatever else is wrong is left as it is, and reported in the result.
 
     Parameters
     ----------
     directory:
-        The directory.
+        The model directory.
     out:
-        A new folder for the result. None mends the directory itself: changed files are replaced, each at once.
+        A new folder for the result. It is complete, or, after an error, not there. None repairs the directory itself:
+        each file that changes is replaced in one step.
     layout, variant:
         As for `inspect`.
     durations:
-        The frames by duration index, where they are wrong or missing in a GenAI directory. Default: 0, 1, 2, ..., where
-        none are stated.
+        The model's duration table, frames by duration index. It is written into genai_config.json, into the encoder's
+        metadata in the split layout, and over a table in other metadata. It is ignored if the joint does not have as
+        many durations. Default: a stated table is kept; if genai_config.json states none, it gets ``range(D)``.
+
+    Returns
+    -------
+    The changes, and the problems that are left.
 
     Raises
     ------
     BundleError
         If there is no model in the directory.
     InputError
-        If an argument is wrong, or `out` exists and is not empty.
+        If an argument is wrong, `out` exists and is not empty, or something cannot be written.
     MissingDependencyError
         If onnx or onnxruntime is not installed.
     """
@@ -84,7 +97,7 @@ def repair(
     root = open_directory(directory)
     evidence = collect(root, layout, variant)
     if evidence.layout is None:
-        raise BundleError("no model in it that could be mended", file=root)
+        raise BundleError("no model in it that could be repaired", file=root)
     with _working_copy(root, out) as (folder, left_out):
         repairs = Repairs(folder, evidence.layout, evidence.variant, None if durations is None else list(durations))
         if out is not None:
@@ -101,7 +114,10 @@ def repair(
 def _working_copy(
     root: Path, out: str | os.PathLike[str] | None
 ) -> Iterator[tuple[Path, list[tuple[str, str]]]]:
-    """A copy of the directory to work in, which becomes `out`; and the files that are not in it, with the reason."""
+    """A copy of the directory to work in, and the files that were not copied, each with the reason.
+
+    The copy becomes `out`. If `out` is None, it is a temporary folder beside the directory.
+    """
     if out is not None:
         with new_directory(out) as folder:
             yield folder, _copy(root, folder, shutil.copyfile)
@@ -109,17 +125,17 @@ def _working_copy(
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     except OSError as error:
-        raise InputError(f"{root.parent}: no place for what is being mended ({error})") from None
+        raise InputError(f"{root.parent}: cannot make a folder for a working copy there ({error})") from None
     try:
         yield folder, _copy(root, folder, _link)
     except OSError as error:
-        raise InputError(f"{root}: cannot be mended in place ({error})") from error
+        raise InputError(f"{root}: cannot be repaired in place ({error})") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _copy(root: Path, folder: Path, copy: Callable[[Path, Path], object]) -> list[tuple[str, str]]:
-    """Copy the regular files of a directory, those of its folders too; the others are returned, with the reason."""
+    """Copy the regular files of a directory and its folders. Returns the other files, each with the reason."""
     left_out, found = [], {}
     for path in sorted(root.rglob("*")):
         name = str(path.relative_to(root))
@@ -130,7 +146,7 @@ def _copy(root: Path, folder: Path, copy: Callable[[Path, Path], object]) -> lis
                 found[name] = path.resolve()
                 limit = _LIMITS.get(path.suffix.lower(), sys.maxsize)
                 if found[name].stat().st_size > limit:
-                    raise BundleError(f"larger than the {limit} bytes that such a file may have", file=path)
+                    raise BundleError(f"larger than {limit} bytes, the most that such a file may have", file=path)
         except BundleError as error:
             found.pop(name, None)
             left_out.append((name, error.problem))
@@ -143,7 +159,7 @@ def _copy(root: Path, folder: Path, copy: Callable[[Path, Path], object]) -> lis
 
 
 def _link(source: Path, target: Path) -> None:
-    """A second name of a file, so that gigabytes are not copied; a copy where the disk has no such thing."""
+    """Make a hard link, which saves copying gigabytes of weights; or a copy, if the disk does not support links."""
     try:
         os.link(source, target)
     except OSError:
@@ -151,7 +167,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _put_back(folder: Path, root: Path, repairs: Repairs) -> None:
-    """Move changed files to where they belong; each replaces the old one in one step."""
+    """Move the changed files from the working copy into the directory. Each replaces the old file in one step."""
     for name in sorted(repairs.written):
         replace_file(folder / name, root / name)
     for name in sorted(repairs.removed):

@@ -1,4 +1,4 @@
-"""What can be mended, one step for each kind."""
+"""The steps of a repair: one function for each kind of mistake that can be corrected."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ...errors import BundleError
 from ..inspection.evidence import COMBINED, ENCODER, GRAPH_NAMES, JOINT, PREDICTOR, TOKEN_FILES, Evidence, collect
 from ..writing.content import TDT, write_json, write_symbols
 from ..writing.genai import configuration, write_tokenizer
-from .tokens import best_pieces, is_right
+from .tokens import best_pieces, is_correct
 
 if TYPE_CHECKING:
     import onnx
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that was changed.
+    """One change.
 
     Attributes
     ----------
     file, field:
-        Where; the field is "" for a file as a whole.
+        The file's name, and the place in it; the field is "" if the whole file was changed.
     before, after:
-        As texts.
+        The old and the new value, as text.
     why:
-        What it was taken from.
+        Where the new value comes from.
     """
 
     file: str
@@ -53,9 +53,20 @@ class Change:
 
 @dataclass
 class Repairs:
-    """A working copy of a directory, and what has been done to it.
+    """A working copy of a directory, and what has been changed in it.
 
-    `written` and `removed` are names of files in it.
+    Attributes
+    ----------
+    folder:
+        The working copy.
+    layout, variant:
+        Which files are repaired.
+    durations:
+        The duration table that the caller gave, or None.
+    changes:
+        The changes so far.
+    written, removed:
+        Names of the files that were written or removed.
     """
 
     folder: Path
@@ -67,30 +78,30 @@ class Repairs:
     removed: set[str] = field(default_factory=set)
 
     def evidence(self) -> Evidence:
-        """What the copy tells now."""
+        """What can be read from the copy in its present state."""
         return collect(self.folder, self.layout, self.variant)
 
     def bundle(self) -> Bundle | None:
-        """The copy as it can be read now; None if it cannot."""
+        """The copy in its present state, as `read_bundle` reads it; None if it cannot be read."""
         try:
             return read_bundle(self.folder, self.layout, self.variant)
         except BundleError:
             return None
 
     def target(self, name: str) -> Path:
-        """Where to write a file: it takes the place of a link in the copy, never of what the link leads to."""
+        """The path at which to write a file. An old file or link there is removed, so nothing is written through it."""
         self.written.add(name)
         path = self.folder / name
         path.unlink(missing_ok=True)
         return path
 
-    def change(self, file: str, field: str, before: Any, after: Any, why: str) -> None:
-        """Note a change."""
+    def record(self, file: str, field: str, before: Any, after: Any, why: str) -> None:
+        """Add a change to the list."""
         self.changes.append(Change(file, field, "nothing" if before is None else str(before)[:200], str(after), why))
 
 
-def renamed_encoder(repairs: Repairs) -> None:
-    """An encoder by the name that another layout gives it."""
+def rename_encoder(repairs: Repairs) -> None:
+    """Rename an encoder that has the name of another layout."""
     expected = GRAPH_NAMES[repairs.layout][ENCODER]
     if repairs.layout == "genai" or (repairs.folder / expected).exists() or repairs.variant is not None:
         return
@@ -100,17 +111,17 @@ def renamed_encoder(repairs: Repairs) -> None:
             found.rename(repairs.folder / expected)
             repairs.written.add(expected)
             repairs.removed.add(found.name)
-            repairs.change(found.name, "", found.name, expected, f"its name in the {repairs.layout} layout")
+            repairs.record(found.name, "", found.name, expected, f"its name in the {repairs.layout} layout")
             return
 
 
-def renamed_weights(repairs: Repairs) -> None:
-    """External weights under another name: a file that no graph asks for and that has just the size."""
+def find_weights(repairs: Repairs) -> None:
+    """Point a graph to its external weights if they were renamed: the only unused file that has their size."""
     models: dict[Path, Any] = {}
     for file in sorted(repairs.folder.glob("*.onnx")):
         try:
             models[file] = parse_graph(file)
-        except BundleError:  # what is no graph has no weights
+        except BundleError:  # not a graph, so it has no weights
             continue
     needed = {file: _extents(model) for file, model in models.items()}
     asked_for = {name for extents in needed.values() for name in extents}
@@ -128,14 +139,14 @@ def renamed_weights(repairs: Repairs) -> None:
                 if entry.key == "location" and entry.value == absent[0]:
                     entry.value = fitting[0]
         repairs.target(file.name).write_bytes(models[file].SerializeToString())
-        repairs.change(
+        repairs.record(
             file.name, "external data", absent[0], fitting[0],
-            f"{absent[0]} is missing, and {fitting[0]} has the size of its {extents[absent[0]]} bytes",
+            f"{absent[0]} is missing, and {fitting[0]} has its size, {extents[absent[0]]} bytes",
         )  # fmt: skip
 
 
 def _extents(model: onnx.ModelProto) -> dict[str, int]:
-    """How many bytes of each file the external weights need."""
+    """How many bytes each file of external weights must have, by the file's name."""
     found: dict[str, int] = {}
     for tensor in external_tensors(model):
         entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -147,12 +158,12 @@ def _extents(model: onnx.ModelProto) -> dict[str, int]:
     return found
 
 
-def token_file(repairs: Repairs) -> None:
-    """The token file in its layout's form."""
+def write_token_file(repairs: Repairs) -> None:
+    """Write the token file in the layout's form, if it is wrong or missing and some file has the pieces."""
     evidence = repairs.evidence()
     table, name = evidence.tokens, TOKEN_FILES[repairs.layout][0]
     named = table is not None and (table.file.name == name or repairs.layout == "genai")
-    if table is not None and named and is_right(table, repairs.layout, evidence.embedding_rows):
+    if table is not None and named and is_correct(table, repairs.layout, evidence.embedding_rows):
         return
     found = best_pieces(evidence)
     if found is None:
@@ -166,123 +177,141 @@ def token_file(repairs: Repairs) -> None:
         write_tokenizer(pieces, blank, repairs.folder)
     else:
         write_symbols(repairs.target(name), pieces)
-    repairs.change(name, "", before, f"{len(pieces)} entries, blank among them", f"the pieces in {source}")
+    repairs.record(name, "", before, f"{len(pieces)} entries with the blank", f"the pieces in {source}")
 
 
-def metadata(repairs: Repairs) -> None:
-    """The encoder's metadata: all of them for sherpa-onnx, in other layouts those that are there and wrong."""
+def correct_metadata(repairs: Repairs) -> None:
+    """Correct the encoder's metadata. In the split layout, missing fields are added, since sherpa-onnx needs them."""
     evidence = repairs.evidence()
     encoder = evidence.graphs.get(ENCODER)
     if encoder is None:
         return
-    right = _right_metadata(evidence, repairs.durations)
     changed = {}
-    for name, (value, why) in right.items():
+    for name, (value, why) in _correct_metadata(evidence, repairs.durations).items():
         before = evidence.metadata.get(name)
         if before != value and (before is not None or repairs.layout == "split"):
             changed[name] = value
-            repairs.change(encoder.file.name, f"metadata {name}", before, value, why)
+            repairs.record(encoder.file.name, f"metadata {name}", before, value, why)
     if changed:
         _rewrite(repairs, encoder.file.name, lambda model: import_onnx().helper.set_model_props(
             model, evidence.metadata | changed))  # fmt: skip
 
 
-def _right_metadata(evidence: Evidence, durations: list[int] | None) -> dict[str, tuple[str, str]]:
-    """What the metadata should have: names, values, and what the values are taken from."""
-    right: dict[str, tuple[str, str]] = {}
+def _correct_metadata(evidence: Evidence, durations: list[int] | None) -> dict[str, tuple[str, str]]:
+    """What the metadata should contain: name -> (value, where the value comes from)."""
+    correct: dict[str, tuple[str, str]] = {}
     defaults = FeatureSettings()
     if evidence.entries is not None:
-        right["vocab_size"] = str(evidence.entries - 1), "the tokens without the blank"
+        correct["vocab_size"] = str(evidence.entries - 1), "the tokens without the blank"
     port = evidence.audio_port
     if port is not None and isinstance(port.shape[1], int):
-        right["feat_dim"] = str(port.shape[1]), f"the second axis of {port.name}"
+        correct["feat_dim"] = str(port.shape[1]), f"the second axis of {port.name}"
     if evidence.states and evidence.states[0].rank == 3:
         layers, _, hidden = evidence.states[0].shape
-        right["pred_rnn_layers"] = str(layers), f"the first axis of {evidence.states[0].name}"
-        right["pred_hidden"] = str(hidden), f"the last axis of {evidence.states[0].name}"
+        correct["pred_rnn_layers"] = str(layers), f"the first axis of {evidence.states[0].name}"
+        correct["pred_hidden"] = str(hidden), f"the last axis of {evidence.states[0].name}"
     if evidence.durations is not None and evidence.layout == "split":
         url, tdt = evidence.metadata.get("url", ""), evidence.durations > 0
         if (TDT in url) != tdt:
             word = TDT if tdt else "rnnt"
             kept = f"{url} ({word})" if url and tdt else word
-            right["url"] = kept, f"the joint has {evidence.durations} durations; sherpa-onnx looks for '{TDT}' here"
+            correct["url"] = kept, f"the joint has {evidence.durations} durations; sherpa-onnx looks for '{TDT}' here"
     for name, value, why in (
-        ("subsampling_factor", str(defaults.subsampling_factor), "not stated; that of all Parakeet models"),
-        ("normalize_type", str(defaults.normalize), "not stated; that of all Parakeet models"),
+        ("subsampling_factor", str(defaults.subsampling_factor), "not stated; all Parakeet models have this value"),
+        ("normalize_type", str(defaults.normalize), "not stated; all Parakeet models have this value"),
         ("model_type", "EncDecRNNTBPEModel", "not stated; what sherpa-onnx calls NeMo's transducers"),
     ):
-        right[name] = evidence.metadata.get(name, value), why
+        correct[name] = evidence.metadata.get(name, value), why
     if durations is not None and len(durations) == evidence.durations:
-        right["tdt_durations"] = ",".join(map(str, durations)), "as given"
-    return right
+        correct["tdt_durations"] = ",".join(map(str, durations)), "as given"
+    return correct
 
 
-def configurations(repairs: Repairs) -> None:
-    """config.json, or genai_config.json and audio_processor_config.json."""
+def correct_configurations(repairs: Repairs) -> None:
+    """Correct config.json, or genai_config.json and audio_processor_config.json."""
     evidence = repairs.evidence()
     if repairs.layout == "combined":
-        _mend(repairs, evidence.configuration_name, "", evidence.configuration, _right_config(evidence))
+        _correct(repairs, evidence.configuration_name, "", evidence.configuration, _correct_config(evidence))
     elif repairs.layout == "genai" and evidence.model:
-        right = _right_genai(evidence, repairs.durations)
-        if _mend(repairs, evidence.configuration_name, "model.", evidence.model, right, evidence.configuration):
+        correct = _correct_genai(evidence, repairs.durations)
+        if _correct(repairs, evidence.configuration_name, "model.", evidence.model, correct, evidence.configuration):
             evidence = repairs.evidence()
         port = evidence.audio_port
         if port is not None and isinstance(port.shape[1], int) and evidence.audio:
             name = "audio_processor_config.json"
             values = {"n_mels": (port.shape[1], f"the second axis of {port.name}")}
-            _mend(repairs, name, "audio_params.", evidence.audio, values, evidence.audio_configuration)
+            _correct(repairs, name, "audio_params.", evidence.audio, values, evidence.audio_configuration)
 
 
-def _mend(
-    repairs: Repairs, name: str, prefix: str, section: dict[str, Any], right: dict[str, tuple[Any, str]],
+def _correct(
+    repairs: Repairs, name: str, prefix: str, section: dict[str, Any], correct: dict[str, tuple[Any, str]],
     whole: dict[str, Any] | None = None,
 ) -> bool:
-    """Correct fields of a section, in place, and write the whole; whether there was any to correct."""
-    wrong = {key: (value, why) for key, (value, why) in right.items() if section.get(key) != value}
+    """Correct the fields of a section of a JSON file, in place, and write the file if a field was wrong.
+
+    Parameters
+    ----------
+    name:
+        The file's name.
+    prefix:
+        What comes before a field's name in the record of changes.
+    correct:
+        name -> (value, where the value comes from).
+    whole:
+        The content of the file, which contains the section. Default: the section.
+
+    Returns
+    -------
+    Whether a field was wrong.
+    """
+    wrong = {key: (value, why) for key, (value, why) in correct.items() if section.get(key) != value}
     for key, (value, why) in wrong.items():
-        repairs.change(name, f"{prefix}{key}", section.get(key), value, why)
+        repairs.record(name, f"{prefix}{key}", section.get(key), value, why)
         section[key] = value
     if wrong:
         write_json(repairs.target(name), section if whole is None else whole)
     return bool(wrong)
 
 
-def _right_config(evidence: Evidence) -> dict[str, tuple[Any, str]]:
-    right: dict[str, tuple[Any, str]] = {}
+def _correct_config(evidence: Evidence) -> dict[str, tuple[Any, str]]:
+    """What config.json should contain: name -> (value, where the value comes from)."""
+    correct: dict[str, tuple[Any, str]] = {}
     port = evidence.audio_port
     if port is not None and isinstance(port.shape[1], int):
-        right["features_size"] = port.shape[1], f"the second axis of {port.name}"
+        correct["features_size"] = port.shape[1], f"the second axis of {port.name}"
     if evidence.durations is not None and evidence.durations >= 0:
         stated = str(evidence.configuration.get("model_type", "nemo-conformer"))
         if stated.startswith("nemo-conformer"):
             kind = "tdt" if evidence.durations else "rnnt"
-            right["model_type"] = f"nemo-conformer-{kind}", f"the joint has {evidence.durations} durations"
+            correct["model_type"] = f"nemo-conformer-{kind}", f"the joint has {evidence.durations} durations"
     if "vocab_size" in evidence.configuration and evidence.entries is not None:
-        right["vocab_size"] = evidence.entries - 1, "the tokens without the blank"
-    return right
+        correct["vocab_size"] = evidence.entries - 1, "the tokens without the blank"
+    return correct
 
 
-def _right_genai(evidence: Evidence, durations: list[int] | None) -> dict[str, tuple[Any, str]]:
-    right: dict[str, tuple[Any, str]] = {}
+def _correct_genai(evidence: Evidence, durations: list[int] | None) -> dict[str, tuple[Any, str]]:
+    """What the ``model`` section of genai_config.json should contain: name -> (value, where the value comes from)."""
+    correct: dict[str, tuple[Any, str]] = {}
     port, count = evidence.audio_port, evidence.durations
     if port is not None and isinstance(port.shape[1], int):
-        right["num_mels"] = port.shape[1], f"the second axis of {port.name}"
+        correct["num_mels"] = port.shape[1], f"the second axis of {port.name}"
     if evidence.entries is not None:
-        right["vocab_size"] = evidence.entries, "the tokens with the blank"
+        correct["vocab_size"] = evidence.entries, "the tokens with the blank"
         blank = evidence.model.get("blank_id")
         if not isinstance(blank, int) or not 0 <= blank < evidence.entries:
-            right["blank_id"] = evidence.entries - 1, "the last token, as in all of NeMo's models"
+            correct["blank_id"] = evidence.entries - 1, "the last token, as in all of NeMo's models"
     if count is not None and count > 0:
         stated = evidence.model.get("tdt_durations")
         if durations is not None and len(durations) == count:
-            right["tdt_durations"] = durations, "as given"
+            correct["tdt_durations"] = durations, "as given"
         elif stated is None:
-            right["tdt_durations"] = list(range(count)), f"not stated; the joint has {count}, in Parakeet models these"
-    return right
+            why = f"not stated; the joint has {count} durations, and Parakeet models count from 0"
+            correct["tdt_durations"] = list(range(count)), why
+    return correct
 
 
-def genai_fields(repairs: Repairs) -> None:
-    """What onnxruntime-genai needs besides: features, windows, names of ports, the token that ends a transcript."""
+def complete_genai_config(repairs: Repairs) -> None:
+    """Add what onnxruntime-genai also needs: features, windows, port names, the token that ends a transcript."""
     bundle = repairs.bundle() if repairs.layout == "genai" else None
     if bundle is None or bundle.encoder is None or not isinstance(bundle.transducer, SplitTransducer):
         return
@@ -293,25 +322,25 @@ def genai_fields(repairs: Repairs) -> None:
         model = _with_port_names(bundle, configuration(bundle.spec, bundle.features, bundle.transducer)["model"])
     except BundleError:
         return
-    right: dict[str, tuple[Any, str]] = {}
+    correct: dict[str, tuple[Any, str]] = {}
     for key, value in model.items():
         stated = evidence.model.get(key)
         if isinstance(value, dict):
             merged = _merged(stated if isinstance(stated, dict) else {}, value)
             if merged != stated:
-                right[key] = merged, "the graphs' ports and sizes"
+                correct[key] = merged, "the graphs' inputs, outputs and sizes"
         elif stated is None:
-            right[key] = value, "not stated, and onnxruntime-genai needs it"
+            correct[key] = value, "not stated, and onnxruntime-genai needs it"
     ends = evidence.model.get("eos_token_id")
     if ends is not None and bundle.spec.blank not in (ends if isinstance(ends, list) else [ends]):
-        right["eos_token_id"] = [bundle.spec.blank], "the blank, with which onnxruntime-genai ends a transcript"
-    _mend(repairs, evidence.configuration_name, "model.", evidence.model, right, evidence.configuration)
+        correct["eos_token_id"] = [bundle.spec.blank], "the blank, with which onnxruntime-genai ends a transcript"
+    _correct(repairs, evidence.configuration_name, "model.", evidence.model, correct, evidence.configuration)
 
 
-def _merged(stated: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
-    """The stated section with what is right in it: names of ports as they are, files as they are stated."""
+def _merged(stated: dict[str, Any], correct: dict[str, Any]) -> dict[str, Any]:
+    """The stated section with the correct values. Stated names of files, and fields not in `correct`, are kept."""
     merged = dict(stated)
-    for key, value in right.items():
+    for key, value in correct.items():
         if isinstance(value, dict):
             inner = stated.get(key)
             merged[key] = _merged(inner if isinstance(inner, dict) else {}, value)
@@ -321,15 +350,15 @@ def _merged(stated: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_port_names(bundle: Bundle, model: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with the ports' names as they are in the graphs."""
+    """The ``model`` section with the names that the inputs and outputs have in the graphs."""
     assert isinstance(bundle.transducer, SplitTransducer) and bundle.encoder is not None
     predictor, joint = bundle.transducer.predictor, bundle.transducer.joint
     audio, length, frames, counts = encoder_ports(load_graph(bundle.encoder, bundle.directory))
     if predictor.target_length is None or len(predictor.states_in) != 2:
-        raise BundleError("is no predictor that onnxruntime-genai can use", file=predictor.graph.file)
+        raise BundleError("onnxruntime-genai cannot use this predictor", file=predictor.graph.file)
     lengths = [port.name for port in predictor.graph.outputs if not port.is_float]
     if len(lengths) != 1:
-        raise BundleError("gives no length beside its output", file=predictor.graph.file)
+        raise BundleError("expected one integer output, the length of the targets", file=predictor.graph.file)
     model["encoder"] |= {
         "inputs": {"audio_features": audio.name, "input_lengths": length.name},
         "outputs": {"encoder_outputs": frames.name, "output_lengths": counts.name},
@@ -351,9 +380,9 @@ def _with_port_names(bundle: Bundle, model: dict[str, Any]) -> dict[str, Any]:
     return model
 
 
-def static_batch(repairs: Repairs) -> None:
-    """Batch axes fixed at one, in predictor and joint: reading the bundle has shown that they can be any size."""
-    if repairs.bundle() is None:
+def unfix_batch(repairs: Repairs) -> None:
+    """Make the batch axes of predictor and joint dynamic if they are fixed at one."""
+    if repairs.bundle() is None:  # reading the bundle checks that the graphs compute a batch correctly
         return
     evidence = repairs.evidence()
     states = {port.name for port in evidence.states}
@@ -367,14 +396,15 @@ def static_batch(repairs: Repairs) -> None:
         ]  # fmt: skip
         if not fixed:
             continue
-        repairs.change(
-            graph.file.name, ", ".join(fixed), "a batch of 1", "any batch", "rows of a batch were tried: they do not "
-            "depend on each other",
+        repairs.record(
+            graph.file.name, ", ".join(fixed), "a batch of 1", "any batch", "the graph was run on a batch, and "
+            "utterances did not affect each other",
         )  # fmt: skip
-        _rewrite(repairs, graph.file.name, partial(_free, graph=graph, states=states))
+        _rewrite(repairs, graph.file.name, partial(_make_batch_dynamic, graph=graph, states=states))
 
 
-def _free(model: onnx.ModelProto, graph: Graph, states: set[str]) -> None:
+def _make_batch_dynamic(model: onnx.ModelProto, graph: Graph, states: set[str]) -> None:
+    """Make batch axes of size 1 dynamic: the second axis of states, the first of all others."""
     sizes = {port.shape for port in graph.inputs if port.name in states}
     del model.graph.value_info[:]
     for value in model.graph.input:
@@ -392,13 +422,14 @@ def _free(model: onnx.ModelProto, graph: Graph, states: set[str]) -> None:
 
 
 def _rewrite(repairs: Repairs, name: str, change: Callable[[Any], None]) -> None:
-    """Change a graph in its file; its external weights stay where they are."""
+    """Apply a change to a graph's file. External weights stay where they are."""
     model = parse_graph(repairs.folder / name)
     change(model)
     repairs.target(name).write_bytes(model.SerializeToString())
 
 
 STEPS: tuple[Callable[[Repairs], None], ...] = (
-    renamed_encoder, renamed_weights, token_file, metadata, configurations, static_batch, genai_fields,
+    rename_encoder, find_weights, write_token_file, correct_metadata, correct_configurations, unfix_batch,
+    complete_genai_config,
 )  # fmt: skip
-"""In the order they are taken: later ones build on what earlier ones mended."""
+"""The steps in order: later steps need what earlier ones corrected."""

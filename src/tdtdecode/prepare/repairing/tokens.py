@@ -1,4 +1,4 @@
-"""Token files as they should be, from whatever there is."""
+"""Finding the pieces for a correct token file in whatever files a directory has."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from ..inspection.evidence import Evidence
 from ..inspection.token_forms import PIECES, SYMBOLS, TokenTable, read_token_table
 
 _SOURCES = ("tokens.txt", "vocab.txt", "tokenizer.json", "vocab.json", "tokenizer.vocab", "tokenizer.model")
-"""Files that a vocabulary can be taken from, the likeliest first."""
+"""Files from which the pieces can be read, the likeliest first."""
 
 _MODEL_LIMIT = 64 << 20
+"""Largest SentencePiece model that is read, in bytes."""
 
 
-def is_right(table: TokenTable, layout: str, entries: int | None) -> bool:
-    """Whether a token file has the form that its layout calls for."""
+def is_correct(table: TokenTable, layout: str, entries: int | None) -> bool:
+    """Whether a token file has the form that its layout requires, and `entries` entries, if that number is known."""
     if layout == "genai":
         return entries is None or len(table.entries) in (entries, entries - 1)
     in_order = table.blanks in ([0], [len(table.entries) - 1]) and table.ids == sorted(table.ids)
@@ -28,7 +29,7 @@ def is_right(table: TokenTable, layout: str, entries: int | None) -> bool:
 
 
 def best_pieces(evidence: Evidence) -> tuple[list[str], str] | None:
-    """The pieces by id with the blank, and the name of the file they are from; None if no file has them."""
+    """The pieces by id, with the blank, and the name of the file they were read from; None if no file has them."""
     names = dict.fromkeys([*([evidence.tokens.file.name] if evidence.tokens else []), *_SOURCES])
     for name in names:
         try:
@@ -58,16 +59,22 @@ def _table(file: Path) -> TokenTable:
 
 
 def _pieces(table: TokenTable, entries: int | None) -> list[str] | None:
-    """The pieces by id with the blank, if the table has them all; `entries` is their number, where known."""
+    """The pieces by id, with the blank; None if the table does not have all of them.
+
+    Parameters
+    ----------
+    entries:
+        V + 1; None if unknown.
+    """
     if table.irregular or len(table.blanks) > 1:
         return None
     if table.regular_ids:
         pieces = table.pieces()
     elif table.ids == sorted(set(table.ids)) and entries in (len(table.entries), len(table.entries) + 1):
-        pieces = [symbol for _, symbol in table.entries]  # numbered from one, or with gaps: in order all the same
+        pieces = [symbol for _, symbol in table.entries]  # ids count from 1, or have gaps, but the order is right
     else:
         return None
-    if table.form == PIECES and all("\t" in piece for piece in pieces):  # SentencePiece's .vocab: piece, score
+    if table.form == PIECES and all("\t" in piece for piece in pieces):  # SentencePiece's .vocab: piece, tab, score
         pieces = [piece.rsplit("\t", 1)[0] for piece in pieces]
     blanks = [i for i, piece in enumerate(pieces) if piece in BLANK_NAMES]
     if not blanks:

@@ -1,4 +1,4 @@
-"""Writing model directories, in any layout."""
+"""Writing model directories in any layout."""
 
 from __future__ import annotations
 
@@ -8,22 +8,28 @@ from pathlib import Path
 from ...bundle.description import Bundle
 from ...bundle.files import TEXT_LIMIT, find_file
 from ...bundle.onnx_files.graph import load_graph
-from ...errors import BundleError
+from ...errors import BundleError, InputError
 from . import combined, genai, split
 from .content import Content
 from .graphs import separate_modules
 
-__all__ = ["WRITERS", "Content", "content_of", "copy_texts", "write_layout"]
+__all__ = ["WRITERS", "Content", "check_layout", "content_of", "copy_texts", "write_layout"]
 
 WRITERS = {"split": split.write, "combined": combined.write, "genai": genai.write}
-"""Writers by layout: (content, folder, suffix of the graphs' names)."""
+"""The writer of each layout: (content, folder, suffix of the graphs' names) -> None."""
 
 _COMPANIONS = ("readme", "license", "licence", "notice", "copying")
-"""How the names of files begin that go with the weights into any layout."""
+"""Beginnings of the names of files that are copied along into any layout."""
+
+
+def check_layout(to: str) -> None:
+    """Raise an `InputError` if `to` is not a layout that can be written."""
+    if to not in WRITERS:
+        raise InputError(f"to must be one of {', '.join(map(repr, WRITERS))}, got {to!r}")
 
 
 def content_of(bundle: Bundle) -> Content:
-    """A bundle taken apart, from its files."""
+    """Read a bundle's graphs again, from their files, and separate predictor and joint."""
     spec = bundle.spec
     modules = separate_modules(bundle.transducer, bundle.directory, bundle.vocabulary.blank, spec.encoder_size)
     encoder = None if bundle.encoder is None else load_graph(bundle.encoder, bundle.directory)
@@ -31,12 +37,12 @@ def content_of(bundle: Bundle) -> Content:
 
 
 def write_layout(bundle: Bundle, folder: Path, to: str) -> None:
-    """Write a bundle into a folder in a layout; README and licence files go along.
+    """Write a bundle into a folder, in a layout. README and licence files are copied along.
 
     Raises
     ------
     BundleError
-        If the model does not go into that layout; the message says why.
+        If the layout cannot hold the model. The message says why.
     """
     suffix = "" if bundle.variant is None else f".{bundle.variant}"
     WRITERS[to](content_of(bundle), folder, suffix)
@@ -44,12 +50,12 @@ def write_layout(bundle: Bundle, folder: Path, to: str) -> None:
 
 
 def copy_texts(directory: Path, folder: Path, suffixes: tuple[str, ...]) -> None:
-    """Copy README and licence files of a model directory, and those with the given suffixes.
+    """Copy the README and licence files of a model directory, and files with the given suffixes.
 
     Raises
     ------
     BundleError
-        If one leads outside the directory, is no regular file, or is larger than a text may be.
+        If a file leads outside the directory, is not a regular file, or is larger than `TEXT_LIMIT`.
     """
     for path in sorted(directory.iterdir()):
         name = path.name.lower()
@@ -57,5 +63,5 @@ def copy_texts(directory: Path, folder: Path, suffixes: tuple[str, ...]) -> None
             continue
         if find_file(directory, path.name) is not None:
             if path.stat().st_size > TEXT_LIMIT:
-                raise BundleError(f"larger than the {TEXT_LIMIT} bytes that a text may have", file=path)
+                raise BundleError(f"larger than {TEXT_LIMIT} bytes, the most that a text file may have", file=path)
             shutil.copyfile(path, folder / path.name)

@@ -1,4 +1,4 @@
-"""Writing the combined layout of NeMo and onnx-asr."""
+"""Writing the combined layout, for NeMo and onnx-asr."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMES = PortNames(
 
 
 def write(content: Content, folder: Path, suffix: str) -> None:
-    """Write the encoder, decoder and joint in one graph, vocab.txt and config.json."""
+    """Write the encoder, one graph of predictor and joint, vocab.txt and config.json."""
     features, spec = content.features, content.spec
     predictor = write_predictor(content.modules.predictor, NAMES)
     combined = merge(predictor, write_joint(content.modules.joint, NAMES), NAMES)

@@ -1,4 +1,4 @@
-"""What is written of a model, in whatever layout."""
+"""What a layout's writer gets: the parts of a model, and the text files that several layouts have."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from ...bundle.vocabulary import Vocabulary
 from ...transducer import TransducerSpec
 
 TDT = "tdt"
-"""sherpa-onnx takes a model for TDT if the address in its metadata has this word."""
+"""sherpa-onnx takes a model for TDT if the URL in its metadata contains this."""
 
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """A model taken apart: what a layout's writer puts together.
+    """The parts of a model, from which a writer makes a directory.
 
     Attributes
     ----------
+    spec, vocabulary, features:
+        As in `Bundle`.
     modules:
-        Predictor and joint, whose graphs the writer changes.
+        Predictor and joint. The writer changes their graphs in place.
     encoder:
-        The encoder's graph, which the writer changes; None where there is none.
+        The encoder's graph, which the writer changes in place; None if there is no encoder.
     """
 
     spec: TransducerSpec
@@ -38,23 +40,23 @@ class Content:
 
     @property
     def pieces(self) -> list[str]:
-        """The pieces by id, blank as all systems but GenAI call it."""
+        """The pieces by id, where blank has the name that all systems but GenAI use."""
         pieces = list(self.vocabulary.pieces)
         pieces[self.vocabulary.blank] = BLANK_NAMES[0]
         return pieces
 
     @property
     def hidden_size(self) -> int:
-        """H, the width of the predictor's states."""
+        """H, the width of the predictor's LSTM states."""
         return self.modules.predictor.state_shapes[0][1]
 
     @property
     def layers(self) -> int:
-        """LSTM layers of the predictor."""
+        """Number of the predictor's LSTM layers."""
         return self.modules.predictor.state_shapes[0][0]
 
     def metadata(self) -> dict[str, str]:
-        """What is written into the encoder: by sherpa-onnx's names, but for the durations, for which it has none."""
+        """The encoder's metadata. The names are sherpa-onnx's, except for the durations, which it has no name for."""
         entries = {
             "vocab_size": self.spec.vocab_size,
             "normalize_type": self.features.normalize or "NA",
@@ -71,7 +73,10 @@ class Content:
 
     @property
     def url(self) -> str:
-        """The address in the encoder's metadata, if it says what sherpa-onnx looks for there; else a word that does."""
+        """The URL to write into the encoder's metadata.
+
+        It is the present one, unless sherpa-onnx would take TDT for RNN-T by it, or RNN-T for TDT. Then it is a word.
+        """
         given = {} if self.encoder is None else {e.key: e.value for e in self.encoder.model.metadata_props}
         stated = given.get("url", "")
         if stated and (TDT in stated) == bool(self.spec.durations):
@@ -80,10 +85,10 @@ class Content:
 
 
 def write_symbols(file: Path, pieces: list[str]) -> None:
-    """``symbol id`` lines."""
+    """Write a token file of ``symbol id`` lines."""
     file.write_text("".join(f"{piece} {i}\n" for i, piece in enumerate(pieces)), encoding="utf-8", newline="\n")
 
 
 def write_json(file: Path, value: dict[str, Any]) -> None:
-    """An object, readable."""
+    """Write a JSON object, indented."""
     file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")

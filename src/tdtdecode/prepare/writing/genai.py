@@ -1,4 +1,4 @@
-"""Writing the layout of onnxruntime-genai."""
+"""Writing the GenAI layout, for onnxruntime-genai."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ NAMES = PortNames(
 )
 
 _MAX_TOKENS = 1 << 20
-"""Of a transcript: onnxruntime-genai stops there, and reserves four bytes for each."""
+"""Most tokens of a transcript. onnxruntime-genai stops there, and allocates four bytes per token in advance."""
 
 
 def write(content: Content, folder: Path, suffix: str) -> None:
     """Write encoder, decoder and joint, the configurations, and the tokenizer's files.
 
-    The graphs have no suffix: the configuration names one set of files.
+    `suffix` is not used, because genai_config.json names one set of files.
 
     Raises
     ------
@@ -51,9 +51,12 @@ def write(content: Content, folder: Path, suffix: str) -> None:
     if not content.spec.durations:
         raise BundleError("has no durations (RNN-T); onnxruntime-genai's parakeet_tdt needs them", file=joint)
     if content.encoder is None or content.features.mel_bins is None:
-        raise BundleError("stands without an encoder, which a GenAI directory has to have", file=joint)
+        missing = "encoder" if content.encoder is None else "known number of mel bins"
+        raise BundleError(f"has no {missing}, which a GenAI directory needs", file=joint)
     if content.features.normalize != "per_feature":
-        raise BundleError("takes features that are not normalised; onnxruntime-genai's always are", file=joint)
+        raise BundleError(
+            "its model takes features that are not normalised; onnxruntime-genai always normalises them", file=joint
+        )
     write_json(folder / "genai_config.json", configuration(content.spec, content.features, content.modules))
     write_json(folder / "audio_processor_config.json", _audio(content))
     write_tokenizer(content.pieces, content.vocabulary.blank, folder)
@@ -63,7 +66,10 @@ def write(content: Content, folder: Path, suffix: str) -> None:
 
 
 def configuration(spec: TransducerSpec, features: FeatureSettings, modules: SplitTransducer) -> dict[str, Any]:
-    """genai_config.json, with the names that `NAMES` gives; onnxruntime-genai refuses fields that it does not know."""
+    """The content of genai_config.json for graphs whose ports have the names in `NAMES`.
+
+    It has no fields of our own, because onnxruntime-genai refuses fields that it does not know.
+    """
     layers, hidden = modules.predictor.state_shapes[0]
     windows = Windows.of(features)
     samples = features.subsampling_factor * HOP
@@ -129,7 +135,10 @@ def _audio(content: Content) -> dict[str, Any]:
 
 
 def write_tokenizer(pieces: list[str], blank: int, folder: Path) -> None:
-    """vocab.txt, one piece a line; tokenizer.json, a Unigram model whose scores, used by encoders alone, are zero."""
+    """Write vocab.txt, one piece per line, tokenizer.json and tokenizer_config.json.
+
+    tokenizer.json is a Unigram model. All its scores are 0, since only encoding text would need them.
+    """
     pieces = [*pieces[:blank], BLANK_NAMES[1], *pieces[blank + 1 :]]
     (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8", newline="\n")
     spaces = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "always", "split": True}

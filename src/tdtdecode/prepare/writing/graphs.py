@@ -1,4 +1,4 @@
-"""The graphs of a layout, made from those of another."""
+"""Making the graphs of one layout from those of another."""
 
 from __future__ import annotations
 
@@ -20,14 +20,28 @@ from ...bundle.ports import bind_joint, bind_predictor
 from ...bundle.probe import BATCH_AXIS
 from ...bundle.transducers import CombinedTransducer, JointGraph, PredictorGraph, Shape, SplitTransducer, width
 from ...errors import BundleError
-from .rewiring import Rewired, rename, rewire, tensor_names
+from .rewiring import PortChange, rename, rewire, tensor_names
 
 
 @dataclass(frozen=True)
 class PortNames:
-    """How a layout names and types the ports of predictor and joint, and orders their axes.
+    """The names, types and axes of the inputs and outputs of predictor and joint in a layout.
 
-    B is the batch, U the tokens, T the frames, H and E the widths of predictor and encoder, W the row.
+    Axes are given by letters: B is the batch, U tokens, T frames, H the predictor's width, E the encoder's width, and W
+    the width of a joint row.
+
+    Attributes
+    ----------
+    integers:
+        Type of the tokens and their length.
+    targets, target_length, states_in, output, output_length, states_out:
+        The predictor's inputs and outputs; each pair is the hidden state and the cell.
+    frames, prediction, rows:
+        The joint's inputs and its output.
+    output_axes, frames_axes, prediction_axes:
+        The axes of `output`, `frames` and `prediction`.
+    log_softmax:
+        Whether the joint ends in a log-softmax over a whole joint row.
     """
 
     integers: str
@@ -47,10 +61,10 @@ class PortNames:
 
 
 _FLOAT = np.dtype(np.float32)
-"""Of every float port written: what the systems hand in, whatever a graph computes in."""
+"""Type of all float inputs and outputs that are written, because it is what all systems use."""
 
 _LENGTHS = np.dtype(np.int64)
-"""Of an encoder's lengths."""
+"""Type of an encoder's input and output lengths."""
 
 _AXIS_NAMES = {"B": BATCH_AXIS, "T": "time", "U": "tokens"}
 
@@ -58,20 +72,30 @@ _AXIS_NAMES = {"B": BATCH_AXIS, "T": "time", "U": "tokens"}
 def separate_modules(
     transducer: SplitTransducer | CombinedTransducer, directory: Path, blank: int, encoder_size: int | None
 ) -> SplitTransducer:
-    """Predictor and joint as graphs of their own, each with all of its weights.
+    """The predictor and the joint as two graphs, each with all of its weights.
 
-    A combined graph is read again and cut where NeMo's modules meet, which is earlier than where it is cut to be run.
+    A combined graph is read again from its file. It is split where NeMo's predictor module ends (`module_boundary`),
+    which is earlier than where `read_bundle` splits it.
+
+    Parameters
+    ----------
+    transducer, directory:
+        The predictor and joint of a bundle, and its directory.
+    blank:
+        Id of blank.
+    encoder_size:
+        Width of an encoder frame; None if unknown.
 
     Raises
     ------
     BundleError
-        If the combined graph cannot be cut there, or is not one that a layout has a place for.
+        If the combined graph cannot be split there, or the graphs have inputs or outputs that the layouts do not have.
     """
     modules = _read_modules(transducer, directory, blank, encoder_size)
     predictor, joint = modules.predictor, modules.joint
     if len(predictor.states_in) != 2:
         raise BundleError(
-            f"has {len(predictor.states_in)} states; the layouts are made for the two of an LSTM",
+            f"has {len(predictor.states_in)} states; all layouts expect the two states of an LSTM",
             file=predictor.graph.file,
         )
     for what, graph, shape in (
@@ -80,10 +104,10 @@ def separate_modules(
         ("predictor outputs", joint.graph, joint.predictor_shape),
     ):
         if len(shape) != 3:
-            raise BundleError(f"its {what} are {list(shape)}; the layouts have three axes there", file=graph.file)
+            raise BundleError(f"its {what} are {list(shape)}; all layouts expect three axes", file=graph.file)
     if len(joint.output_shape) != 4:
         raise BundleError(
-            f"gives rows {list(joint.output_shape)}; the layouts have [batch, time, tokens, width]",
+            f"its joint rows are {list(joint.output_shape)}; all layouts expect [batch, time, tokens, width]",
             file=joint.graph.file,
         )
     return modules
@@ -105,7 +129,7 @@ def _read_modules(
 
 
 def write_predictor(predictor: PredictorGraph, names: PortNames) -> Graph:
-    """The predictor's graph, changed in place, with the ports of a layout."""
+    """Give a predictor's graph the inputs and outputs of a layout, in place, and return it."""
     (layers, hidden), _ = predictor.state_shapes
     integers = np.dtype(names.integers)
     targets = Port(names.targets, integers, _shape("BU", {}))
@@ -115,40 +139,41 @@ def write_predictor(predictor: PredictorGraph, names: PortNames) -> Graph:
         for both in (names.states_in, names.states_out)
     )
     output = Port(names.output, _FLOAT, _shape(names.output_axes, {"H": width(predictor.output_shape)}))
-    given = [] if predictor.target_length is None else [Rewired(predictor.target_length, "B", length, "B")]
+    given = [] if predictor.target_length is None else [PortChange(predictor.target_length, "B", length, "B")]
     rewire(
         predictor.graph,
         [
-            Rewired(predictor.targets, "BU", targets, "BU"),
+            PortChange(predictor.targets, "BU", targets, "BU"),
             *given,
-            *(Rewired(old, "LBH", new, "LBH") for old, new in zip(predictor.states_in, states_in, strict=True)),
+            *(PortChange(old, "LBH", new, "LBH") for old, new in zip(predictor.states_in, states_in, strict=True)),
         ],
         [
-            Rewired(predictor.output, _axes(predictor.output_shape, "H", "U"), output, names.output_axes),
-            *(Rewired(old, "LBH", new, "LBH") for old, new in zip(predictor.states_out, states_out, strict=True)),
+            PortChange(predictor.output, _axes(predictor.output_shape, "H", "U"), output, names.output_axes),
+            *(PortChange(old, "LBH", new, "LBH") for old, new in zip(predictor.states_out, states_out, strict=True)),
         ],
-        reserved={names.target_length, names.output_length, names.frames, names.rows},  # the joint's, if they merge
+        # `_pass_length` and `merge` add tensors with these names.
+        reserved={names.target_length, names.output_length, names.frames, names.rows},
     )
     _pass_length(predictor.graph, length, names.output_length)
     return predictor.graph
 
 
 def write_joint(joint: JointGraph, names: PortNames) -> Graph:
-    """The joint's graph, changed in place, with the ports of a layout."""
+    """Give a joint's graph the inputs and outputs of a layout, in place, and return it."""
     rows = replace(joint.output, name=_logits(joint))
     widths = {"E": width(joint.encoder_shape), "H": width(joint.predictor_shape), "W": joint.output_shape[-1]}
     inputs = [
-        Rewired(
+        PortChange(
             joint.encoder, _axes(joint.encoder_shape, "E", "T"),
             Port(names.frames, _FLOAT, _shape(names.frames_axes, widths)), names.frames_axes,
         ),
-        Rewired(
+        PortChange(
             joint.predictor, _axes(joint.predictor_shape, "H", "U"),
             Port(names.prediction, _FLOAT, _shape(names.prediction_axes, widths)), names.prediction_axes,
         ),
     ]  # fmt: skip
     new = Port(names.rows, _FLOAT, _shape("BTUW", widths))
-    rewire(joint.graph, inputs, [Rewired(rows, "BTUW", new, "BTUW")])
+    rewire(joint.graph, inputs, [PortChange(rows, "BTUW", new, "BTUW")])
     if names.log_softmax:
         proto = joint.graph.model.graph
         rename(proto, {names.rows: f"{names.rows}/logits"})
@@ -159,12 +184,14 @@ def write_joint(joint: JointGraph, names: PortNames) -> Graph:
 
 
 def merge(predictor: Graph, joint: Graph, names: PortNames) -> Graph:
-    """One graph of a predictor and a joint that have the ports of `names`, changed in place.
+    """Merge a predictor and a joint, which have the inputs and outputs of `names`, into one graph.
+
+    Both graphs are changed in place.
 
     Raises
     ------
     BundleError
-        If they were exported for different versions of the operators.
+        If the two were exported for different versions of the operators.
     """
     onnx = import_onnx()
     versions = {entry.domain: entry.version for entry in predictor.model.opset_import}
@@ -172,7 +199,8 @@ def merge(predictor: Graph, joint: Graph, names: PortNames) -> Graph:
         if versions.setdefault(entry.domain, entry.version) != entry.version:
             raise BundleError(
                 f"is for version {entry.version} of the operators {entry.domain or 'ai.onnx'!r}, but "
-                f"{predictor.file.name} for {versions[entry.domain]}: one graph has one version; export both alike",
+                f"{predictor.file.name} is for version {versions[entry.domain]}. One graph can only have one version: "
+                "export both for the same version",
                 file=joint.file,
             )
     one, other = predictor.model.graph, joint.model.graph
@@ -200,13 +228,13 @@ def merge(predictor: Graph, joint: Graph, names: PortNames) -> Graph:
 
 
 def write_encoder(graph: Graph, metadata: Mapping[str, str]) -> Graph:
-    """An encoder, changed in place, with the ports that every layout has, and with that metadata."""
+    """Give an encoder's graph the inputs and outputs that it has in all layouts, and add metadata, in place."""
     audio, length, frames, counts = encoder_ports(graph)
     named = (
         (audio, "audio_signal", _FLOAT, "BMT"), (length, "length", _LENGTHS, "B"),
         (frames, "outputs", _FLOAT, "BET"), (counts, "encoded_lengths", _LENGTHS, "B"),
     )  # fmt: skip
-    changes = [Rewired(port, axes, replace(port, name=name, dtype=dtype), axes) for port, name, dtype, axes in named]
+    changes = [PortChange(port, axes, replace(port, name=name, dtype=dtype), axes) for port, name, dtype, axes in named]
     rewire(graph, changes[:2], changes[2:])
     entries = {entry.key: entry.value for entry in graph.model.metadata_props} | dict(metadata)
     import_onnx().helper.set_model_props(graph.model, entries)
@@ -214,7 +242,10 @@ def write_encoder(graph: Graph, metadata: Mapping[str, str]) -> Graph:
 
 
 def _pass_length(graph: Graph, length: Port, output: str) -> None:
-    """Let the length of the targets, which is always one, come in second and go out again second, in place."""
+    """Make the length of the targets the second input and, unchanged, the second output, in place.
+
+    An input that the predictor does not have is added. Its value is always 1.
+    """
     helper = import_onnx().helper
     proto = graph.model.graph
     kind = helper.np_dtype_to_tensor_dtype(length.dtype)
@@ -225,7 +256,7 @@ def _pass_length(graph: Graph, length: Port, output: str) -> None:
 
 
 def _logits(joint: JointGraph) -> str:
-    """The name of a joint's rows before a log-softmax at their end; of the rows where it has none."""
+    """The name of the joint rows before the log-softmax at the joint's end; of its output if there is none."""
     name = joint.output.name
     expressions = Expressions(joint.graph)
     node, _ = expressions.producer(name)
@@ -233,7 +264,7 @@ def _logits(joint: JointGraph) -> str:
         return name
     try:
         return without_log_softmax(expressions, name, len(joint.output_shape))
-    except CannotLift:  # it normalises something else than rows
+    except CannotLift:  # it normalises something else than whole joint rows
         return name
 
 
@@ -242,14 +273,14 @@ def _shape(axes: str, widths: Mapping[str, int | None]) -> tuple[int | str | Non
 
 
 def _axes(shape: Shape, wide: str, single: str) -> str:
-    """Letters of three axes of one frame or token: the batch is None, the width the largest, the other one."""
+    """The letters of three axes: B for the batch (None), `wide` for the width, `single` for the axis of size 1."""
     letters = ["B" if dim is None else single for dim in shape]
     letters[shape.index(width(shape))] = wide
     return "".join(letters)
 
 
 def _common_folder(one: Graph, other: Graph) -> Path | None:
-    """A folder for the external weights of both, whose locations are made relative to it, in place."""
+    """A folder that contains the external weights of both; their locations are made relative to it, in place."""
     folders = [graph.weights_folder for graph in (one, other) if graph.weights_folder is not None]
     if not folders:
         return None

@@ -1,7 +1,8 @@
-"""Changing what a graph shows to the outside: the names, types and axes of its inputs and outputs.
+"""Changing the names, types and axes of a graph's inputs and outputs.
 
-Nothing inside changes but names: weights keep their bits, and computations their order. A Transpose or Cast that a new
-port calls for is merged with one that is there already, so that going to another layout and back adds nothing.
+Inside the graph only names change: weights keep their bits, and computations their order. If a new input or output
+needs a Transpose or Cast, and the graph already has one there, the two are merged. So converting to another layout and
+back adds no operators.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Rewired:
-    """A port as it is and as it is to be.
+class PortChange:
+    """An input or output of a graph, and what it is to become.
 
     Attributes
     ----------
     port:
-        The port in the graph.
+        The present input or output.
     axes:
-        What its axes mean, one letter each.
+        One letter for each of its axes.
     new:
-        The port to be, with its own name, type and shape.
+        The wanted name, type and shape.
     new_axes:
-        The same letters in the order wanted.
+        The same letters in the wanted order.
     """
 
     port: Port
@@ -43,15 +44,20 @@ class Rewired:
 
 
 def rewire(
-    graph: Graph, inputs: Sequence[Rewired], outputs: Sequence[Rewired], reserved: Iterable[str] = ()
+    graph: Graph, inputs: Sequence[PortChange], outputs: Sequence[PortChange], reserved: Iterable[str] = ()
 ) -> None:
-    """Give a graph just these inputs and outputs, in this order, in place; what they do not need goes.
+    """Give a graph exactly these inputs and outputs, in this order, in place.
 
-    Names in `reserved` are free afterwards, unless a port has them.
+    Nodes and weights that the outputs do not need are removed.
+
+    Parameters
+    ----------
+    reserved:
+        Names that no tensor inside the graph may have afterwards, because the caller will add tensors with them.
     """
     model = graph.model
-    del model.graph.value_info[:]  # shapes that followed from the old ports
-    model.ir_version = max(model.ir_version, 4)  # before it, weights were listed among the inputs
+    del model.graph.value_info[:]  # shapes that depended on the old inputs
+    model.ir_version = max(model.ir_version, 4)  # earlier versions list weights among the inputs
     wanted = {change.new.name for change in (*inputs, *outputs)} | set(reserved)
     ports = {change.port.name for change in (*inputs, *outputs)}
     taken = tensor_names(model.graph) - ports
@@ -59,8 +65,8 @@ def rewire(
     inside = {change.port.name: f"{change.port.name}/inside" for change in (*inputs, *outputs)}
     rename(model.graph, inside)
     kept = {inside[change.port.name] for change in outputs}
-    first = [node for change in inputs for node in _enter(model.graph, change, inside[change.port.name], kept)]
-    last = [node for change in outputs for node in _leave(model.graph, change, inside[change.port.name], kept)]
+    first = [node for change in inputs for node in _input_nodes(model.graph, change, inside[change.port.name], kept)]
+    last = [node for change in outputs for node in _output_nodes(model.graph, change, inside[change.port.name], kept)]
     _replace(model.graph.node, [*first, *model.graph.node, *last])
     _replace(model.graph.input, [_value(change.new) for change in inputs])
     _replace(model.graph.output, [_value(change.new) for change in outputs])
@@ -68,7 +74,7 @@ def rewire(
 
 
 def rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
-    """Rename tensors everywhere in a graph, its subgraphs too, in place; its own inputs and outputs are left."""
+    """Rename tensors everywhere in a graph and its subgraphs, in place, except in its lists of inputs and outputs."""
     for tensor in graph.initializer:
         tensor.name = names.get(tensor.name, tensor.name)
     for sparse in graph.sparse_initializer:
@@ -88,7 +94,7 @@ def rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
 
 
 def tensor_names(graph: onnx.GraphProto) -> set[str]:
-    """The names of all tensors of a graph and of its subgraphs."""
+    """The names of all tensors of a graph and its subgraphs."""
     names = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
     names.update(sparse.values.name for sparse in graph.sparse_initializer)
     for node in graph.node:
@@ -99,8 +105,14 @@ def tensor_names(graph: onnx.GraphProto) -> set[str]:
     return names - {""}
 
 
-def _enter(graph: onnx.GraphProto, change: Rewired, inside: str, kept: set[str]) -> list[onnx.NodeProto]:
-    """Nodes from the new input to the tensor `inside`, which was the old one."""
+def _input_nodes(graph: onnx.GraphProto, change: PortChange, inside: str, kept: set[str]) -> list[onnx.NodeProto]:
+    """Nodes that compute the old input, now the tensor `inside`, from the new input.
+
+    Parameters
+    ----------
+    kept:
+        Tensors that are outputs of the graph, so that the nodes that compute them must stay.
+    """
     new = change.new.name
     readers = [node for node in graph.node if inside in names_read(node)]
     if change.axes == change.new_axes:
@@ -125,8 +137,8 @@ def _enter(graph: onnx.GraphProto, change: Rewired, inside: str, kept: set[str])
     return [_cast(new, between, change.port.dtype), _transpose(between, inside, change.new_axes, change.axes)]
 
 
-def _leave(graph: onnx.GraphProto, change: Rewired, inside: str, kept: set[str]) -> list[onnx.NodeProto]:
-    """Nodes from the tensor `inside`, which was the old output, to the new one."""
+def _output_nodes(graph: onnx.GraphProto, change: PortChange, inside: str, kept: set[str]) -> list[onnx.NodeProto]:
+    """Nodes that compute the new output from the old output, now the tensor `inside`. `kept` as in `_input_nodes`."""
     new, name, axes = change.new.name, inside, change.axes
     maker = next((node for node in graph.node if inside in node.output), None)
     readers = [node for node in graph.node if inside in names_read(node)]
@@ -146,7 +158,7 @@ def _leave(graph: onnx.GraphProto, change: Rewired, inside: str, kept: set[str])
     if not nodes:
         if maker is not None and (name == inside or name not in kept):
             rename(graph, {name: new})
-        else:  # an input or a weight comes out as it is
+        else:  # the output is an input or a weight, which cannot be renamed
             nodes.append(import_onnx().helper.make_node("Identity", [name], [new], name=f"{new}/same"))
     return nodes
 
@@ -166,7 +178,7 @@ def _perm(node: onnx.NodeProto, rank: int) -> list[int]:
 
 
 def _prune(graph: Graph) -> None:
-    """Drop nodes and weights that no output needs, in place."""
+    """Remove nodes and weights that no output needs, in place."""
     proto = graph.model.graph
     outputs = [value.name for value in proto.output]
     flow = Flow(graph)

@@ -13,43 +13,40 @@ from ...bundle.onnx_files.tensors import tensor_bytes
 from ...errors import InputError
 
 _ALIGNMENT = 64
-"""Of weights in a data file, in bytes: a cache line, so that mapped weights suit any instruction set."""
+"""Alignment of weights in a data file, in bytes: a cache line, so that all instruction sets can use the mapped file."""
 
 _BLOCK = 1 << 24
+"""Bytes that are copied at a time."""
 
 
 def save_graph(graph: Graph, file: Path) -> None:
-    """Write a graph; external weights go to ``FILE.data`` beside it, each once. Its locations are changed in place.
+    """Write a graph, and its external weights into ``FILE.data`` beside it.
+
+    Weights that several tensors share are written once. The locations in `graph` are changed in place.
 
     Raises
     ------
     InputError
-        If the graph with the weights inside it is larger than a protobuf may be, or the disk is full.
+        If the graph, without external weights, is larger than an ONNX file may be, or the disk is full.
     """
     tensors = list(external_tensors(graph.model))
     if tensors:
         assert graph.weights_folder is not None
         _gather(tensors, graph.weights_folder, file.with_name(f"{file.name}.data"))
     if graph.model.ByteSize() > GRAPH_LIMIT:
-        raise InputError(f"{file.name} would be larger than {GRAPH_LIMIT} bytes, which no ONNX file may be")
+        raise InputError(f"{file.name} would be larger than {GRAPH_LIMIT} bytes, the most that an ONNX file may have")
     file.write_bytes(graph.model.SerializeToString())
 
 
 def require_space(folder: Path, needed: int) -> None:
-    """Check that a folder's disk has room for that many bytes.
-
-    Raises
-    ------
-    InputError
-        If it has not.
-    """
+    """Raise an `InputError` if the folder's disk has fewer than `needed` bytes free."""
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise InputError(f"{folder.parent}: {needed:,} bytes are to be written, and {free:,} are free")
+        raise InputError(f"{folder.parent}: {needed:,} bytes are needed, but only {free:,} are free")
 
 
 def _gather(tensors, folder: Path, data: Path) -> None:
-    """Copy external weights into one file, in the order that they lie in, and point the tensors at it."""
+    """Copy external weights into one file, in their present order, and make the tensors refer to it."""
     spans: dict[tuple[str, int, int], list] = {}
     for tensor in tensors:
         entries = {entry.key: entry.value for entry in tensor.external_data}

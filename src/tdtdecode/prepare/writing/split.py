@@ -1,4 +1,4 @@
-"""Writing the split layout of sherpa-onnx."""
+"""Writing the split layout, for sherpa-onnx."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .content import Content, write_symbols
 from .graphs import PortNames, write_encoder, write_joint, write_predictor
 from .saving import save_graph
 
-NAMES = PortNames(  # those of the official exports
+NAMES = PortNames(  # as in the official exports
     integers="int32",
     targets="targets",
     target_length="target_length",
@@ -24,24 +24,25 @@ NAMES = PortNames(  # those of the official exports
 
 
 def write(content: Content, folder: Path, suffix: str) -> None:
-    """Write encoder, decoder and joiner, with tokens.txt; what is known of the model is in the encoder's metadata.
+    """Write encoder, decoder, joiner and tokens.txt. The settings are written into the encoder's metadata.
 
     Raises
     ------
     BundleError
-        If blank is not last, which sherpa-onnx demands, or there is nowhere to write the durations.
+        If blank is not the last token, which sherpa-onnx requires, or if the durations are not 0, 1, 2, ... and there
+        is no encoder to write them into.
     """
     spec, graph = content.spec, content.modules.joint.graph
     if spec.blank != spec.vocab_size:
         raise BundleError(
-            f"has its blank at {spec.blank} of {spec.vocab_size + 1} tokens; the split layout is sherpa-onnx's, which "
-            "takes it last alone: convert to another layout",
+            f"has its blank at {spec.blank} of {spec.vocab_size + 1} tokens; sherpa-onnx, which the split layout is "
+            "for, expects it last: convert to another layout",
             file=graph.file,
         )
     if content.encoder is None and spec.durations != tuple(range(spec.num_durations)):
         raise BundleError(
-            f"has durations {list(spec.durations)}, which the split layout has a place for in its encoder alone: add "
-            "the encoder", file=graph.file,
+            f"has durations {list(spec.durations)}, which the split layout can only state in the encoder's metadata: "
+            "add the encoder", file=graph.file,
         )  # fmt: skip
     if content.encoder is not None:
         save_graph(write_encoder(content.encoder, content.metadata()), folder / f"encoder{suffix}.onnx")
