@@ -23,7 +23,8 @@ from ..speech.audio.features import SAMPLE_RATE
 from ..speech.audio.reading import read_audio
 from ..speech.encoder import Encoder
 from ..speech.hub import demo_directory
-from .writing import check_layout, new_directory, write_layout
+from ..outputs import new_directory
+from .writing import check_layout, write_layout
 from .writing.content import write_json, write_symbols
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
