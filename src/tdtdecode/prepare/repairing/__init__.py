@@ -15,9 +15,9 @@ from ...bundle.files import TEXT_LIMIT, find_file, open_directory
 from ...bundle.onnx_files.dependencies import import_onnx, import_onnxruntime
 from ...bundle.onnx_files.parsing import GRAPH_LIMIT
 from ...errors import BundleError, InputError
+from ...outputs import new_directory, replace_file
 from ..inspection import Problem, inspect
 from ..inspection.evidence import collect
-from ...outputs import new_directory, replace_file
 from ..writing.saving import require_space
 from .steps import STEPS, Change, Repairs
 
