@@ -32,7 +32,7 @@ struct NetworkKernels {
   // Lists the outputs in [0, count), except `skipped`, that could be the largest. The error bound of an output is
   //   bound[i] = norm * weight_errors[i] + error_norm * weight_norms[i].
   // The largest output is at least `certain`, and at least approximate[i] - bound[i] for every i. Outputs whose
-  // approximate[i] + bound[i] is less are left out. Returns how many are listed; `outputs` has room for `count`.
+  // approximate[i] + bound[i] is below that are left out. Returns how many are listed; `outputs` has room for `count`.
   int (*survivors)(const float* approximate, const float* weight_norms, const float* weight_errors, int count,
                    int skipped, float norm, float error_norm, float certain, std::int32_t* outputs);
 

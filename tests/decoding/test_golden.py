@@ -17,7 +17,7 @@ CAPS = [10, 3, 1]
 
 
 def beam_cells():
-    """Layouts with networks and kernels; all but one of those with the specification, which is slow, are exhaustive."""
+    """Layouts with networks and kernels. The specification is slow: all but one of its cells are marked exhaustive."""
     for layout, cell in itertools.product(LAYOUT_FILES, CELLS):
         slow = cell[1] == "reference" and (layout, cell[0]) != ("split", "fused")
         name = "-".join((layout, *cell))
@@ -54,7 +54,7 @@ def check_emissions(golden, found, recorded):
 
 
 def check_nbest(golden, found, recorded, utterances=None):
-    """Assert that the n-best lists found are NeMo's, those of all utterances or of these."""
+    """Assert that the n-best lists found are NeMo's, for all utterances or for the given ones."""
     for utterance, nemo in zip(golden.utterances, recorded, strict=True):
         if utterances is not None and utterance not in utterances:
             continue

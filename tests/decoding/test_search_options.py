@@ -1,6 +1,6 @@
 """Every number among greedy search's options, in every engine that runs greedy search.
 
-A new option gets values in `UNUSUAL`. An engine that does not read it then decodes otherwise than the specification.
+A new option gets values in `UNUSUAL`. An engine that ignores it then gives other results than the specification.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.decoding.compare import check_hypotheses, traced_decode
 from tests.decoding.fused_helpers import fused, random_weights
 
 UNUSUAL = {"max_symbols": [1], "blank_penalty": [0.5, -0.5]}
-"""Values for each option, far enough from its default to change what is decoded, and on both sides of it."""
+"""Values for each option, on both sides of its default, and so far from it that they change the result."""
 
 SPEC = tdt.TransducerSpec(vocab_size=40, encoder_size=6, durations=(0, 1, 2))
 SEEDS = range(4)

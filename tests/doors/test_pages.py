@@ -1,4 +1,4 @@
-"""The Python code of the README and of pages in docs/ runs as printed, prints what is printed below it, and has types."""
+"""The Python code of the README and of pages in docs/ runs as printed, prints what stands below it, and has types."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ def test_every_block_of_python_is_tested():
 
 def test_the_readme_has_the_two_commands():
     """Continuous integration runs the first two shell blocks of the README."""
-    commands = re.findall(r"^```sh\n(.*?)^```\n", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^```sh\n(.*?)^```\n", text, re.DOTALL | re.MULTILINE)
     assert len(commands) == 2
     assert "tdtdecode transcribe src/tdtdecode/demo/speech.flac" in commands[0] and "-m pytest" in commands[1]
 

@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 import pytest
 
-from benches.random_bundle import LAYOUTS
 import tdtdecode as tdt
+from benches.random_bundle import LAYOUTS
 from tdtdecode.bundle import read_bundle
 from tdtdecode.prepare.conversion import convert
 from tdtdecode.speech.audio import FeatureExtractor

@@ -13,14 +13,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benches.random_bundle import LAYOUTS
 import tdtdecode as tdt
+from benches.random_bundle import LAYOUTS
 from tdtdecode.cli import main
 from tdtdecode.prepare.inspection import Inspection, Problem, inspect
 from tests import demo
 from tests.bundle.helpers import TOKEN_FORMS, configure, edit, rewrite, set_metadata, small_bundle
 from tests.conftest import GOLDEN
-
 
 
 def only(inspection: Inspection, code: str) -> Problem:

@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benches.random_bundle import LAYOUTS
 import tdtdecode as tdt
+from benches.random_bundle import LAYOUTS
 from tdtdecode.bundle import read_bundle
 from tdtdecode.cli import main
 from tdtdecode.prepare.conversion import convert

@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import helper
 
-from benches.random_bundle import LAYOUTS
 import tdtdecode as tdt
+from benches.random_bundle import LAYOUTS
 from tdtdecode.bundle import read_bundle
 from tdtdecode.cli import main
 from tdtdecode.prepare.inspection import inspect

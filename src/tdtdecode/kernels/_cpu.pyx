@@ -119,7 +119,9 @@ def advance(int32_t[:, ::1] queue, Py_ssize_t count, const int32_t[:, ::1] decis
     cdef StepCounts counts
     if queue.shape[0] != 2 or decisions.shape[0] != 2 or logprobs.shape[0] != 2 or positions.shape[0] != 3 \
             or log.shape[0] != 4 or log_logprobs.shape[0] != 2:
-        raise ValueError("arrays must have as many rows as they have fields")
+        raise ValueError(
+            "queue, decisions, logprobs, positions, log and log_logprobs must be [2, B], [2, N], [2, N], [3, B], [4, L] "
+            "and [2, L]")
     if not 0 <= count <= min(queue.shape[1], decisions.shape[1], logprobs.shape[1]):
         raise ValueError("count must be from 0 to the length of the queue and of the decisions")
     if not 0 <= cursor <= min(log.shape[1], log_logprobs.shape[1]) - count:

@@ -329,9 +329,9 @@ class _Beam:
         while record >= 0:
             found.append(record)
             record = int(self.records[record]["previous"])
-        rows = self.records[found[::-1]]
-        numbers = np.array([rows[name] for name in ("token", "frame", "duration")], np.int32)
-        return numbers, np.array([rows[name] for name in _LOGPROBS], np.float32)
+        records = self.records[found[::-1]]
+        numbers = np.array([records[name] for name in ("token", "frame", "duration")], np.int32)
+        return numbers, np.array([records[name] for name in _LOGPROBS], np.float32)
 
     def close(self) -> tuple:
         root = self.settled()

@@ -17,13 +17,14 @@ from ..bundle import Bundle, read_bundle
 from ..bundle.tokens import BLANK_NAMES
 from ..decoder import Decoder
 from ..errors import BundleError, InputError, MissingDependencyError
+from ..outputs import new_directory
 from ..search import Greedy
 from ..speech.audio import FeatureExtractor
 from ..speech.audio.features import SAMPLE_RATE
 from ..speech.audio.reading import read_audio
 from ..speech.encoder import Encoder
 from ..speech.hub import demo_directory
-from .writing import check_layout, new_directory, write_layout
+from .writing import check_layout, write_layout
 from .writing.content import write_json, write_symbols
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")

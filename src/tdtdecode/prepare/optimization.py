@@ -21,11 +21,12 @@ from ..bundle.onnx_files.dependencies import import_onnx
 from ..bundle.onnx_files.flow import names_read
 from ..errors import BundleError, InputError, MissingDependencyError
 from ..evaluation import edit_distance
+from ..outputs import new_directory
 from ..speech.audio.reading import Audio
 from ..speech.loading import load_model
 from ..transducer import as_integer
 from .inspection.checks import overflow
-from .writing import copy_texts, new_directory
+from .writing import copy_texts
 from .writing.saving import save_graph
 
 METHODS = ("int8", "fp16", "int4", "fused")

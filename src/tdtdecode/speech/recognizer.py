@@ -27,6 +27,8 @@ _BATCH_SECONDS = 480.0
 class Recognizer:
     """Transcribes recordings. `load_model` makes one.
 
+    Recognizers are pickled as the model directory and the options: whoever unpickles one loads the model again.
+
     Parameters
     ----------
     bundle:
@@ -62,6 +64,10 @@ class Recognizer:
             limits.append(features.max_frames * features.subsampling_factor)
         self._max_input_frames = min((limit for limit in limits if limit is not None), default=None)
         self._windows = Windows.of(features)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        decoder = self.decoder.bundle_options or self.decoder
+        return _reopened, (type(self), self.bundle, self.encoder.bundle_options, decoder)
 
     @property
     def max_seconds(self) -> float | None:
@@ -246,6 +252,15 @@ class Recognizer:
         ]
         alternatives = [self._transcript(other, samples, confidence) for other in hypothesis.alternatives]
         return Transcript(vocabulary.detokenize(hypothesis.tokens), words, duration, hypothesis, alternatives)
+
+
+def _reopened(
+    cls: type[Recognizer], bundle: Bundle, encoder: dict[str, Any], decoder: dict[str, Any] | Decoder
+) -> Recognizer:
+    """A recognizer from what was pickled of one: the bundle is read once for all its parts."""
+    if not isinstance(decoder, Decoder):
+        decoder = Decoder.from_bundle(bundle, **decoder)
+    return cls(bundle, Encoder(bundle, **encoder), decoder)
 
 
 def _nothing() -> Hypothesis:

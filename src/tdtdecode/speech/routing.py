@@ -27,19 +27,23 @@ class RoutedRecognizer(Recognizer):
     ----------
     cpu, cuda:
         The same model on each device.
+    crossover:
+        Up to this many seconds of audio the CPU is used; None: measured now, and logged.
 
     Attributes
     ----------
     crossover:
-        Up to this many seconds of audio the CPU is faster; 0 if the GPU always is. It is measured when this object is
-        made, and logged.
+        Up to this many seconds of audio the CPU is faster; 0 if the GPU always is.
     """
 
-    def __init__(self, cpu: Recognizer, cuda: Recognizer):
+    def __init__(self, cpu: Recognizer, cuda: Recognizer, crossover: float | None = None):
         super().__init__(cuda.bundle, cuda.encoder, cuda.decoder)
         self.cpu, self.cuda = cpu, cuda
-        self.crossover = measured_crossover(cpu, cuda)
+        self.crossover = measured_crossover(cpu, cuda) if crossover is None else crossover
         _log.info("devices: cpu for up to %g s of audio, cuda beyond", self.crossover)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.cpu, self.cuda, self.crossover)
 
     def recognize(self, audio: Any, *arguments: Any, **options: Any) -> Any:
         """As `Recognizer.recognize`; on the CPU if all recordings together are no longer than the crossover."""
