@@ -47,18 +47,21 @@ _SAMPLES_PER_BYTE = 70_000 * 16
 """The most samples at 16 kHz that a byte can hold: FLAC keeps 65535 equal ones in a dozen, at 1 kHz."""
 
 _SOUNDFILE = [
-    ("WAV", "PCM_16"), ("WAV", "PCM_U8"), ("WAV", "FLOAT"), ("WAV", "IMA_ADPCM"), ("WAV", "MS_ADPCM"), ("WAV", "GSM610"),
-    ("WAVEX", "PCM_24"), ("RF64", "PCM_16"), ("W64", "PCM_16"), ("AIFF", "PCM_16"), ("AIFF", "IMA_ADPCM"),
+    ("WAV", "PCM_16"), ("WAV", "PCM_U8"), ("WAV", "FLOAT"), ("WAV", "IMA_ADPCM"), ("WAV", "MS_ADPCM"),
+    ("WAV", "GSM610"), ("WAVEX", "PCM_24"), ("RF64", "PCM_16"), ("W64", "PCM_16"), ("AIFF", "PCM_16"),
+    ("AIFF", "IMA_ADPCM"),
     ("CAF", "PCM_16"), ("CAF", "ALAC_16"), ("AU", "ULAW"), ("SVX", "PCM_16"), ("NIST", "PCM_16"), ("VOC", "PCM_16"),
     ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None), ("AVR", "PCM_16"), ("MAT5", "PCM_16"),
     ("PAF", "PCM_16"), ("SDS", "PCM_16"), ("IRCAM", "PCM_16"), ("HTK", "PCM_16"), ("XI", "DPCM_16"),
 ]  # fmt: skip
 _MEDIA = [
     ("ipod", "aac"), ("mov", "pcm_s16le"), ("matroska", "aac"), ("matroska", "flac"), ("adts", "aac"), ("ac3", "ac3"),
-    ("amr", "libopencore_amrnb"), ("mpegts", "aac"), ("avi", "pcm_s16le"), ("ogg", "flac"), ("tta", "tta"), ("mp2", "mp2"),
-    ("flv", "aac"), ("wv", "wavpack"),
+    ("amr", "libopencore_amrnb"), ("mpegts", "aac"), ("avi", "pcm_s16le"), ("ogg", "flac"), ("tta", "tta"),
+    ("mp2", "mp2"), ("flv", "aac"), ("wv", "wavpack"),
 ]  # fmt: skip
-_NUMBERS = [0, 1, 2, 7, 44, 255, 1_000, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, (1 << 63) - 1, (1 << 64) - 1]
+_NUMBERS = [
+    0, 1, 2, 7, 44, 255, 1_000, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, (1 << 63) - 1, (1 << 64) - 1,
+]  # fmt: skip
 
 Rng = random.Random
 

@@ -19,7 +19,7 @@ from .errors import TdtDecodeError, TdtDecodeWarning
 _INTERRUPTED = 130
 _PIPE_CLOSED = 141
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
-"""Why standard output cannot be written. Files that cannot be are reported, with their names, where they are written."""
+"""Why standard output cannot be written. Other files that cannot be are reported by those who write them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

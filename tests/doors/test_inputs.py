@@ -1,4 +1,4 @@
-"""What `tdtdecode transcribe` is given: folders, standard input, pipes, doubtful recordings; and a full standard output."""
+"""What `tdtdecode transcribe` is given: folders, standard input, pipes, doubtful recordings; and a full output."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def transcribe(capsys):
 
 def process(*arguments, stdin=subprocess.DEVNULL, **options):
     return subprocess.run(
-        [sys.executable, "-m", "tdtdecode", *map(str, arguments)], stdin=stdin, stderr=subprocess.PIPE, encoding="utf-8",
-        **{"stdout": subprocess.PIPE, **options},
-    )
+        [sys.executable, "-m", "tdtdecode", *map(str, arguments)], stdin=stdin, stderr=subprocess.PIPE,
+        encoding="utf-8", **{"stdout": subprocess.PIPE, **options},
+    )  # fmt: skip
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Recordings in every container, and headers that state other lengths than they have. Written apart from what is tested."""
+"""Recordings in every container, and headers that state other lengths than they have: apart from what is tested."""
 
 from __future__ import annotations
 
@@ -114,11 +114,13 @@ def _table() -> list[int]:
 
 _CRC = _table()
 
+_W64 = bytes.fromhex("f3acd3118cd100c04f8edb8a")
+
 CONTAINERS = {
     "wav": Container("WAV", "PCM_16", _field(b"data", "<I"), 0xFFFFFFFF // 2),
     "wavex": Container("WAVEX", "PCM_16", _field(b"data", "<I"), 0x7FFFFFFE // 2),
     "rf64": Container("RF64", "PCM_16", _field(b"ds64", "<Q", skip=12), (1 << 63) - 1),
-    "w64": Container("W64", "PCM_16", _field(b"data\xf3\xac\xd3\x11\x8c\xd1\0\xc0\x4f\x8e\xdb\x8a", "<q", extra=24), (1 << 62) - 13),
+    "w64": Container("W64", "PCM_16", _field(b"data" + _W64, "<q", extra=24), (1 << 62) - 13),
     "aiff": Container("AIFF", "PCM_16", _field(b"SSND", ">I", extra=8), 0x7FFFFFF0 // 2),
     "caf": Container("CAF", "PCM_16", _field(b"data", ">q", extra=4), (1 << 62) - 4),
     "svx": Container("SVX", "PCM_16", _field(b"BODY", ">I"), 0x7FFFFFFE // 2),

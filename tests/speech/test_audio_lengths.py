@@ -195,7 +195,9 @@ class TestAfterTheSamples:
         found, _ = warned(CONTAINERS["wav"].states(file.getvalue(), 500))
         assert len(found) == COUNT
 
-    @pytest.mark.parametrize("lead", [b"", chunk(b"LIST", b"INFO"), chunk(b"bext", bytes(602)), chunk(b"JUNK", bytes(27))])
+    @pytest.mark.parametrize("lead", [
+        b"", chunk(b"LIST", b"INFO"), chunk(b"bext", bytes(602)), chunk(b"JUNK", bytes(27)),
+    ])
     @pytest.mark.parametrize("stated", [0, 1_000, COUNT + 22])
     def test_chunks_before_the_samples(self, sound, lead, stated):
         data, samples = sound["wav"]
@@ -207,7 +209,8 @@ class TestAfterTheSamples:
 class TestWav:
     def test_the_recorder_was_killed(self):
         """A header of 44 bytes whose sizes were never written, and a second of samples."""
-        header = b"RIFF\0\0\0\0WAVE" + chunk(b"fmt ", struct.pack("<HHIIHH", 1, 1, RATE, 2 * RATE, 2, 16)) + b"data\0\0\0\0"
+        fmt = chunk(b"fmt ", struct.pack("<HHIIHH", 1, 1, RATE, 2 * RATE, 2, 16))
+        header = b"RIFF\0\0\0\0WAVE" + fmt + b"data\0\0\0\0"
         found, text = warned(header + (SAMPLES[:RATE] * 32_767).astype("<i2").tobytes())
         assert len(header) == 44 and len(found) == RATE and "states 0 bytes" in text and "1.00 s are read" in text
 
@@ -228,7 +231,9 @@ class TestWav:
         data, samples = sound["rf64"]
         np.testing.assert_array_equal(silently(read_audio, b"BW64" + data[4:]), samples)
 
-    @pytest.mark.parametrize("subtype", ["PCM_24", "PCM_U8", "FLOAT", "ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM", "GSM610"])
+    @pytest.mark.parametrize("subtype", [
+        "PCM_24", "PCM_U8", "FLOAT", "ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM", "GSM610",
+    ])
     @pytest.mark.parametrize("stated", [0, 1_000])
     def test_other_samples(self, subtype, stated):
         import soundfile
@@ -248,7 +253,7 @@ class TestFlac:
         np.testing.assert_array_equal(found, samples[: len(found)])
         assert len(found) > COUNT // 4 and "it cannot be decoded to its end" in text
 
-    @pytest.mark.parametrize("tag", [b"TAG" + bytes(125), b"APETAGEX" + struct.pack("<IIII", 2000, 32, 0, 0) + bytes(8)])
+    @pytest.mark.parametrize("tag", [AFTER_THE_SAMPLES["an ID3v1 tag"], AFTER_THE_SAMPLES["an APE tag"]])
     @pytest.mark.parametrize("stated", [COUNT, 0])
     def test_tags_around_it(self, sound, tag, stated):
         data, samples = sound["flac"]

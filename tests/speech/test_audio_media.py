@@ -85,7 +85,34 @@ def test_without_loss(made, name):
 
 @pytest.mark.parametrize("name", VIDEOS)
 def test_the_sound_of_a_video(made, name):
-    np.testing.assert_allclose(silently(read_audio, made(name, video=True)), silently(read_audio, made(name)), atol=1e-6)
+    samples = silently(read_audio, made(name))
+    np.testing.assert_allclose(silently(read_audio, made(name, video=True)), samples, atol=1e-6)
+
+
+@pytest.mark.parametrize(("layout", "channels"), [("stereo", 2), ("5.1", 6), ("7.1", 8), ("hexadecagonal", 16)])
+@pytest.mark.parametrize("codec", ["aac", "flac", "pcm_s16le"])
+def test_many_channels(layout, channels, codec):
+    """PyAV reads beyond the end of frames that have a plane for each of eight channels or more."""
+    av = pytest.importorskip("av", reason="PyAV is not installed")
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as output:
+        stream = output.add_stream(codec, rate=RATE, layout=layout)
+        values = np.zeros((2 * RATE, channels), np.float32)
+        values[:, 0] = speechlike(2.0)
+        frame = av.AudioFrame.from_ndarray(values.reshape(1, -1), format="flt", layout=layout)
+        frame.sample_rate, frame.pts = RATE, 0
+        try:
+            stream.codec_context.open()
+        except av.FFmpegError:
+            pytest.skip(f"{codec} has not as many channels")
+        context = stream.codec_context
+        resampler = av.AudioResampler(context.format.name, layout, RATE, context.frame_size or 1_024)
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            output.mux(stream.encode(part))
+        output.mux(stream.encode(None))
+    samples = silently(read_audio, file)
+    assert len(samples) / RATE == pytest.approx(2.0, abs=0.1)
+    assert np.abs(samples).mean() == pytest.approx(np.abs(speechlike(2.0)).mean() / channels, rel=0.3)
 
 
 @pytest.mark.parametrize("name", ["m4a", "webm", "aac"])

@@ -6,9 +6,10 @@ Lengths that headers state wrongly have their own file, and so have the places t
 from __future__ import annotations
 
 import io
-import resource
 import struct
 import sys
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,11 @@ import pytest
 from tdtdecode.errors import AudioWarning, InputError, MissingDependencyError
 from tdtdecode.speech.audio import as_samples, audio_seconds, read_audio
 from tdtdecode.speech.hub import demo_directory
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
 
@@ -134,37 +140,40 @@ class TestChannelsThatCancel:
         assert not recwarn
 
 
+@pytest.mark.skipif(resource is None, reason="memory cannot be limited here")
 class TestNumbersThatSizeMemory:
     @pytest.fixture(autouse=True)
     def little_memory(self):
         """A gigabyte more than there is: what the header asks for would not fit."""
         before = resource.getrlimit(resource.RLIMIT_AS)
-        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), before[1]))
         yield
         resource.setrlimit(resource.RLIMIT_AS, before)
 
+    @staticmethod
+    def recording(channels, rate, size):
+        """A WAV file with that many bytes of samples."""
+        numbers = 1, channels, rate, 2 * channels * rate % (1 << 32), 2 * channels % (1 << 16), 16
+        return wav(chunk(b"fmt ", struct.pack("<HHIIHH", *numbers)), chunk(b"data", bytes(size)))
+
     @pytest.mark.parametrize("rate", [1, 7, 999, 1_000_001, 2**31 - 1])
     def test_rates(self, rate):
-        data = bytearray(96_044)
-        data[:44] = wav(chunk(b"fmt ", struct.pack("<HHIIHH", 1, 1, rate, 2 * rate % 2**32, 2, 16)), chunk(b"data", b""))
-        struct.pack_into("<I", data, 40, 96_000)
-        with pytest.raises(InputError, match=rf"<bytearray>: a sample rate of {rate:,} Hz; expected 1,000 to 1,000,000"):
+        data = self.recording(1, rate, 96_000)
+        with pytest.raises(InputError, match=rf"<bytes>: a sample rate of {rate:,} Hz; expected 1,000 to 1,000,000"):
             read_audio(data)
         with pytest.raises(InputError, match=rf"audio: a sample rate of {rate:,} Hz"):
             as_samples((tone(), rate))
-        assert audio_seconds(bytes(data)) > 0
+        assert audio_seconds(data) > 0
 
     @pytest.mark.parametrize("channels", [1_024, 1_000, 255])
     def test_channels(self, channels):
-        fmt = struct.pack("<HHIIHH", 1, channels, 384_000, 2 * channels * 384_000 % 2**32, 2 * channels % 2**16, 16)
-        assert len(read_audio(wav(chunk(b"fmt ", fmt), chunk(b"data", bytes(2 * channels * 500))))) == pytest.approx(21, abs=1)
+        assert len(read_audio(self.recording(channels, 384_000, 2 * channels * 500))) == pytest.approx(21, abs=1)
 
     @pytest.mark.parametrize("channels", [0, 1_025, 65_535])
     def test_more_channels_than_there_are(self, channels):
-        fmt = struct.pack("<HHIIHH", 1, channels, 16_000, 0, 0, 16)
         with pytest.raises(InputError, match="not a recording that can be read"):
-            read_audio(wav(chunk(b"fmt ", fmt), chunk(b"data", bytes(96_000))))
+            read_audio(self.recording(channels, 16_000, 96_000))
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000])
@@ -219,11 +228,15 @@ def test_not_a_recording(tmp_path, make, name):
 
 FORMATS = [
     ("WAV", subtype) for subtype in
-    ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM", "GSM610", "G721_32")
+    (
+        "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM", "GSM610",
+        "G721_32",
+    )
 ] + [
-    ("WAVEX", "PCM_16"), ("WAVEX", "FLOAT"), ("RF64", "PCM_16"), ("RF64", "FLOAT"), ("W64", "PCM_24"), ("AIFF", "PCM_16"),
-    ("AIFF", "FLOAT"), ("AIFF", "ULAW"), ("CAF", "PCM_16"), ("CAF", "ALAC_16"), ("AU", "PCM_16"), ("AU", "ULAW"),
-    ("VOC", "PCM_16"), ("NIST", "PCM_16"), ("FLAC", "PCM_24"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"),
+    ("WAVEX", "PCM_16"), ("WAVEX", "FLOAT"), ("RF64", "PCM_16"), ("RF64", "FLOAT"), ("W64", "PCM_24"),
+    ("AIFF", "PCM_16"), ("AIFF", "FLOAT"), ("AIFF", "ULAW"), ("CAF", "PCM_16"), ("CAF", "ALAC_16"), ("AU", "PCM_16"),
+    ("AU", "ULAW"), ("VOC", "PCM_16"), ("NIST", "PCM_16"), ("FLAC", "PCM_24"), ("OGG", "VORBIS"), ("OGG", "OPUS"),
+    ("MP3", "MPEG_LAYER_III"),
 ]  # fmt: skip
 
 
@@ -262,7 +275,8 @@ def test_headers_of_every_kind(recwarn):
     long_plain = chunk(b"fmt ", struct.pack("<HHIIHHH", 1, 1, 16_000, 32_000, 2, 16, 0))
     guid = bytes.fromhex("0100000000001000800000aa00389b71")
     extensible = chunk(b"fmt ", struct.pack("<HHIIHHHHI", 0xFFFE, 1, 16_000, 32_000, 2, 16, 22, 16, 4) + guid)
-    before = chunk(b"bext", bytes(602)) + chunk(b"LIST", b"INFOISFT" + struct.pack("<I", 4) + b"me\0\0") + chunk(b"JUNK", bytes(27))
+    info = chunk(b"LIST", b"INFOISFT" + struct.pack("<I", 4) + b"me\0\0")
+    before = chunk(b"bext", bytes(602)) + info + chunk(b"JUNK", bytes(27))
     np.testing.assert_array_equal(read_audio(wav(short_float, chunk(b"data", samples.tobytes()))), samples)
     for header in (plain, long_plain, extensible, before + plain, plain + before):
         np.testing.assert_array_equal(read_audio(wav(header, chunk(b"data", pcm.tobytes()))), pcm / np.float32(32_768))
@@ -287,6 +301,10 @@ def test_bad_numbers(write, bad):
     path = write("bad.wav", samples, subtype="FLOAT")
     with pytest.raises(InputError, match=r"bad\.wav: .*finite"):
         read_audio(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(InputError, match="finite"):
+            as_samples((np.stack([samples, -samples, samples], axis=1), 16_000))
 
 
 @pytest.mark.parametrize(("audio", "message"), [

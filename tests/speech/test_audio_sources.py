@@ -19,8 +19,15 @@ import pytest
 pytest.importorskip("soundfile", reason="soundfile is not installed")
 
 from tdtdecode.errors import InputError  # noqa: E402
-from tdtdecode.speech.audio import as_samples, audio_seconds, held, is_recording, name_of, read_audio  # noqa: E402
-from tdtdecode.speech.audio import sources  # noqa: E402
+from tdtdecode.speech.audio import (  # noqa: E402
+    as_samples,
+    audio_seconds,
+    held,
+    is_recording,
+    name_of,
+    read_audio,
+    sources,  # noqa: E402
+)
 from tests.speech.containers import CONTAINERS, RATE, speechlike  # noqa: E402
 
 SAMPLES = speechlike(1.5)
@@ -135,8 +142,9 @@ class TestObjects:
         closed.close()
         with pytest.raises(InputError, match="<BytesIO>: cannot be read .*closed"):
             as_samples(closed)
-        with open(tmp_path / "a.wav", "wb") as stream, pytest.raises(InputError, match=r"a\.wav: cannot be read .it is open for writing"):
-            as_samples(stream)
+        with open(tmp_path / "a.wav", "wb") as stream:
+            with pytest.raises(InputError, match=r"a\.wav: cannot be read .it is open for writing only"):
+                as_samples(stream)
 
     @pytest.mark.parametrize("data", [b"", b"RIFF", b"this is no recording " * 100, bytes(10_000)])
     def test_what_is_no_recording(self, data):
@@ -208,7 +216,8 @@ class TestPipes:
 
 class TestNames:
     @pytest.mark.parametrize("url", [
-        "https://example.org/a.wav", "http://localhost:8000/", "s3://bucket/a.flac", "file:///tmp/a.wav", "rtsp://camera/1",
+        "https://example.org/a.wav", "http://localhost:8000/", "s3://bucket/a.flac", "file:///tmp/a.wav",
+        "rtsp://camera/1",
     ])
     def test_urls(self, url):
         for audio in (url, Path(url)):
