@@ -11,6 +11,7 @@ from ..bundle import read_bundle
 from ..bundle.lifting import CannotLift
 from ..cuda.device import current_device
 from ..errors import TdtDecodeError
+from ..optional import raise_interrupt
 from ..networks.choice import fused_network
 from ..speech.hub import find_model
 from .options import add_variant
@@ -95,6 +96,7 @@ def _version(package: str) -> str | None:
 def _providers() -> list[str]:
     try:
         import onnxruntime
-    except ImportError:
+    except ImportError as error:
+        raise_interrupt(error)
         return []
     return onnxruntime.get_available_providers()
