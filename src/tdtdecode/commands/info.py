@@ -12,6 +12,7 @@ from ..bundle.lifting import CannotLift
 from ..cuda.device import current_device
 from ..errors import MissingDependencyError, TdtDecodeError
 from ..networks.choice import fused_network
+from ..optional import raise_interrupt
 from ..speech.audio.decoders import MEDIA, import_av, import_soundfile
 from ..speech.hub import find_model
 from .options import add_variant
@@ -116,6 +117,7 @@ def _version(package: str) -> str | None:
 def _providers() -> list[str]:
     try:
         import onnxruntime
-    except ImportError:
+    except ImportError as error:
+        raise_interrupt(error)
         return []
     return onnxruntime.get_available_providers()
