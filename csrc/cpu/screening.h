@@ -15,6 +15,9 @@
 // an output's value differs from its approximation by at most  norm * weight_errors + error_norm * weight_norms.  An
 // output whose upper bound is below another's lower bound cannot be the largest. The other outputs are computed in
 // full, by the same sums as in a whole product, so that even ties are decided as without screening.
+//
+// Nothing here may overflow. So a row is screened only if its norm is below 1e15, and a matrix only if all its norms and
+// errors are below 1e22 (packing.py).
 #pragma once
 
 #include "instruction_sets.h"

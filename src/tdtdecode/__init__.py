@@ -1,32 +1,32 @@
 """Compiled, batched, exact Token-and-Duration Transducer (TDT) decoding for ONNX Runtime speech recognition."""
 
+from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from . import kernels
-from .confidence import Confidence
-from .decoder import Decoder, DecoderState
-from .errors import (
-    AudioWarning,
-    BundleError,
-    DeviceError,
-    InputError,
-    LanguageModelWarning,
-    MissingDependencyError,
-    PhraseWarning,
-    SkippedInputWarning,
-    TdtDecodeError,
-    TdtDecodeWarning,
-    UnsupportedVersionError,
-)
-from .hypothesis import Hypothesis, Transcript, Word
-from .networks.callable import CallableNetwork
-from .search import Beam, Greedy
-from .transducer import TransducerSpec
-
 if _TYPE_CHECKING:
+    from . import kernels
+    from .confidence import Confidence
+    from .decoder import Decoder, DecoderState
+    from .errors import (
+        AudioWarning,
+        BundleError,
+        DeviceError,
+        InputError,
+        LanguageModelWarning,
+        MissingDependencyError,
+        PhraseWarning,
+        SkippedInputWarning,
+        TdtDecodeError,
+        TdtDecodeWarning,
+        UnsupportedVersionError,
+    )
     from .fusion import NgramLM, PhraseBoost, ScoringFunction
+    from .hypothesis import Hypothesis, Transcript, Word
+    from .networks.callable import CallableNetwork
+    from .search import Beam, Greedy
     from .speech.loading import load_model
     from .speech.recognizer import Recognizer
+    from .transducer import TransducerSpec
 
 __version__ = "0.1.0"
 
@@ -60,19 +60,36 @@ __all__ = [
     "load_model",
 ]
 
+_HOMES = {
+    "Beam": "search",
+    "CallableNetwork": "networks.callable",
+    "Confidence": "confidence",
+    "Decoder": "decoder",
+    "DecoderState": "decoder",
+    "Greedy": "search",
+    "Hypothesis": "hypothesis",
+    "NgramLM": "fusion",
+    "PhraseBoost": "fusion",
+    "Recognizer": "speech.recognizer",
+    "ScoringFunction": "fusion",
+    "Transcript": "hypothesis",
+    "TransducerSpec": "transducer",
+    "Word": "hypothesis",
+    "load_model": "speech.loading",
+}
+"""The module of each name that is not an error's."""
+
 
 def __getattr__(name: str) -> object:
-    # The modules for audio and model directories are imported on first use, so that `import tdtdecode` is fast.
-    if name == "load_model":
-        from .speech.loading import load_model
+    # Modules are imported on first use: the command line can answer, and be interrupted, before anything is loaded.
+    if name == "kernels":
+        return _import_module(".kernels", __name__)
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(_import_module(f".{_HOMES.get(name, 'errors')}", __name__), name)
+    globals()[name] = value
+    return value
 
-        return load_model
-    if name == "Recognizer":
-        from .speech.recognizer import Recognizer
 
-        return Recognizer
-    if name in ("NgramLM", "PhraseBoost", "ScoringFunction"):
-        from . import fusion
-
-        return getattr(fusion, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

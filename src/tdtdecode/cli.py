@@ -1,22 +1,29 @@
-"""The command line, ``tdtdecode``."""
+"""The command line, ``tdtdecode``.
+
+Hardly anything is imported before `main` runs, so that it answers an interrupt from the beginning.
+"""
 
 from __future__ import annotations
 
-import argparse
+import errno
 import io
-import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from . import __version__
-from .commands import COMMANDS
-from .commands.status import WRONG_USAGE
 from .errors import TdtDecodeError, TdtDecodeWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import FrameType
 
 # The statuses that a shell reports for programs ended by a signal: 128 + SIGINT and 128 + SIGPIPE.
 _INTERRUPTED = 130
 _PIPE_CLOSED = 141
+_OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""Why standard output cannot be written. Other files that cannot be are reported by those who write them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,35 +37,104 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     The exit status. 0: all is done. 1: some inputs failed, and the others were done; or a directory has problems.
-    2: wrong usage, such as a model that does not exist. 130: interrupted. 141: the reader of the output has gone.
+    2: wrong usage, such as a model that does not exist. 130: interrupted. 141: the reader of the output has gone. If
+    standard output cannot be written, because the disk is full for example, the status is 1.
     """
-    options = _parser().parse_args(arguments)
-    _use_utf8()
-    logging.basicConfig(format="tdtdecode: %(message)s", level=logging.WARNING)
-    logging.getLogger(__package__).setLevel(logging.INFO)
+    if sys.stdout is None:
+        sys.stdout = _ClosedOutput()
+    status = 0
+    interrupts: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    handled = _handle_interrupts(note)
     try:
-        status = COMMANDS[options.command].run(options)
-        sys.stdout.flush()
-        return status
-    except (TdtDecodeError, TdtDecodeWarning) as error:
-        print(f"tdtdecode: {error}", file=sys.stderr)
-        return WRONG_USAGE
-    except KeyboardInterrupt:
-        print("tdtdecode: interrupted", file=sys.stderr)
-        return _INTERRUPTED
-    except BrokenPipeError:
-        # Python flushes stdout again at exit, which would fail again and print a traceback.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        try:
+            status = _command(arguments)
+        except KeyboardInterrupt:
+            interrupts.append(signal.SIGINT)
+        # What follows an interrupt is its consequence: a package may turn it into an error of its own, or drop it.
+        except (TdtDecodeError, TdtDecodeWarning) as error:
+            if not interrupts:
+                from .commands.status import WRONG_USAGE
+
+                print(f"tdtdecode: {error}", file=sys.stderr)
+                status = WRONG_USAGE
+        except OSError as error:
+            if not interrupts:
+                status = _output_failed(error)
+        except Exception:
+            if not interrupts:
+                raise
+        if interrupts:
+            print("tdtdecode: interrupted", file=sys.stderr)
+            status = _INTERRUPTED
+    finally:
+        if handled:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    return status
+
+
+def _output_failed(error: OSError) -> int:
+    """The status where standard output cannot be written. Any other error is raised again."""
+    from .commands.status import SOME_FAILED
+
+    if isinstance(error, BrokenPipeError):
+        _discard_output()
         return _PIPE_CLOSED
+    if error.errno not in _OUTPUT_ERRORS or error.filename is not None:
+        raise error
+    _discard_output()
+    print(f"tdtdecode: standard output cannot be written ({error.strerror or error})", file=sys.stderr)
+    return SOME_FAILED
 
 
-def _parser() -> argparse.ArgumentParser:
+class _ClosedOutput(io.TextIOBase):
+    """Stands for standard output where it is closed, so that writing there is an error that can be reported."""
+
+    def write(self, text: str, /) -> int:
+        raise OSError(errno.EBADF, "it is closed")
+
+
+def _discard_output() -> None:
+    """Python flushes stdout again at exit, which would fail again and print a traceback."""
+    if not isinstance(sys.stdout, _ClosedOutput):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _command(arguments: Sequence[str] | None) -> int:
+    """Run a command and return its status."""
+    import argparse
+    import logging
+
+    from .commands import COMMANDS
+
     parser = argparse.ArgumentParser(prog="tdtdecode", description="Speech recognition with TDT transducer models.")
     parser.add_argument("--version", action="version", version=f"tdtdecode {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         command.add_arguments(subparsers.add_parser(name, help=command.HELP, description=command.HELP))
-    return parser
+    _use_utf8()
+    logging.basicConfig(format="tdtdecode: %(message)s", level=logging.WARNING)
+    logging.getLogger(__package__).setLevel(logging.INFO)
+    try:
+        options = parser.parse_args(arguments)
+        return COMMANDS[options.command].run(options)
+    finally:
+        sys.stdout.flush()
+
+
+def _handle_interrupts(handler: Callable[[int, FrameType | None], None]) -> bool:
+    """Handle interrupts, if Python would raise a KeyboardInterrupt for them, and say whether that is so."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return False
+    try:
+        signal.signal(signal.SIGINT, handler)
+    except ValueError:  # not in the main thread, which gets all interrupts
+        return False
+    return True
 
 
 def _use_utf8() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -115,6 +116,9 @@ class DecoderState:
 class Decoder:
     """Turns encoder output into tokens. It never changes, so calls may run in many threads at once.
 
+    A decoder that `from_bundle` made is pickled as the directory and the options: whoever unpickles it opens the
+    directory again. Any other is pickled with its network, if that can be.
+
     Parameters
     ----------
     network:
@@ -147,6 +151,9 @@ class Decoder:
         self.search = _checked_search(search)
         self.kernels = _kernel_set(kernels, network.device)
         self.vocabulary = vocabulary
+        self._arguments = network, spec, search, kernels, vocabulary
+        self._directory: tuple[Any, ...] | None = None
+        self._options: dict[str, Any] = {}
         self._bound(self.search)  # raises if a fusion does not fit the vocabulary
         self.program = network.program(self.kernels)
         self._start = network.start(_blank(spec))
@@ -220,7 +227,31 @@ class Decoder:
 
         bundle = directory if isinstance(directory, Bundle) else read_bundle(directory, layout, variant, durations)
         chosen = bundle_network(bundle, kernel_set, network, precision, threads, session_options, providers, device)
-        return cls(chosen, bundle.spec, search, kernels, bundle.vocabulary)
+        decoder = cls(chosen, bundle.spec, search, kernels, bundle.vocabulary)
+        decoder._directory = bundle.directory, bundle.layout, bundle.variant, bundle.spec.durations
+        decoder._options = {
+            "device": device, "network": network, "kernels": kernels, "precision": precision, "threads": threads,
+            "search": search, "session_options": session_options, "providers": providers,
+        }  # fmt: skip
+        return decoder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._directory is None:
+            return type(self), self._arguments
+        return _reopened, (type(self), *self._directory, self.bundle_options)
+
+    @property
+    def bundle_options(self) -> dict[str, Any]:
+        """What `from_bundle` was told beside the directory, to open it again; empty if it did not make this decoder.
+
+        Raises
+        ------
+        InputError
+            If ``session_options`` are among them: ONNX Runtime's cannot be copied.
+        """
+        if self._options.get("session_options") is not None:
+            raise InputError("a decoder with session_options cannot be pickled: open the model where it is to be used")
+        return self._options
 
     def decode(self, encoder_out: Any, lengths: Any = None, search: Greedy | Beam | None = None) -> list[Hypothesis]:
         """Decode whole utterances.
@@ -404,6 +435,12 @@ class Decoder:
     def _fresh(self, streams: int) -> DecoderState:
         none = np.zeros(streams, np.int32)
         return DecoderState(none.astype(np.int64), none, self._start.select(none))
+
+
+def _reopened(
+    cls: type[Decoder], directory: Path, layout: str, variant: str | None, durations: Any, options: dict
+) -> Decoder:
+    return cls.from_bundle(directory, layout, variant, durations, **options)
 
 
 def _kernel_set(name: str, device: str) -> kernel_sets.KernelSet:

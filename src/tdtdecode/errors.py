@@ -43,21 +43,32 @@ class DeviceError(TdtDecodeError, RuntimeError):
 
 
 class MissingDependencyError(TdtDecodeError, ImportError):
-    """An optional package is missing. The message names it, and the extra that installs it."""
+    """An optional package is missing, or broken. The message names it, and the extra that installs it."""
 
-    def __init__(self, package: str, extra: str, purpose: str):
-        super().__init__(f"{purpose} needs the package {package!r}: pip install 'tdtdecode[{extra}]'", name=package)
+    def __init__(self, package: str, extra: str, purpose: str, reason: str = ""):
+        self._made_of = package, extra, purpose, reason
+        broken = f", which is installed but cannot be imported ({reason})" if reason else ""
+        super().__init__(
+            f"{purpose} needs the package {package!r}{broken}: pip install 'tdtdecode[{extra}]'", name=package
+        )
+
+    def __reduce__(self):
+        return type(self), self._made_of
 
 
 class UnsupportedVersionError(TdtDecodeError, ImportError):
     """A package is installed in a release that is not supported. The message names both releases."""
 
     def __init__(self, package: str, found: str, supported: str):
+        self._made_of = package, found, supported
         super().__init__(
             f"{package} {found} is installed; the supported release is {supported}: "
             f"pip install '{package}=={supported}'",
             name=package,
         )
+
+    def __reduce__(self):
+        return type(self), self._made_of
 
 
 class TdtDecodeWarning(UserWarning):

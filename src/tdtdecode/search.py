@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -14,6 +13,8 @@ from .transducer import as_integer
 
 MAX_SYMBOLS = 2**31 - 1
 MAX_BEAM = 1024
+MAX_WEIGHT = 1e6
+"""Largest weight, penalty or score that may be asked for: products of a few of them stay within float32."""
 STRATEGIES = ("tsd", "malsd")
 BLANK_MODES = ("no_score", "lm_weighted_full")
 PRUNING_MODES = ("early", "late")
@@ -213,8 +214,10 @@ def _check_common(search: Greedy | Beam) -> None:
     object.__setattr__(
         search, "max_symbols", as_integer("max_symbols", search.max_symbols, low=1, high=MAX_SYMBOLS)
     )
-    if not isinstance(search.blank_penalty, Real) or not math.isfinite(search.blank_penalty):
-        raise InputError(f"blank_penalty must be a finite number, got {search.blank_penalty!r}")
+    if not isinstance(search.blank_penalty, Real) or not abs(search.blank_penalty) <= MAX_WEIGHT:
+        raise InputError(
+            f"blank_penalty must be a finite number of at most {MAX_WEIGHT:.0e}, got {search.blank_penalty!r}"
+        )
     object.__setattr__(search, "blank_penalty", float(search.blank_penalty))
     fusion = search.fusion
     if not isinstance(fusion, Iterable) or any(not hasattr(part, "weight") for part in fusion):

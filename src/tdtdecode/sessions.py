@@ -31,6 +31,8 @@ def default_options(threads: int | None) -> ort.SessionOptions:
     if threads is not None:
         options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # For each set of shapes ever seen, ONNX Runtime would keep a plan of memory: 24 KB for each length of recording.
+    options.enable_mem_pattern = False
     # Waiting threads sleep. On busy cores, spinning would cost several times as much as the work itself.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid")
+
+LARGEST_WEIGHT = 1e30
+LARGEST_FRAME = 65504.0
+"""Largest number in an encoder frame that weights must allow for: the largest float16."""
+
+_LARGEST_SUM = float(np.finfo(np.float32).max) / 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,3 +79,49 @@ class TransducerWeights:
     encoder: Affine
     activation: str
     output: Affine
+
+    def problem(self) -> str:
+        """Why no network can compute with these weights; empty if it can.
+
+        They must be finite, at most `LARGEST_WEIGHT`, and no sum in a joint row may overflow float32. What overflows
+        depends on the order of the sums, so the kernels would give different results.
+        """
+        parts: dict[str, tuple[np.ndarray, ...]] = {"the embedding": (self.embedding,)}
+        for i, layer in enumerate(self.layers):
+            parts[f"LSTM layer {i}"] = (layer.input, layer.recurrent, layer.bias)
+        for name in ("prediction", "encoder", "output"):
+            affine = getattr(self, name)
+            parts[f"the {name} product"] = (affine.weight, affine.bias)
+        for part, arrays in parts.items():
+            if not all(np.isfinite(array).all() for array in arrays):
+                return f"{part} has weights that are infinite or NaN"
+            largest = max(map(_largest, arrays))
+            if largest > LARGEST_WEIGHT:
+                return f"{part} has weights of up to {largest:.1e}, and {LARGEST_WEIGHT:.0e} is the most there may be"
+        for part, bound in self._bounds():
+            if bound > _LARGEST_SUM:
+                return f"{part} may give numbers of up to {bound:.1e} with these weights, and float32 would overflow"
+        return ""
+
+    def _bounds(self) -> Iterator[tuple[str, float]]:
+        """What the numbers that each part gives cannot exceed."""
+        below = _largest(self.embedding)
+        for i, layer in enumerate(self.layers):
+            gates = _reach(layer.input) * below + _reach(layer.recurrent) + _largest(layer.bias)
+            yield f"LSTM layer {i}", gates
+            below = 1.0
+        prediction = _reach(self.prediction.weight) * below + _largest(self.prediction.bias)
+        yield "the prediction product", prediction
+        encoder = _reach(self.encoder.weight) * LARGEST_FRAME + _largest(self.encoder.bias)
+        yield "the encoder product", encoder
+        hidden = prediction + encoder if self.activation == "relu" else 1.0
+        yield "the output product", _reach(self.output.weight) * hidden + _largest(self.output.bias)
+
+
+def _largest(array: np.ndarray) -> float:
+    return float(np.abs(array).max(initial=0))
+
+
+def _reach(weight: np.ndarray) -> float:
+    """The most that a product with numbers of up to 1 can give."""
+    return float(np.abs(weight).sum(axis=1, dtype=np.float64).max(initial=0))

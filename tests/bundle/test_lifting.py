@@ -167,8 +167,8 @@ class TestDeviation:
 
     def test_is_no_number_where_a_row_is_none(self, bundle):
         weights = copy.deepcopy(lift(bundle.transducer))
-        weights.output.bias[3] = np.nan
         other = FusedNetwork(weights, bundle.spec)
+        weights.output.bias[3] = np.nan
         assert np.isnan(deviation(OrtNetwork(bundle.transducer), other, bundle.spec, 14))
 
     def test_a_wrong_lift_is_not_used(self, bundle, monkeypatch):

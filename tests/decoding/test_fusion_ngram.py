@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import math
+import os
+import pickle
 import resource
+import subprocess
+import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
 
 import tdtdecode as tdt
-from tdtdecode.fusion import cache
+from tdtdecode.fusion import cache, text
+from tests.conftest import RandomTransducer, random_frames
+
+pytestmark = pytest.mark.filterwarnings("ignore::tdtdecode.LanguageModelWarning")
 
 WORDS = tuple("abcdef")
 PIECES = (*WORDS, "<blk>")
@@ -216,11 +227,90 @@ def test_the_cache(tmp_path, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "cache"))
 
-    for damage in (lambda file: file.write_bytes(file.read_bytes()[:100]), lambda file: file.unlink(),
-                   lambda file: np.save(file, np.full(len(targets), 10**6, np.int32))):  # fmt: skip
-        damage(entry / "arc_target.npy")
-        np.testing.assert_array_equal(automaton(path).arc_target, targets)
-    assert [file.name for file in (tmp_path / "cache").iterdir()] == [entry.name]
+    path.write_bytes(path.read_bytes() + b"\n")
+    assert automaton(path).arc_target.tolist() == targets.tolist()
+    assert len(list((tmp_path / "cache").iterdir())) == 2 and entry.is_file()
+
+
+@pytest.fixture
+def entry(tmp_path):
+    """A language model, its tables, and the file in the cache that has them."""
+    path = write_arpa(tmp_path / "lm.arpa", random_arpa(np.random.default_rng(3), 3))
+    tables = {name: np.array(table) for name, table in vars(automaton(path)).items()}
+    (entry,) = (tmp_path / "cache").iterdir()
+    return path, tables, entry
+
+
+def check_compiled_anew(path, tables, entry):
+    for name, table in vars(automaton(path)).items():
+        np.testing.assert_array_equal(table, tables[name])
+    if entry.is_file():
+        assert cache._opened(entry, len(PIECES)) is not None
+    if entry.is_file() and not entry.is_symlink():
+        assert [file.name for file in entry.parent.iterdir()] == [entry.name]
+
+
+@pytest.mark.parametrize("damage", [
+    lambda content: b"",
+    lambda content: content[:10],
+    lambda content: content[:100],
+    lambda content: content[:-1],
+    lambda content: content + b"\0",
+    lambda content: b"\0" * len(content),
+    lambda content: b"PK\x03\x04" + content[4:],
+    lambda content: b"\x93NUMPY" + content[6:],
+    lambda content: content[::-1],
+])  # fmt: skip
+def test_a_damaged_entry_is_compiled_anew(entry, damage):
+    path, tables, file = entry
+    file.write_bytes(damage(file.read_bytes()))
+    check_compiled_anew(path, tables, file)
+
+
+def test_a_flipped_bit_is_noticed(entry):
+    """Wherever it is: in what is only read, and in what would change tokens."""
+    path, tables, file = entry
+    content = file.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in [*range(0, 200, 7), *rng.integers(0, len(content), 60).tolist(), len(content) - 1]:
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << int(rng.integers(8))
+        file.write_bytes(flipped)
+        check_compiled_anew(path, tables, file)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")
+@pytest.mark.parametrize("kind", ["folder", "pipe", "broken link", "loop"])
+def test_something_else_in_the_entrys_place(entry, kind):
+    path, tables, file = entry
+    file.unlink()
+    if kind == "folder":
+        file.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(file)
+    else:
+        file.symlink_to(file.name if kind == "loop" else "nowhere")
+    check_compiled_anew(path, tables, file)
+
+
+def test_an_entry_of_another_file_or_version(entry, tmp_path, monkeypatch):
+    path, tables, file = entry
+    other = write_arpa(tmp_path / "other.arpa", random_arpa(np.random.default_rng(4), 3))
+    expected = np.array(automaton(other).arc_weight)
+    (of_other,) = set((tmp_path / "cache").iterdir()) - {file}
+    assert not np.array_equal(expected, tables["arc_weight"])
+    monkeypatch.setattr(cache, "VERSION", cache.VERSION + 1)
+    file.rename(of_other)
+    np.testing.assert_array_equal(automaton(other).arc_weight, expected)
+
+
+def test_a_language_model_that_has_changed_since(entry, tmp_path):
+    path, *_ = entry
+    model = tdt.NgramLM.from_arpa(path, 1.0)
+    path.write_bytes(path.read_bytes().replace(b"-99.0", b"-98.0"))
+    assert len(model.automaton(6, 6, PIECES)) > 1  # still in the cache
+    with pytest.raises(tdt.InputError, match="has changed since it was opened"):
+        model.automaton(6, 6, ("b", "a", *PIECES[2:]))
 
 
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
@@ -229,6 +319,275 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setenv("TDTDECODE_CACHE", str(blocked / "cache"))
     path = write_arpa(tmp_path / "lm.arpa", random_arpa(np.random.default_rng(4), 2))
     assert not isinstance(automaton(path).arc_weight, np.memmap)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, lambda data: gzip.compress(data[:50])
+                                  + gzip.compress(data[50:])], ids=["gzip", "bzip2", "xz", "members"])  # fmt: skip
+def test_compressed_files(tmp_path, pack):
+    plain = write_arpa(tmp_path / "lm.arpa", random_arpa(np.random.default_rng(2), 3))
+    packed = tmp_path / "lm.packed"  # what is in a file counts, not its name
+    packed.write_bytes(pack(plain.read_bytes()))
+    np.testing.assert_array_equal(automaton(packed).arc_weight, automaton(plain).arc_weight)
+    content = packed.read_bytes()
+    for damaged in (content[:-9], content[: len(content) // 2], content[:40] + b"\xff\0\xff" + content[43:]):
+        packed.write_bytes(damaged)
+        with pytest.raises(tdt.InputError, match="lm.packed"):
+            automaton(packed)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_file_that_unpacks_to_far_more(tmp_path, pack, monkeypatch):
+    monkeypatch.setattr(text, "_SPARE_BYTES", 1 << 16)
+    for head, filler in ((GOOD.encode().replace(b"\n\\end\\", b""), b"\n"), (b"", b"x" * 1000 + b"\n"), (b"", b"\0"),
+                         (b"", b" ")):  # fmt: skip
+        (tmp_path / "bomb.gz").write_bytes(pack(head + filler * ((8 << 20) // len(filler))))
+        with pytest.raises(tdt.InputError, match="unpacks to far more|longer than 1048576 bytes|is not text"):
+            automaton(tmp_path / "bomb.gz")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_other_encodings(tmp_path, encoding):
+    path = tmp_path / "lm.arpa"
+    pieces = ("\u00e4", "\u2581b", "<blk>")
+    path.write_bytes(GOOD.replace("a", pieces[0]).replace("\tb", f"\t{pieces[1]}").replace(" b", f" {pieces[1]}")
+                     .replace(f"d{pieces[0]}t{pieces[0]}", "data").replace("ngr\u00e4m", "ngram")
+                     .replace("gr\u00e4ms", "grams").encode(encoding))  # fmt: skip
+    assert automaton(path, pieces=pieces, blank=2).scores(0, 3)[:2] == pytest.approx(-LN10, rel=1e-6)
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b"mmap lm http://kheafield.com/code format version 5\n\0" + b"\0" * 100, "KenLM's binary format.*the ARPA file"),
+    (b"\xd6\xfd\xb2\x7e\x06\0\0\0vector", "a transducer of OpenFst"),
+    (b"blmt 3 10\n", "IRSTLM's binary format.*--text=yes"),
+    (b"<!DOCTYPE html>\n<html><body>404", "a web page.*download the file itself"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS.*git lfs pull"),
+    (b"PK\x03\x04" + b"\0" * 100, "a zip archive"),
+    (b"\0" * 257 + b"ustar\0", "a tar archive, as NeMo's"),
+    (b"RIFF\x24\0\0\0WAVEfmt ", "is not text"),
+    (b"", r"has no .data. section"),
+])  # fmt: skip
+def test_files_that_are_something_else(tmp_path, content, message):
+    for name, packed in (("lm.arpa", content), ("lm.arpa.gz", gzip.compress(content))):
+        (tmp_path / name).write_bytes(packed)
+        with pytest.raises(tdt.InputError, match=message) as error:
+            automaton(tmp_path / name)
+        assert name in str(error.value)
+
+
+@pytest.mark.parametrize(("magic", "name"), [(b"\x28\xb5\x2f\xfd", "zstd"), (b"\x04\x22\x4d\x18", "lz4")])
+def test_compression_that_python_does_not_know(tmp_path, magic, name):
+    (tmp_path / "lm").write_bytes(magic + b"\0" * 100)
+    with pytest.raises(tdt.InputError, match=f"lm: is compressed with {name}: unpack it, or pack it with gzip"):
+        automaton(tmp_path / "lm")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and devices of POSIX")
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    program = (
+        "import sys, tdtdecode\n"
+        "for path in sys.argv[1:]:\n"
+        "    try: tdtdecode.NgramLM.from_arpa(path, 1.0)\n"
+        "    except tdtdecode.InputError as error: print(error)"
+    )
+    paths = [str(tmp_path / "pipe"), str(tmp_path / "link"), "/dev/zero", "/dev/null", str(tmp_path)]
+    found = subprocess.run([sys.executable, "-c", program, *paths], capture_output=True, text=True, timeout=60)
+    assert [line.split(":")[0] for line in found.stdout.splitlines()] == paths
+    assert found.stdout.count("a pipe or a device, and an ARPA file must be a file") == 4 and found.stderr == ""
+
+
+@pytest.mark.parametrize("line", ["x" * (text.MAX_LINE + 1), "ngram 1=" + "9" * 5000])
+def test_lines_and_numbers_without_an_end(tmp_path, line):
+    (tmp_path / "lm.arpa").write_text(f"\\data\\\n{line}\n")
+    with pytest.raises(tdt.InputError, match="line 2"):
+        automaton(tmp_path / "lm.arpa")
+
+
+VOCABULARY = (
+    "<unk>", "\u2581the", "\u2581a", "an", "on", "is", "\u2581c", "at", "s", "\u2581w", "e", "th", "r", "\u2581n", "i",
+    "c", "h", "\u2581m", "o", "u", "\u2581", "t", "a", "<blk>",
+)  # fmt: skip
+
+
+def unigrams(path, words, unknown=-2.0, logprob=-1.0):
+    lines = [f"{logprob}\t{word}" for word in words] + ([] if unknown is None else [f"{unknown}\t<unk>"])
+    path.write_text("\n".join(["\\data\\", f"ngram 1={len(lines)}", "", "\\1-grams:", *lines, "", "\\end\\", ""]))
+    return path
+
+
+def fitted(path, words, units="pieces", unknown=-2.0, pieces=VOCABULARY):
+    """The automaton, and the texts of the warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = automaton(unigrams(path, words, unknown), pieces, len(pieces) - 1, units=units)
+    assert all(warning.category is tdt.LanguageModelWarning for warning in caught)
+    return found, [str(warning.message) for warning in caught]
+
+
+SPELT = [piece for piece in VOCABULARY if piece not in ("<unk>", "<blk>")]
+
+
+@pytest.mark.parametrize("words", [
+    SPELT, SPELT[:12], [*SPELT, "\u2581x"], [*SPELT, "<s>", "</s>"],
+])  # fmt: skip
+def test_language_models_that_fit(tmp_path, words):
+    assert fitted(tmp_path / "lm.arpa", words)[1] == []
+
+
+def test_language_models_that_hardly_fit(tmp_path):
+    path = tmp_path / "lm.arpa"
+    (message,) = fitted(path, SPELT[:3])[1]
+    assert "3 of its 3 words (100.0%) are tokens, and it knows 3 of the model's 22 tokens (13.6%)" in message
+    assert str(path) in message and "share the probability of <unk>" in message
+    (message,) = fitted(path, SPELT[:15], unknown=None)[1]
+    assert "are impossible: it has no <unk>" in message
+    (message,) = fitted(path, [*SPELT, *(f"x{i}" for i in range(100))])[1]
+    assert "22 of its 122 words (18.0%) are tokens, and it knows 22 of the model's 22 tokens" in message
+    with pytest.warns(tdt.LanguageModelWarning):  # also from the cache
+        automaton(path, VOCABULARY, 23)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(tdt.LanguageModelWarning):
+            automaton(path, VOCABULARY, 23)
+
+
+@pytest.mark.parametrize(("words", "units", "message"), [
+    (["the", "cat", "is", "on", "an", "main", "watch", "r", "west"], "pieces", "read as whole words"),
+    (["is", "an", "the", "main", "cat"], "pieces", "2 of its 5 words .40.0%.*22 tokens .9.1%.*read as whole words"),
+    ([word.upper() for word in SPELT], "pieces", "pieces in lower case"),
+    ([word.replace("\u2581", "\u0120") for word in SPELT], "pieces", "pieces with '\u0120' for"),
+    ([word.replace("\u2581", "_") for word in SPELT], "pieces", "pieces with '_' for"),
+    ([word[1:] if word[0] == "\u2581" else f"##{word}" for word in SPELT[:19]], "pieces", "'##' where no word"),
+    ([chr(100 + i) for i in range(20)], "pieces", "units='nemo'"),
+    ([str(i) for i in range(20)], "pieces", "ids of tokens"),
+    (SPELT, "nemo", "units='pieces'"),
+    (["\u043c\u0438\u0440", "\u0434\u0430", "an"], "pieces", "1 of its 3 words .33.3%"),
+    (["\u043c\u0438\u0440"], "pieces", "none of its words is a token"),
+])  # fmt: skip
+def test_language_models_of_other_units(tmp_path, words, units, message):
+    path = unigrams(tmp_path / "lm.arpa", words)
+    for _ in range(2):
+        with pytest.raises(tdt.InputError, match=message):
+            automaton(path, VOCABULARY, 23, units=units)
+
+
+@pytest.mark.parametrize("name", ["<unk>", "<UNK>"])
+def test_unk_that_is_also_a_piece(tmp_path, name):
+    """Tokens that the file lacks, the piece <unk> among them, share the probability of <unk>."""
+    path = unigrams(tmp_path / "lm.arpa", SPELT[:16], unknown=None)
+    content = path.read_text().replace("ngram 1=16", "ngram 1=17")
+    path.write_text(content.replace("\n\\end", f"-2\t{name}\n\n\\end"))
+    scores = automaton(path, VOCABULARY, 23).scores(0, 24)
+    lacking = [0, *range(17, 23)]
+    assert scores[lacking] == pytest.approx(-2 * LN10 - math.log(7))
+    assert scores[1:17] == pytest.approx(-LN10)
+    assert np.isfinite(automaton(path, VOCABULARY, 23, weight=-0.5).arc_weight).all()
+    # As in a vocabulary in which that piece has another name.
+    other = ("[unknown]", *VOCABULARY[1:])
+    np.testing.assert_array_equal(automaton(path, other, 23).scores(0, 24), scores)
+
+
+def test_other_special_pieces(tmp_path):
+    """Pieces called <s> and </s> are tokens like those that the file lacks; n-grams with <unk> are not used."""
+    pieces = ("<s>", "</s>", "<unk>", "a", "b", "<blk>")
+    path = tmp_path / "lm.arpa"
+    path.write_text(
+        "\\data\\\nngram 1=5\nngram 2=3\n\n\\1-grams:\n-99\t<s>\t-0.5\n-1\t</s>\n-2\t<unk>\t-0.25\n-1\ta\t-0.5\n"
+        "-1\tb\t-0.5\n\n\\2-grams:\n-0.25\t<s> a\n-0.125\t<unk> b\n-0.75\ta <unk>\n\n\\end\\\n"
+    )
+    model = automaton(path, pieces, 5)
+    share = -2 * LN10 - math.log(3)
+    assert model.scores(0, 6)[:5] == pytest.approx([share] * 3 + [-LN10] * 2)
+    assert model.scores(int(model.start[0]), 6)[3:5] == pytest.approx([-0.25 * LN10, -1.5 * LN10])
+    assert model.step(0, 2) == (pytest.approx(share), 0)
+    after_a = model.step(0, 3)[1]
+    assert model.scores(after_a, 6)[2] == pytest.approx(share - 0.5 * LN10)
+
+
+def test_pieces_that_stand_twice(tmp_path):
+    """All tokens of a piece get its score, and lead to the same state."""
+    pieces = ("<unk>", "a", "b", "c", "<unk>", "a", "c", "d", "<blk>")
+    n_grams = [{("<unk>",): (-2, 0), ("<s>",): (-99, -0.25), ("a",): (-1, -0.5), ("b",): (-0.75, 0), ("c",): (-1.5, 0)},
+               {("a", "c"): (-0.125, 0), ("b", "a"): (-0.25, 0)}]  # fmt: skip
+    model = automaton(write_arpa(tmp_path / "lm.arpa", n_grams), pieces, 8)
+    share = -2 * LN10 - math.log(3)
+    expected = [share, -LN10, -0.75 * LN10, -1.5 * LN10, share, -LN10, -1.5 * LN10, share]
+    assert model.scores(0, 9)[:8] == pytest.approx(expected)
+    assert model.step(0, 1)[1] == model.step(0, 5)[1]
+    for first in (1, 5):
+        after = model.step(0, first)[1]
+        for second in (3, 6):
+            assert model.step(after, second)[0] == pytest.approx(-0.125 * LN10)
+    for second in (1, 5):
+        assert model.step(model.step(0, 2)[1], second)[0] == pytest.approx(-0.25 * LN10)
+    model.check(9)
+
+
+def test_words_that_only_longer_n_grams_have_and_stand_twice(tmp_path):
+    """A pruned context of a piece that stands twice: one arc for each token."""
+    path = tmp_path / "lm.arpa"
+    path.write_text(
+        "\\data\\\nngram 1=2\nngram 2=1\n\n\\1-grams:\n-2\t<unk>\n-1\tb\t-0.5\n\n"
+        "\\2-grams:\n-0.25\ta b\n\n\\end\\\n"
+    )
+    model = automaton(path, ("a", "b", "a", "c", "<blk>"), 4)
+    model.check(5)
+    assert model.scores(0, 5)[:4] == pytest.approx([-2 * LN10 - math.log(3), -LN10] + [-2 * LN10 - math.log(3)] * 2)
+    for token in (0, 2):
+        assert model.step(model.step(0, token)[1], 1)[0] == pytest.approx(-0.25 * LN10)
+
+
+@pytest.mark.parametrize("weight", [1e308, -1e308, 1e7, math.inf, -math.inf, math.nan, "1", None])
+def test_weights_are_bounded(tmp_path, weight):
+    path = unigrams(tmp_path / "lm.arpa", SPELT)
+    for make in (lambda: tdt.NgramLM.from_arpa(path, weight), lambda: tdt.PhraseBoost([[1]], weight),
+                 lambda: tdt.ScoringFunction(print, print, weight=weight), lambda: tdt.Greedy(blank_penalty=weight),
+                 lambda: tdt.Beam(blank_penalty=weight)):  # fmt: skip
+        with pytest.raises(tdt.InputError, match="weight|blank_penalty"):
+            make()
+
+
+@pytest.mark.parametrize("kernels", ["reference", "cpu"])
+@pytest.mark.parametrize("weight", [1e6, -1e6, 1e-300])
+def test_the_largest_weights_do_not_overflow(tmp_path, kernels, weight):
+    path = tmp_path / "lm.arpa"
+    path.write_text(GOOD.replace("ngram 1=2", "ngram 1=3").replace("\\1-grams:\n", "\\1-grams:\n-1e20\t<unk>\n"))
+    spec = tdt.TransducerSpec(vocab_size=2)
+    model = RandomTransducer(spec, 3)
+    frames, lengths = random_frames(4, model.encoder_size, 20, 3)
+    decoder = tdt.Decoder(
+        tdt.CallableNetwork(model.predict, model.joint, model.select), spec=spec, kernels=kernels,
+        vocabulary=type("Vocabulary", (), {"pieces": ("a", "b", "<blk>")})(),
+    )
+    for search in (tdt.Greedy(fusion=[tdt.NgramLM.from_arpa(path, weight)]),
+                   tdt.Beam(fusion=[tdt.NgramLM.from_arpa(path, weight)]),
+                   tdt.Beam(strategy="malsd", fusion=[tdt.NgramLM.from_arpa(path, weight)])):  # fmt: skip
+        for hypothesis in decoder.decode(frames, lengths, search=search):
+            assert not math.isnan(hypothesis.score)
+
+
+@pytest.mark.parametrize(("old", "new"), [("-1\ta\t-0.5", "-1\ta\t1e308"), ("-1\ta\t-0.5", "-1\ta\t-1e40"),
+                                          ("-1\tb", "1e400\tb")])  # fmt: skip
+def test_numbers_beyond_float32(tmp_path, old, new):
+    (tmp_path / "lm.arpa").write_text(GOOD.replace(old, new))
+    with pytest.raises(tdt.InputError, match="line [67]: expected a log10 probability"):
+        automaton(tmp_path / "lm.arpa")
+    (tmp_path / "lm.arpa").write_text(GOOD.replace("-1\tb", "-1e300\tb"))
+    assert np.isneginf(automaton(tmp_path / "lm.arpa").scores(0, 7)[1])
+
+
+def test_language_models_can_be_pickled(tmp_path, monkeypatch):
+    path = write_arpa(tmp_path / "lm.arpa", random_arpa(np.random.default_rng(3), 3))
+    monkeypatch.chdir(tmp_path)
+    model = tdt.NgramLM.from_arpa("lm.arpa", 0.5)
+    expected = model.automaton(6, 6, PIECES)
+    pickled = pickle.dumps(tdt.Beam(fusion=[model]))
+    assert len(pickled) < 2000  # its settings, not its tables
+    monkeypatch.chdir("/")
+    (copy,) = pickle.loads(pickled).fusion
+    assert (copy.path, copy.weight, copy.units) == (path, 0.5, "pieces")
+    np.testing.assert_array_equal(copy.automaton(6, 6, PIECES).arc_weight, expected.arc_weight)
 
 
 def test_a_million_n_grams(tmp_path):

@@ -3,13 +3,21 @@ utterance. And scoring functions."""
 
 from __future__ import annotations
 
+import gzip
+import itertools
 import math
+import os
+import pickle
+import sys
 import time
+import warnings
+from functools import partial
 
 import numpy as np
 import pytest
 
 import tdtdecode as tdt
+from tdtdecode.bundle.vocabulary import Vocabulary
 from tdtdecode.fusion.spelling import MAX_SPELLINGS, Speller
 from tests.conftest import KERNELS, RandomTransducer, random_frames
 from tests.decoding.test_beam import Rows
@@ -348,3 +356,290 @@ def test_fusions_add_up(kernels):
     for a, b in zip(one, two, strict=True):
         assert [h.tokens.tolist() for h in a.nbest] == [h.tokens.tolist() for h in b.nbest]
         assert [h.score for h in a.nbest] == pytest.approx([h.score for h in b.nbest], abs=1e-5)
+
+
+SPACE = "\u2581"
+LETTERS = (" ", *"abcdefghijklmnopqrstuvwxyz'", "<blk>")
+
+
+def spelt(pieces, text, **options):
+    """All spellings of a text, pieces joined by |; ^ where only an utterance's begin fits."""
+    speller = Speller(pieces, len(pieces) - 1, **options)
+    return ["|".join("^" if token < 0 else pieces[token] for token in tokens) for tokens in speller.spellings(text)]
+
+
+def totals(boost, pieces, *sentences):
+    """What each sentence, a list of tokens, gets in all, the end counted in."""
+    automaton = boost.automaton(len(pieces) - 1, len(pieces) - 1, pieces)
+    automaton.check(len(pieces))
+    found = []
+    for tokens in sentences:
+        state, total = int(automaton.start[0]), 0.0
+        for token in tokens:
+            score, state = automaton.step(state, token)
+            total += score
+        found.append(total + float(automaton.final_weight[state]))
+    return found
+
+
+def letters(text):
+    return [LETTERS.index(letter) for letter in text]
+
+
+def test_characters_as_pieces():
+    """The first word of an utterance has no space before it; elsewhere a phrase does not begin inside a word."""
+    assert spelt(LETTERS, "art") == [" |a|r|t", "^|a|r|t"]
+    boost = tdt.PhraseBoost(["art", "an art"], 1.0)
+    first, later, inside, two, other = totals(
+        boost, LETTERS, letters("art"), letters("the art"), letters("start"), letters("so an art"), letters("arm")
+    )
+    assert first == pytest.approx(1 + 2 + math.log(2) + 2 + math.log(3))
+    assert later == pytest.approx(first + 2 + math.log(4)) and two > later
+    assert inside == other == 0
+    assert totals(boost, LETTERS, [], letters("a"), letters("an a")) == pytest.approx([0, 0, 0])
+
+
+def test_characters_as_pieces_in_any_search():
+    """The begin of an utterance is boosted in a decoder, whole and in chunks, and row by row."""
+    spec = tdt.TransducerSpec(vocab_size=28, durations=(1,))
+    model = RandomTransducer(spec, 4)
+    frames, lengths = random_frames(3, model.encoder_size, 12, 4)
+    lengths[:] = 12
+    vocabulary = Vocabulary(LETTERS, 28)
+    decoder = tdt.Decoder(
+        tdt.CallableNetwork(model.predict, model.joint, model.select), spec=spec, vocabulary=vocabulary
+    )
+    lists = [["quiz"], [], ["jazz"]]
+    for make in (tdt.Greedy, tdt.Beam, partial(tdt.Beam, strategy="malsd", pruning_mode="late")):
+        search = make(fusion=[tdt.PhraseBoost.per_row(lists, 50.0)], blank_penalty=50.0)
+        texts = [decoder.detokenize(h.tokens) for h in decoder.decode(frames, lengths, search=search)]
+        assert texts[0].startswith("quiz") and texts[2].startswith("jazz")
+        assert not texts[1].startswith(("quiz", "jazz"))
+        state, streamed = None, [""] * 3
+        for start in range(0, 12, 5):
+            part = frames[:, :, start : start + 5]
+            news, state = decoder.decode_chunk(part, [part.shape[2]] * 3, state, final=start == 10, search=search)
+            streamed = [text + decoder.detokenize(h.tokens) for text, h in zip(streamed, news)]
+        assert [text.replace(" ", "")[:4] for text in streamed][::2] == ["quiz", "jazz"]
+
+
+@pytest.mark.parametrize(("pieces", "text", "expected"), [
+    ((SPACE, "東", "京", "a", "<blk>"), "東京", [f"{SPACE}|東|京", "東|京"]),
+    ((f"{SPACE}東", "東", "京", "東京", "<blk>"), "東京", [f"{SPACE}東|京", "東京", "東|京"]),
+    ((SPACE, "東", "京", "a", "b", "<blk>"), "東京 ab", [
+        f"{SPACE}|東|京|{SPACE}|a|b", f"東|京|{SPACE}|a|b", f"{SPACE}|東|京|a|b", "東|京|a|b",
+    ]),
+    ((SPACE, "ก", "า", "<blk>"), "กา", [f"{SPACE}|ก|า", "ก|า"]),
+    ((SPACE, "a", "b", "<blk>"), "ab", [f"{SPACE}|a|b", "^|a|b"]),
+    ((f"{SPACE}a", SPACE, "a", "b", "<blk>"), "ab", [f"{SPACE}a|b", f"{SPACE}|a|b"]),
+])  # fmt: skip
+def test_words_without_a_space_before_them(pieces, text, expected):
+    assert sorted(spelt(pieces, text)) == sorted(expected)
+
+
+# Two vocabularies in one, as an aggregate tokenizer has them: each merges in its own order.
+AGGREGATE = (
+    "<unk>", f"{SPACE}t", "h", "e", "he", f"{SPACE}the", "o", "r", "<unk>", "e", "o", "to", "ro", f"{SPACE}t", "r",
+    "or", f"{SPACE}to", f"{SPACE}tor", "<blk>",
+)  # fmt: skip
+
+
+def test_pieces_that_stand_twice():
+    boost = tdt.PhraseBoost(["tor"], 1.0)
+    whole, english, spanish, mixed, other = totals(
+        boost, AGGREGATE, [17], [1, 6, 7], [13, 10, 14], [1, 10, 7], [1, 6, 2]
+    )
+    assert whole == 1 and english == spanish == mixed == pytest.approx(1 + 2 + math.log(2) + 2 + math.log(3))
+    assert other == 0
+    # What one tokenizer needs is spelt, however few pieces another needs.
+    found = spelt(("<unk>", f"{SPACE}abcd", "<unk>", f"{SPACE}a", *"bcd", "cd", "<blk>"), "abcd")
+    assert sorted(found) == sorted([f"{SPACE}abcd", f"{SPACE}a|b|cd", f"{SPACE}a|b|c|d"])
+    # Token ids mean what they say, and what is the same text.
+    assert totals(tdt.PhraseBoost([[1, 6]], 1.0), AGGREGATE, [13, 10], [1, 10], [1, 7]) == pytest.approx(
+        [3 + math.log(2)] * 2 + [0]
+    )
+
+
+def test_two_equal_pieces():
+    pieces = ("a", "b", "a", "c", "<blk>")
+    assert totals(tdt.PhraseBoost(["aba"], 1.0), pieces, [0, 1, 0], [2, 1, 2], [0, 1, 2], [2, 1, 3]) == pytest.approx(
+        [5 + math.log(6)] * 3 + [0]
+    )
+
+
+def test_a_vocabulary_of_one_piece_over_and_over():
+    pieces = (*["a"] * 5000, "<blk>")
+    assert totals(tdt.PhraseBoost(["aa"], 1.0), pieces, [0, 4999], [17, 3]) == pytest.approx([3 + math.log(2)] * 2)
+
+
+CASED = (
+    f"{SPACE}T", f"{SPACE}t", "or", "on", "to", "OR", "ON", "TO", "O", "o", "i", "P", "p", "N", f"{SPACE}i", "hone",
+    "h", "ne", "<blk>",
+)  # fmt: skip
+
+
+def test_ignoring_case():
+    def tokens(*pieces):
+        return [CASED.index(piece) for piece in pieces]
+
+    ways = [
+        tokens(first, *others)
+        for first in (f"{SPACE}T", f"{SPACE}t")
+        for others in (("or", "on", "to"), ("OR", "ON", "TO"), ("OR", "on", "TO"))
+    ]
+    for given in ("toronto", "Toronto", "TORONTO", "tOrOnTo"):
+        boosted = totals(tdt.PhraseBoost([given], 1.0, ignore_case=True), CASED, *ways)
+        assert boosted == pytest.approx([boosted[0]] * 6) and boosted[0] > 0
+    as_given = totals(tdt.PhraseBoost(["Toronto"], 1.0), CASED, *ways)
+    assert as_given[0] > 0 and as_given[1:] == [0] * 5
+    iphone = tokens(f"{SPACE}i", "P", "hone")
+    assert totals(tdt.PhraseBoost(["iphone"], 1.0, ignore_case=True), CASED, iphone)[0] > 0
+    by_row = tdt.PhraseBoost.per_row([["toronto"], []], 1.0, ignore_case=True).select([0])
+    assert totals(by_row, CASED, ways[0])[0] > 0
+    with pytest.raises(tdt.InputError, match="ignore_case must be True or False"):
+        tdt.PhraseBoost(["a"], 1.0, ignore_case=1)
+
+
+def test_a_model_without_capitals():
+    with pytest.raises(tdt.InputError, match="'Art' cannot be spelt.*1 can in another case: ignore_case=True"):
+        tdt.PhraseBoost(["Art"], 1.0).automaton(28, 28, LETTERS)
+    assert totals(tdt.PhraseBoost(["Art"], 1.0, ignore_case=True), LETTERS, letters("art"))[0] > 0
+
+
+def test_text_as_word_processors_write_it():
+    for text in ("o\u2019clock", "o'clock", "\uff4f'clock"):
+        assert spelt(LETTERS, text)[0] == " |o|'|c|l|o|c|k"
+    assert spelt(("\u2581caf\u00e9", "<blk>"), "cafe\u0301") == ["\u2581caf\u00e9"]
+    as_it_stands = spelt(("\u2581e", "\u0301", "\u00e9", "<blk>"), "e\u0301")
+    assert as_it_stands == ["\u2581e|\u0301"]
+
+
+def caught(call):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        result = call()
+    assert all(warning.category is tdt.PhraseWarning for warning in found)
+    return result, [str(warning.message) for warning in found]
+
+
+def test_phrases_that_cannot_be_spelt(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_bytes("new york\r\n\r\ncovid-19\r\n york\t2.5\r\nZürich\r\n".encode("utf-8-sig"))
+    boost = tdt.PhraseBoost.from_file(path, 0.5)
+    automaton, messages = caught(lambda: boost.automaton(9, 9, PIECES))
+    assert messages == [
+        f"{path}: 2 of 4 phrases cannot be spelt with the model's pieces: "
+        "line 3, 'covid-19' (none fits at 'covid-19'); line 5, 'Zürich' (none fits at 'Zürich'); left out"
+    ]
+    expected = tdt.PhraseBoost(["new york", ("york", 2.5)], 0.5).automaton(9, 9, PIECES)
+    np.testing.assert_array_equal(automaton.arc_weight, expected.arc_weight)
+    assert caught(lambda: boost.automaton(9, 9, PIECES))[1] == []  # said once
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(tdt.PhraseWarning, match="line 3.*line 5"):
+            tdt.PhraseBoost.from_file(path, 0.5).automaton(9, 9, PIECES)
+
+
+def test_lists_of_which_something_is_left(tmp_path):
+    _, messages = caught(lambda: tdt.PhraseBoost(["new", "19", "2x"], 1.0).automaton(9, 9, PIECES))
+    assert messages[0].startswith("2 of 3 phrases cannot be spelt with the model's pieces: '19' (none fits at ")
+    _, messages = caught(lambda: tdt.PhraseBoost(["new", "19"], 1.0).automaton(9, 9, PIECES))
+    assert messages == ["the phrase '19' cannot be spelt with the model's pieces: none fits at '19'; left out"]
+    _, messages = caught(lambda: tdt.PhraseBoost.per_row([["19"], ["new"], []], 1.0).automaton(9, 9, PIECES))
+    assert len(messages) == 1 and "'19'" in messages[0]
+    automaton, messages = caught(lambda: tdt.PhraseBoost.per_row([["19"]], 1.0).automaton(9, 9, PIECES))
+    assert len(messages) == 1 and len(automaton.arc_token) == 0
+    assert caught(lambda: tdt.PhraseBoost(["new york"], 1.0).automaton(9, 9, PIECES))[1] == []
+
+
+def test_lists_of_which_nothing_is_left(tmp_path):
+    (tmp_path / "names.txt").write_text("19\n2x\n")
+    for boost in (tdt.PhraseBoost(["19", "2x"], 1.0), tdt.PhraseBoost.from_file(tmp_path / "names.txt", 1.0)):
+        with pytest.raises(tdt.InputError, match="2 of 2 phrases cannot be spelt.*'19'.*'2x'"):
+            boost.automaton(9, 9, PIECES)
+    (tmp_path / "names.txt").write_text("\n \n")
+    assert len(tdt.PhraseBoost.from_file(tmp_path / "names.txt", 1.0).automaton(9, 9, PIECES)) == 1
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b"new\nyork\tmuch\n", "line 2: expected a number after the tab, got 'much'"),
+    (b"new\nyork\t-1\n", "line 2: the weight of the phrase 'york' must be a positive number"),
+    (b"new\nyork\t1e308\n", "line 2: the weight of the phrase 'york' must be a positive number of at most 1e.06"),
+    (b"new\n" + b"a" * 1001, "line 2: a phrase may have 1,000 characters at most"),
+    (b"new\n\xff\n", "line 2: is not UTF-8 text"),
+    (b"PK\x03\x04\0\0", "is a zip archive or an office document, not a list of phrases"),
+    (b"new\0\n", "is not text"),
+    (b"{\\rtf1\\ansi new}", "is an RTF document"),
+])  # fmt: skip
+def test_files_that_are_no_lists(tmp_path, content, message):
+    (tmp_path / "names.txt").write_bytes(content)
+    with pytest.raises(tdt.InputError, match=message) as error:
+        tdt.PhraseBoost.from_file(tmp_path / "names.txt", 1.0)
+    assert "names.txt" in str(error.value)
+
+
+def test_lists_in_other_encodings_and_compressed(tmp_path):
+    for content in ("new\nyork".encode("utf-16"), gzip.compress(b"new\nyork\n"), b"new\r\nyork"):
+        (tmp_path / "names.txt").write_bytes(content)
+        assert tdt.PhraseBoost.from_file(tmp_path / "names.txt", 1.0).phrases == ["new", "york"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+def test_lists_from_pipes(tmp_path, monkeypatch):
+    """One that a shell has opened is read; one that lies in a folder would be waited for."""
+    os.mkfifo(tmp_path / "names.txt")
+    for path in (tmp_path / "names.txt", "/dev/zero", tmp_path, tmp_path / "absent"):
+        with pytest.raises(tdt.InputError, match="cannot be read"):
+            tdt.PhraseBoost.from_file(path, 1.0)
+    reader, writer = os.pipe()
+    os.write(writer, b"new\nyork\t2\n")
+    os.close(writer)
+    assert tdt.PhraseBoost.from_file(f"/dev/fd/{reader}", 1.0).phrases == ["new", ("york", 2.0)]
+    os.close(reader)
+    monkeypatch.setattr("tdtdecode.fusion.phrases.MAX_FILE", 100)
+    for content in (b"new\n" * 26, gzip.compress(b"new\n" * 26)):
+        (tmp_path / "long.txt").write_bytes(content)
+        with pytest.raises(tdt.InputError, match="more than 100 bytes|unpacks to far more"):
+            tdt.PhraseBoost.from_file(tmp_path / "long.txt", 1.0)
+
+
+@pytest.mark.parametrize("phrase", ["a" * 100_000, "a b " * 30_000, [1] * 100_000, itertools.repeat(1), "a" * 1001])
+def test_phrases_are_bounded(phrase):
+    with pytest.raises(tdt.InputError, match="a phrase may have 1,000 (characters|tokens) at most"):
+        tdt.PhraseBoost([phrase], 1.0)
+
+
+@pytest.mark.parametrize("text", ["a" * 1000, "ab" * 500, "a " * 500, f"{'a' * 26} " * 37, "a" * 999 + "x"])
+def test_the_longest_phrases_cost_little(text):
+    """Pieces that fit in a very great number of ways, all of them with equally many pieces."""
+    powers = [letter * n for letter in "ab" for n in range(1, 9)]
+    pieces = (SPACE, *powers, "ab", "ba", "aba", f"{SPACE}a", "<blk>")
+    speller = Speller(pieces, len(pieces) - 1, ignore_case=True)
+    calls = 0
+
+    def count(frame, event, argument):
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        speller.spells(text)
+    finally:
+        sys.setprofile(None)
+    assert calls < 3_000_000  # some for each letter, form and spelling, far from a number for each way
+
+
+def test_phrases_can_be_pickled(tmp_path):
+    (tmp_path / "names.txt").write_text("new york\n19\n")
+    for boost in (tdt.PhraseBoost(["new york", ([1, 2], 3.0)], 0.5, 2.0, 3.0, True),
+                  tdt.PhraseBoost.per_row([["new"], [], ["york"]], 0.5).select([2, 0]),
+                  tdt.PhraseBoost.from_file(tmp_path / "names.txt", 0.5)):  # fmt: skip
+        expected, said = caught(lambda: boost.automaton(9, 9, PIECES))
+        copy = pickle.loads(pickle.dumps(tdt.Greedy(fusion=[boost]))).fusion[0]
+        assert (copy.weight, copy.phrases, copy.utterances, copy.ignore_case) == (
+            boost.weight, boost.phrases, boost.utterances, boost.ignore_case,
+        )
+        found, said_again = caught(lambda: copy.automaton(9, 9, PIECES))
+        assert said_again == said
+        for name, table in vars(expected).items():
+            np.testing.assert_array_equal(vars(found)[name], table)

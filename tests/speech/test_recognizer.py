@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import io
 import logging
 import os
+import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,7 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 from benches.random_bundle import LAYOUTS, make_bundle  # noqa: E402
 from tdtdecode.bundle import read_bundle  # noqa: E402
-from tdtdecode.errors import BundleError, InputError  # noqa: E402
+from tdtdecode.errors import AudioWarning, BundleError, InputError  # noqa: E402
 from tdtdecode.fusion import PhraseBoost  # noqa: E402
 from tdtdecode.hypothesis import Transcript  # noqa: E402
 from tdtdecode.search import Beam, Greedy  # noqa: E402
@@ -419,3 +422,94 @@ def test_alternatives_are_read(model):
     for other, hypothesis in zip(transcript.alternatives, transcript.hypothesis.alternatives):
         assert other.text == model.decoder.detokenize(hypothesis.tokens)
         assert other.duration == transcript.duration
+
+
+class TestWhatIsTranscribed:
+    """Everything that holds a recording, alone and in lists."""
+
+    @pytest.fixture
+    def path(self, tmp_path):
+        soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
+        path = tmp_path / "a.wav"
+        soundfile.write(path, noise(48_000)[0], 16_000, subtype="FLOAT")
+        return path
+
+    def test_bytes_and_file_objects(self, model, path):
+        expected = model.recognize(noise(48_000))
+        data = path.read_bytes()
+        with open(path, "rb") as stream:
+            for audio in (data, bytearray(data), memoryview(data), io.BytesIO(data), stream):
+                check_same(model.recognize(audio), expected)
+                check_same(model.recognize([audio, path])[0], expected)
+
+    @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+    def test_pipes(self, model, path, tmp_path):
+        expected = model.recognize(path)
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        for audio in (pipe, [path, pipe]):
+            writer = threading.Thread(target=pipe.write_bytes, args=(path.read_bytes(),))
+            writer.start()
+            found = model.recognize(audio)
+            writer.join()
+            check_same(found[1] if isinstance(found, list) else found, expected)
+
+    def test_big_endian_samples(self, model):
+        samples = noise(48_000)[0]
+        check_same(model.recognize((samples.astype(">f4"), 16_000)), model.recognize((samples, 16_000)))
+
+    def test_one_warning_for_each_doubt(self, model, path, recwarn):
+        data = path.read_bytes()
+        at = data.index(b"data") + 4
+        path.write_bytes(data[:at] + bytes(4) + data[at + 4 :])
+        check_same(model.recognize(path), model.recognize(noise(48_000)))
+        assert [warning.category for warning in recwarn] == [AudioWarning]
+        assert str(path) in str(recwarn[0].message)
+
+    def test_doubts_as_errors_stand_in_their_places(self, model, path, tmp_path):
+        cut = tmp_path / "cut.wav"
+        cut.write_bytes(path.read_bytes()[:100_000])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", AudioWarning)
+            first, second = model.recognize([cut, path], on_error="return")
+            with pytest.raises(AudioWarning, match="cut.wav"):
+                model.recognize(cut)
+        assert isinstance(first, AudioWarning) and "cut.wav" in str(first)
+        check_same(second, model.recognize(path))
+
+    def test_batches_are_made_of_what_is_there(self, model, tmp_path):
+        """Headers that state little do not bring hours of audio into one batch."""
+        soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
+        paths = []
+        for number, seconds in enumerate((300, 1, 290)):
+            file = io.BytesIO()
+            soundfile.write(file, noise(16_000 * seconds, number)[0], 16_000, format="FLAC")
+            data = bytearray(file.getvalue())
+            data[21:26] = bytes([data[21] & 0xF0]) + (1_000 + number).to_bytes(4, "big")
+            paths.append(tmp_path / f"{number}.flac")
+            paths[-1].write_bytes(data)
+        widths = []
+
+        class Recording:
+            takes_batches = True
+
+            def __call__(self, features, lengths):
+                widths.append((len(lengths), features.shape[2] // 100))
+                return model.encoder(features, lengths)
+
+        with pytest.warns(AudioWarning):
+            found = Recognizer(model.bundle, Recording(), model.decoder).recognize(paths)
+        assert widths == [(1, 300), (1, 290), (1, 1)]
+        assert [out.duration for out in found] == [300, 1, 290]
+
+    def test_both_devices_read_a_pipe_once(self, bundles, model, path, monkeypatch):
+        class Pipe:
+            def __init__(self):
+                self.read = io.BytesIO(path.read_bytes()).read
+
+        monkeypatch.setattr(routing, "_median_time", lambda *_: 1.0)
+        with on("emulated"):
+            both = load_model(bundles(), device="both")
+            for audio in (Pipe(), [path, Pipe()]):
+                found = both.recognize(audio)
+                check_same(found[1] if isinstance(found, list) else found, model.recognize(path))

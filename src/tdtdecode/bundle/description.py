@@ -84,7 +84,7 @@ class FeatureSettings:
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A model directory, read and checked.
+    """A model directory, read and checked. It is pickled as where it is: whoever unpickles it reads the directory.
 
     Attributes
     ----------

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import BundleError
 from .onnx_files.dependencies import import_onnxruntime
-from .onnx_files.graph import Graph, Port
+from .onnx_files.graph import Graph, Port, first_line
 from .transducers import Shape
 
 if TYPE_CHECKING:
@@ -80,8 +80,10 @@ def run_probe(graph: Graph, feeds: Mapping[str, np.ndarray], batch_axes: Mapping
             values = session.run(names, dict(feeds), options)
             last = {name: _last_utterance(feed, batch_axes[name]) for name, feed in feeds.items()}
             alone = session.run(names, last, options)
+    except BundleError:
+        raise
     except Exception as error:  # ONNX Runtime's exceptions share no other base
-        raise BundleError(f"ONNX Runtime cannot run it for a batch: {_first_line(error)}", file=graph.file) from None
+        raise BundleError(f"ONNX Runtime cannot run it for a batch: {first_line(error)}", file=graph.file) from None
     if not graph.quantized:
         for port, value, expected in zip(graph.outputs, values, alone, strict=True):
             if port.is_float:
@@ -147,7 +149,3 @@ def _check_last_utterance(graph: Graph, port: Port, value: np.ndarray, alone: np
             file=graph.file,
             field=port.name,
         )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:500]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -79,6 +80,11 @@ def read_bundle(
         encoder_size=width(joint.encoder_shape),
     )
     return Bundle(root, layout, variant, spec, files.vocabulary, encoder, facts.features, transducer)
+
+
+copyreg.pickle(
+    Bundle, lambda bundle: (read_bundle, (bundle.directory, bundle.layout, bundle.variant, bundle.spec.durations))
+)
 
 
 def _layout(root: Path, variant: str | None) -> str:

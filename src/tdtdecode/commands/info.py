@@ -10,8 +10,10 @@ from ..benchmark import edits_between_networks
 from ..bundle import read_bundle
 from ..bundle.lifting import CannotLift
 from ..cuda.device import current_device
-from ..errors import TdtDecodeError
+from ..errors import MissingDependencyError, TdtDecodeError
 from ..networks.choice import fused_network
+from ..optional import raise_interrupt
+from ..speech.audio.decoders import MEDIA, import_av, import_soundfile
 from ..speech.hub import find_model
 from .options import add_variant
 from .status import DONE
@@ -19,8 +21,8 @@ from .status import DONE
 HELP = "Show versions, kernel sets with their instruction sets, execution providers, and how a model would be decoded."
 
 _PACKAGES = (
-    "tdtdecode", "numpy", "onnxruntime", "onnxruntime-gpu", "onnx", "soundfile", "soxr", "huggingface_hub", "numba",
-    "cupy-cuda13x",
+    "tdtdecode", "numpy", "onnxruntime", "onnxruntime-gpu", "onnx", "soundfile", "soxr", "av", "huggingface_hub",
+    "numba", "cupy-cuda13x",
 )
 
 
@@ -47,6 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"  cpu-{isa} (not on this machine)")
     print(f"GPU: {_gpu()}")
     print(f"execution providers: {', '.join(_providers()) or 'none'}")
+    print("recordings that can be read:")
+    for line in _readable():
+        print(f"  {line}")
     if versions["onnxruntime"] and versions["onnxruntime-gpu"]:
         print("warning: onnxruntime and onnxruntime-gpu overwrite each other's files: uninstall both, then install one")
     if arguments.model is not None:
@@ -85,6 +90,23 @@ def _gpu() -> str:
     return f"{gpu.name}, compute capability {capability}, {gpu.multiprocessors} multiprocessors"
 
 
+def _readable() -> list[str]:
+    """The libraries that read recordings, with the formats that each reads; or what is to be installed."""
+    lines = []
+    try:
+        soundfile = import_soundfile()
+        formats = sorted(set(soundfile.available_formats()) - {"RAW"})  # it has no header to say what it is
+        lines.append(f"by soundfile (libsndfile {soundfile.__libsndfile_version__}): {', '.join(formats)}")
+    except MissingDependencyError as error:
+        lines.append(f"none by soundfile: {error}")
+    try:
+        version = ".".join(map(str, import_av().library_versions["libavformat"]))
+        lines.append(f"by PyAV (libavformat {version}): {MEDIA}")
+    except MissingDependencyError as error:
+        lines.append(f"none by PyAV: {error}")
+    return lines
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -95,6 +117,7 @@ def _version(package: str) -> str | None:
 def _providers() -> list[str]:
     try:
         import onnxruntime
-    except ImportError:
+    except ImportError as error:
+        raise_interrupt(error)
         return []
     return onnxruntime.get_available_providers()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, TdtDecodeError, TdtDecodeWarning
+from ..outputs import identities, new_file, refuse_overwriting, same_name
 from ..speech.formats import FORMATS
 from .options import positive
+from .recordings import Given, recordings
 from .status import DONE, SOME_FAILED
 
 if TYPE_CHECKING:
@@ -21,11 +24,10 @@ if TYPE_CHECKING:
 
 HELP = "Transcribe recordings. Text goes to stdout, one line per recording in order; messages go to stderr."
 
-_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
-"""Suffixes of recordings, by which they are found in folders."""
-
 _WITH_ALTERNATIVES = " or ".join(f"--format {name}" for name, format in FORMATS.items() if format.alternatives)
 """The options that choose a format with room for several hypotheses."""
+
+_STDOUT = Path("/dev/stdout")
 
 _BATCHES_AT_ONCE = 4
 """Batches that are recognised before results are written.
@@ -36,8 +38,10 @@ With more, recordings of similar length can share a batch, which is faster. With
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("audio", nargs="+", type=Path, metavar="AUDIO",
-                        help="recordings (WAV, FLAC, OGG, MP3), or folders of them")
+    parser.add_argument("audio", nargs="+", metavar="AUDIO",
+                        help="recordings (WAV, FLAC, OGG, MP3; with tdtdecode[media] also m4a, mp4, webm, ...), "
+                        "folders of them, or - for standard input")
+    parser.add_argument("--recursive", action="store_true", help="read the folders in folders too")
     parser.add_argument("--model", default="demo",
                         help="'demo', a model directory, or a Hugging Face hub id (default: demo)")
     parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="default: cpu")
@@ -47,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--beam-size", type=positive, metavar="N", help="hypotheses kept (default: 4)")
     parser.add_argument("--nbest", type=positive, metavar="N",
                         help=f"hypotheses written, with {_WITH_ALTERNATIVES} (default: 1)")
-    parser.add_argument("--lm", type=Path, metavar="ARPA", help="n-gram language model over the model's tokens")
+    parser.add_argument("--lm", type=Path, metavar="ARPA",
+                        help="n-gram language model over the model's tokens; the file may be compressed")
     parser.add_argument("--lm-weight", type=float, metavar="W",
                         help="weight of the language model's scores (default: 0.3)")
     parser.add_argument("--lm-units", choices=("pieces", "nemo"), metavar="UNITS",
@@ -57,6 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="phrases to expect, one per line; a tab and a number after a phrase multiply its weight")
     parser.add_argument("--phrases-weight", type=float, metavar="W",
                         help="weight of the phrases' scores (default: 0.6)")
+    parser.add_argument("--phrases-ignore-case", action="store_true",
+                        help="expect the phrases in any case: as they stand, in capitals, in lower case")
     parser.add_argument("--format", choices=tuple(FORMATS), default="txt", help="default: txt")
     parser.add_argument("-o", dest="output", type=Path, metavar="DIR",
                         help="write one file per recording, NAME.FORMAT, into this folder instead of to stdout")
@@ -81,15 +88,20 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    paths, failed = _recordings(arguments.audio)
-    writer = _Writer(arguments.format, arguments.output, paths)
+    inputs, problems = recordings(arguments.audio, arguments.recursive)
+    for name, problem in problems:
+        _report(name, problem)
+    search = _search(arguments)
 
+    from ..speech.hub import find_model
     from ..speech.loading import load_model
 
-    search = _search(arguments)
-    model = load_model(arguments.model, device=arguments.device, threads=arguments.threads, search=search)
-    failed += _transcribe(model, paths, writer, arguments.batch_size)
-    return SOME_FAILED if failed else DONE
+    directory = find_model(arguments.model)
+    given = [path for path in (directory, arguments.lm, arguments.phrases) if path is not None]
+    writer = _Writer(arguments.format, arguments.output, [one.path for one in inputs], given)
+    model = load_model(directory, device=arguments.device, threads=arguments.threads, search=search)
+    failed = _transcribe(model, inputs, writer, arguments.batch_size)
+    return SOME_FAILED if failed or problems else DONE
 
 
 def _search(arguments: argparse.Namespace) -> Greedy | Beam:
@@ -108,9 +120,9 @@ def _search(arguments: argparse.Namespace) -> Greedy | Beam:
         from ..fusion import PhraseBoost
 
         weight = 0.6 if arguments.phrases_weight is None else arguments.phrases_weight
-        fusion.append(PhraseBoost(_phrases(arguments.phrases), weight))
-    elif arguments.phrases_weight is not None:
-        raise InputError("--phrases-weight needs phrases: --phrases FILE")
+        fusion.append(PhraseBoost.from_file(arguments.phrases, weight, ignore_case=arguments.phrases_ignore_case))
+    elif arguments.phrases_weight is not None or arguments.phrases_ignore_case:
+        raise InputError("--phrases-weight and --phrases-ignore-case need phrases: --phrases FILE")
     if arguments.search == "greedy":
         if arguments.beam_size is not None or arguments.nbest is not None:
             raise InputError("--beam-size and --nbest need --search beam")
@@ -123,62 +135,23 @@ def _search(arguments: argparse.Namespace) -> Greedy | Beam:
     )  # fmt: skip
 
 
-def _phrases(path: Path) -> list[str | tuple[str, float]]:
-    """The phrases in a file, each with the number after its tab, if it has one."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from error
-    found: list[str | tuple[str, float]] = []
-    for number, line in enumerate(lines, 1):
-        phrase, tab, weight = line.partition("\t")
-        if not phrase.strip():
-            continue
-        try:
-            found.append((phrase, float(weight)) if tab else phrase)
-        except ValueError:
-            raise InputError(f"{path}, line {number}: expected a number after the tab, got {weight!r}") from None
-    return found
-
-
-def _recordings(inputs: list[Path]) -> tuple[list[Path], int]:
-    """The given files and the recordings in the given folders, in order; and how many folders could not be used."""
-    paths: list[Path] = []
-    unusable = 0
-    for path in inputs:
-        if not path.is_dir():
-            paths.append(path)
-            continue
-        try:
-            inside = sorted(
-                file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".")
-            )
-            problem = "" if inside else "no recordings in this folder"
-        except OSError as error:
-            inside, problem = [], str(error)
-        if problem:
-            _report(path, problem)
-            unusable += 1
-        paths += inside
-    return paths, unusable
-
-
-def _transcribe(model: Recognizer, paths: list[Path], writer: _Writer, batch_size: int) -> int:
+def _transcribe(model: Recognizer, inputs: list[Given], writer: _Writer, batch_size: int) -> int:
     """Transcribe all recordings, a few batches at a time, so that results appear early. Returns how many failed."""
     failed = 0
     together = batch_size * _BATCHES_AT_ONCE
-    progress = _Progress(len(paths))
-    for start in range(0, len(paths), together):
-        part = paths[start : start + together]
+    progress = _Progress(len(inputs))
+    for start in range(0, len(inputs), together):
+        part = inputs[start : start + together]
         results = model.recognize(
-            list(part), batch_size=batch_size, on_error="return", progress=lambda done, _: progress.show(start + done)
-        )
+            [one.audio for one in part], batch_size=batch_size, on_error="return",
+            progress=lambda done, _: progress.show(start + done),
+        )  # fmt: skip
         progress.clear()
-        for path, result in zip(part, results, strict=True):
+        for one, result in zip(part, results, strict=True):
             try:
-                writer.write(path, result)
+                writer.write(one.path, result)
             except _Failed as error:
-                _report(path, str(error))
+                _report(one.name, str(error).removeprefix(f"{one.name}: "))
                 failed += 1
         writer.flush()
     return failed
@@ -199,30 +172,37 @@ class _Writer:
         Where to write files; None writes to stdout.
     paths:
         The recordings.
+    given:
+        Other files and folders that the user gave, which must stay as they are.
 
     Raises
     ------
     InputError
         If two recordings would be written to the same file, if several would be written to stdout in a format that
-        holds only one, or if the folder cannot be made.
+        holds only one, if a result would be written over a file that the user gave, or if the folder cannot be made.
     """
 
-    def __init__(self, name: str, folder: Path | None, paths: list[Path]):
+    def __init__(self, name: str, folder: Path | None, paths: list[Path], given: list[Path]):
         self._name = name
         self._folder = folder
         self._format = FORMATS[name]
         if folder is None:
             if len(paths) > 1 and not self._format.concatenable:
                 raise InputError(f"one {name} file cannot hold {len(paths)} recordings: give a folder with -o DIR")
+            if os.path.isfile(_STDOUT):
+                refuse_overwriting([_STDOUT], [*paths, *given])
             return
-        taken: dict[str, Path] = {}
+        taken: dict[Any, Path] = {}
         for path in paths:
-            other = taken.setdefault(path.stem.casefold(), path)
-            if other is not path:
-                raise InputError(
-                    f"{other} and {path} would both be written to {self._target(path)}: "
-                    "transcribe them in separate runs, into different folders"
-                )
+            target = self._target(path)
+            for name in (same_name(target.name), *identities(target)):
+                other = taken.setdefault(name, path)
+                if other is not path:
+                    raise InputError(
+                        f"{other} and {path} would both be written to {target}: "
+                        "transcribe them in separate runs, into different folders"
+                    )
+        refuse_overwriting(map(self._target, paths), [*paths, *given])
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -241,8 +221,9 @@ class _Writer:
             sys.stdout.write(text)
             return
         try:
-            self._target(path).write_text(text, "utf-8", "backslashreplace", newline="\n")
-        except OSError as error:
+            with new_file(self._target(path)) as file:
+                file.write(text.encode("utf-8", "backslashreplace"))
+        except InputError as error:
             raise _Failed(f"its result cannot be written ({error})") from error
 
     def flush(self) -> None:
@@ -279,5 +260,5 @@ class _Progress:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def _report(path: Path, problem: str) -> None:
-    print(f"tdtdecode: {path}: {problem}", file=sys.stderr)
+def _report(name: str, problem: str) -> None:
+    print(f"tdtdecode: {name}: {problem}", file=sys.stderr)

@@ -10,7 +10,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..errors import DeviceError, MissingDependencyError
+from ..errors import DeviceError
+from ..optional import needed
 
 MAX_THREADS = 512
 """Most threads of a block: the kernels are compiled for no more."""
@@ -27,12 +28,8 @@ def import_cupy() -> Any:
     MissingDependencyError
         If it is not installed.
     """
-    try:
+    with needed("cupy-cuda13x", "gpu", "device 'cuda'"):
         return importlib.import_module("cupy")
-    except ModuleNotFoundError as error:
-        if error.name != "cupy":
-            raise
-        raise MissingDependencyError("cupy-cuda13x", "gpu", "device 'cuda'") from None
 
 
 @dataclass(frozen=True)

@@ -10,124 +10,111 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
 from ..errors import InputError
 from .automaton import Automaton
+from .fit import Fit, Tokens, measured
+from .text import TextFile
 
 MAX_ORDER = 32
+MAX_BACKOFF = 1e6
 _LN10 = math.log(10)
-_COUNT = re.compile(r"ngram\s+(\d+)\s*=\s*(\d+)\s*")
-_BEGIN, _END, _UNKNOWN = "<s>", "</s>", "<unk>"
+_IMPOSSIBLE = -1e30
+"""Log-probabilities below count as -inf, so that no sum of them overflows."""
+_COUNT = re.compile(r"ngram\s+(\d{1,18})\s*=\s*(\d{1,18})\s*")
+_BEGIN, _END, _UNKNOWN = "<s>", "</s>", ("<unk>", "<UNK>")
 
 
 @dataclass
 class _Order:
-    """The n-grams of one length: int32 [m, n] words, float32 [m] log-probabilities and back-off weights."""
+    """The n-grams of one length: int32 [m, n] words, float32 [m] log-probabilities and back-off weights.
+
+    Of single words, `names` has all that the file lists, and `unknown` is the log-probability of <unk>, if it has one.
+    """
 
     words: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     backoffs: list[float] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    unknown: float | None = None
 
     def arrays(self, order: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         words = np.array(self.words, np.int64).reshape(-1, order)
         return words, np.array(self.logprobs, np.float32), np.array(self.backoffs, np.float32)
 
 
-class _Reader:
-    """Reads a file line by line, and knows the line number for error messages."""
+def read_arpa(file: TextFile, tokens: Tokens) -> tuple[Automaton, Fit]:
+    """The automaton of an ARPA file over V tokens, and how the file fits them.
 
-    def __init__(self, path: Path):
-        self.path = path
-        self.number = 0
-
-    def lines(self) -> Iterator[str]:
-        try:
-            with open(self.path, encoding="utf-8", newline="\n") as file:
-                for line in file:
-                    self.number += 1
-                    yield line.rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            self.number += 1
-            self.fail(f"is not UTF-8 text ({error.reason})")
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be read ({error.strerror or error})") from error
-
-    def fail(self, problem: str) -> NoReturn:
-        raise InputError(f"{self.path}, line {self.number}: {problem}")
-
-
-def read_arpa(path: Path, ids: Mapping[str, int], blank: int, entries: int) -> Automaton:
-    """The automaton of an ARPA file over V tokens.
-
-    Parameters
-    ----------
-    ids:
-        The token id of each word. N-grams with other words are skipped, except ``<s>`` in contexts and ``<unk>``.
-    blank, entries:
-        Id of blank; V + 1.
+    N-grams with words that are no tokens are skipped, except ``<s>`` in contexts and ``<unk>``. A vocabulary's pieces
+    ``<s>``, ``</s>`` and ``<unk>`` are tokens that the file does not have: in it, these words mean something else.
 
     Raises
     ------
     InputError
-        If the file is not a language model in ARPA format, or has none of the words. The message names the line.
+        If the file is not a language model in ARPA format, or cannot be meant for the tokens. The message names the
+        line.
     """
-    reader = _Reader(path)
-    begin = entries  # <s> gets the first id that no token has
-    known = {word: token for word, token in ids.items() if word not in (_BEGIN, _END)} | {_BEGIN: begin}
-    lines = reader.lines()
-    counts = _read_counts(reader, lines)
-    unknown = -math.inf
+    begin = tokens.entries  # <s> gets the first id that no token has
+    special = (_BEGIN, _END, *_UNKNOWN)
+    ids = {word: same for word, same in tokens.ids.items() if word not in special}
+    known = {word: same[0] for word, same in ids.items()} | {_BEGIN: begin}
+    lines = file.lines()
+    counts = _read_counts(file, lines)
     orders: list[_Order] = []
     for order, count in enumerate(counts, 1):
         if order > 1:
-            _expect_header(reader, lines, order)
-        read, unknown_here = _read_section(reader, lines, order, len(counts), count, known)
-        orders.append(read)
-        if order == 1:
-            unknown = unknown_here
+            _expect_header(file, lines, order)
+        orders.append(_read_section(file, lines, order, len(counts), count, known))
     if next((line for line in lines if line.strip()), "").strip() != "\\end\\":
-        reader.fail(r"expected \end\ after the last n-gram: the file is cut off, or the counts at its head are wrong")
-    return _Compiler(path, entries, blank, begin, unknown).compile([o.arrays(n) for n, o in enumerate(orders, 1)])
+        file.fail(r"expected \end\ after the last n-gram: the file is cut off, or the counts at its head are wrong")
+    file.check_rest(lines)
+    unigrams = orders[0]
+    fit = measured([word for word in unigrams.names if word not in special], unigrams.unknown is not None, tokens)
+    fit.require(file.path, tokens.units)
+    unknown = -math.inf if unigrams.unknown is None else unigrams.unknown
+    twins = {same[0]: same[1:] for same in ids.values() if len(same) > 1}
+    compiler = _Compiler(file.path, tokens, begin, twins, unknown)
+    return compiler.compile([o.arrays(n) for n, o in enumerate(orders, 1)]), fit
 
 
-def _read_counts(reader: _Reader, lines: Iterator[str]) -> list[int]:
+def _read_counts(file: TextFile, lines: Iterator[str]) -> list[int]:
     for line in lines:
         if line.strip() == "\\data\\":
             break
     else:
-        raise InputError(rf"{reader.path}: has no \data\ section: not a language model in ARPA format")
+        raise InputError(rf"{file.path}: has no \data\ section: not a language model in ARPA format")
     counts: list[int] = []
     for line in lines:
         text = line.strip()
         match = _COUNT.fullmatch(text)
         if match:
             if int(match[1]) != len(counts) + 1:
-                reader.fail(f"expected the count of {len(counts) + 1}-grams, got {text!r}")
+                file.fail(f"expected the count of {len(counts) + 1}-grams, got {text!r}")
             counts.append(int(match[2]))
             if len(counts) > MAX_ORDER:
-                reader.fail(f"n-grams longer than {MAX_ORDER} are not supported")
+                file.fail(f"n-grams longer than {MAX_ORDER} are not supported")
         elif text == "\\1-grams:" and counts:
             return counts
         elif text:
-            reader.fail(rf"expected 'ngram 1=...' or \1-grams:, got {text[:40]!r}")
-    raise InputError(rf"{reader.path}: ends before \1-grams:")
+            file.fail(rf"expected 'ngram 1=...' or \1-grams:, got {text[:40]!r}")
+    raise InputError(rf"{file.path}: ends before \1-grams:")
 
 
-def _expect_header(reader: _Reader, lines: Iterator[str], order: int) -> None:
+def _expect_header(file: TextFile, lines: Iterator[str], order: int) -> None:
     text = next((line.strip() for line in lines if line.strip()), "the end of the file")
     if text != f"\\{order}-grams:":
         more = "" if text.startswith("\\") else ": there are more n-grams than the head of the file counts"
-        reader.fail(rf"expected \{order}-grams:, got {text[:40]!r}{more}")
+        file.fail(rf"expected \{order}-grams:, got {text[:40]!r}{more}")
 
 
 def _read_section(
-    reader: _Reader, lines: Iterator[str], order: int, orders: int, count: int, known: Mapping[str, int]
-) -> tuple[_Order, float]:
-    """Read a section: the n-grams whose words are all known, and the log-probability of <unk> (-inf if not there)."""
-    found, unknown = _Order(), -math.inf
+    file: TextFile, lines: Iterator[str], order: int, orders: int, count: int, known: Mapping[str, int]
+) -> _Order:
+    """Read a section: the n-grams whose words are all known."""
+    found = _Order()
     words, logprobs, backoffs = found.words, found.logprobs, found.backoffs
     read = 0
     # Not `split()`: with units="nemo", other white space may be a word.
@@ -135,33 +122,36 @@ def _read_section(
     while read < count:
         line = next(lines, None)
         if line is None:
-            reader.fail(f"the file ends after {read} of {count} {order}-grams")
+            file.fail(f"the file ends after {read} of {count} {order}-grams")
         if not line.strip(" \t"):
             continue
         parts = separator.split(line.strip(" \t"))
         if not order + 1 <= len(parts) <= order + 1 + (order < orders):
             if line.startswith("\\"):
-                reader.fail(f"expected {count} {order}-grams, got {read} before {line.strip()!r}")
+                file.fail(f"expected {count} {order}-grams, got {read} before {line.strip()!r}")
             allowed = "and perhaps a back-off weight" if order < orders else "without a back-off weight"
-            reader.fail(f"expected a log-probability and {order} words, {allowed}, got {len(parts)} fields")
+            file.fail(f"expected a log-probability and {order} words, {allowed}, got {len(parts)} fields")
         read += 1
         try:
             logprob = float(parts[0])
             backoff = float(parts[order + 1]) if len(parts) > order + 1 else 0.0
         except ValueError:
-            reader.fail(f"expected numbers before and after the words, got {line[:60]!r}")
-        if not logprob <= 0 or not abs(backoff) < math.inf:
-            reader.fail(f"expected a log10 probability of at most 0 and a finite back-off weight, got {line[:60]!r}")
+            file.fail(f"expected numbers before and after the words, got {line[:60]!r}")
+        if not logprob <= 0 or not abs(backoff) <= MAX_BACKOFF:
+            file.fail(f"expected a log10 probability of at most 0 and a finite back-off weight, got {line[:60]!r}")
+        logprob = logprob * _LN10 if logprob > _IMPOSSIBLE else -math.inf
+        if order == 1:
+            found.names.append(parts[1])
+            if parts[1] in _UNKNOWN:
+                found.unknown = logprob
         try:
             n_gram = [known[word] for word in parts[1 : order + 1]]
         except KeyError:
-            if order == 1 and parts[1] == _UNKNOWN:
-                unknown = logprob * _LN10
             continue
         words += n_gram
-        logprobs.append(logprob * _LN10)
+        logprobs.append(logprob)
         backoffs.append(backoff * _LN10)
-    return found, unknown
+    return found
 
 
 class _Compiler:
@@ -172,9 +162,9 @@ class _Compiler:
     word.
     """
 
-    def __init__(self, path: Path, entries: int, blank: int, begin: int, unknown: float):
-        self._path, self._entries, self._blank = path, entries, blank
-        self._begin, self._unknown = begin, unknown
+    def __init__(self, path: Path, tokens: Tokens, begin: int, twins: Mapping[int, tuple[int, ...]], unknown: float):
+        self._path, self._entries, self._blank = path, tokens.entries, tokens.blank
+        self._begin, self._twins, self._unknown = begin, twins, unknown
         self._width = begin + 1
         self._keys, self._nodes = np.empty(0, np.int64), np.empty(0, np.int64)  # by ascending key
         self._key_of = [np.array([-1], np.int64)]
@@ -183,11 +173,6 @@ class _Compiler:
         self._count = 1
 
     def compile(self, orders: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Automaton:
-        if not (orders[0][0] != self._begin).any():
-            raise InputError(
-                f"{self._path}: none of its words is a token of this model. units='pieces' expects tokens spelt as in "
-                "the model's token file, units='nemo' the characters that NeMo writes for them"
-            )
         for order, (words, logprobs, backoffs) in enumerate(orders, 1):
             keys = self._contexts(words) * self._width + words[:, -1]
             ascending, places = np.unique(keys, return_index=True)
@@ -250,6 +235,8 @@ class _Compiler:
         has_unigram = np.zeros(self._entries, bool)
         unigram = (level == 1) & ~np.isnan(logprob) & (word < self._entries)
         has_unigram[word[unigram]] = has_unigram[self._blank] = True
+        for first, others in self._twins.items():
+            has_unigram[list(others)] = has_unigram[first]
         unknown = np.flatnonzero(~has_unigram)
         share = np.float32(self._unknown - math.log(max(len(unknown), 1)))
 
@@ -273,10 +260,10 @@ class _Compiler:
         state = np.cumsum(is_state) - 1
         while not is_state[suffix].all():
             suffix = np.where(is_state[suffix], suffix, suffix[suffix])
-        arcs = np.flatnonzero((np.arange(self._count) > 0) & (word < self._entries))
-        left_out = np.setdiff1d(unknown, word[arcs[level[arcs] == 1]])
+        arcs, tokens = self._with_twins(np.flatnonzero((np.arange(self._count) > 0) & (word < self._entries)), word)
+        left_out = np.setdiff1d(unknown, tokens[level[arcs] == 1])
         origin = np.concatenate([state[parent[arcs]], np.zeros(len(left_out), np.int64)])
-        token = np.concatenate([word[arcs], left_out])
+        token = np.concatenate([tokens, left_out])
         weight = np.concatenate([logprob[arcs], np.full(len(left_out), share)])
         target = np.concatenate([
             state[np.where(is_state[arcs], arcs, suffix[arcs])], np.zeros(len(left_out), np.int64)
@@ -296,3 +283,16 @@ class _Compiler:
             final_weight=np.zeros(states, np.float32),
             start=np.array([start], np.int32),
         )
+
+    def _with_twins(self, arcs: np.ndarray, word: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Arcs and their tokens, each also with the other tokens of its piece, where a vocabulary has pieces twice."""
+        tokens = word[arcs]
+        order = np.argsort(tokens, kind="stable")
+        ascending = tokens[order]
+        found_arcs, found_tokens = [arcs], [tokens]
+        for token, others in self._twins.items():
+            first, last = np.searchsorted(ascending, [token, token + 1])
+            for other in others:
+                found_arcs.append(arcs[order[first:last]])
+                found_tokens.append(np.full(last - first, other))
+        return np.concatenate(found_arcs), np.concatenate(found_tokens)

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, MissingDependencyError
+from ..errors import InputError
+from ..optional import needed
 from ..transducer import as_integer
 from .ngram import as_weight
 
@@ -106,11 +107,9 @@ class ScoringFunction:
         InputError
             If Numba cannot compile a function. The message ends with Numba's explanation.
         """
-        try:
+        with needed("numba", "numba", "a scoring function"):
             import numba
             from numba import carray, cfunc, types
-        except ModuleNotFoundError:
-            raise MissingDependencyError("numba", "numba", "a scoring function") from None
         size = len(self.start)
         fast_scores, fast_advance = numba.njit(nogil=True)(self.scores), numba.njit(nogil=True)(self.advance)
         integers, floats = types.CPointer(types.int64), types.CPointer(types.float32)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
+import os
 import threading
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from numbers import Real
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
+from ..search import MAX_WEIGHT
 from .arpa import read_arpa
 from .automaton import Automaton
-from .cache import cached
+from .cache import Compiled, cached
+from .fit import UNITS, Fit, Tokens
+from .text import TextFile
 
-UNITS = ("pieces", "nemo")
-NEMO_OFFSET = 100
+_KIND = "an ARPA file"
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +29,10 @@ class NgramLM:
 
     The score of a token is its log-probability after the tokens before it; a hypothesis starts after ``<s>``. Tokens
     that the file does not have share the probability of ``<unk>`` evenly, as in NeMo; without ``<unk>`` they are
-    impossible. ``</s>`` is not used.
+    impossible. ``</s>`` is not used. Pieces of the vocabulary that are called ``<s>``, ``</s>`` or ``<unk>`` are tokens
+    that the file does not have. Where a piece stands twice in the vocabulary, both tokens get its score.
+
+    Models are pickled as their settings: whoever unpickles one reads the same file.
 
     Attributes
     ----------
@@ -50,14 +55,16 @@ class NgramLM:
     def from_arpa(path: str | PathLike[str], weight: float, units: str = "pieces") -> NgramLM:
         """A model from an ARPA file, of order 32 at most.
 
-        The file is compiled to tables when a decoder first needs it. The tables are stored in a cache folder
-        (TDTDECODE_CACHE, else ``~/.cache/tdtdecode``) and memory-mapped from there as long as the file's content stays
-        the same. If that folder cannot be written, they stay in memory.
+        The file is compiled to tables when a decoder first needs it. The tables are stored with a checksum in a cache
+        folder (TDTDECODE_CACHE, else ``~/.cache/tdtdecode``) and memory-mapped from there as long as the file's content
+        stays the same. What is damaged there is compiled again. If that folder cannot be written, they stay in memory.
+
+        A model that hardly fits the vocabulary is reported by a `LanguageModelWarning` then.
 
         Parameters
         ----------
         path:
-            The ARPA file.
+            The ARPA file. It may be compressed with gzip, bzip2 or xz.
         weight:
             Factor on the scores, which are natural log-probabilities.
         units:
@@ -72,13 +79,27 @@ class NgramLM:
         """
         if units not in UNITS:
             raise InputError(f"units must be {' or '.join(map(repr, UNITS))}, got {units!r}")
-        path = Path(path)
-        try:
-            with open(path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-        return NgramLM(path, as_weight(weight), units, digest)
+        weight = as_weight(weight)
+        file = TextFile(Path(path), _KIND)
+        return NgramLM(file.path, weight, units, file.digest())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NgramLM) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    @property
+    def _value(self) -> tuple[str, float, str]:
+        return self._digest, self.weight, self.units
+
+    def __getstate__(self) -> dict[str, Any]:
+        path = Path(os.path.abspath(self.path))
+        return {"path": path, "weight": self.weight, "units": self.units, "_digest": self._digest}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in (state | {"_automata": {}, "_lock": threading.Lock()}).items():
+            object.__setattr__(self, name, value)
 
     def automaton(self, vocab_size: int, blank: int, pieces: tuple[str, ...] | None) -> Automaton:
         """Compile the model for V tokens; ``pieces`` are the V + 1 entries of the token file by id.
@@ -86,34 +107,35 @@ class NgramLM:
         Raises
         ------
         InputError
-            If the file is not a language model in ARPA format, or does not fit the tokens.
+            If the file is not a language model in ARPA format, or cannot be meant for the tokens.
         """
-        key = vocab_size, blank, pieces if self.units == "pieces" else None
+        tokens = Tokens(self.units, pieces, blank, vocab_size + 1)
         with self._lock:
-            if key not in self._automata:
-                self._automata[key] = self._compiled(*key)
-            return self._automata[key]
+            if tokens not in self._automata:
+                self._automata[tokens] = self._compiled(tokens)
+            return self._automata[tokens]
 
-    def _compiled(self, vocab_size: int, blank: int, pieces: tuple[str, ...] | None) -> Automaton:
-        tokens = [token for token in range(vocab_size + 1) if token != blank]
-        if self.units == "nemo":
-            ids = {chr(i + NEMO_OFFSET): token for i, token in enumerate(tokens)}
-        elif pieces is None:
+    def _compiled(self, tokens: Tokens) -> Automaton:
+        if self.units == "pieces" and tokens.pieces is None:
             raise InputError(f"{self.path}: units='pieces' needs a decoder with a vocabulary; this one has none")
-        else:
-            ids = {pieces[token]: token for token in tokens}
-        automaton = cached(
-            {"content": self._digest, "ids": ids, "blank": blank},
-            vocab_size + 1,
-            lambda: read_arpa(self.path, ids, blank, vocab_size + 1),
-        )
+
+        def compile_file() -> Compiled:
+            file = TextFile(self.path, _KIND)
+            if file.digest() != self._digest:
+                raise InputError(f"{self.path}: has changed since it was opened: make the language model again")
+            automaton, fit = read_arpa(file, tokens)
+            return automaton, asdict(fit)
+
+        key = {"content": self._digest, "tokens": asdict(tokens)}
+        automaton, fit = cached(key, tokens.entries, compile_file)
         if self.weight < 0 and np.isinf(automaton.arc_weight).any():
             raise InputError(f"{self.path}: a negative weight needs a model that makes every token possible: add <unk>")
+        Fit(**fit).warn(self.path, self.units)
         return automaton
 
 
 def as_weight(weight: float) -> float:
-    """The weight as a float, or an InputError unless it is a finite number."""
-    if not isinstance(weight, Real) or not math.isfinite(weight):
-        raise InputError(f"weight must be a finite number, got {weight!r}")
+    """The weight as a float, or an InputError unless it is a number that no score times it can overflow."""
+    if not isinstance(weight, Real) or not abs(weight) <= MAX_WEIGHT:
+        raise InputError(f"weight must be a finite number of at most {MAX_WEIGHT:.0e}, got {weight!r}")
     return float(weight)

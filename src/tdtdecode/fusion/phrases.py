@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import math
 import threading
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from numbers import Real
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, PhraseWarning
+from ..search import MAX_WEIGHT
 from ..transducer import as_integer
 from .automaton import Automaton
 from .ngram import as_weight
-from .spelling import Speller
+from .spelling import BEGIN, CannotSpell, Speller
+from .text import TextFile
+
+MAX_LENGTH = 1000
+"""Longest phrase, in characters or tokens: phrases are words and names."""
+MAX_FILE = 32 << 20
+"""Largest file of phrases, in bytes."""
 
 Phrase = str | tuple[int, ...]
 
@@ -38,27 +49,35 @@ class PhraseBoost:
     Parameters
     ----------
     phrases:
-        Each phrase is a text or a sequence of token ids, or a tuple (phrase, weight) with a weight of its own. A text
-        is spelt with the pieces of the model's vocabulary: as byte-pair encoding splits it, and in all other ways
-        that need the fewest pieces or one more per word. At most 16 spellings are used.
+        Each phrase is a text or a sequence of token ids, or a tuple (phrase, weight) with a weight of its own; 1000
+        characters or tokens at most. A text is spelt with the pieces of the model's vocabulary: as byte-pair encoding
+        splits it, and in all other ways that need the fewest pieces or one more per word. At most 16 spellings are
+        used for each tokenizer that the vocabulary was joined from.
     weight:
         Factor on all scores, which are in nats.
     context_score, depth_scaling:
         See above.
+    ignore_case:
+        Whether a text stands for all texts that differ from it in case only, for models that write capitals.
+
+    A text is spelt when a decoder first needs it. Those that cannot be spelt are left out, and a `PhraseWarning` names
+    them.
 
     Raises
     ------
     InputError
-        If an option or a phrase is wrong. Whether a text can be spelt is checked when a decoder first needs it.
+        If an option or a phrase is wrong; and from the decoder, if none of the phrases can be spelt.
     """
 
     phrases: Sequence[Any]
     weight: float
     context_score: float = 1.0
     depth_scaling: float = 2.0
+    ignore_case: bool = False
     _lists: tuple[tuple[tuple[Phrase, float], ...], ...] = field(init=False, repr=False)
     _list_of: tuple[int, ...] = field(init=False, repr=False)
     _for_each: bool = field(default=False, init=False, repr=False)
+    _file: tuple[Path, tuple[int, ...]] | None = field(default=None, init=False, repr=False)
     _automata: dict = field(default_factory=dict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -66,21 +85,63 @@ class PhraseBoost:
         object.__setattr__(self, "weight", as_weight(self.weight))
         for name in ("context_score", "depth_scaling"):
             value = getattr(self, name)
-            if not isinstance(value, Real) or not 0 < float(value) < math.inf:
-                raise InputError(f"{name} must be a positive number, got {value!r}")
-            object.__setattr__(self, name, float(value))
+            object.__setattr__(self, name, _positive(name, value))
+        if not isinstance(self.ignore_case, bool):
+            raise InputError(f"ignore_case must be True or False, got {self.ignore_case!r}")
         object.__setattr__(self, "_lists", (_checked(self.phrases),))
         object.__setattr__(self, "_list_of", (0,))
 
     @staticmethod
+    def from_file(
+        path: str | PathLike[str],
+        weight: float,
+        context_score: float = 1.0,
+        depth_scaling: float = 2.0,
+        ignore_case: bool = False,
+    ) -> PhraseBoost:
+        """The phrases of a text file, one to a line; a tab and a number after one is its own weight.
+
+        Empty lines are passed over. The file may be compressed with gzip, bzip2 or xz. The other parameters are those
+        of the class.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be read, or an option or a phrase is wrong. The message names the line.
+        """
+        file = TextFile(Path(path), "a list of phrases", MAX_FILE)
+        phrases: list[Phrase | tuple[Phrase, float]] = []
+        numbers = []
+        for line in file.lines():
+            phrase, tab, own = line.partition("\t")
+            if not phrase.strip():
+                continue
+            try:
+                phrases.append((phrase, float(own)) if tab else phrase)
+            except ValueError:
+                file.fail(f"expected a number after the tab, got {own!r}")
+            try:
+                _checked_phrase(phrases[-1])
+            except InputError as error:
+                file.fail(str(error))
+            numbers.append(file.number)
+        made = PhraseBoost(phrases, weight, context_score, depth_scaling, ignore_case)
+        object.__setattr__(made, "_file", (file.path, tuple(numbers)))
+        return made
+
+    @staticmethod
     def per_row(
-        lists: Sequence[Sequence[Any]], weight: float, context_score: float = 1.0, depth_scaling: float = 2.0
+        lists: Sequence[Sequence[Any]],
+        weight: float,
+        context_score: float = 1.0,
+        depth_scaling: float = 2.0,
+        ignore_case: bool = False,
     ) -> PhraseBoost:
         """Different phrases for each utterance of a batch: one list for each, which may be empty.
 
         The other parameters are those of the class.
         """
-        made = PhraseBoost((), weight, context_score, depth_scaling)
+        made = PhraseBoost((), weight, context_score, depth_scaling, ignore_case)
         distinct: dict[tuple, int] = {}
         list_of = [distinct.setdefault(_checked(phrases), len(distinct)) for phrases in lists]
         return made._with_lists(tuple(lists), tuple(distinct) or ((),), tuple(list_of))
@@ -98,11 +159,29 @@ class PhraseBoost:
 
     def select(self, utterances: Sequence[int]) -> PhraseBoost:
         """The boost for some utterances of a batch, by their places in it, in that order."""
-        made = PhraseBoost((), self.weight, self.context_score, self.depth_scaling)
+        made = PhraseBoost((), self.weight, self.context_score, self.depth_scaling, self.ignore_case)
         object.__setattr__(made, "_automata", self._automata)
         object.__setattr__(made, "_lock", self._lock)
         picked = tuple(self._list_of[i] for i in utterances)
         return made._with_lists(tuple(self.phrases[i] for i in utterances), self._lists, picked)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PhraseBoost) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    @property
+    def _value(self) -> tuple[Any, ...]:
+        settings = self.weight, self.context_score, self.depth_scaling, self.ignore_case
+        return *settings, self._for_each, self._list_of, self._lists
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_automata", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in (state | {"_automata": {}, "_lock": threading.Lock()}).items():
+            object.__setattr__(self, name, value)
 
     def automaton(self, vocab_size: int, blank: int, pieces: tuple[str, ...] | None) -> Automaton:
         """Compile the phrases for V tokens; ``pieces`` are the V + 1 entries of the token file by id.
@@ -110,25 +189,59 @@ class PhraseBoost:
         Raises
         ------
         InputError
-            If a phrase cannot be spelt, or has a token id that does not exist.
+            If a phrase has a token id that does not exist, or none of the phrases can be spelt.
         """
         key = vocab_size, blank, pieces
         with self._lock:
             if key not in self._automata:
-                speller = None if pieces is None else Speller(pieces, blank)
-                tries = [self._trie(phrases, vocab_size, blank, speller) for phrases in self._lists]
-                self._automata[key] = _joined(tries)
+                self._automata[key] = self._compiled(vocab_size, blank, pieces)
             joined = self._automata[key]
         start = joined.start[list(self._list_of)]
         return Automaton(**{**vars(joined), "start": start.astype(np.int32)})
 
-    def _trie(self, phrases: Iterable[tuple[Phrase, float]], vocab_size: int, blank: int, speller: Any) -> Automaton:
+    def _compiled(self, vocab_size: int, blank: int, pieces: tuple[str, ...] | None) -> Automaton:
+        speller = None if pieces is None else Speller(pieces, blank, self.ignore_case)
+        same = {} if speller is None else speller.same
+        left_out: dict[str, CannotSpell] = {}
+        tries = []
+        for phrases in self._lists:
+            spelt = []
+            for i, (phrase, weight) in enumerate(phrases):
+                try:
+                    spelt.append((_token_lists(phrase, vocab_size, blank, speller), weight))
+                except CannotSpell as error:
+                    place = "" if self._file is None else f"line {self._file[1][i]}, "
+                    left_out.setdefault(f"{place}{phrase!r}", error)
+            tries.append(self._trie(spelt, same))
+        if left_out and pieces is not None:
+            problem = self._said(left_out, Speller(pieces, blank, ignore_case=True))
+            if not self._for_each and len(tries[0].arc_token) == 0:
+                raise InputError(problem)
+            warnings.warn(f"{problem}; left out", PhraseWarning, stacklevel=2)
+        return _joined(tries)
+
+    def _said(self, left_out: dict[str, CannotSpell], without_case: Speller) -> str:
+        """What to say of phrases that cannot be spelt."""
+        if self._file is None and len(left_out) == 1:
+            problem = str(*left_out.values())
+        else:
+            named = "; ".join(f"{name} (none fits at {error.place!r})" for name, error in left_out.items())
+            where = "" if self._file is None else f"{self._file[0]}: "
+            count = f"{len(left_out)} of {sum(map(len, self._lists))}"
+            problem = f"{where}{count} phrases cannot be spelt with the model's pieces: {named}"
+        in_another_case = 0 if self.ignore_case else sum(without_case.spells(error.text) for error in left_out.values())
+        return f"{problem}; {in_another_case} can in another case: ignore_case=True" if in_another_case else problem
+
+    def _trie(
+        self, phrases: Iterable[tuple[Iterable[Sequence[int]], float]], same: dict[int, tuple[int, ...]]
+    ) -> Automaton:
+        """The automaton of phrases' spellings, each with its weight; ``same``: all tokens that one stands for."""
         children: list[dict[int, int]] = [{}]
         arc_score, complete, parent, depth = [0.0], [False], [0], [0]
-        for phrase, weight in phrases:
-            for tokens in _token_lists(phrase, vocab_size, blank, speller):
+        for spellings, weight in phrases:
+            for tokens in spellings:
                 node = 0
-                for i, token in enumerate(tokens):
+                for i, token in enumerate(tokens, -1 if tokens[0] == BEGIN else 0):
                     after = children[node].get(token)
                     if after is None:
                         after = children[node][token] = len(children)
@@ -136,8 +249,13 @@ class PhraseBoost:
                         arc_score.append(0.0)
                         complete.append(False)
                         parent.append(node)
-                        depth.append(i + 1)
-                    step = self.context_score if i == 0 else self.context_score * self.depth_scaling + math.log(i + 1)
+                        depth.append(depth[node] + 1)
+                    if i < 0:
+                        step = 0.0
+                    elif i == 0:
+                        step = self.context_score
+                    else:
+                        step = self.context_score * self.depth_scaling + math.log(i + 1)
                     arc_score[after] = max(arc_score[after], weight * step)
                     node = after
                 complete[node] = True
@@ -157,7 +275,11 @@ class PhraseBoost:
             while above and token_of[node] not in children[at] and at:
                 at = fail[at]
             fail[node] = children[at].get(token_of[node], 0) if above else 0
-        arcs_of = [sorted(arcs.items()) for arcs in children]
+        start = children[0].pop(BEGIN, 0)
+        arcs_of = [
+            sorted((token, after) for first, after in arcs.items() for token in same.get(first, (first,)))
+            for arcs in children
+        ]
         order = [after for arcs in arcs_of for _, after in arcs]
         sums, failed = np.array(score), np.array(fail)
         return Automaton(
@@ -168,7 +290,7 @@ class PhraseBoost:
             backoff_state=failed.astype(np.int32),
             backoff_weight=np.where(complete, 0, sums[failed] - sums).astype(np.float32),
             final_weight=-np.array(open_score, np.float32),
-            start=np.zeros(1, np.int32),
+            start=np.array([start], np.int32),
         )
 
 
@@ -176,23 +298,34 @@ def _checked(phrases: Any) -> tuple[tuple[Phrase, float], ...]:
     """The phrases with their weights, checked."""
     if isinstance(phrases, (str, bytes)) or not isinstance(phrases, Iterable):
         raise InputError(f"phrases must be a list, got {phrases!r}")
-    found = []
-    for entry in phrases:
-        phrase, weight = entry, 1.0
-        if isinstance(entry, tuple) and len(entry) == 2 and (
-            isinstance(entry[0], str) or not isinstance(entry[0], Real)
-        ):
-            phrase, weight = entry
-            if not isinstance(weight, Real) or not 0 < float(weight) < math.inf:
-                raise InputError(f"the weight of the phrase {phrase!r} must be a positive number, got {weight!r}")
-        if not isinstance(phrase, str):
-            if not isinstance(phrase, Iterable):
-                raise InputError(f"a phrase must be text or a list of token ids, got {phrase!r}")
-            phrase = tuple(as_integer(f"a token of the phrase {phrase!r}", token, low=0) for token in phrase)
-        if not phrase or (isinstance(phrase, str) and not phrase.strip()):
-            raise InputError(f"a phrase must not be empty, got {entry!r}")
-        found.append((phrase, float(weight)))
-    return tuple(found)
+    return tuple(map(_checked_phrase, phrases))
+
+
+def _checked_phrase(entry: Any) -> tuple[Phrase, float]:
+    """A phrase with its weight, checked."""
+    phrase, weight = entry, 1.0
+    if isinstance(entry, tuple) and len(entry) == 2 and (
+        isinstance(entry[0], str) or not isinstance(entry[0], Real)
+    ):
+        phrase, weight = entry
+    if isinstance(phrase, bytes) or not isinstance(phrase, Iterable):
+        raise InputError(f"a phrase must be text or a list of token ids, got {phrase!r}")
+    phrase = phrase if isinstance(phrase, str) else tuple(islice(phrase, MAX_LENGTH + 1))
+    if len(phrase) > MAX_LENGTH:
+        unit = "characters" if isinstance(phrase, str) else "tokens"
+        raise InputError(f"a phrase may have {MAX_LENGTH:,} {unit} at most, unlike the one with {phrase[:20]!r}...")
+    weight = _positive(f"the weight of the phrase {phrase!r}", weight)
+    if not isinstance(phrase, str):
+        phrase = tuple(as_integer(f"a token of the phrase {phrase!r}", token, low=0) for token in phrase)
+    if not phrase or (isinstance(phrase, str) and not phrase.strip()):
+        raise InputError(f"a phrase must not be empty, got {entry!r}")
+    return phrase, weight
+
+
+def _positive(name: str, value: Any) -> float:
+    if not isinstance(value, Real) or not 0 < float(value) <= MAX_WEIGHT:
+        raise InputError(f"{name} must be a positive number of at most {MAX_WEIGHT:.0e}, got {value!r}")
+    return float(value)
 
 
 def _token_lists(phrase: Phrase, vocab_size: int, blank: int, speller: Speller | None) -> Iterable[Sequence[int]]:
@@ -203,7 +336,7 @@ def _token_lists(phrase: Phrase, vocab_size: int, blank: int, speller: Speller |
     for token in phrase:
         if token > vocab_size or token == blank:
             raise InputError(f"the phrase {phrase!r} has token {token}; tokens are 0 to {vocab_size}, except {blank}")
-    return [phrase]
+    return [phrase if speller is None else tuple(map(speller.first_of, phrase))]
 
 
 def _joined(automata: list[Automaton]) -> Automaton:

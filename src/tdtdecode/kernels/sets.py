@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
-from ..errors import InputError, MissingDependencyError
+from ..errors import InputError
+from ..optional import needed
 
 ISA_VARIABLE = "TDTDECODE_ISA"
 """Environment variable that forces the instruction set behind ``kernels="cpu"``."""
@@ -35,12 +36,8 @@ def available() -> list[KernelSet]:
 @lru_cache(maxsize=None)
 def _load(name: str) -> KernelSet:
     if name in ("reference", "jit"):
-        try:
+        with needed("numba", "numba", "the kernel set 'jit'"):
             module = importlib.import_module(f".{name}", __package__)
-        except ModuleNotFoundError as error:
-            if error.name != "numba":
-                raise
-            raise MissingDependencyError("numba", "numba", "the kernel set 'jit'") from None
         return KernelSet(name, None, module.decide, module.advance, module.BeamEngine)
     from . import _beam, _cpu
 

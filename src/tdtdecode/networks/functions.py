@@ -30,6 +30,9 @@ class UserFunctions:
             current_device()
             self._arrays = import_cupy()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return UserFunctions, (self._predict, self._joint, self.select, "cpu" if self._arrays is np else "cuda")
+
     def on_device(self, array: np.ndarray) -> Any:
         """An array of the host, brought to the functions' device."""
         return self._arrays.asarray(np.ascontiguousarray(array))

@@ -50,7 +50,7 @@ class FusedNetwork:
     Raises
     ------
     InputError
-        If there is no such precision, or the weights do not fit the spec.
+        If there is no such precision, the weights do not fit the spec, or they are not finite or too large.
     """
 
     name = "fused"
@@ -63,7 +63,7 @@ class FusedNetwork:
     ):
         if precision not in PRECISIONS:
             raise InputError(f"network 'fused' has no precision {precision!r} on the cpu: {', '.join(PRECISIONS)}")
-        _check_sizes(weights, spec)
+        _check(weights, spec)
         self.weights = weights
         self.spec = spec
         self.precision = precision
@@ -209,7 +209,7 @@ _ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def _check_sizes(weights: TransducerWeights, spec: TransducerSpec) -> None:
+def _check(weights: TransducerWeights, spec: TransducerSpec) -> None:
     rows, joint = weights.output.weight.shape
     size = weights.prediction.weight.shape[1]
     below = weights.embedding.shape[1]
@@ -233,3 +233,5 @@ def _check_sizes(weights: TransducerWeights, spec: TransducerSpec) -> None:
     for problem, good in fits.items():
         if not good:
             raise InputError(f"weights do not fit: {problem}")
+    if problem := weights.problem():
+        raise InputError(problem)

@@ -18,6 +18,9 @@ ALIGNMENT = 64
 MAX_INPUTS = 65_000
 """The most inputs of an 8-bit product: the sum of products of up to 255 * 127 must fit in 32 bits."""
 
+_LARGEST_NORM = 1e22
+"""Norms up to which a matrix is screened, so that no bound on an error overflows (``csrc/cpu/screening.h``)."""
+
 
 class Format(IntEnum):
     """How a matrix is stored and multiplied. The first three give the same bits for the same weights."""
@@ -241,8 +244,9 @@ def quantized(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(steps).clip(-127, 127).astype(np.int8), scale
 
 
-def pack_screen(output: Affine, slots: int = 1 << 30) -> Screen:
-    """An int8 copy of the joint's output matrix, with the norms that bound its errors."""
+def pack_screen(output: Affine, slots: int = 1 << 30) -> Screen | None:
+    """An int8 copy of the joint's output matrix, with the norms that bound its errors; None if a bound might overflow.
+    """
     values, scale = quantized(output.weight)
     rounding = (2 * output.weight.shape[1] + 64) * 2.0**-24 * (1 + 1e-3)
     weight = output.weight.astype(np.float64)
@@ -250,6 +254,8 @@ def pack_screen(output: Affine, slots: int = 1 << 30) -> Screen:
     size = np.hypot(np.linalg.norm(weight, axis=1), output.bias)
     errors = np.linalg.norm(weight - stored, axis=1) + rounding * size
     norms = np.linalg.norm(stored, axis=1)
+    if max(norms.max(), errors.max()) > _LARGEST_NORM:
+        return None
     matrix = pack(output, Format.INT8)
     up = 1 + 1e-6  # more than rounding to float32 takes away
     return Screen(

@@ -10,7 +10,8 @@ from ..bundle.transducers import arithmetic
 from ..errors import BundleError, InputError
 from ..networks.agreement import deviation
 from ..networks.ort import OrtNetwork
-from .writing import check_layout, new_directory, write_layout
+from ..outputs import new_directory
+from .writing import check_layout, write_layout
 
 _ROUNDING = {"float32": 1e-5, "float16": 3e-2, "bfloat16": 2e-1}
 """Largest deviation of joint rows (`networks.agreement.deviation`) after a conversion, by the graphs' arithmetic.

@@ -16,14 +16,16 @@ import numpy as np
 from ..bundle import Bundle, read_bundle
 from ..bundle.tokens import BLANK_NAMES
 from ..decoder import Decoder
-from ..errors import BundleError, InputError, MissingDependencyError
+from ..errors import BundleError, InputError
+from ..optional import needed
+from ..outputs import new_directory
 from ..search import Greedy
 from ..speech.audio import FeatureExtractor
 from ..speech.audio.features import SAMPLE_RATE
 from ..speech.audio.reading import read_audio
 from ..speech.encoder import Encoder
 from ..speech.hub import demo_directory
-from .writing import check_layout, new_directory, write_layout
+from .writing import check_layout, write_layout
 from .writing.content import write_json, write_symbols
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -131,11 +133,9 @@ def _restored(checkpoint: str | os.PathLike[str]) -> tuple[Any, str]:
     name = os.fspath(checkpoint)
     if not os.path.isfile(name) and not _HUB_ID.fullmatch(name):
         raise InputError(f"no checkpoint {name!r}: expected a .nemo file, or a hub name such as 'nvidia/parakeet-...'")
-    try:
+    with needed("nemo_toolkit[asr]", "export", f"Exporting {name}"):
         from nemo.collections.asr.models import ASRModel
         from nemo.utils import logging as nemo_logging
-    except ImportError as error:
-        raise MissingDependencyError("nemo_toolkit[asr]", "export", f"Exporting {name}") from error
     nemo_logging.setLevel(logging.ERROR)
     try:
         if os.path.isfile(name):

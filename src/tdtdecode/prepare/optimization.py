@@ -21,11 +21,13 @@ from ..bundle.onnx_files.dependencies import import_onnx
 from ..bundle.onnx_files.flow import names_read
 from ..errors import BundleError, InputError, MissingDependencyError
 from ..evaluation import edit_distance
+from ..optional import raise_interrupt
+from ..outputs import new_directory
 from ..speech.audio.reading import Audio
 from ..speech.loading import load_model
 from ..transducer import as_integer
 from .inspection.checks import overflow
-from .writing import copy_texts, new_directory
+from .writing import copy_texts
 from .writing.saving import save_graph
 
 METHODS = ("int8", "fp16", "int4", "fused")
@@ -268,7 +270,8 @@ def _int4(source: Path, result: Path, block_size: int, algorithm: str) -> str:
     if algorithm == "hqq":
         try:
             import torch  # noqa: F401
-        except ImportError:
+        except ImportError as error:
+            raise_interrupt(error)
             raise InputError("algorithm 'hqq' needs PyTorch: pip install torch; or use 'rtn' or 'k_quant'") from None
     configs: dict[str, Callable[[], Any]] = {
         "rtn": lambda: tool.DefaultWeightOnlyQuantConfig(block_size=block_size, is_symmetric=False, accuracy_level=4),
@@ -393,6 +396,7 @@ def _needing(packages: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
+        raise_interrupt(error)
         raise MissingDependencyError(error.name or packages, "optimize", "ONNX Runtime's optimisation") from error
 
 

@@ -12,12 +12,16 @@ import numpy as np
 from ..bundle import Bundle, load_graph
 from ..bundle.encoder import encoder_ports
 from ..bundle.onnx_files.dependencies import import_onnxruntime
+from ..bundle.onnx_files.graph import first_line, loading
 from ..errors import BundleError, DeviceError, InputError
 from ..sessions import CPU_PROVIDERS, CUDA, ForkSafeSession, cuda_session, default_options, quantized_refusal
 from .audio.features import HOP, SAMPLE_RATE
 
 if TYPE_CHECKING:
     import onnxruntime as ort
+
+_TRIAL_FRAMES = 100
+"""Feature frames of a recording that any encoder takes, a second."""
 
 
 class Encoder:
@@ -62,6 +66,9 @@ class Encoder:
         providers: Sequence[Any] | None = None,
         device: str = "cpu",
     ):
+        self._asked = {
+            "threads": threads, "session_options": session_options, "providers": providers, "device": device,
+        }  # fmt: skip
         file = bundle.encoder
         if file is None:
             raise BundleError("has no encoder; recognising audio needs one", file=bundle.directory)
@@ -113,12 +120,37 @@ class Encoder:
         Raises
         ------
         InputError
-            If the encoder fails. The likely reason is a recording longer than its position table.
+            If the encoder fails, though not on a short recording. The likely reason is its position table.
+        BundleError
+            If the encoder fails on any recording, or what it returns is not what it says.
         """
-        session = self._session.current
-        binding = session.io_binding()
         if self._width is not None:
             features = np.pad(features, ((0, 0), (0, 0), (0, max(0, self._width - features.shape[2]))))
+        try:
+            frames, counts = self._run(features, lengths)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            self._require_working(features.shape[1])
+            seconds = features.shape[2] * HOP / SAMPLE_RATE
+            raise InputError(
+                f"the encoder failed on {len(features)} recording(s) of up to {seconds:.1f} s; if it was made for "
+                f"shorter ones, cut them: {error}"
+            ) from error
+        shape = frames.shape()
+        if len(shape) != 3 or shape[0] != len(features):
+            raise BundleError(
+                f"gives frames {shape} for {len(features)} recordings, where it says {self._frames}", file=self._file,
+                field=self._frames.name,
+            )  # fmt: skip
+        if counts.shape != (len(features),) or not ((counts >= 0) & (counts <= shape[2])).all():
+            raise BundleError(
+                f"gives the lengths {counts.tolist()} for frames {shape}: expected one for each recording, none longer "
+                "than the frames", file=self._file, field=self._counts.name,
+            )  # fmt: skip
+        return frames, counts
+
+    def _run(self, features: np.ndarray, lengths: np.ndarray) -> tuple[ort.OrtValue, np.ndarray]:
+        session = self._session.current
+        binding = session.io_binding()
         binding.bind_cpu_input(self._audio.name, np.ascontiguousarray(features, self._audio.dtype))
         binding.bind_cpu_input(self._length.name, np.ascontiguousarray(lengths, self._length.dtype))
         if self._card is None:
@@ -126,16 +158,17 @@ class Encoder:
         else:
             binding.bind_output(self._frames.name, CUDA, self._card)
         binding.bind_output(self._counts.name)
-        try:
-            session.run_with_iobinding(binding)
-        except Exception as error:  # ONNX Runtime's exceptions have no common base
-            seconds = features.shape[2] * HOP / SAMPLE_RATE
-            raise InputError(
-                f"the encoder failed on {len(features)} recording(s) of up to {seconds:.1f} s; if it was made for "
-                f"shorter ones, cut them: {error}"
-            ) from error
+        session.run_with_iobinding(binding)
         frames, counts = binding.get_outputs()
         return frames, counts.numpy().astype(np.int64)
+
+    def _require_working(self, mel_bins: int) -> None:
+        """A `BundleError` unless the encoder takes a second of silence."""
+        width = _TRIAL_FRAMES if self._width is None else self._width
+        try:
+            self._run(np.zeros((1, mel_bins, width), np.float32), np.array([width]))
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            raise BundleError(f"ONNX Runtime cannot run it: {first_line(error)}", file=self._file) from error
 
     def utterances(self, encoder_out: ort.OrtValue) -> list[Any]:
         """The encoder output of each utterance, [E, T']: views on the device of ``encoder_out`` that can be sliced."""
@@ -146,7 +179,21 @@ class Encoder:
         batch = to_device(encoder_out, "encoder_out")
         return [batch[i] for i in range(len(batch))]
 
+    @property
+    def bundle_options(self) -> dict[str, Any]:
+        """What this encoder was told beside the bundle, to open it again.
+
+        Raises
+        ------
+        InputError
+            If ``session_options`` are among them: ONNX Runtime's cannot be copied.
+        """
+        if self._asked["session_options"] is not None:
+            raise InputError("an encoder with session_options cannot be pickled: open the model where it is to be used")
+        return self._asked
+
     def _open(self, providers: list[Any]) -> ort.InferenceSession:
         if self._graph is not None:
             return self._graph.session(self._options, providers)
-        return import_onnxruntime().InferenceSession(os.fspath(self._file), self._options, providers=providers)
+        with loading(self._file):
+            return import_onnxruntime().InferenceSession(os.fspath(self._file), self._options, providers=providers)

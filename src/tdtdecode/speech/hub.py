@@ -8,7 +8,8 @@ from importlib.resources import files
 from os import PathLike
 from pathlib import Path
 
-from ..errors import InputError, MissingDependencyError
+from ..errors import InputError
+from ..optional import needed
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _GRAPHS = ("encoder", "decoder", "joiner", "joint", "encoder-model", "decoder_joint-model")
@@ -46,11 +47,9 @@ def find_model(name: str | PathLike[str], variant: str | None = None) -> Path:
             f"no model {name!r}: expected 'demo', an existing directory, or a Hugging Face hub id such as "
             "'organisation/name'"
         )
-    try:
+    purpose = f"{name!r} is neither 'demo' nor a directory here; downloading it from the Hugging Face hub"
+    with needed("huggingface_hub", "hub", purpose):
         from huggingface_hub import snapshot_download
-    except ImportError as error:
-        purpose = f"{name!r} is neither 'demo' nor a directory here; downloading it from the Hugging Face hub"
-        raise MissingDependencyError("huggingface_hub", "hub", purpose) from error
     try:
         return Path(snapshot_download(name, allow_patterns=_patterns(variant)))
     except Exception as error:  # huggingface_hub raises errors of several packages, which differ between its releases

@@ -15,9 +15,8 @@ from ..errors import BundleError, InputError
 from ..hypothesis import Hypothesis, Transcript
 from ..search import Beam, Greedy, for_utterances
 from ..transducer import as_integer
-from .audio import FeatureExtractor, as_samples
+from .audio import Audio, FeatureExtractor, as_samples, audio_seconds, held
 from .audio.features import HOP, SAMPLE_RATE
-from .audio.reading import Audio, audio_seconds
 from .encoder import Encoder
 from .windows import Windows, decode_in_windows
 
@@ -27,6 +26,8 @@ _BATCH_SECONDS = 480.0
 
 class Recognizer:
     """Transcribes recordings. `load_model` makes one.
+
+    Recognizers are pickled as the model directory and the options: whoever unpickles one loads the model again.
 
     Parameters
     ----------
@@ -63,6 +64,10 @@ class Recognizer:
             limits.append(features.max_frames * features.subsampling_factor)
         self._max_input_frames = min((limit for limit in limits if limit is not None), default=None)
         self._windows = Windows.of(features)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        decoder = self.decoder.bundle_options or self.decoder
+        return _reopened, (type(self), self.bundle, self.encoder.bundle_options, decoder)
 
     @property
     def max_seconds(self) -> float | None:
@@ -120,7 +125,9 @@ class Recognizer:
         Parameters
         ----------
         audio:
-            A path, or (samples, rate in Hz) as `tdtdecode.speech.audio.as_samples` takes them; or a list of these.
+            A path, the bytes of a recording, a binary file object, or (samples, rate in Hz), as
+            `tdtdecode.speech.audio.as_samples` takes them; or a list of these. What is doubtful about a recording is
+            said by an `AudioWarning`.
         search:
             Replaces the search that the model was loaded with.
         batch_size:
@@ -147,7 +154,7 @@ class Recognizer:
         if on_error not in ("raise", "return"):
             raise InputError(f"on_error must be 'raise' or 'return', got {on_error!r}")
         search = self.decoder.search if search is None else search
-        recordings: list[Any] = audio if isinstance(audio, list) else [audio]
+        recordings: list[Any] = list(audio) if isinstance(audio, list) else [audio]
         for_utterances(search, range(len(recordings)), len(recordings))  # raises before any work if it does not fit
         results: list[Transcript | Exception | None] = [None] * len(recordings)
         catch: tuple[type[Exception], ...] = (Exception,) if on_error == "return" else ()
@@ -155,7 +162,8 @@ class Recognizer:
         seconds = {}
         for i, recording in enumerate(recordings):
             try:
-                seconds[i] = audio_seconds(recording)
+                recordings[i] = held(recording)  # a pipe is read once: here for its length, below for its samples
+                seconds[i] = audio_seconds(recordings[i])
             except catch as error:
                 results[i] = error
         for batch in self._batches(seconds, batch_size):
@@ -165,18 +173,20 @@ class Recognizer:
                     samples[i] = as_samples(recordings[i], SAMPLE_RATE)
                 except catch as error:
                     results[i] = error
-            try:
-                transcripts: Sequence[Transcript | Exception] = self._transcribe(
-                    list(samples.values()), for_utterances(search, list(samples), len(recordings))
-                )
-            except catch as error:
-                transcripts = (
-                    [self._alone(one, for_utterances(search, [i], len(recordings))) for i, one in samples.items()]
-                    if len(samples) > 1
-                    else [error]
-                )
-            for i, transcript in zip(samples, transcripts, strict=True):
-                results[i] = transcript
+            # Headers may have stated other lengths: the batch is made again of what there is.
+            for part in self._batches({i: len(found) / SAMPLE_RATE for i, found in samples.items()}, batch_size):
+                try:
+                    transcripts: Sequence[Transcript | Exception] = self._transcribe(
+                        [samples[i] for i in part], for_utterances(search, part, len(recordings))
+                    )
+                except catch as error:
+                    transcripts = (
+                        [self._alone(samples[i], for_utterances(search, [i], len(recordings))) for i in part]
+                        if len(part) > 1
+                        else [error]
+                    )
+                for i, transcript in zip(part, transcripts, strict=True):
+                    results[i] = transcript
             if progress is not None:
                 progress(sum(result is not None for result in results), len(results))
         return results if isinstance(audio, list) else results[0]
@@ -242,6 +252,15 @@ class Recognizer:
         ]
         alternatives = [self._transcript(other, samples, confidence) for other in hypothesis.alternatives]
         return Transcript(vocabulary.detokenize(hypothesis.tokens), words, duration, hypothesis, alternatives)
+
+
+def _reopened(
+    cls: type[Recognizer], bundle: Bundle, encoder: dict[str, Any], decoder: dict[str, Any] | Decoder
+) -> Recognizer:
+    """A recognizer from what was pickled of one: the bundle is read once for all its parts."""
+    if not isinstance(decoder, Decoder):
+        decoder = Decoder.from_bundle(bundle, **decoder)
+    return cls(bundle, Encoder(bundle, **encoder), decoder)
 
 
 def _nothing() -> Hypothesis:

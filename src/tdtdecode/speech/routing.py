@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import TdtDecodeError
+from .audio import audio_seconds, held
 from .audio.features import SAMPLE_RATE
-from .audio.reading import audio_seconds
 from .recognizer import Recognizer
 
 _TRIAL_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -26,28 +27,34 @@ class RoutedRecognizer(Recognizer):
     ----------
     cpu, cuda:
         The same model on each device.
+    crossover:
+        Up to this many seconds of audio the CPU is used; None: measured now, and logged.
 
     Attributes
     ----------
     crossover:
-        Up to this many seconds of audio the CPU is faster; 0 if the GPU always is. It is measured when this object is
-        made, and logged.
+        Up to this many seconds of audio the CPU is faster; 0 if the GPU always is.
     """
 
-    def __init__(self, cpu: Recognizer, cuda: Recognizer):
+    def __init__(self, cpu: Recognizer, cuda: Recognizer, crossover: float | None = None):
         super().__init__(cuda.bundle, cuda.encoder, cuda.decoder)
         self.cpu, self.cuda = cpu, cuda
-        self.crossover = measured_crossover(cpu, cuda)
+        self.crossover = measured_crossover(cpu, cuda) if crossover is None else crossover
         _log.info("devices: cpu for up to %g s of audio, cuda beyond", self.crossover)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.cpu, self.cuda, self.crossover)
 
     def recognize(self, audio: Any, *arguments: Any, **options: Any) -> Any:
         """As `Recognizer.recognize`; on the CPU if all recordings together are no longer than the crossover."""
-        try:
-            seconds = sum(map(audio_seconds, audio if isinstance(audio, list) else [audio]))
-        except TdtDecodeError:
-            seconds = 0.0  # `recognize` below raises or returns the error
+        recordings = list(audio) if isinstance(audio, list) else [audio]
+        seconds = 0.0
+        for i, recording in enumerate(recordings):
+            with contextlib.suppress(TdtDecodeError):  # `recognize` below raises or returns the error
+                recordings[i] = held(recording)
+                seconds += audio_seconds(recordings[i])
         chosen = self.cpu if seconds <= self.crossover else self.cuda
-        return chosen.recognize(audio, *arguments, **options)
+        return chosen.recognize(recordings if isinstance(audio, list) else recordings[0], *arguments, **options)
 
 
 def measured_crossover(cpu: Recognizer, cuda: Recognizer) -> float:

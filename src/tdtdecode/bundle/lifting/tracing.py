@@ -90,7 +90,7 @@ def _lifted(transducer: SplitTransducer) -> TransducerWeights:
         )
     weights = TransducerWeights(embedding, layers, prediction, encoder, _ACTIVATIONS[node.op_type], output)
     _check_widths(weights, transducer)
-    _check_finite(weights, (predictor.graph, joint.graph))
+    _check_values(weights, (predictor.graph, joint.graph))
     return weights
 
 
@@ -311,19 +311,13 @@ def _check_widths(weights: TransducerWeights, transducer: SplitTransducer) -> No
             raise CannotLift(f"{what} has {found} values according to its weights, expected {size}")
 
 
-def _check_finite(weights: TransducerWeights, graphs: tuple[Graph, ...]) -> None:
-    """Check that no weight is infinite or NaN, and name the stored tensors that are."""
-    parts: dict[str, tuple[np.ndarray, ...]] = {"the embedding": (weights.embedding,)}
-    for i, layer in enumerate(weights.layers):
-        parts[f"LSTM layer {i}"] = (layer.input, layer.recurrent, layer.bias)
-    for name in ("prediction", "encoder", "output"):
-        found = getattr(weights, name)
-        parts[f"the {name} product"] = (found.weight, found.bias)
-    for part, arrays in parts.items():
-        if not all(np.isfinite(array).all() for array in arrays):
-            stored = ", ".join(_tensors_not_finite(graphs))
-            where = f" ({stored})" if stored else ""
-            raise CannotLift(f"{part} has weights that are infinite or NaN{where}: the export is damaged")
+def _check_values(weights: TransducerWeights, graphs: tuple[Graph, ...]) -> None:
+    """Check that no weight is infinite, NaN or too large, and name the stored tensors that are infinite or NaN."""
+    problem = weights.problem()
+    if problem:
+        stored = ", ".join(_tensors_not_finite(graphs))
+        where = f" ({stored})" if stored else ""
+        raise CannotLift(f"{problem}{where}: the export is damaged")
 
 
 def _tensors_not_finite(graphs: tuple[Graph, ...]) -> list[str]:

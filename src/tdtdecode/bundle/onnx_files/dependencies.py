@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...errors import MissingDependencyError
+from ...optional import needed
 
 
 def import_onnx() -> Any:
     """The `onnx` package, imported on first use."""
-    try:
+    with needed("onnx", "cpu", "Reading a model directory"):
         import onnx
-    except ImportError:
-        raise MissingDependencyError("onnx", "cpu", "Reading a model directory") from None
     return onnx
 
 
 def import_onnxruntime() -> Any:
     """The `onnxruntime` package, imported on first use."""
-    try:
+    with needed("onnxruntime", "cpu", "Running an ONNX graph"):
         import onnxruntime
-    except ImportError:
-        raise MissingDependencyError("onnxruntime", "cpu", "Running an ONNX graph") from None
     return onnxruntime

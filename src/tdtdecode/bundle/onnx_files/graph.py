@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -125,6 +126,11 @@ class Graph:
             because options cannot be copied and entries cannot be removed.
         providers:
             Execution providers, in order of preference. Default: ONNX Runtime's.
+
+        Raises
+        ------
+        BundleError
+            If ONNX Runtime cannot load the graph.
         """
         ort = import_onnxruntime()
         if options is None:
@@ -133,7 +139,8 @@ class Graph:
         with _options_lock:
             if self.weights_folder is not None:
                 _add_entry(options, _FOLDER_OPTION, str(self.weights_folder))
-            return ort.InferenceSession(data, options, providers=providers, disabled_optimizers=self._disabled)
+            with loading(self.file):
+                return ort.InferenceSession(data, options, providers=providers, disabled_optimizers=self._disabled)
 
     def plain_session(self) -> ort.InferenceSession:
         """Open a session for a quick check of the graph: on the CPU, in one thread, without optimisation or log."""
@@ -166,6 +173,20 @@ class Graph:
             dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in tensor.shape.dim
         )
         return Port(value.name, dtype, shape)
+
+
+@contextmanager
+def loading(file: Path) -> Iterator[None]:
+    """Surrounds the making of a session: what ONNX Runtime raises then becomes a `BundleError`."""
+    try:
+        yield
+    except Exception as error:  # ONNX Runtime's exceptions share no other base
+        raise BundleError(f"ONNX Runtime cannot load it: {first_line(error)}", file=file) from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an exception of ONNX Runtime, which may be pages long."""
+    return str(error).strip().split("\n")[0][:500] or type(error).__name__
 
 
 def _add_entry(options: ort.SessionOptions, key: str, value: str) -> None:

@@ -43,7 +43,8 @@ class FusedCudaNetwork:
     Raises
     ------
     InputError
-        If the weights do not fit the spec, have too many layers, or the precision does not exist.
+        If the weights do not fit the spec, are not finite or too large, have too many layers, or the precision does not
+        exist.
     DeviceError
         If there is no card, or it cannot compute in this precision.
     MissingDependencyError
@@ -58,7 +59,7 @@ class FusedCudaNetwork:
     ):
         if precision not in WEIGHT_TYPES:
             raise InputError(f"network 'fused' has no precision {precision!r} on cuda: {', '.join(WEIGHT_TYPES)}")
-        self._specification = FusedNetwork(weights, spec)  # checks the sizes
+        self._specification = FusedNetwork(weights, spec)  # checks the weights
         self.card = current_device()
         if precision == "bfloat16" and self.card.capability < _BFLOAT16_CAPABILITY:
             raise DeviceError(

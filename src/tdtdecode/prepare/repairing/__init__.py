@@ -15,9 +15,10 @@ from ...bundle.files import TEXT_LIMIT, find_file, open_directory
 from ...bundle.onnx_files.dependencies import import_onnx, import_onnxruntime
 from ...bundle.onnx_files.parsing import GRAPH_LIMIT
 from ...errors import BundleError, InputError
+from ...outputs import new_directory, replace_file
 from ..inspection import Problem, inspect
 from ..inspection.evidence import collect
-from ..writing.saving import new_directory, require_space
+from ..writing.saving import require_space
 from .steps import STEPS, Change, Repairs
 
 __all__ = ["Change", "Repair", "repair"]
@@ -168,6 +169,6 @@ def _link(source: Path, target: Path) -> None:
 def _put_back(folder: Path, root: Path, repairs: Repairs) -> None:
     """Move the changed files from the working copy into the directory. Each replaces the old file in one step."""
     for name in sorted(repairs.written):
-        os.replace(folder / name, root / name)
+        replace_file(folder / name, root / name)
     for name in sorted(repairs.removed):
         (root / name).unlink(missing_ok=True)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ...bundle.files import find_file, read_bytes
 from ...bundle.tokens import BLANK_NAMES
-from ...errors import BundleError, MissingDependencyError
+from ...errors import BundleError
+from ...optional import needed
 from ..inspection.evidence import Evidence
 from ..inspection.token_forms import PIECES, SYMBOLS, TokenTable, read_token_table
 
@@ -46,10 +47,8 @@ def best_pieces(evidence: Evidence) -> tuple[list[str], str] | None:
 def _table(file: Path) -> TokenTable:
     if file.suffix != ".model":
         return read_token_table(file)
-    try:
+    with needed("sentencepiece", "export", f"Reading {file.name}"):
         import sentencepiece
-    except ImportError:
-        raise MissingDependencyError("sentencepiece", "export", f"Reading {file.name}") from None
     processor = sentencepiece.SentencePieceProcessor()
     try:
         processor.LoadFromSerializedProto(read_bytes(file, _MODEL_LIMIT))

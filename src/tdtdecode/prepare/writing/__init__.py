@@ -12,9 +12,8 @@ from ...errors import BundleError, InputError
 from . import combined, genai, split
 from .content import Content
 from .graphs import separate_modules
-from .saving import new_directory
 
-__all__ = ["WRITERS", "Content", "check_layout", "content_of", "copy_texts", "new_directory", "write_layout"]
+__all__ = ["WRITERS", "Content", "check_layout", "content_of", "copy_texts", "write_layout"]
 
 WRITERS = {"split": split.write, "combined": combined.write, "genai": genai.write}
 """The writer of each layout: (content, folder, suffix of the graphs' names) -> None."""

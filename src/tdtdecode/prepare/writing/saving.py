@@ -1,12 +1,8 @@
-"""Writing graphs with their weights, and writing directories that are either complete or absent."""
+"""Writing graphs with their weights."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,35 +17,6 @@ _ALIGNMENT = 64
 
 _BLOCK = 1 << 24
 """Bytes that are copied at a time."""
-
-
-@contextmanager
-def new_directory(out: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary folder to fill, which is renamed to `out` at the end. After an error it is removed.
-
-    Raises
-    ------
-    InputError
-        If `out` exists and is not an empty folder, or cannot be written.
-    """
-    out = Path(out)
-    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
-        raise InputError(f"{out} exists already: give a new folder for the result")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent.resolve()))
-    except OSError as error:
-        raise InputError(f"{out}: cannot be made ({error})") from None
-    try:
-        yield folder
-        os.chmod(folder, 0o777 & ~_umask())  # only the owner can open the folders that mkdtemp makes
-        os.replace(folder, out)
-    except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise InputError(f"{out}: cannot be written ({error})") from error
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def save_graph(graph: Graph, file: Path) -> None:
@@ -107,9 +74,3 @@ def _copy(source: BinaryIO, target: BinaryIO, length: int) -> None:
             raise OSError(f"{source.name} ended early")
         target.write(block)
         length -= len(block)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,6 +1,9 @@
 """Recordings in, log-mel features out."""
 
 from .features import FeatureExtractor
-from .reading import as_samples, read_audio
+from .reading import Audio, as_samples, audio_seconds, is_recording, read_audio
+from .sources import held, name_of
 
-__all__ = ["FeatureExtractor", "as_samples", "read_audio"]
+__all__ = [
+    "Audio", "FeatureExtractor", "as_samples", "audio_seconds", "held", "is_recording", "name_of", "read_audio",
+]  # fmt: skip

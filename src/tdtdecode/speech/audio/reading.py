@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import struct
+import contextlib
+import warnings
+from collections.abc import Generator
 from numbers import Integral
-from os import PathLike
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from ...errors import InputError, MissingDependencyError
+from ...errors import AudioWarning, InputError, MissingDependencyError, TdtDecodeError
+from .containers import Statement, statements
+from .decoders import MEDIA, CannotDecode, Decoder, MediaDecoder, SoundfileDecoder
+from .mixing import Mixer
+from .sources import EXPECTED, File, Source, View, is_file, opened
 
-Audio: TypeAlias = str | PathLike[str] | tuple[Any, int]
-"""A recording: the path of an audio file, or (samples, rate in Hz)."""
+Audio: TypeAlias = File | tuple[Any, int]
+"""A recording: the path of an audio file, its bytes, a binary file object, or (samples, rate in Hz)."""
 
-_EXPECTED = "expected a recording as WAV, FLAC, OGG or MP3"
 _LOUDEST = 2.0**31
 """The largest sample accepted. Integer PCM that was converted to float without scaling stays below it, and the powers
 in the features stay far below the end of float32."""
-_UNKNOWN_SIZE = 0x7FFF0000
-"""Programs that write WAV to a pipe do not know its size. They put 0 or a number from here up into the header."""
 _MOST_CHANNELS = 256
-_BLOCK_FRAMES = 1 << 20
+_LEAST_BYTES = 1 << 12
+"""So many bytes hold a sample of any kind."""
+_RATES = (1_000, 1_000_000)
+"""The rates accepted, in Hz. A lower one, in a header that is wrong, would be resampled to a huge recording."""
 
-_log = logging.getLogger(__name__)
 
+def read_audio(path: File | Source, sample_rate: int = 16000) -> np.ndarray:
+    """Read a recording: the mean of its channels, resampled.
 
-def read_audio(path: str | PathLike[str], sample_rate: int = 16000) -> np.ndarray:
-    """Read an audio file: the mean of its channels, resampled.
+    What is there is read, whatever the header says of its length. A doubt gives one `AudioWarning`, which names the
+    recording: the header states another length than there is, the rest cannot be decoded, the end is missing, the
+    channels cancel each other (then one of them is taken instead of their mean).
 
     Parameters
     ----------
     path:
-        A WAV, FLAC, OGG or MP3 file (or another format of libsndfile).
+        WAV, FLAC, OGG, MP3 or another format of libsndfile; with the extra ``[media]`` also m4a, mp4, webm, mkv, aac
+        and what else FFmpeg reads, videos among them. The path of a file or a pipe, the bytes, or a binary file object,
+        which is read from its beginning.
     sample_rate:
         Rate wanted, in Hz.
 
@@ -47,30 +53,19 @@ def read_audio(path: str | PathLike[str], sample_rate: int = 16000) -> np.ndarra
     Raises
     ------
     InputError
-        If there is no such file, or it is not a recording, is cut short, or holds NaN or infinity. The message starts
-        with the path. MP3 and OGG files have no reliable length: one that is cut short is decoded as far as it goes,
-        and a warning is logged if its header promises more samples or the end of its stream is missing.
+        If there is no such file, or it is no recording, none of it can be decoded, its rate is not between 1 kHz and
+        1 MHz, or it holds NaN or infinity. The message starts with the path.
     MissingDependencyError
-        If soundfile is not installed, or soxr is not and the file's rate has to be changed.
+        If soundfile is not installed, or soxr is not and the recording's rate has to be changed.
     """
-    with _open(path) as file:
-        rate = file.samplerate
-        try:
-            samples = _read_mono(file)
-        except RuntimeError as error:
-            raise InputError(f"{path}: cannot be decoded to its end ({error}); it may be damaged") from error
-        if len(samples) < file.frames:
-            if file.format != "MP3":
-                raise InputError(f"{path}: cut short: {len(samples)} samples where its header promises {file.frames}")
-            _log.warning("%s: %d samples where its header promises %d", path, len(samples), file.frames)
-        if file.format == "OGG" and not _ends_ogg_stream(Path(path)):
-            _log.warning("%s: the end of its OGG stream is missing", path)
-    _check_values(samples, path)
-    return _resample(samples, rate, sample_rate)
+    with opened(path) as source:
+        return _read(source, sample_rate)
 
 
 def audio_seconds(audio: Audio) -> float:
-    """Length of a recording in seconds. A file's header tells it, so nothing is decoded.
+    """Length of a recording in seconds.
+
+    Nothing is decoded where the header states the length. That may be wrong; `read_audio` warns of it.
 
     Raises
     ------
@@ -79,96 +74,215 @@ def audio_seconds(audio: Audio) -> float:
     MissingDependencyError
         If a file is given and soundfile is not installed.
     """
-    if isinstance(audio, (str, PathLike)):
-        with _open(audio) as file:
-            return file.frames / file.samplerate
-    samples, rate = _pair(audio)
-    return len(samples) / rate
+    if not is_file(audio):
+        samples, rate = _pair(audio)
+        return len(samples) / rate
+    with opened(audio) as source:
+        total = 0.0
+        for statement, view, decoder in _decoders(source):
+            frames = decoder.frames
+            stated = None if statement.wrong or statement.unit == "bytes" else statement.stated
+            if frames is None and isinstance(stated, int):
+                frames = stated * decoder.rate // (statement.rate or decoder.rate)
+            if frames is None:
+                with contextlib.suppress(CannotDecode):
+                    total += sum(len(block) / rate for rate, block in decoder.blocks())
+            else:
+                total += frames / decoder.rate
+            _check_failure(view)
+        return total
+
+
+def is_recording(path: File) -> bool:
+    """Whether a file holds a recording that can be read here, whatever its name. Its first second is decoded."""
+    try:
+        with opened(path) as source, contextlib.closing(_decoders(source)) as found:
+            return next(found, None) is not None
+    except TdtDecodeError:
+        return False
 
 
 def as_samples(audio: Audio, sample_rate: int = 16000) -> np.ndarray:
-    """Samples of a recording given as a path or as (array, rate).
+    """Samples of a recording given as a file or as (array, rate).
 
     Parameters
     ----------
     audio:
-        The path of an audio file (see `read_audio`), or (array, rate in Hz). The array is [n] or [n, channels] and
-        holds floats around -1 to 1, or int16 or int32 PCM, which is scaled to that range.
+        A path, bytes or a binary file object (see `read_audio`), or (array, rate in Hz). The array is [n] or
+        [n, channels] and holds floats around -1 to 1, or int16 or int32 PCM, which is scaled to that range, in either
+        byte order.
     sample_rate:
         Rate wanted, in Hz.
 
     Returns
     -------
     numpy.ndarray
-        float32 [n], the mean of the channels.
+        float32 [n], the mean of the channels; one channel, with an `AudioWarning`, where they cancel each other.
 
     Raises
     ------
     InputError
-        If the array's dtype, shape or values are none of these, or the rate is not a positive integer. For a path, as
-        `read_audio`.
+        If the array's dtype, shape or values are none of these, or the rate is no whole number from 1 kHz to 1 MHz. For
+        a file, as `read_audio`.
     MissingDependencyError
         As for `read_audio`.
     """
-    if isinstance(audio, (str, PathLike)):
+    if is_file(audio):
         return read_audio(audio, sample_rate)
     array, rate = _pair(audio)
     samples = _to_float32(array)
-    if samples.ndim == 2:
-        samples = samples.mean(axis=1, dtype=np.float32)
-    _check_values(samples, "audio")
-    return _resample(samples, rate, sample_rate)
+    assembly = _Assembly("audio", sample_rate)
+    for start in range(0, len(samples), rate):
+        assembly.add(samples[start : start + rate].reshape(-1, 1 if array.ndim == 1 else array.shape[1]), rate)
+    found = assembly.samples()
+    assembly.warn([])
+    return found
 
 
-def _open(path: str | PathLike[str]) -> Any:
-    """Open an audio file with soundfile."""
+class _Assembly:
+    """A recording put together from blocks: mixed, checked and resampled as they come."""
+
+    def __init__(self, name: str, sample_rate: int):
+        self.name = name
+        self.seconds = 0.0
+        self._wanted = sample_rate
+        self._mix = Mixer()
+        self._rate = sample_rate
+        self._resampler: Any = None
+        self._parts: list[np.ndarray] = []
+
+    def add(self, block: np.ndarray, rate: int) -> None:
+        """Add samples float32 [n, channels] of that rate."""
+        samples = self._mix(block, rate)
+        # NaN fails the comparison too.
+        if len(samples) and not np.abs(samples).max() <= _LOUDEST:
+            raise InputError(
+                f"{self.name}: samples must be finite and around -1 to 1, found NaN, infinity or a huge number"
+            )
+        if rate != self._rate:
+            self._finish()
+            self._rate = _checked_rate(rate, self.name)
+            self._resampler = None if rate == self._wanted else _resampler(rate, self._wanted)
+        self.seconds += len(samples) / rate
+        self._parts.append(samples if self._resampler is None else self._resampler.resample_chunk(samples))
+
+    def samples(self) -> np.ndarray:
+        """The whole, float32 [n]."""
+        self._finish()
+        parts = self._parts or [np.zeros(0, np.float32)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def warn(self, doubts: list[str]) -> None:
+        """Say once what is doubtful about the recording."""
+        if (cancelled := self._mix.cancelled_seconds) and self._mix.channel is not None:
+            doubts = [
+                *doubts,
+                f"its channels cancel each other in {cancelled:.2f} s: there channel {self._mix.channel + 1} is taken "
+                "instead of their mean",
+            ]
+        if doubts:
+            text = f"{self.name}: {'; '.join(doubts)}; {self.seconds:.2f} s are read"
+            warnings.warn(text, AudioWarning, stacklevel=4)
+
+    def _finish(self) -> None:
+        """Get the samples that the resampler still holds."""
+        if self._resampler is not None:
+            self._parts.append(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+            self._resampler = None
+
+
+def _read(source: Source, sample_rate: int) -> np.ndarray:
+    """Decode a recording."""
+    assembly = _Assembly(source.name, sample_rate)
+    doubts: list[str] = []
+    for statement, view, decoder in _decoders(source):
+        seconds, problem = 0.0, None
+        try:
+            for rate, block in decoder.blocks():
+                assembly.add(block, rate)
+                seconds += len(block) / rate
+        except CannotDecode as error:
+            problem = str(error)
+        _check_failure(view)
+        doubts += _doubts(statement, decoder, round(seconds * decoder.rate), problem)
+    samples = assembly.samples()
+    if doubts and not assembly.seconds:
+        raise InputError(f"{source.name}: no audio can be read from it: {'; '.join(doubts)}")
+    assembly.warn(doubts)
+    return samples
+
+
+def _decoders(source: Source) -> Generator[tuple[Statement, View, Decoder]]:
+    """What decodes a recording, or each of several that are joined end to end.
+
+    soundfile comes first. What it cannot read, PyAV may.
+    """
+    found = statements(source)
+    for number, statement in enumerate(found, 1):
+        view = View(source, statement.pieces)
+        try:
+            decoder: Decoder = SoundfileDecoder(source, view)
+        except CannotDecode as error:
+            _check_failure(view)
+            if number == 1:
+                whole = Statement([(0, source.size)], notes=[note for part in found for note in part.notes])
+                yield from _media(source, statement if len(found) == 1 else whole, str(error))
+                return
+            statement.notes.append(f"the recording that is joined to it as number {number} cannot be read ({error})")
+            continue
+        with contextlib.closing(decoder):
+            yield statement, view, decoder
+
+
+def _media(source: Source, statement: Statement, problem: str) -> Generator[tuple[Statement, View, Decoder]]:
+    """PyAV for a recording that soundfile cannot read; ``problem`` says why."""
+    view = View(source, statement.pieces)
+    wanted = EXPECTED
     try:
-        import soundfile
-    except (ImportError, OSError) as error:  # OSError: soundfile is installed without its library libsndfile
-        raise MissingDependencyError("soundfile", "cpu", "reading audio files") from error
-    if not os.path.exists(path):
-        raise InputError(f"{path}: no such file; {_EXPECTED}")
-    if not os.path.isfile(path):
-        raise InputError(f"{path}: not a file; {_EXPECTED}")
-    try:
-        file = soundfile.SoundFile(os.fspath(path))
-    except (RuntimeError, TypeError, OSError) as error:  # TypeError: soundfile knows a headerless format by its suffix
-        raise InputError(f"{path}: not a recording that can be read ({error}); {_EXPECTED}") from error
-    if file.format == "WAV" and (missing := _missing_wav_bytes(Path(path))):
-        file.close()
-        raise InputError(f"{path}: cut short: it has {missing} bytes of samples fewer than its header promises")
-    return file
+        decoder = MediaDecoder(view)
+    except MissingDependencyError as missing:
+        cause: Exception = missing
+        wanted += f"; {MEDIA} need the package 'av': pip install 'tdtdecode[media]'"
+    except CannotDecode as error:
+        cause = error
+        problem += f"; FFmpeg: {error}"
+    else:
+        with contextlib.closing(decoder):
+            yield statement, view, decoder
+        return
+    _check_failure(view)
+    raise InputError(f"{source.name}: not a recording that can be read ({problem}); {wanted}") from cause
 
 
-def _missing_wav_bytes(path: Path) -> int:
-    """How many bytes a RIFF file's data chunk lacks. libsndfile reads what is there and says nothing."""
-    with path.open("rb") as file:
-        riff = file.read(12)
-        order = {b"RIFF": "<", b"RIFX": ">"}.get(riff[:4])
-        while order and len(header := file.read(8)) == 8:
-            name, size = struct.unpack(f"{order}4sI", header)
-            if name == b"data":
-                missing = size - (os.fstat(file.fileno()).st_size - file.tell())
-                return missing if 0 < missing and size < _UNKNOWN_SIZE else 0
-            file.seek(size + size % 2, os.SEEK_CUR)
-    return 0
+def _check_failure(view: View) -> None:
+    """Raise what reading the bytes raised: to the decoder it was the end of the recording."""
+    if view.failure is not None:
+        raise view.failure
 
 
-def _ends_ogg_stream(path: Path) -> bool:
-    """Whether the last page of an OGG file is marked as the last (RFC 3533: the third bit of its flags)."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - (1 << 16)))
-        tail = file.read()
-    flags = tail.rfind(b"OggS") + 5
-    return 5 <= flags < len(tail) and bool(tail[flags] & 4)
-
-
-def _read_mono(file: Any) -> np.ndarray:
-    """Decode block by block to the mean of the channels, so that many channels need no more memory than one."""
-    blocks = []
-    while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
-        blocks.append(block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32))
-    return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
+def _doubts(statement: Statement, decoder: Decoder, count: int, problem: str | None) -> list[str]:
+    """What is doubtful about a recording of which ``count`` samples were decoded, until ``problem``."""
+    doubts = []
+    stated = decoder.frames if statement.stated == "decoder" else statement.stated
+    there = statement.there or 0
+    if statement.unit == "bytes" and stated != there:
+        if stated is not None and (count or stated):
+            seconds = count / decoder.rate * stated / max(there, 1)
+            doubts.append(f"its header states {stated:,} bytes of audio ({seconds:.2f} s), the file has {there:,}")
+        stated = None
+    elif statement.unit == "bytes" and not count and there >= _LEAST_BYTES:
+        doubts.append(f"none of its {there:,} bytes of audio can be decoded")
+    elif stated is not None:
+        if statement.unit == "bytes":
+            stated = count if decoder.frames is None else decoder.frames
+        else:
+            stated = stated * decoder.rate // (statement.rate or decoder.rate)
+        if abs(stated - count) > max(decoder.tolerance, statement.tolerance):
+            seconds = stated / decoder.rate
+            doubts.append(f"its header states {stated:,} samples ({seconds:.2f} s), the file has {count:,}")
+    if problem is not None and (stated is None or count < stated):
+        doubts.append(f"it cannot be decoded to its end ({problem})")
+    return [*doubts, *statement.notes, *decoder.notes]
 
 
 def _pair(audio: object) -> tuple[np.ndarray, int]:
@@ -178,13 +292,20 @@ def _pair(audio: object) -> tuple[np.ndarray, int]:
     array, rate = np.asarray(audio[0]), audio[1]
     if isinstance(rate, bool) or not isinstance(rate, Integral) or rate <= 0:
         raise InputError(f"audio: the sample rate must be a positive integer (Hz), got {rate!r}")
-    if array.dtype not in (np.float16, np.float32, np.float64, np.int16, np.int32):
+    if array.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64, np.int16, np.int32):
         raise InputError(f"audio: samples must be float32, or int16 or int32 PCM, got {array.dtype}")
     if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] == 0):
         raise InputError(f"audio: samples must be [n] or [n, channels], got shape {list(array.shape)}")
     if array.ndim == 2 and array.shape[1] > _MOST_CHANNELS:
         raise InputError(f"audio: samples must be [n, channels], got shape {list(array.shape)}: transpose the array")
-    return array, int(rate)
+    return array, _checked_rate(int(rate), "audio")
+
+
+def _checked_rate(rate: int, name: str) -> int:
+    low, high = _RATES
+    if not low <= rate <= high:
+        raise InputError(f"{name}: a sample rate of {rate:,} Hz; expected {low:,} to {high:,} Hz")
+    return rate
 
 
 def _to_float32(array: np.ndarray) -> np.ndarray:
@@ -194,17 +315,10 @@ def _to_float32(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32, copy=False)
 
 
-def _check_values(samples: np.ndarray, name: object) -> None:
-    # NaN fails the comparison too.
-    if len(samples) and not np.abs(samples).max() <= _LOUDEST:
-        raise InputError(f"{name}: samples must be finite and around -1 to 1, found NaN, infinity or a huge number")
-
-
-def _resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    if rate == wanted or not len(samples):
-        return samples
+def _resampler(rate: int, wanted: int) -> Any:
+    """What changes the rate of samples that come block by block. It keeps no threads."""
     try:
         import soxr
     except ImportError as error:
         raise MissingDependencyError("soxr", "cpu", f"resampling from {rate} Hz to {wanted} Hz") from error
-    return soxr.resample(samples, rate, wanted, quality="HQ")
+    return soxr.ResampleStream(rate, wanted, 1, dtype="float32", quality="HQ")

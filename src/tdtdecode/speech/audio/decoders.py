@@ -1,0 +1,311 @@
+"""The libraries that decode recordings: soundfile, and PyAV for what soundfile cannot read."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import Any, Protocol
+
+import numpy as np
+
+from ...errors import MissingDependencyError
+from .sources import Source, View
+
+MEDIA = "m4a, mp4, webm, mkv, aac, amr, ac3, ts, wma and other media"
+"""What PyAV is for, in words."""
+
+_BLOCK_VALUES = 1 << 21
+"""The most values in a block, over all channels: a header's numbers do not decide how much memory is taken."""
+_UNKNOWN_FRAMES = 1 << 61
+_HEADERLESS = (".gsm", ".vox", ".vox6", ".vox8", ".au", ".snd")
+"""Recordings without a header, which libsndfile knows by these ends of their names alone."""
+_BITS = {
+    "PCM_S8": 8, "PCM_U8": 8, "ULAW": 8, "ALAW": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64,
+}  # fmt: skip
+_COMPRESSED = ("FLAC", "OGG", "MP3")
+
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,loas,latm,amr,amrnb,amrwb,ac3,eac3,dts,dtshd,truehd,mlp,"
+    "mpegts,mpeg,asf,avi,flv,live_flv,mp3,ogg,flac,wav,w64,aiff,au,caf,voc,nistsphere,ape,wv,tta,tak,"
+    "mpc,mpc8,rm,mxf,gxf,nut,gsm,dsf,shn,qcp,oma,xwma,wtv,dss,spdif,dhav,ilbc"
+)
+"""The containers that FFmpeg may open. Others are text, images, or playlists, which open further files and URLs."""
+_STATE_LENGTH = {"mov", "matroska", "avi", "caf", "wv", "tta", "ape"}
+"""The containers that state a length. For others FFmpeg guesses it."""
+_INEXACT_FRAMES = 2
+_INEXACT_SECONDS = 0.05
+"""Encoders pad recordings by so many frames, and containers round their lengths."""
+
+_opening = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    # soundfile holds a lock while it opens a file. A fork at that moment would leave it locked in the child for ever.
+    os.register_at_fork(
+        before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release
+    )  # fmt: skip
+
+
+class CannotDecode(Exception):
+    """A library cannot decode a recording, or not beyond this point; the message says why."""
+
+
+class Decoder(Protocol):
+    """One recording, being decoded.
+
+    Attributes
+    ----------
+    rate:
+        Samples in a second, as the header states.
+    frames:
+        How many samples each channel has, as the header states; None if it does not.
+    tolerance:
+        By how many samples that number may be wrong in a sound recording.
+    notes:
+        Doubts about the recording, each a sentence.
+    """
+
+    rate: int
+    frames: int | None
+    tolerance: int
+    notes: list[str]
+
+    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The samples from the beginning, about a second at a time: their rate, and float32 [n, channels].
+
+        Raises
+        ------
+        CannotDecode
+            If the rest cannot be decoded.
+        """
+
+    def close(self) -> None:
+        """Let go of the library's memory."""
+
+
+class SoundfileDecoder:
+    """A recording decoded by soundfile, from a view or, for recordings without a header, from a file.
+
+    Raises
+    ------
+    CannotDecode
+        If libsndfile does not know the format, or cannot decode the first second.
+    MissingDependencyError
+        If soundfile is not installed.
+    """
+
+    tolerance = 0
+
+    def __init__(self, source: Source, view: View):
+        soundfile = import_soundfile()
+        self._error = soundfile.SoundFileRuntimeError
+        self.notes: list[str] = []
+        with _opening:
+            try:
+                self._file = _forward(soundfile)(view)
+            except soundfile.SoundFileRuntimeError as error:
+                if not _is_headerless(source):
+                    raise CannotDecode(_reason(error)) from error
+                try:
+                    self._file = _forward(soundfile)(source.path)
+                except (soundfile.SoundFileRuntimeError, TypeError) as again:
+                    raise CannotDecode(_reason(again)) from again
+        self.rate: int = self._file.samplerate
+        frames = self._file.frames
+        self._channels: int = self._file.channels
+        self._most = frames
+        if self._file.format not in _COMPRESSED and (bits := _BITS.get(self._file.subtype)):
+            self._most = min(frames, view.size * 8 // (bits * self._channels))
+        guessed = self._file.subtype.startswith("MPEG") and self._file.format != "MP3"
+        self.frames = frames if frames < _UNKNOWN_FRAMES and not guessed else None
+        self._blocks = self._decoded()
+        self._first = next(self._blocks, None)
+        if self._first is None and frames:
+            raise CannotDecode("none of its samples can be decoded")
+
+    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        if self._first is not None:
+            yield self._first
+            yield from self._blocks
+
+    def _decoded(self) -> Iterator[tuple[int, np.ndarray]]:
+        size = max(1, min(self.rate, _BLOCK_VALUES // self._channels))
+        left, problem = self._most, None
+        while left > 0:
+            # libsndfile does not say how much it decoded before an error: it is what is no longer NaN.
+            out = np.full((min(size, left), self._channels), np.nan, np.float32)
+            try:
+                block = self._file.read(out=out)
+            except self._error as error:
+                empty = np.flatnonzero(np.isnan(out[:, 0]))
+                block, problem = out[: empty[0]] if len(empty) else out, error
+            if not len(block):
+                if problem is not None:
+                    raise CannotDecode(_reason(problem)) from problem
+                return
+            left -= len(block)
+            yield self.rate, block
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class MediaDecoder:
+    """A recording, or the sound of a video, decoded by FFmpeg through PyAV.
+
+    Raises
+    ------
+    CannotDecode
+        If FFmpeg does not know the format, or there is no audio in it.
+    MissingDependencyError
+        If PyAV is not installed.
+    """
+
+    def __init__(self, view: View):
+        self._av = import_av()
+        # No protocol is allowed, so that nothing but the view is opened.
+        options = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
+        try:
+            self._container = self._av.open(view, options=options, metadata_errors="ignore")
+        except (self._av.FFmpegError, ValueError) as error:
+            raise CannotDecode(getattr(error, "strerror", None) or str(error)) from error
+        try:
+            self._stream = self._container.streams.best("audio")
+            if self._stream is None or self._stream.codec_context is None:
+                raise CannotDecode("there is no audio in it that FFmpeg decodes")
+            self._stream.codec_context.thread_count = 1  # threads of a pool do not survive a fork
+            self.rate = int(self._stream.codec_context.sample_rate or 0)
+            self.frames = self._stated_frames()
+            inexact = _INEXACT_FRAMES * (self._stream.codec_context.frame_size or 0)
+            self.tolerance = max(inexact, int(_INEXACT_SECONDS * self.rate))
+            self.notes = []
+            self._packer: tuple[Any, Any] = None, None
+            self._blocks = self._decoded()
+            self._first = next(self._blocks, None)
+            if self._first is None:
+                raise CannotDecode("none of its samples can be decoded")
+            if (count := len(self._container.streams.audio)) > 1:
+                self.notes.append(f"it has {count} audio tracks, of which one is read")
+        except BaseException:
+            self._container.close()
+            raise
+
+    def _stated_frames(self) -> int | None:
+        if not _STATE_LENGTH.intersection(self._container.format.name.split(",")):
+            return None
+        stream, container = self._stream, self._container
+        if stream.duration:
+            return int(stream.duration * stream.time_base * self.rate)
+        alone = len(container.streams) == 1  # else the picture may be longer than the sound
+        return int(container.duration * self.rate // self._av.time_base) if alone and container.duration else None
+
+    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        assert self._first is not None
+        yield self._first
+        yield from self._blocks
+
+    def _decoded(self) -> Iterator[tuple[int, np.ndarray]]:
+        waiting: list[np.ndarray] = []
+        rate, channels, size = 0, 0, 0
+        for frame in self._frames():
+            samples = _values(frame if frame.layout.nb_channels < 8 else self._packed(frame))
+            if waiting and (frame.sample_rate, samples.shape[1]) != (rate, channels) or size >= rate:
+                if waiting:
+                    yield rate, np.concatenate(waiting)
+                waiting, size = [], 0
+            rate, channels = frame.sample_rate, samples.shape[1]
+            waiting.append(samples)
+            size += len(samples)
+        if waiting:
+            yield rate, np.concatenate(waiting)
+
+    def _packed(self, frame: Any) -> Any:
+        """A frame with its channels side by side: PyAV reads beyond the end of a frame that has 8 planes or more."""
+        if not frame.format.is_planar:
+            return frame
+        kind = frame.format.name, frame.layout.name, frame.sample_rate
+        if kind != self._packer[0]:
+            self._packer = kind, self._av.AudioResampler(format="flt")
+        frame.pts = None
+        return self._packer[1].resample(frame)[0]
+
+    def _frames(self) -> Iterator[Any]:
+        packets = self._container.demux(self._stream)
+        bad = 0
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                break
+            except self._av.FFmpegError as error:
+                raise CannotDecode(error.strerror) from error
+            try:
+                yield from packet.decode()
+            except self._av.EOFError:
+                break
+            except self._av.FFmpegError:
+                bad += 1
+        if bad:
+            self.notes.append(f"{bad} of its packets cannot be decoded")
+
+    def close(self) -> None:
+        self._container.close()
+
+
+def import_soundfile() -> Any:
+    """The module soundfile.
+
+    Raises
+    ------
+    MissingDependencyError
+        If it is not installed.
+    """
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:  # OSError: soundfile is installed without its library libsndfile
+        raise MissingDependencyError("soundfile", "cpu", "reading audio files") from error
+    return soundfile
+
+
+def import_av() -> Any:
+    """The module av.
+
+    Raises
+    ------
+    MissingDependencyError
+        If it is not installed.
+    """
+    try:
+        import av
+    except (ImportError, OSError) as error:
+        raise MissingDependencyError("av", "media", f"reading {MEDIA}") from error
+    return av
+
+
+def _forward(soundfile: Any) -> Any:
+    """soundfile's class for reading from the beginning to the end.
+
+    It would seek after each block, which fails after the last one of a FLAC file without a length, and would stop where
+    the header says that the recording ends.
+    """
+    return type("ForwardFile", (soundfile.SoundFile,), {"seekable": lambda self: False})
+
+
+def _is_headerless(source: Source) -> bool:
+    return source.path is not None and PurePath(os.fsdecode(source.path)).suffix.lower() in _HEADERLESS
+
+
+def _reason(error: Exception) -> str:
+    """What libsndfile says, without what soundfile puts before it."""
+    return str(getattr(error, "error_string", error)).removeprefix("Error : ").rstrip(".")
+
+
+def _values(frame: Any) -> np.ndarray:
+    """The samples of one of FFmpeg's frames, of fewer than 8 planes, float32 [n, channels]."""
+    array = frame.to_ndarray()
+    array = array.T if frame.format.is_planar else array.reshape(-1, frame.layout.nb_channels)
+    if array.dtype == np.uint8:
+        return ((array.astype(np.float32) - 128) / 128).astype(np.float32)
+    if np.issubdtype(array.dtype, np.integer):
+        return (array / -float(np.iinfo(array.dtype).min)).astype(np.float32)
+    return array.astype(np.float32)

@@ -1,0 +1,275 @@
+"""Where a recording's bytes come from: a file, a pipe, bytes in memory, or a file object of Python's."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import stat
+import tempfile
+import weakref
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from os import PathLike
+from typing import Any, BinaryIO, TypeAlias, TypeGuard
+
+from ...errors import InputError
+
+File: TypeAlias = str | PathLike[str] | bytes | BinaryIO
+"""An encoded recording: the path of a file or a pipe, its bytes, or a binary file object."""
+
+EXPECTED = "expected a recording as WAV, FLAC, OGG or MP3"
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+[^/]")  # a drive's letter is no scheme; `Path` turns "//" into "/"
+_MOST_SPOOLED = 16 << 30
+"""The most bytes taken from a pipe. Whoever writes more has no end."""
+_SPOOLED_IN_MEMORY = 64 << 20
+_COPIED_AT_ONCE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """The bytes of one recording.
+
+    Attributes
+    ----------
+    name:
+        What messages call the recording. It can be printed, even if the file's name cannot.
+    stream:
+        A binary stream that can be sought. The recording is all of it, from its beginning.
+    path:
+        The file's path; None if the bytes do not come from a file.
+    """
+
+    name: str
+    stream: BinaryIO
+    path: str | bytes | None = None
+
+    @cached_property
+    def size(self) -> int:
+        """The number of bytes."""
+        with self._failing():
+            self.stream.seek(0, os.SEEK_END)
+            return self.stream.tell()
+
+    def read(self, start: int, count: int) -> bytes:
+        """The bytes from a position on: ``count`` of them, or fewer at the end.
+
+        Raises
+        ------
+        InputError
+            If they cannot be read.
+        """
+        if start >= self.size:  # headers state places that no file can have
+            return b""
+        with self._failing():
+            self.stream.seek(start)
+            found = self.stream.read(count)
+            while len(found) < count and (more := self.stream.read(count - len(found))):
+                found += more
+            return found
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever a caller's file object raises
+            raise InputError(f"{self.name}: cannot be read to its end ({error})") from error
+
+
+def is_file(audio: object) -> TypeGuard[File | Source]:
+    """Whether an input is an encoded recording, rather than samples."""
+    return isinstance(audio, (str, PathLike, bytes, bytearray, memoryview, Source)) or hasattr(audio, "read")
+
+
+def name_of(audio: object) -> str:
+    """What messages call an input."""
+    if isinstance(audio, Source):
+        return audio.name
+    if isinstance(audio, (str, PathLike)):
+        # A name that is no text has surrogates in Python, and printing those fails.
+        return os.fsdecode(os.fspath(audio)).encode("utf-8", "backslashreplace").decode()
+    name = getattr(audio, "name", None)
+    if isinstance(name, (str, bytes)) and name:
+        return name_of(os.fsdecode(name))
+    return f"<{type(audio).__name__}>"
+
+
+def held(audio: Any) -> Any:
+    """The same input in a form that can be read more than once: what comes out of a pipe is kept in a temporary file.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to read: no such file, a folder, a device, a URL, a file object opened as text.
+    """
+    if not is_file(audio) or isinstance(audio, Source):
+        return audio
+    if isinstance(audio, (str, PathLike)):
+        return audio if stat.S_ISREG(_status(audio).st_mode) else _spooled_path(audio)
+    if isinstance(audio, (bytes, bytearray, memoryview)) or _is_seekable(audio):
+        return audio
+    return _spooled(audio, name_of(audio))
+
+
+@contextlib.contextmanager
+def opened(audio: File | Source) -> Iterator[Source]:
+    """The bytes of an encoded recording. A caller's file object is left open, where it was.
+
+    Raises
+    ------
+    InputError
+        As `held`; and if reading fails.
+    """
+    audio = held(audio)
+    if isinstance(audio, Source):
+        yield audio
+    elif isinstance(audio, (bytes, bytearray, memoryview)):
+        yield Source(name_of(audio), io.BytesIO(audio))
+    elif isinstance(audio, (str, PathLike)):
+        name = name_of(audio)
+        with _open(audio, name) as stream:
+            yield Source(name, stream, os.fspath(audio) if os.name == "nt" else os.fsencode(audio))
+    else:
+        position = audio.tell()
+        try:
+            yield Source(name_of(audio), audio)
+        finally:
+            audio.seek(position)
+
+
+class View(io.RawIOBase):
+    """A stream put together of pieces: bytes, and ranges ``(start, stop)`` of a source.
+
+    Decoders read recordings through it. A failure to read does not pass through them, so it is kept here in `failure`
+    and looks like the end of the stream to them.
+    """
+
+    def __init__(self, source: Source, pieces: list[bytes | tuple[int, int]]):
+        self._source = source
+        self._pieces = [piece for piece in pieces if _length(piece)]
+        self._ends = list(accumulate(map(_length, self._pieces)))
+        self._position = 0
+        self.failure: InputError | None = None
+
+    @property
+    def size(self) -> int:
+        """The number of bytes."""
+        return self._ends[-1] if self._ends else 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def read(self, count: int = -1, /) -> bytes:
+        """The bytes at the position. Decoders ask for as many as a damaged header states, without looking."""
+        left = max(0, self.size - self._position)
+        return super().read(left if count < 0 else min(count, left)) or b""
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill a buffer. Decoders take a buffer that is not full for the end."""
+        out = memoryview(buffer).cast("B")
+        filled = 0
+        while filled < len(out) and (chunk := self._read(len(out) - filled)):
+            out[filled : filled + len(chunk)] = chunk
+            filled += len(chunk)
+            self._position += len(chunk)
+        return filled
+
+    def _read(self, most: int) -> bytes:
+        """Bytes at the position, from one piece; none at the end."""
+        index = bisect_right(self._ends, self._position)
+        if index == len(self._ends) or self.failure is not None:
+            return b""
+        piece, left = self._pieces[index], self._ends[index] - self._position
+        if isinstance(piece, bytes):
+            return piece[len(piece) - left :][:most]
+        try:
+            return self._source.read(piece[1] - left, min(left, most))
+        except InputError as error:
+            self.failure = error
+            return b""
+
+
+def _length(piece: bytes | tuple[int, int]) -> int:
+    return len(piece) if isinstance(piece, bytes) else piece[1] - piece[0]
+
+
+def _status(path: str | PathLike[str]) -> os.stat_result:
+    """What the system says of a path that is a file or a pipe."""
+    name = name_of(path)
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a null character
+        if _URL.match(name):
+            raise InputError(
+                f"{name}: is a URL, and nothing is downloaded here; download it first, or pipe it in: "
+                "curl -L URL | tdtdecode transcribe -"
+            ) from error
+        raise InputError(f"{name}: no such file; {EXPECTED}") from error
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror}); {EXPECTED}") from error
+    for is_kind, kind in ((stat.S_ISDIR, "a folder"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device")):
+        if is_kind(status.st_mode):
+            raise InputError(f"{name}: is {kind}, not a file; {EXPECTED}")
+    return status
+
+
+def _open(path: str | PathLike[str], name: str) -> BinaryIO:
+    try:
+        return open(path, "rb", buffering=1 << 16)
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror}); {EXPECTED}") from error
+
+
+def _is_seekable(stream: Any) -> bool:
+    name = name_of(stream)
+    if isinstance(stream, io.TextIOBase):
+        raise InputError(f"{name}: is opened as text; open it with mode 'rb'")
+    try:
+        readable = stream.readable() if hasattr(stream, "readable") else True
+        seekable = stream.seekable() if hasattr(stream, "seekable") else hasattr(stream, "seek")
+    except Exception as error:  # a closed file, or whatever a caller's file object raises
+        raise InputError(f"{name}: cannot be read ({error})") from error
+    if not readable:
+        raise InputError(f"{name}: cannot be read (it is open for writing only)")
+    return bool(seekable)
+
+
+def _spooled_path(path: str | PathLike[str]) -> Source:
+    name = name_of(path)
+    with _open(path, name) as stream:
+        return _spooled(stream, name)
+
+
+def _spooled(stream: Any, name: str) -> Source:
+    """All that a stream has to give, in a temporary file, which goes when the source does."""
+    kept: Any = tempfile.SpooledTemporaryFile(_SPOOLED_IN_MEMORY)
+    try:
+        while chunk := stream.read(_COPIED_AT_ONCE):
+            if not isinstance(chunk, bytes):
+                raise InputError(f"{name}: is opened as text; open it with mode 'rb'")
+            kept.write(chunk)
+            if kept.tell() > _MOST_SPOOLED:
+                raise InputError(f"{name}: more than {_MOST_SPOOLED >> 30} GiB came out of it and no end")
+    except Exception as error:  # whatever a caller's file object raises; a disk that is full
+        kept.close()
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{name}: cannot be read to its end ({error})") from error
+    source = Source(name, kept)
+    weakref.finalize(source, kept.close)
+    return source
