@@ -132,7 +132,7 @@ class TestRow:
             special = np.array([NAN, INF, -INF, -0.0, 0.0, 3e38, -3e38, 1.0], np.float32)
             numbers = st.sampled_from(special.tolist()) | st.floats(-50, 50, width=32)
             rows = data.draw(npst.arrays(np.float32, (3, spec.joint_width), elements=numbers))
-            penalty = data.draw(st.sampled_from([0.0, 1.0, -1.0, 1e38, -3e38]))
+            penalty = data.draw(st.sampled_from([0.0, 1.0, -1.0, 1e6, -1e6]))
             trace = data.draw(st.booleans())
             decisions, logprobs = decide("reference", rows, spec, trace, blank_penalty=penalty)
             for name in KERNELS[1:]:
