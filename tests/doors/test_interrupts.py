@@ -21,8 +21,10 @@ SPEECH = demo_directory() / "speech.flac"
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
+# Jobs in the background of a shell ignore interrupts, and so do their children, unless they say otherwise.
 AT_IMPORT = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 class Interrupting:
     def find_spec(self, name, path=None, target=None):
         if name == {module!r}:
@@ -33,7 +35,12 @@ from tdtdecode.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 
-PLAIN = "import sys\nfrom tdtdecode.cli import main\nsys.exit(main(sys.argv[1:]))"
+PLAIN = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from tdtdecode.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def run(program, *arguments, **options):
