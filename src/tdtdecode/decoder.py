@@ -287,7 +287,10 @@ class Decoder:
         final: bool = False,
         search: Greedy | Beam | None = None,
     ) -> tuple[list[Hypothesis], DecoderState]:
-        """Decode the next chunk of B streams. Chunks of any size give the same tokens as the whole stream.
+        """Decode the next chunk of B streams.
+
+        Chunks of any size give the same tokens as the whole stream, except with ``Beam(strategy="malsd")``: NeMo's rule
+        of pruning compares hypotheses that have reached different frames, so it depends on where chunks end.
 
         Parameters
         ----------

@@ -140,7 +140,9 @@ class Beam:
     greedy search.
 
     ``strategy="malsd"`` is NeMo's ``malsd_batch``. All hypotheses take one step at a time, whatever frames they have
-    reached. They are pruned, then merged, and in the end ranked by score / (number of tokens + 1).
+    reached. They are pruned, then merged, and in the end ranked by score / (number of tokens + 1). Results depend on
+    chunks: at the end of a chunk, hypotheses that are ahead wait for the others, and are pruned against other ones than
+    in the whole stream.
 
     Parameters
     ----------

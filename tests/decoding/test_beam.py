@@ -291,6 +291,22 @@ def test_chunks_change_nothing(spec, kernels, chunk):
         check_same(in_chunks(decoder, frames, lengths, search, chunk), whole, 0)
 
 
+def test_chunks_change_malsd():
+    """As NeMo prunes, hypotheses of different frames compete. The documentation says so where it speaks of chunks."""
+    spec, search = tdt.TransducerSpec(vocab_size=8), tdt.Beam(strategy="malsd", size=3)
+    differing = 0
+    for seed in range(10):
+        model = RandomTransducer(spec, seed)
+        frames, lengths = random_frames(4, model.encoder_size, 24, seed)
+        decoder = model.decoder(spec)
+        whole = decoder.decode(frames, lengths, search)
+        for hypothesis, found in zip(whole, in_chunks(decoder, frames, lengths, search, 5), strict=True):
+            differing += hypothesis.tokens.tolist() != found.tokens.tolist()
+        in_one = in_chunks(decoder, frames, lengths, search, 24)
+        assert [h.tokens.tolist() for h in in_one] == [h.tokens.tolist() for h in whole]
+    assert differing > 0, "chunks no longer change malsd: correct Decoder.decode_chunk, Beam and docs/decoding.md"
+
+
 def test_what_a_chunk_returns_never_changes(spec):
     """Whatever audio follows, every hypothesis begins with the tokens returned so far."""
     model, search = RandomTransducer(spec, 1), tdt.Beam(size=3)
