@@ -13,7 +13,7 @@ from ..cuda.device import current_device
 from ..errors import MissingDependencyError, TdtDecodeError
 from ..networks.choice import fused_network
 from ..optional import raise_interrupt
-from ..speech.audio.decoders import MEDIA, import_av, import_soundfile
+from ..speech.audio.decoders import MEDIA, import_soundfile, libavformat_version
 from ..speech.hub import find_model
 from .options import add_variant
 from .status import DONE
@@ -100,8 +100,7 @@ def _readable() -> list[str]:
     except MissingDependencyError as error:
         lines.append(f"none by soundfile: {error}")
     try:
-        version = ".".join(map(str, import_av().library_versions["libavformat"]))
-        lines.append(f"by PyAV (libavformat {version}): {MEDIA}")
+        lines.append(f"by PyAV (libavformat {libavformat_version()}): {MEDIA}")
     except MissingDependencyError as error:
         lines.append(f"none by PyAV: {error}")
     return lines

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ...errors import MissingDependencyError
+from ...optional import raise_interrupt
 from .sources import Source, View
 
 MEDIA = "m4a, mp4, webm, mkv, aac, amr, ac3, ts, wma and other media"
@@ -263,6 +264,7 @@ def import_soundfile() -> Any:
     try:
         import soundfile
     except (ImportError, OSError) as error:  # OSError: soundfile is installed without its library libsndfile
+        raise_interrupt(error)
         raise MissingDependencyError("soundfile", "cpu", "reading audio files") from error
     return soundfile
 
@@ -278,8 +280,17 @@ def import_av() -> Any:
     try:
         import av
     except (ImportError, OSError) as error:
+        raise_interrupt(error)
         raise MissingDependencyError("av", "media", f"reading {MEDIA}") from error
     return av
+
+
+def libavformat_version() -> str:
+    """The version of FFmpeg's libavformat in PyAV; errors as `import_av`."""
+    import_av()
+    from av import library_versions
+
+    return ".".join(map(str, library_versions["libavformat"]))
 
 
 def _forward(soundfile: Any) -> Any:
