@@ -205,6 +205,10 @@ def test_words_of_another_model(tmp_path):
         tdt.NgramLM.from_arpa(path, math.nan)
     with pytest.raises(tdt.InputError, match="units must be 'pieces' or 'nemo'"):
         tdt.NgramLM.from_arpa(path, 1.0, units="words")
+    for value in (3, None, b"lm.arpa", ["lm.arpa"]):
+        for read in (tdt.NgramLM.from_arpa, tdt.PhraseBoost.from_file):
+            with pytest.raises(tdt.InputError, match="must be given by its path"):
+                read(value, 1.0)
 
 
 def test_the_cache(tmp_path, monkeypatch):

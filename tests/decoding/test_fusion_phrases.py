@@ -632,6 +632,7 @@ def test_the_longest_phrases_cost_little(text):
 def test_phrases_can_be_pickled(tmp_path):
     (tmp_path / "names.txt").write_text("new york\n19\n")
     for boost in (tdt.PhraseBoost(["new york", ([1, 2], 3.0)], 0.5, 2.0, 3.0, True),
+                  tdt.PhraseBoost((word for word in ("new", "york")), 0.5),
                   tdt.PhraseBoost.per_row([["new"], [], ["york"]], 0.5).select([2, 0]),
                   tdt.PhraseBoost.from_file(tmp_path / "names.txt", 0.5)):  # fmt: skip
         expected, said = caught(lambda: boost.automaton(9, 9, PIECES))

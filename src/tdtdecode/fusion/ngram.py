@@ -18,7 +18,7 @@ from .arpa import read_arpa
 from .automaton import Automaton
 from .cache import Compiled, cached
 from .fit import UNITS, Fit, Tokens
-from .text import TextFile
+from .text import TextFile, as_path
 
 _KIND = "an ARPA file"
 
@@ -80,7 +80,7 @@ class NgramLM:
         if units not in UNITS:
             raise InputError(f"units must be {' or '.join(map(repr, UNITS))}, got {units!r}")
         weight = as_weight(weight)
-        file = TextFile(Path(path), _KIND)
+        file = TextFile(as_path(path, _KIND), _KIND)
         return NgramLM(file.path, weight, units, file.digest())
 
     def __eq__(self, other: object) -> bool:

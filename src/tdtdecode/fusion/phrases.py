@@ -21,7 +21,7 @@ from ..transducer import as_integer
 from .automaton import Automaton
 from .ngram import as_weight
 from .spelling import BEGIN, CannotSpell, Speller
-from .text import TextFile
+from .text import TextFile, as_path
 
 MAX_LENGTH = 1000
 """Longest phrase, in characters or tokens: phrases are words and names."""
@@ -29,6 +29,8 @@ MAX_FILE = 32 << 20
 """Largest file of phrases, in bytes."""
 
 Phrase = str | tuple[int, ...]
+
+_KIND = "a list of phrases"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +84,8 @@ class PhraseBoost:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.phrases, (str, Sequence)) and isinstance(self.phrases, Iterable):
+            object.__setattr__(self, "phrases", list(self.phrases))
         object.__setattr__(self, "weight", as_weight(self.weight))
         for name in ("context_score", "depth_scaling"):
             value = getattr(self, name)
@@ -109,7 +113,7 @@ class PhraseBoost:
         InputError
             If the file cannot be read, or an option or a phrase is wrong. The message names the line.
         """
-        file = TextFile(Path(path), "a list of phrases", MAX_FILE)
+        file = TextFile(as_path(path, _KIND), _KIND, MAX_FILE)
         phrases: list[Phrase | tuple[Phrase, float]] = []
         numbers = []
         for line in file.lines():
