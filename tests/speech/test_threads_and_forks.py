@@ -46,8 +46,8 @@ working.wait()
 for fork in range(60):
     child = os.fork()
     if child == 0:
-        # Every tenth child transcribes too.
-        os._exit(0 if fork % 10 or model.recognize(audio).text == expected else 1)
+        # Every second child transcribes too.
+        os._exit(0 if fork % 2 or model.recognize(audio).text == expected else 1)
     finished = threading.Event()
     statuses = []
     threading.Thread(target=lambda: (statuses.append(os.waitpid(child, 0)[1]), finished.set()), daemon=True).start()

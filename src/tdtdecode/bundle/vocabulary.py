@@ -6,12 +6,12 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from ..confidence import Confidence
 from ..errors import InputError
+from ..forks import cached_property
 from ..hypothesis import Hypothesis, Word
 
 SPACE = "\u2581"

@@ -6,11 +6,12 @@ import hashlib
 import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..errors import DeviceError
+from ..forks import cached_property
 from ..optional import needed
 
 MAX_THREADS = 512

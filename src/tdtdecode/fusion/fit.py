@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 from ..errors import InputError, LanguageModelWarning
+from ..forks import cached_property
 from .spelling import SPACE, Speller
 
 UNITS = ("pieces", "nemo")

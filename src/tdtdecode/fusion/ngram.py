@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from dataclasses import asdict, dataclass, field
 from numbers import Real
 from os import PathLike
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..forks import Lock
 from ..search import MAX_WEIGHT
 from .arpa import read_arpa
 from .automaton import Automaton
@@ -49,7 +49,7 @@ class NgramLM:
     units: str
     _digest: str = field(repr=False)
     _automata: dict = field(default_factory=dict, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _lock: Lock = field(default_factory=Lock, repr=False)
 
     @staticmethod
     def from_arpa(path: str | PathLike[str], weight: float, units: str = "pieces") -> NgramLM:
@@ -98,7 +98,7 @@ class NgramLM:
         return {"path": path, "weight": self.weight, "units": self.units, "_digest": self._digest}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in (state | {"_automata": {}, "_lock": threading.Lock()}).items():
+        for name, value in (state | {"_automata": {}, "_lock": Lock()}).items():
             object.__setattr__(self, name, value)
 
     def automaton(self, vocab_size: int, blank: int, pieces: tuple[str, ...] | None) -> Automaton:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, PhraseWarning
+from ..forks import Lock
 from ..search import MAX_WEIGHT
 from ..transducer import as_integer
 from .automaton import Automaton
@@ -81,7 +81,7 @@ class PhraseBoost:
     _for_each: bool = field(default=False, init=False, repr=False)
     _file: tuple[Path, tuple[int, ...]] | None = field(default=None, init=False, repr=False)
     _automata: dict = field(default_factory=dict, init=False, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.phrases, (str, Sequence)) and isinstance(self.phrases, Iterable):
@@ -184,7 +184,7 @@ class PhraseBoost:
         return {name: value for name, value in vars(self).items() if name not in ("_automata", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in (state | {"_automata": {}, "_lock": threading.Lock()}).items():
+        for name, value in (state | {"_automata": {}, "_lock": Lock()}).items():
             object.__setattr__(self, name, value)
 
     def automaton(self, vocab_size: int, blank: int, pieces: tuple[str, ...] | None) -> Automaton:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...errors import TdtDecodeError
+from ...forks import cached_property
 from ..onnx_files.dependencies import import_onnx
 from ..onnx_files.graph import Graph
 

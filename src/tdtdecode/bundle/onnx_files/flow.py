@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ...errors import BundleError
+from ...forks import cached_property
 from .dependencies import import_onnx
 from .graph import Graph
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...errors import BundleError
+from ...forks import Lock, cached_property
 from .dependencies import import_onnx, import_onnxruntime
 from .external import resolve_weights
 from .parsing import parse_graph
@@ -28,7 +27,7 @@ _DYNAMIC_QUANTIZATION = {
 }
 """Operators of graphs whose activations share one scale per batch, so that utterances affect each other's results."""
 
-_options_lock = threading.Lock()
+_options_lock = Lock()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ from ...bundle.onnx_files.embedding import embedding_rows
 from ...bundle.onnx_files.graph import Graph, Port, load_graph
 from ...bundle.ports import token_inputs
 from ...errors import BundleError, InputError
+from ...forks import cached_property
 from .report import Problem
 from .token_forms import TokenTable, read_token_table
 

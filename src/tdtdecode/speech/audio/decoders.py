@@ -41,7 +41,7 @@ _INEXACT_SECONDS = 0.05
 
 _opening = threading.Lock()
 if hasattr(os, "register_at_fork"):
-    # soundfile holds a lock while it opens a file. A fork at that moment would leave it locked in the child for ever.
+    # soundfile and FFmpeg hold locks while they open a file. A fork would leave them locked in the child.
     os.register_at_fork(
         before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release
     )  # fmt: skip
@@ -167,7 +167,8 @@ class MediaDecoder:
         # No protocol is allowed, so that nothing but the view is opened.
         options = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
         try:
-            self._container = self._av.open(view, options=options, metadata_errors="ignore")
+            with _opening:
+                self._container = self._av.open(view, options=options, metadata_errors="ignore")
         except (self._av.FFmpegError, ValueError) as error:
             raise CannotDecode(getattr(error, "strerror", None) or str(error)) from error
         try:

@@ -12,12 +12,12 @@ import weakref
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import accumulate
 from os import PathLike
 from typing import Any, BinaryIO, TypeAlias, TypeGuard
 
 from ...errors import InputError
+from ...forks import cached_property
 
 File: TypeAlias = str | PathLike[str] | bytes | BinaryIO
 """An encoded recording: the path of a file or a pipe, its bytes, or a binary file object."""
