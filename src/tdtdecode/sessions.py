@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .arguments import as_instance, as_tuple, listed, refusal
 from .bundle.onnx_files.dependencies import import_onnxruntime
 from .errors import DeviceError, MissingDependencyError
 
@@ -18,6 +19,25 @@ CPU_PROVIDERS = ("CPUExecutionProvider",)
 CUDA_PROVIDER = "CUDAExecutionProvider"
 CUDA = "cuda"
 """ONNX Runtime's name for the device of the CUDA provider."""
+
+
+def check_session_arguments(session_options: Any, providers: Any) -> None:
+    """Raise an InputError unless these are ONNX Runtime's session options and its providers; None is neither.
+
+    ONNX Runtime itself only warns of a provider that it does not have, and takes the CPU.
+    """
+    if session_options is not None:
+        kind = import_onnxruntime().SessionOptions
+        as_instance("session_options", session_options, kind, "onnxruntime.SessionOptions() or None")
+    if providers is None:
+        return
+    available = import_onnxruntime().get_available_providers()
+    for i, provider in enumerate(as_tuple("providers", providers, f"a list, such as {[CPU_PROVIDERS[0]]}")):
+        name, options = provider if isinstance(provider, tuple) and len(provider) == 2 else (provider, {})
+        if not isinstance(name, str) or not isinstance(options, dict):
+            raise refusal(f"providers[{i}]", "the name of an execution provider, or (name, options)", provider)
+        if name not in available:
+            raise refusal(f"providers[{i}]", f"a provider of this ONNX Runtime, {listed(available)}", name)
 
 
 def cuda_options(device: int, stream: int) -> dict[str, Any]:

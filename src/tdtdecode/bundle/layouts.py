@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..arguments import MAX_DURATION
 from ..errors import BundleError, InputError
-from ..transducer import MAX_DURATION
 from .description import Stated
 from .files import find_file
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..arguments import as_choice, as_durations
 from ..errors import BundleError, InputError
 from ..transducer import TransducerSpec
 from . import combined, genai, split
@@ -59,14 +60,12 @@ def read_bundle(
     MissingDependencyError
         If onnx or onnxruntime is not installed.
     """
+    durations = checked_reading(layout, variant, durations)
     import_onnx()
     import_onnxruntime()
     root = open_directory(directory)
-    check_variant(variant)
     if layout == "auto":
         layout = _layout(root, variant)
-    if layout not in LAYOUTS:
-        raise InputError(f"layout must be 'auto' or one of {', '.join(map(repr, LAYOUTS))}, got {layout!r}")
     files = LAYOUTS[layout](root, variant)
     encoder = files.encoders.get(variant)
     facts = read_encoder(encoder, root, files)
@@ -82,6 +81,13 @@ def read_bundle(
     return Bundle(root, layout, variant, spec, files.vocabulary, encoder, facts.features, transducer)
 
 
+def checked_reading(layout: object, variant: object, durations: object) -> tuple[int, ...] | None:
+    """The durations, as a table. An InputError unless these can say how to read a directory, whatever is in it."""
+    as_choice("layout", layout, ("auto", *LAYOUTS))
+    check_variant(variant)
+    return None if durations is None else as_durations("durations", durations)
+
+
 copyreg.pickle(
     Bundle, lambda bundle: (read_bundle, (bundle.directory, bundle.layout, bundle.variant, bundle.spec.durations))
 )
@@ -94,10 +100,11 @@ def _layout(root: Path, variant: str | None) -> str:
         return "split"
     if variants_of(root, combined.GRAPH, variant):
         return "combined"
-    listed = ", ".join(sorted(path.name for path in root.iterdir())[:12]) or "nothing"
+    graphs = sorted(path.name for path in root.iterdir() if path.suffix == ".onnx")
+    shown = f"{', '.join(graphs[:6])}{f' and {len(graphs) - 6} more' if len(graphs) > 6 else ''}" or "no *.onnx at all"
     raise BundleError(
         f"no model in it: expected {genai.CONFIGURATION}, or {split.PREDICTOR} with {split.JOINT}, or "
-        f"{combined.GRAPH}, in any variant; found {listed}",
+        f"{combined.GRAPH}, in any variant; found {shown}",
         file=root,
     )
 
@@ -143,7 +150,7 @@ def _check_vocabulary(
 
 
 def _durations(
-    files: BundleFiles, facts: EncoderFacts, joint: Path, row_width: int, asked: Iterable[int] | None
+    files: BundleFiles, facts: EncoderFacts, joint: Path, row_width: int, asked: tuple[int, ...] | None
 ) -> tuple[int, ...]:
     """The duration table: `asked` if given, else the stated one, else ``range(D)``.
 
@@ -164,10 +171,6 @@ def _durations(
         )
     outputs = f"{joint.name} has {count} duration outputs ({row_width} outputs - {entries} tokens with blank)"
     if asked is not None:
-        try:
-            asked = tuple(asked)
-        except TypeError:
-            raise InputError(f"durations must be a sequence of frame counts, got {asked!r}") from None
         if len(asked) != count:
             raise InputError(f"durations has {len(asked)} entries, but {outputs}")
         return asked

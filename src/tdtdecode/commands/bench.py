@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import as_integer
 from ..benchmark import compare_decoders, random_encoder_out
 from ..bundle import Bundle, read_bundle
 from ..errors import InputError
 from ..networks.fused import PRECISIONS
 from ..speech.hub import find_model
-from ..transducer import as_integer
 from .options import add_variant
 from .status import DONE
 

@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Inspect and print. The status is 1 if there is a problem."""
     directory = find_model(arguments.model, arguments.variant)
-    inspection = inspect(directory, arguments.layout, arguments.variant, arguments.system)
+    inspection = inspect(
+        directory, layout=arguments.layout, variant=arguments.variant, system=arguments.system
+    )
     print(json.dumps(inspection.as_dict(), indent=2, ensure_ascii=False) if arguments.json else as_text(inspection))
     return DONE if inspection.ok else SOME_FAILED
 

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..arguments import as_choice, listed, refusal
 from ..bundle.description import Bundle
 from ..bundle.lifting import CannotLift, lift
 from ..bundle.lifting.dequantize import dequantized
 from ..bundle.transducers import CombinedTransducer, SplitTransducer, arithmetic
 from ..errors import BundleError, InputError
+from ..sessions import check_session_arguments
 from ..weights import TransducerWeights
 from . import Network
 from .agreement import deviation
@@ -53,18 +55,7 @@ def bundle_network(
     DeviceError, MissingDependencyError
         On cuda, if there is no card, or a package that the network needs is missing.
     """
-    if network not in NETWORKS:
-        raise InputError(f"no network {network!r} for a bundle on the {device}: {', '.join(NETWORKS)}")
-    if precision not in PRECISIONS[device]:
-        advice = ": choose float16, which is as fast" if (device, precision) == ("cuda", "int8") else ""
-        raise InputError(f"no precision {precision!r} on the {device}{advice} ({', '.join(PRECISIONS[device])})")
-    if device == "cuda" and providers is not None:
-        raise InputError("providers and device='cuda' cannot both be given: the device chooses the provider")
-    if precision != "float32" and network == "ort":
-        raise InputError(
-            f"network 'ort' computes in the precision of the graphs, so precision={precision!r} is not possible: "
-            "choose other files by variant, or network='fused'"
-        )
+    check_network_options(network, precision, session_options, providers, device)
     if network == "fused" or precision != "float32":
         try:
             return _fused(bundle, precision, threads, device)
@@ -81,6 +72,26 @@ def bundle_network(
 
         return OrtCudaNetwork(bundle.transducer, session_options)
     return OrtNetwork(bundle.transducer, threads, session_options, providers)
+
+
+def check_network_options(
+    network: str, precision: str, session_options: Any, providers: Sequence[Any] | None, device: str
+) -> None:
+    """Raise an InputError if an option of `bundle_network` is wrong, or two exclude each other."""
+    as_choice("network", network, NETWORKS)
+    if not isinstance(precision, str):
+        raise refusal("precision", listed(map(repr, PRECISIONS[device])), precision)
+    if precision not in PRECISIONS[device]:
+        advice = ": choose float16, which is as fast" if (device, precision) == ("cuda", "int8") else ""
+        raise InputError(f"no precision {precision!r} on the {device}{advice} ({', '.join(PRECISIONS[device])})")
+    if device == "cuda" and providers is not None:
+        raise InputError("providers and device='cuda' cannot both be given: the device chooses the provider")
+    if precision != "float32" and network == "ort":
+        raise InputError(
+            f"network 'ort' computes in the precision of the graphs, so precision={precision!r} is not possible: "
+            "choose other files by variant, or network='fused'"
+        )
+    check_session_arguments(session_options, providers)
 
 
 def _fused(bundle: Bundle, precision: str, threads: int, device: str) -> Network:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import as_path
 from ..bundle import Bundle, read_bundle
 from ..bundle.tokens import BLANK_NAMES
 from ..decoder import Decoder
@@ -95,6 +96,8 @@ def export(checkpoint: str | os.PathLike[str], out: str | os.PathLike[str], to: 
         If NeMo is not installed.
     """
     check_layout(to)
+    as_path("checkpoint", checkpoint, "a .nemo file, or a hub name such as 'nvidia/parakeet-...'")
+    as_path("out", out, "the path of a new folder")
     model, kind = _restored(checkpoint)
     durations = _durations(model)
     with new_directory(out) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:

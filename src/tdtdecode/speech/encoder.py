@@ -9,12 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arguments import as_choice, as_instance, as_integer, refusal
+from ..arrays import check_lengths
 from ..bundle import Bundle, load_graph
 from ..bundle.encoder import encoder_ports
 from ..bundle.onnx_files.dependencies import import_onnxruntime
 from ..bundle.onnx_files.graph import first_line, loading
+from ..decoder import MAX_THREADS
 from ..errors import BundleError, DeviceError, InputError
-from ..sessions import CPU_PROVIDERS, CUDA, ForkSafeSession, cuda_session, default_options, quantized_refusal
+from ..sessions import (
+    CPU_PROVIDERS,
+    CUDA,
+    ForkSafeSession,
+    check_session_arguments,
+    cuda_session,
+    default_options,
+    quantized_refusal,
+)
 from .audio.features import HOP, SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -61,11 +72,17 @@ class Encoder:
     def __init__(
         self,
         bundle: Bundle,
+        *,
         threads: int | None = None,
         session_options: ort.SessionOptions | None = None,
         providers: Sequence[Any] | None = None,
         device: str = "cpu",
     ):
+        as_instance("bundle", bundle, Bundle, "what tdtdecode.bundle.read_bundle returned")
+        if threads is not None:
+            as_integer("threads", threads, low=1, high=MAX_THREADS)
+        as_choice("device", device, ("cpu", "cuda"))
+        check_session_arguments(session_options, providers)
         self._asked = {
             "threads": threads, "session_options": session_options, "providers": providers, "device": device,
         }  # fmt: skip
@@ -124,6 +141,7 @@ class Encoder:
         BundleError
             If the encoder fails on any recording, or what it returns is not what it says.
         """
+        features, lengths = self._checked(features, lengths)
         if self._width is not None:
             features = np.pad(features, ((0, 0), (0, 0), (0, max(0, self._width - features.shape[2]))))
         try:
@@ -147,6 +165,16 @@ class Encoder:
                 "than the frames", file=self._file, field=self._counts.name,
             )  # fmt: skip
         return frames, counts
+
+    def _checked(self, features: Any, lengths: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The batch, if its shapes are those of features."""
+        if not isinstance(features, np.ndarray) or not np.issubdtype(features.dtype, np.floating):
+            raise refusal("features", "float32 [B, mel, T]", features)
+        mel = self._audio.shape[1]
+        if features.ndim != 3 or (isinstance(mel, int) and features.shape[1] != mel):
+            wanted = mel if isinstance(mel, int) else "mel"
+            raise InputError(f"features must be [B, {wanted}, T], got {list(features.shape)}")
+        return features, check_lengths(lengths, np.full(len(features), features.shape[2], np.int64)).astype(np.int64)
 
     def _run(self, features: np.ndarray, lengths: np.ndarray) -> tuple[ort.OrtValue, np.ndarray]:
         session = self._session.current

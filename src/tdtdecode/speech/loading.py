@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from ..arguments import as_choice, as_instance, as_integer
 from ..bundle import read_bundle
+from ..bundle.reading import checked_reading
 from ..cuda.device import current_device
-from ..decoder import Decoder
-from ..errors import DeviceError, InputError, MissingDependencyError
-from ..search import Beam, Greedy
+from ..decoder import MAX_THREADS, Decoder, checked_kernels
+from ..errors import DeviceError, MissingDependencyError
+from ..networks.choice import check_network_options
+from ..search import Beam, Greedy, as_search
 from .encoder import Encoder
 from .hub import find_model
 from .recognizer import Recognizer
@@ -27,6 +30,7 @@ _log = logging.getLogger(__name__)
 
 def load_model(
     name_or_directory: str | PathLike[str],
+    *,
     device: str = "cpu",
     layout: str = "auto",
     variant: str | None = None,
@@ -70,8 +74,16 @@ def load_model(
     MissingDependencyError
         If a package that the model, the network or the device needs is not installed.
     """
-    if device not in DEVICES:
-        raise InputError(f"no device {device!r}: {', '.join(DEVICES)}")
+    as_choice("device", device, DEVICES)
+    if threads is not None:
+        as_integer("threads", threads, low=1, high=MAX_THREADS)
+    as_search(search)
+    durations = checked_reading(layout, variant, durations)
+    for one in {"auto": ("cpu" if precision == "int8" else "cuda",), "both": ("cpu", "cuda")}.get(device, (device,)):
+        check_network_options(network, precision, session_options, providers, one)
+    if device == "cpu":
+        checked_kernels(kernels, device)
+    as_instance("kernels", kernels, str, "the name of a kernel set, such as 'auto' or 'cpu'")
     bundle = read_bundle(find_model(name_or_directory, variant), layout, variant, durations)
 
     def on(device: str) -> Recognizer:
@@ -80,7 +92,9 @@ def load_model(
             threads=1 if threads is None else threads, search=search, session_options=session_options,
             providers=providers,
         )  # fmt: skip
-        return Recognizer(bundle, Encoder(bundle, threads, session_options, providers, device), decoder)
+        return Recognizer(bundle, Encoder(
+            bundle, threads=threads, session_options=session_options, providers=providers, device=device
+        ), decoder)
 
     if device == "both":
         return RoutedRecognizer(on("cpu"), on("cuda"))

@@ -10,15 +10,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...errors import InputError
+from ...arguments import as_integer, as_tuple, refusal
 
 SAMPLE_RATE = 16000
 """The rate, in Hz, that the features are defined for."""
 HOP = 160
 """Samples from one feature frame to the next: 10 ms."""
 
+_MOST_MEL_BINS = 1024
 _FFT = 512
 _WINDOW = 400
+_SAMPLES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 _PRE_EMPHASIS = np.float32(0.97)
 _LOG_FLOOR = np.float32(2.0**-24)
 _STD_FLOOR = 1e-5
@@ -50,10 +52,9 @@ class FeatureExtractor:
     """
 
     def __init__(self, mel_bins: int, normalize: str | None = "per_feature"):
-        if mel_bins < 1:
-            raise InputError(f"mel_bins must be at least 1, got {mel_bins}")
-        if normalize not in ("per_feature", None):
-            raise InputError(f"normalize must be 'per_feature' or None, got {normalize!r}")
+        mel_bins = as_integer("mel_bins", mel_bins, low=1, high=_MOST_MEL_BINS)
+        if normalize is not None and normalize != "per_feature":
+            raise refusal("normalize", "'per_feature' or None", normalize)
         self.mel_bins = mel_bins
         self.normalize = normalize
         self._window = np.hanning(_WINDOW).astype(np.float32)
@@ -74,6 +75,13 @@ class FeatureExtractor:
         lengths:
             int64 [B], valid frames: ``n // 160``.
         """
+        recordings = as_tuple("recordings", recordings, "a list of arrays of samples")
+        for i, samples in enumerate(recordings):
+            if not isinstance(samples, np.ndarray) or samples.ndim != 1 or samples.dtype not in _SAMPLES:
+                advice = "tdtdecode.speech.audio.as_samples makes them" if not isinstance(samples, float) else (
+                    "give one array for each recording, [samples] for a single one"
+                )
+                raise refusal(f"recordings[{i}]", f"float32 [n], samples at {SAMPLE_RATE} Hz", samples, advice)
         lengths = np.array([len(samples) // HOP for samples in recordings], dtype=np.int64)
         width = max((len(samples) // HOP + 1 for samples in recordings), default=0)
         features = np.zeros((len(recordings), self.mel_bins, width), dtype=np.float32)
