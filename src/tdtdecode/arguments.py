@@ -99,12 +99,12 @@ def as_function(name: str, value: Any, expected: str = "a function") -> Callable
 
 
 def as_tuple(name: str, value: object, expected: str) -> tuple[Any, ...]:
-    """The items of a list or of anything else that can be iterated; texts and bytes cannot."""
-    if isinstance(value, (str, bytes, bytearray)):
+    """The items of a list or of anything else that can be iterated. Texts, bytes and dicts are no lists."""
+    if isinstance(value, (str, bytes, bytearray, dict)):
         raise refusal(name, expected, value)
     try:
         return tuple(value)  # type: ignore[arg-type]
-    except TypeError:
+    except TypeError:  # also of arrays without axes, which say that they can be iterated
         raise refusal(name, expected, value) from None
 
 

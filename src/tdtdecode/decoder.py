@@ -452,6 +452,9 @@ class Decoder:
         InputError
             If the decoder has no vocabulary.
         """
+        tokens = as_tuple("tokens", tokens, "token ids")
+        for i, token in enumerate(tokens):
+            as_integer(f"tokens[{i}]", token, low=0)
         if self.vocabulary is None:
             raise InputError("this decoder has no vocabulary: it was not made from a bundle")
         return self.vocabulary.detokenize(tokens)
@@ -486,7 +489,7 @@ def checked_kernels(name: str, device: str) -> kernel_sets.KernelSet:
     InputError, MissingDependencyError, DeviceError
         If it does not exist here, see `tdtdecode.kernels.get`.
     """
-    if name == "cuda" and device == "cpu":
+    if isinstance(name, str) and name == "cuda" and device == "cpu":
         raise InputError("kernels 'cuda' run on a GPU only: choose device='cuda'")
     return kernel_sets.get(name, device)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from typing import Any, Protocol, runtime_checkable
 
-from .arguments import as_choice, as_instance, as_integer, as_number, as_tuple, refusal
+from .arguments import as_choice, as_instance, as_integer, as_number, as_tuple, refusal, shown
 from .confidence import Confidence
 from .errors import InputError
 
@@ -254,7 +254,7 @@ class Beam:
         size = as_integer("size", self.size, low=1, high=MAX_BEAM)
         nbest = size if self.nbest is None else as_integer("nbest", self.nbest, low=1)
         if nbest > size:
-            raise InputError(f"nbest must be at most size, {size}, got {nbest}")
+            raise InputError(f"nbest must be at most size, {size}, got {shown(nbest)}")
         if self.threshold is None:
             threshold = DEFAULT_THRESHOLD if self.nbest in (None, 1) else math.inf
         else:

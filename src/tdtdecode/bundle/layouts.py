@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..arguments import MAX_DURATION
+from ..arguments import MAX_DURATION, refusal
 from ..errors import BundleError, InputError
 from .description import Stated
 from .files import find_file
@@ -21,7 +21,7 @@ _SEPARATORS = ".-_"
 def check_variant(variant: object) -> None:
     """Raise an `InputError` if `variant` is neither None nor a suffix of file names."""
     if variant is not None and (not isinstance(variant, str) or not re.fullmatch(r"[\w-]+", variant)):
-        raise InputError(f"variant must be a suffix of file names such as 'int8', or None, got {variant!r}")
+        raise refusal("variant", "a suffix of file names such as 'int8', or None", variant)
 
 
 def variants_of(directory: Path, name: str, variant: str | None) -> dict[str | None, Path]:

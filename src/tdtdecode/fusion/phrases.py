@@ -84,8 +84,8 @@ class PhraseBoost:
     _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.phrases, (str, Sequence)) and isinstance(self.phrases, Iterable):
-            object.__setattr__(self, "phrases", list(self.phrases))
+        if not isinstance(self.phrases, (list, tuple)):  # what can be iterated only once
+            object.__setattr__(self, "phrases", list(as_tuple("phrases", self.phrases, "a list of phrases")))
         object.__setattr__(self, "weight", as_weight("weight", self.weight))
         for name in ("context_score", "depth_scaling"):
             value = getattr(self, name)

@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 
 from ..arguments import refusal
+from ..bundle.layouts import check_variant
 from ..errors import InputError
 from ..optional import needed
 
@@ -40,7 +41,8 @@ def find_model(name: str | PathLike[str], variant: str | None = None) -> Path:
     MissingDependencyError
         If `name` has the form of a hub id and huggingface_hub is not installed.
     """
-    if name == "demo":
+    check_variant(variant)
+    if isinstance(name, str) and name == "demo":
         return demo_directory()
     if isinstance(name, (str, PathLike)) and os.path.isdir(name):
         return Path(name)

@@ -79,7 +79,7 @@ def load_model(
         as_integer("threads", threads, low=1, high=MAX_THREADS)
     as_search(search)
     durations = checked_reading(layout, variant, durations)
-    for one in {"auto": ("cpu" if precision == "int8" else "cuda",), "both": ("cpu", "cuda")}.get(device, (device,)):
+    for one in {"auto": ("cpu" if str(precision) == "int8" else "cuda",), "both": ("cpu", "cuda")}.get(device, (device,)):
         check_network_options(network, precision, session_options, providers, one)
     if device == "cpu":
         checked_kernels(kernels, device)

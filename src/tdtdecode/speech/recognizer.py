@@ -52,7 +52,7 @@ class Recognizer:
 
     def __init__(self, bundle: Bundle, encoder: Encoder, decoder: Decoder):
         as_instance("bundle", bundle, Bundle, "what tdtdecode.bundle.read_bundle returned", "load_model does it all")
-        if not callable(encoder) or not hasattr(encoder, "takes_batches"):
+        if not callable(encoder) or isinstance(encoder, type):
             raise refusal("encoder", "a tdtdecode.speech.encoder.Encoder", encoder)
         as_instance("decoder", decoder, Decoder, "a Decoder")
         features = bundle.features

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...arguments import as_integer, as_tuple, refusal
+from ...arguments import as_choice, as_integer, as_tuple, refusal
 
 SAMPLE_RATE = 16000
 """The rate, in Hz, that the features are defined for."""
@@ -53,8 +53,8 @@ class FeatureExtractor:
 
     def __init__(self, mel_bins: int, normalize: str | None = "per_feature"):
         mel_bins = as_integer("mel_bins", mel_bins, low=1, high=_MOST_MEL_BINS)
-        if normalize is not None and normalize != "per_feature":
-            raise refusal("normalize", "'per_feature' or None", normalize)
+        if normalize is not None:
+            as_choice("normalize", normalize, ["per_feature"], "or None")
         self.mel_bins = mel_bins
         self.normalize = normalize
         self._window = np.hanning(_WINDOW).astype(np.float32)
