@@ -16,6 +16,7 @@ if _TYPE_CHECKING:
         MissingDependencyError,
         PhraseWarning,
         SkippedInputWarning,
+        SlowerWarning,
         TdtDecodeError,
         TdtDecodeWarning,
         UnsupportedVersionError,
@@ -25,6 +26,7 @@ if _TYPE_CHECKING:
     from .networks.callable import CallableNetwork
     from .search import Beam, Greedy
     from .speech.loading import load_model
+    from .speech.progress import Progress
     from .speech.recognizer import Recognizer
     from .transducer import TransducerSpec
 
@@ -47,9 +49,11 @@ __all__ = [
     "NgramLM",
     "PhraseBoost",
     "PhraseWarning",
+    "Progress",
     "Recognizer",
     "ScoringFunction",
     "SkippedInputWarning",
+    "SlowerWarning",
     "TdtDecodeError",
     "TdtDecodeWarning",
     "Transcript",
@@ -70,6 +74,7 @@ _HOMES = {
     "Hypothesis": "hypothesis",
     "NgramLM": "fusion",
     "PhraseBoost": "fusion",
+    "Progress": "speech.progress",
     "Recognizer": "speech.recognizer",
     "ScoringFunction": "fusion",
     "Transcript": "hypothesis",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -15,8 +17,10 @@ from .arguments import as_choice, as_flag, as_instance, as_integer, as_tuple, re
 from .arrays import frames_first, utterances_of
 from .errors import InputError
 from .hypothesis import Hypothesis, Trace
+from .kernels.sets import ISA_VARIABLE
 from .networks import Network, NetworkState
 from .networks.loops import label_looping, lockstep, run_beam
+from .reprs import counted, one_line
 from .search import (
     Beam,
     Greedy,
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
     from .kernels.beam_state import BeamState
     from .networks import SteppedNetwork
 
+
+_log = logging.getLogger(__name__)
 
 MAX_THREADS = 1024
 """The most threads of a decoder."""
@@ -72,6 +78,10 @@ class DecoderState:
 
     def __len__(self) -> int:
         return len(self.consumed)
+
+    def __repr__(self) -> str:
+        frames = f"{self.consumed.min()} to {self.consumed.max()} frames received" if len(self) else ""
+        return one_line(self, counted(len(self), "stream"), frames, repr(self.search) if self.beams else "")
 
     @property
     def places(self) -> np.ndarray:
@@ -249,7 +259,14 @@ class Decoder:
         from .networks.choice import bundle_network, check_network_options
 
         check_network_options(network, precision, session_options, providers, device)
-        bundle = directory if isinstance(directory, Bundle) else read_bundle(directory, layout, variant, durations)
+        if isinstance(directory, Bundle):
+            bundle = directory
+        else:
+            bundle = read_bundle(directory, layout, variant, durations)
+            log_files(bundle)
+        forced = f", which {ISA_VARIABLE} asks for" if kernel_set.isa and ISA_VARIABLE in os.environ else ""
+        _log.info("device: %s, %d of the decoder's own threads", device, threads)
+        _log.info("kernels: %s%s", kernel_set.name, forced)
         chosen = bundle_network(bundle, kernel_set, network, precision, threads, session_options, providers, device)
         decoder = cls(chosen, bundle.spec, search=search, kernels=kernels, vocabulary=bundle.vocabulary)
         decoder._directory = bundle.directory, bundle.layout, bundle.variant, bundle.spec.durations
@@ -258,6 +275,22 @@ class Decoder:
             "search": search, "session_options": session_options, "providers": providers,
         }  # fmt: skip
         return decoder
+
+    def __repr__(self) -> str:
+        return one_line(self, *self.choices, repr(self.search))
+
+    @property
+    def choices(self) -> list[str]:
+        """What runs: model, network, precision, kernels, device; for people."""
+        model = []
+        if self._directory is not None:
+            directory, layout, variant, _ = self._directory
+            model = [f"{directory} ({layout}{f', {variant}' if variant else ''})"]
+        precision = getattr(self.network, "precision", None)
+        return [
+            *model, f"network {self.network.name}{f' in {precision}' if precision else ''}",
+            f"kernels {self.kernels.name}", f"on the {self.network.device}",
+        ]  # fmt: skip
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._directory is None:
@@ -469,6 +502,16 @@ class Decoder:
     def _fresh(self, streams: int) -> DecoderState:
         none = np.zeros(streams, np.int32)
         return DecoderState(none.astype(np.int64), none, self._start.select(none))
+
+
+def log_files(bundle: Bundle) -> None:
+    """Say which files of a model directory are used."""
+    files = [*([] if bundle.encoder is None else [bundle.encoder]), *(g.file for g in bundle.transducer.graphs)]
+    _log.info(
+        "files: %s, layout %s, %s: %s", bundle.directory, bundle.layout,
+        f"variant {bundle.variant}" if bundle.variant else "without a suffix",
+        ", ".join(dict.fromkeys(file.name for file in files)),
+    )  # fmt: skip
 
 
 def _remade(cls: type[Decoder], network: Network, spec: TransducerSpec, options: dict[str, Any]) -> Decoder:

@@ -168,6 +168,9 @@ class Greedy:
     def __post_init__(self) -> None:
         _check_common(self)
 
+    def __repr__(self) -> str:
+        return _options_given(self, {option.name: option.default for option in fields(self)})
+
 
 @dataclass(frozen=True)
 class Beam:
@@ -268,6 +271,23 @@ class Beam:
             raise InputError("temperature is an option of strategy 'tsd'")
         if self.strategy != "malsd" and (self.blank_mode, self.pruning_mode) != (BLANK_MODES[0], PRUNING_MODES[0]):
             raise InputError("blank_mode and pruning_mode are options of strategy 'malsd'")
+
+    def __repr__(self) -> str:
+        made = {option.name: option.default for option in fields(self)} | {"nbest": self.size}
+        made["threshold"] = DEFAULT_THRESHOLD
+        if (self.nbest, self.threshold) != (self.size, DEFAULT_THRESHOLD):  # `nbest` is what the threshold follows
+            made["nbest"] = None
+            if (self.nbest or 0) > 1:
+                made["threshold"] = math.inf
+        return _options_given(self, made)
+
+
+def _options_given(search: Greedy | Beam, defaults: dict[str, Any]) -> str:
+    """A search with the options that differ from the defaults."""
+    options = {name: getattr(search, name) for name in defaults if getattr(search, name) != defaults[name]}
+    if "fusion" in options:
+        options["fusion"] = list(options["fusion"])
+    return f"{type(search).__name__}({', '.join(f'{name}={value!r}' for name, value in options.items())})"
 
 
 def _check_common(search: Greedy | Beam) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .arguments import as_instance, as_tuple, listed, refusal
 from .bundle.onnx_files.dependencies import import_onnxruntime
-from .errors import DeviceError, MissingDependencyError
+from .errors import DeviceError, MissingDependencyError, SlowerWarning
+from .reprs import joined_names
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -38,6 +40,17 @@ def check_session_arguments(session_options: Any, providers: Any) -> None:
             raise refusal(f"providers[{i}]", "the name of an execution provider, or (name, options)", provider)
         if name not in available:
             raise refusal(f"providers[{i}]", f"a provider of this ONNX Runtime, {listed(available)}", name)
+
+
+def warn_of_lost_providers(session: ort.InferenceSession, providers: list[Any], file: str) -> None:
+    """Say if ONNX Runtime has left out a provider that was asked for, because a library of it is missing."""
+    asked = [provider[0] if isinstance(provider, tuple) else provider for provider in providers]
+    used = session.get_providers()
+    if lost := [name for name in asked if name not in used]:
+        warnings.warn(
+            f"{file}: ONNX Runtime cannot use {joined_names(lost)} and runs it with {joined_names(used)}",
+            SlowerWarning, stacklevel=2,
+        )  # fmt: skip
 
 
 def cuda_options(device: int, stream: int) -> dict[str, Any]:

@@ -290,7 +290,7 @@ WAV = np.zeros(1600, np.float32)
     (lambda: tdt.Beam(4), ["strategy must be 'tsd' or 'malsd', got 4", "Beam(size=4)"]),
     (lambda: tdt.Beam(fusion=["lm.arpa"]), ["fusion[0] must be an NgramLM", "got 'lm.arpa'"]),
     (lambda: tdt.Decoder("model/", SPEC), ["network must be", "Decoder.from_bundle"]),
-    (lambda: tdt.load_model("demo", providers=["TpuProvider"]), ["providers[0]", "CPUExecutionProvider", "TpuProvider"]),
+    (lambda: tdt.load_model("demo", providers=["Tpu"]), ["providers[0]", "CPUExecutionProvider", "Tpu"]),
     (lambda: tdt.load_model("demo", threads=True), ["threads must be an integer, got True"]),
     (lambda: tdt.load_model("demo", durations=[0, "1"]), ["durations[1] must be an integer, got '1'"]),
 ])  # fmt: skip

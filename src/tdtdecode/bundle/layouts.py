@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..arguments import MAX_DURATION, refusal
-from ..errors import BundleError, InputError
+from ..errors import BundleError
 from .description import Stated
 from .files import find_file
 

@@ -13,6 +13,7 @@ from ..confidence import Confidence
 from ..errors import InputError
 from ..forks import cached_property
 from ..hypothesis import Hypothesis, Word
+from ..reprs import counted, one_line
 
 SPACE = "\u2581"
 """The character with which SentencePiece writes a space."""
@@ -50,6 +51,9 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.pieces)
+
+    def __repr__(self) -> str:
+        return one_line(self, counted(self.size, "piece"), f"blank {self.blank}")
 
     @property
     def size(self) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from ..arguments import as_function, as_integer, as_tuple
 from ..errors import InputError
 from ..optional import needed
+from ..reprs import one_line
 from ..search import as_weight
 
 
@@ -94,6 +95,9 @@ class ScoringFunction:
             raise InputError("start must have at least one integer")
         object.__setattr__(self, "start", start)
         object.__setattr__(self, "weight", as_weight("weight", self.weight))
+
+    def __repr__(self) -> str:
+        return one_line(self, f"function {self.name}", f"start {list(self.start)}", f"weight {self.weight:g}")
 
     @property
     def name(self) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from ..arguments import as_choice, as_path
 from ..errors import InputError
 from ..forks import Lock
+from ..reprs import one_line
 from ..search import as_weight
 from .arpa import read_arpa
 from .automaton import Automaton
@@ -82,6 +83,9 @@ class NgramLM:
         weight = as_weight("weight", weight)
         file = TextFile(as_path("path", path, f"the path of {_KIND}"), _KIND)
         return NgramLM(file.path, weight, units, file.digest())
+
+    def __repr__(self) -> str:
+        return one_line(self, f"{self.path}", f"weight {self.weight:g}", f"units {self.units!r}")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, NgramLM) and self._value == other._value

@@ -17,6 +17,7 @@ import numpy as np
 from ..arguments import as_flag, as_integer, as_number, as_path, as_tuple, refusal
 from ..errors import InputError, PhraseWarning
 from ..forks import Lock
+from ..reprs import counted, excerpt, one_line
 from ..search import MAX_WEIGHT, as_weight
 from .automaton import Automaton
 from .spelling import BEGIN, CannotSpell, Speller
@@ -175,6 +176,13 @@ class PhraseBoost:
         object.__setattr__(made, "_lock", self._lock)
         picked = tuple(self._list_of[i] for i in utterances)
         return made._with_lists(tuple(self.phrases[i] for i in utterances), self._lists, picked)
+
+    def __repr__(self) -> str:
+        first = next((f" from {excerpt(str(phrase))} on" for phrases in self._lists for phrase, _ in phrases), "")
+        return one_line(
+            self, counted(sum(map(len, self._lists)), "phrase") + first,
+            f"for {counted(len(self._list_of), 'utterance')}" if self._for_each else "", f"weight {self.weight:g}",
+        )  # fmt: skip
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PhraseBoost) and self._value == other._value

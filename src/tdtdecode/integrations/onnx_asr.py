@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -27,6 +28,8 @@ from ..search import Beam, Greedy, as_search
 
 SUPPORTED = "0.12"
 """The releases of onnx-asr that this module is tested with. It replaces a private part of them."""
+
+_log = logging.getLogger(__name__)
 
 Adapter = TypeVar("Adapter")
 
@@ -97,6 +100,7 @@ def accelerate(
     bundle = _bundle(graph, tdt=isinstance(asr, NemoConformerTdt))
     if network == "auto" and precision == "float32" and _quantized(bundle):
         network = "ort"
+        _log.info("network: ort, so that a quantised model gives the results of onnx-asr; network='fused' is faster")
     decoder = Decoder.from_bundle(
         bundle, network=network, kernels=kernels, precision=precision, threads=threads,
         search=search or Greedy(max_symbols=asr._max_tokens_per_step),

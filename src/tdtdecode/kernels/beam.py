@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..fusion.binding import BoundFusion
 from ..hypothesis import Hypothesis
 from ..options import Strategy, beam_options
+from ..reprs import counted, one_line
 from ..search import Beam, Greedy
 from ..transducer import TransducerSpec
 from .beam_state import BeamState, FusionError
@@ -140,6 +141,10 @@ class BeamSearch:
         self.engine.answer(rows)
         with self.naming_failures():
             self.predictions, self._wanted = self.engine.request()
+
+    def __repr__(self) -> str:
+        batch = counted(len(self._lengths), "utterance")
+        return one_line(self, batch, f"{self.pending} joint rows wanted", repr(self.options))
 
     @property
     def pending(self) -> int:

@@ -10,6 +10,7 @@ from ..arguments import as_flag, as_instance, refusal
 from ..errors import InputError
 from ..hypothesis import Hypothesis, Trace
 from ..options import greedy_options
+from ..reprs import counted, one_line
 from ..search import Beam, Greedy
 from ..transducer import MAX_FRAMES, TransducerSpec
 from .sets import KernelSet, as_kernels
@@ -86,6 +87,10 @@ class GreedySearch:
         self._logged = 0
         self.pending = 0
         self.resume(np.arange(batch, dtype=np.int32))
+
+    def __repr__(self) -> str:
+        batch = counted(self.positions.shape[1], "utterance")
+        return one_line(self, batch, f"{self.pending} joint rows wanted", f"kernels {self._kernels.name}")
 
     @property
     def slots(self) -> np.ndarray:

@@ -12,6 +12,7 @@ from functools import lru_cache, partial
 from ..arguments import as_choice, refusal
 from ..errors import InputError
 from ..optional import needed
+from ..reprs import one_line
 
 ISA_VARIABLE = "TDTDECODE_ISA"
 """Environment variable that forces the instruction set behind ``kernels="cpu"``."""
@@ -26,6 +27,9 @@ class KernelSet:
     decide: Callable
     advance: Callable
     beam_engine: Callable
+
+    def __repr__(self) -> str:
+        return one_line(self, self.name, f"C++ for {self.isa}" if self.isa else "")
 
 
 def available() -> list[KernelSet]:

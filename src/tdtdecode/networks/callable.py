@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arguments import as_choice, as_function
+from ..reprs import one_line
 from .functions import CallableState, CallableWorkspace, UserFunctions
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ class CallableNetwork:
         as_choice("device", device, ("cpu", "cuda"))
         self.device = device
         self._functions = UserFunctions(predict, joint, select, device)
+
+    def __repr__(self) -> str:
+        return one_line(self, f"the caller's functions on the {self.device}")
 
     def start(self, blank: int) -> CallableState:
         g, state = self._functions.predict(np.array([blank], np.int32), None)

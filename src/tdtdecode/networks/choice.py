@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,7 @@ from ..bundle.description import Bundle
 from ..bundle.lifting import CannotLift, lift
 from ..bundle.lifting.dequantize import dequantized
 from ..bundle.transducers import CombinedTransducer, SplitTransducer, arithmetic
-from ..errors import BundleError, InputError
+from ..errors import BundleError, InputError, SlowerWarning
 from ..sessions import check_session_arguments
 from ..weights import TransducerWeights
 from . import Network
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
     from ..kernels import KernelSet
+
+_log = logging.getLogger(__name__)
 
 NETWORKS = ("auto", "ort", "fused")
 PRECISIONS = {"cpu": CPU_PRECISIONS, "cuda": ("float32", "float16", "bfloat16")}
@@ -62,16 +66,38 @@ def bundle_network(
         except CannotLift as error:
             wanted = "network='fused'" if network == "fused" else f"precision={precision!r}"
             raise BundleError(f"{wanted} is not possible: {error}; use network='ort'", file=bundle.directory) from None
+    why = "as asked"
     if network == "auto" and (kernels.isa is not None or device == "cuda"):
         try:
             return _fused(bundle, precision, threads, device)
-        except CannotLift:
-            pass  # `tdtdecode info` says why
+        except CannotLift as error:
+            why = f"since the weights cannot be lifted: {error}"
+            _warn(f"{bundle.directory}: network 'ort' decodes it, which is slower than 'fused', {why}")
+    elif network == "auto":
+        why = f"since 'fused' does not exist for kernels {kernels.name!r}"
+    elif isinstance(bundle.transducer, CombinedTransducer):
+        _warn(
+            f"{bundle.directory}: predictor and joint run together for every joint row, which is slower, since the "
+            f"graph cannot be split: {bundle.transducer.reason}"
+        )
+    _log.info("network: ort, %s", why)
+    _log.info("precision: that of the graphs%s", _one_row_at_a_time(bundle))
     if device == "cuda":
         from .cuda.ort import OrtCudaNetwork
 
         return OrtCudaNetwork(bundle.transducer, session_options)
     return OrtNetwork(bundle.transducer, threads, session_options, providers)
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, SlowerWarning, stacklevel=4)
+
+
+def _one_row_at_a_time(bundle: Bundle) -> str:
+    quantized = [graph.file.name for graph in bundle.transducer.graphs if graph.quantized]
+    if not quantized:
+        return ""
+    return f"; {', '.join(dict.fromkeys(quantized))} runs one joint row at a time, being dynamically quantised"
 
 
 def check_network_options(
@@ -95,11 +121,14 @@ def check_network_options(
 
 
 def _fused(bundle: Bundle, precision: str, threads: int, device: str) -> Network:
+    weights = lifted_weights(bundle)
+    _log.info("network: fused, %s, found in the graphs", weights.sizes)
+    _log.info("precision: %s%s", precision, " (exact)" if precision == "float32" else "")
     if device == "cpu":
-        return fused_network(bundle, precision, threads)
+        return FusedNetwork(weights, bundle.spec, precision, threads)
     from .cuda.fused import FusedCudaNetwork
 
-    return FusedCudaNetwork(lifted_weights(bundle), bundle.spec, precision)
+    return FusedCudaNetwork(weights, bundle.spec, precision)
 
 
 def fused_network(bundle: Bundle, precision: str = "float32", threads: int = 1) -> FusedNetwork:

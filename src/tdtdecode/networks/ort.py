@@ -10,6 +10,7 @@ import numpy as np
 from ..bundle.onnx_files.graph import Graph
 from ..bundle.transducers import CombinedTransducer, Ports, PredictorGraph, SplitTransducer, token_ports, width
 from ..errors import InputError
+from ..reprs import joined_names, one_line
 from ..sessions import CPU_PROVIDERS, ForkSafeSession, default_options
 from .state import ArrayState, array_state
 
@@ -71,6 +72,10 @@ class OrtNetwork:
             self._joint = _Model(transducer.graph, options, providers)
             encoder = transducer.encoder
         self.frame_dtype = encoder.dtype
+
+    def __repr__(self) -> str:
+        names = joined_names(dict.fromkeys(graph.file.name for graph in self._transducer.graphs))
+        return one_line(self, f"{names} on ONNX Runtime", f"on the {self.device}")
 
     def start(self, blank: int) -> ArrayState:
         first = np.array([blank], np.int32)

@@ -20,6 +20,7 @@ from ..decoder import Decoder
 from ..errors import BundleError, InputError
 from ..optional import needed
 from ..outputs import new_directory
+from ..reprs import counted, one_line
 from ..search import Greedy
 from ..speech.audio import FeatureExtractor
 from ..speech.audio.features import SAMPLE_RATE
@@ -63,6 +64,10 @@ class Export:
     tokens: int
     feature_difference: float
     encoder_difference: float
+
+    def __repr__(self) -> str:
+        checked = f"the same {counted(self.tokens, 'token')} as NeMo"
+        return one_line(self, self.kind, str(self.bundle.directory), checked)
 
 
 def export(checkpoint: str | os.PathLike[str], out: str | os.PathLike[str], to: str = "combined") -> Export:

@@ -25,6 +25,7 @@ from ..errors import BundleError, InputError, MissingDependencyError
 from ..evaluation import edit_distance
 from ..optional import raise_interrupt
 from ..outputs import new_directory
+from ..reprs import counted, one_line
 from ..speech.audio.reading import Audio, check_audio
 from ..speech.loading import load_model
 from .inspection.checks import overflow
@@ -95,6 +96,11 @@ class Optimization:
     sizes: dict[str, tuple[int, int]]
     notes: tuple[str, ...]
     change: Change | None
+
+    def __repr__(self) -> str:
+        before, after = (sum(sizes[i] for sizes in self.sizes.values()) for i in range(2))
+        change = "" if self.change is None else f"{self.change.edits} edits in {counted(self.change.tokens, 'token')}"
+        return one_line(self, str(self.bundle.directory), f"{before:,} -> {after:,} bytes", change)
 
 
 def optimize(

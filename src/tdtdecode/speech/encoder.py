@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -17,6 +18,7 @@ from ..bundle.onnx_files.dependencies import import_onnxruntime
 from ..bundle.onnx_files.graph import first_line, loading
 from ..decoder import MAX_THREADS
 from ..errors import BundleError, DeviceError, InputError
+from ..reprs import one_line
 from ..sessions import (
     CPU_PROVIDERS,
     CUDA,
@@ -30,6 +32,8 @@ from .audio.features import HOP, SAMPLE_RATE
 
 if TYPE_CHECKING:
     import onnxruntime as ort
+
+_log = logging.getLogger(__name__)
 
 _TRIAL_FRAMES = 100
 """Feature frames of a recording that any encoder takes, a second."""
@@ -103,6 +107,10 @@ class Encoder:
         # A graph holds the weights that its own file contains. Keeping it would keep a second copy of them beside the
         # session's, so such a file is opened again when a session is made.
         self._graph = graph if graph.weights_folder is not None else None
+        reason = ""
+        if not self.takes_batches:
+            reason = ", being dynamically quantised" if graph.quantized else ", as it was exported"
+        _log.info("encoder: %s on the %s, %s%s", file.name, device, self.batches, reason)
         self._options = session_options or default_options(threads)
         self._providers = list(providers or CPU_PROVIDERS)
         self._card: int | None = None
@@ -116,6 +124,15 @@ class Encoder:
             self._card = current_device().index
             stream = shared_stream(self._card).ptr
             self._session = ForkSafeSession(partial(cuda_session, self._open, self._card, stream, "the encoder"))
+
+    def __repr__(self) -> str:
+        device = "cpu" if self._card is None else "cuda"
+        return one_line(self, self._file.name, f"on the {device}", self.batches)
+
+    @property
+    def batches(self) -> str:
+        """Whether recordings share batches, for people."""
+        return "several recordings at a time" if self.takes_batches else "one recording at a time"
 
     def __call__(self, features: np.ndarray, lengths: np.ndarray) -> tuple[ort.OrtValue, np.ndarray]:
         """Encode a batch.

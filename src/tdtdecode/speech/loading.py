@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,8 @@ from ..arguments import as_choice, as_instance, as_integer
 from ..bundle import read_bundle
 from ..bundle.reading import checked_reading
 from ..cuda.device import current_device
-from ..decoder import MAX_THREADS, Decoder, checked_kernels
-from ..errors import DeviceError, MissingDependencyError
+from ..decoder import MAX_THREADS, Decoder, checked_kernels, log_files
+from ..errors import DeviceError, MissingDependencyError, SlowerWarning
 from ..networks.choice import check_network_options
 from ..search import Beam, Greedy, as_search
 from .encoder import Encoder
@@ -79,12 +80,14 @@ def load_model(
         as_integer("threads", threads, low=1, high=MAX_THREADS)
     as_search(search)
     durations = checked_reading(layout, variant, durations)
-    for one in {"auto": ("cpu" if str(precision) == "int8" else "cuda",), "both": ("cpu", "cuda")}.get(device, (device,)):
+    likely = ("cpu" if str(precision) == "int8" else "cuda",)
+    for one in {"auto": likely, "both": ("cpu", "cuda")}.get(device, (device,)):
         check_network_options(network, precision, session_options, providers, one)
     if device == "cpu":
         checked_kernels(kernels, device)
     as_instance("kernels", kernels, str, "the name of a kernel set, such as 'auto' or 'cpu'")
     bundle = read_bundle(find_model(name_or_directory, variant), layout, variant, durations)
+    log_files(bundle)
 
     def on(device: str) -> Recognizer:
         decoder = Decoder.from_bundle(
@@ -103,7 +106,19 @@ def load_model(
     try:
         model = on("cuda")
     except (DeviceError, MissingDependencyError) as error:
-        _log.info("device: cpu, because cuda cannot be used: %s", error)
+        text = f"device: cpu, since cuda cannot be used: {error}"
+        if _has_card():
+            warnings.warn(text, SlowerWarning, stacklevel=2)
+        _log.info("%s", text)
         return on("cpu")
     _log.info("device: cuda (%s)", current_device().name)
     return model
+
+
+def _has_card() -> bool:
+    """Whether there is a card that would be faster, if all that it needs were installed."""
+    try:
+        current_device()
+    except (DeviceError, MissingDependencyError):
+        return False
+    return True

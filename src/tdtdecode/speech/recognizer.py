@@ -16,6 +16,7 @@ from ..confidence import Confidence
 from ..decoder import Decoder
 from ..errors import BundleError
 from ..hypothesis import Hypothesis, Transcript
+from ..reprs import one_line
 from ..search import Beam, Greedy, as_search, for_utterances
 from .audio import Audio, FeatureExtractor, as_samples, audio_seconds, check_audio, held
 from .audio.features import HOP, SAMPLE_RATE
@@ -74,6 +75,12 @@ class Recognizer:
             limits.append(features.max_frames * features.subsampling_factor)
         self._max_input_frames = min((limit for limit in limits if limit is not None), default=None)
         self._windows = Windows.of(features)
+
+    def __repr__(self) -> str:
+        limit = "" if self.max_seconds is None else f"in windows beyond {self.max_seconds:g} s"
+        choices = self.decoder.choices
+        model = [] if choices[0].startswith(str(self.bundle.directory)) else [str(self.bundle.directory)]
+        return one_line(self, *model, *choices, repr(self.decoder.search), limit)
 
     def __reduce__(self) -> tuple[Any, ...]:
         decoder = self.decoder.bundle_options or self.decoder

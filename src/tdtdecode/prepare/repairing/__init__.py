@@ -18,6 +18,7 @@ from ...bundle.onnx_files.parsing import GRAPH_LIMIT
 from ...bundle.reading import checked_reading
 from ...errors import BundleError, InputError
 from ...outputs import new_directory, replace_file
+from ...reprs import counted, one_line
 from ..inspection import Problem, inspect
 from ..inspection.evidence import collect
 from ..writing.saving import require_space
@@ -46,6 +47,10 @@ class Repair:
     directory: Path
     changes: tuple[Change, ...]
     problems: tuple[Problem, ...]
+
+    def __repr__(self) -> str:
+        left = f"{counted(len(self.problems), 'problem')} left"
+        return one_line(self, str(self.directory), counted(len(self.changes), "change"), left)
 
 
 def repair(

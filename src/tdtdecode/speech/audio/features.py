@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...arguments import as_choice, as_integer, as_tuple, refusal
+from ...reprs import one_line
 
 SAMPLE_RATE = 16000
 """The rate, in Hz, that the features are defined for."""
@@ -59,6 +60,10 @@ class FeatureExtractor:
         self.normalize = normalize
         self._window = np.hanning(_WINDOW).astype(np.float32)
         self._filters = _SparseFilters(mel_filters(mel_bins))
+
+    def __repr__(self) -> str:
+        normalized = "normalised per feature" if self.normalize else "not normalised"
+        return one_line(self, f"{self.mel_bins} mel bins every 10 ms at 16 kHz", normalized)
 
     def __call__(self, recordings: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Features of a batch.
