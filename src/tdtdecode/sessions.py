@@ -6,7 +6,7 @@ import ctypes
 import os
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .arguments import as_instance, as_tuple, listed, refusal
@@ -42,13 +42,13 @@ def check_session_arguments(session_options: Any, providers: Any) -> None:
             raise refusal(f"providers[{i}]", f"a provider of this ONNX Runtime, {listed(available)}", name)
 
 
-def warn_of_lost_providers(session: ort.InferenceSession, providers: list[Any], file: str) -> None:
+def _warn_of_lost(providers: Sequence[Any], session: ort.InferenceSession, name: str) -> None:
     """Say if ONNX Runtime has left out a provider that was asked for, because a library of it is missing."""
     asked = [provider[0] if isinstance(provider, tuple) else provider for provider in providers]
     used = session.get_providers()
     if lost := [name for name in asked if name not in used]:
         warnings.warn(
-            f"{file}: ONNX Runtime cannot use {joined_names(lost)} and runs it with {joined_names(used)}",
+            f"{name}: ONNX Runtime cannot use {joined_names(lost)} and runs it with {joined_names(used)}",
             SlowerWarning, stacklevel=2,
         )  # fmt: skip
 
@@ -123,11 +123,19 @@ class ForkSafeSession:
     ----------
     open_session:
         Opens the session. It is called at once, and in each child process on first use.
+    providers:
+        The providers that it opens the session with.
+    name:
+        What the session runs, for messages.
     """
 
-    def __init__(self, open_session: Callable[[], ort.InferenceSession]):
+    def __init__(
+        self, open_session: Callable[[], ort.InferenceSession], providers: Sequence[Any] = (), name: str = ""
+    ):
         self._open_session = open_session
         self._open()
+        if providers:
+            _warn_of_lost(providers, self._session, name)
 
     @property
     def current(self) -> ort.InferenceSession:

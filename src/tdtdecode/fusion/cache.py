@@ -68,8 +68,10 @@ def cached(key: dict, entries: int, compile_automaton: Callable[[], Compiled]) -
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, *compiled)
     except (OSError, InputError) as error:
-        text = f"{path}: cannot be written ({error}); the compiled tables stay in memory, and are compiled anew next time"
-        warnings.warn(f"{text}: {CACHE_VARIABLE} names another folder", SlowerWarning, stacklevel=2)
+        warnings.warn(
+            f"{path}: cannot be written ({error}); the compiled tables stay in memory, and are compiled anew next time: "
+            f"{CACHE_VARIABLE} can name another folder", SlowerWarning, stacklevel=2,
+        )  # fmt: skip
         return compiled
     return _opened(path, entries) or compiled
 

@@ -108,7 +108,7 @@ class _Model:
     def __init__(self, graph: Graph, options: ort.SessionOptions, providers: list[Any]):
         self.rows_at_once = 1 if graph.quantized else MAX_ROWS
         """1 for dynamically quantised graphs: they scale a whole batch at once, so rows would depend on each other."""
-        self.session = ForkSafeSession(lambda: graph.session(options, providers))
+        self.session = ForkSafeSession(lambda: graph.session(options, providers), providers, graph.file.name)
 
 
 class _Runs:

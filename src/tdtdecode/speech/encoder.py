@@ -115,7 +115,7 @@ class Encoder:
         self._providers = list(providers or CPU_PROVIDERS)
         self._card: int | None = None
         if device == "cpu":
-            self._session = ForkSafeSession(partial(self._open, self._providers))
+            self._session = ForkSafeSession(partial(self._open, self._providers), self._providers, file.name)
         else:
             if graph.quantized:
                 raise DeviceError(quantized_refusal(file, "an encoder of another variant, or device='cpu'"))
