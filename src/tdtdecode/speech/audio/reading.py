@@ -146,20 +146,21 @@ class Assembly:
     sample_rate:
         The rate wanted, in Hz.
 
-    Attributes
-    ----------
-    seconds:
-        How much has come so far.
     """
 
     def __init__(self, name: str, sample_rate: int):
         self.name = name
-        self.seconds = 0.0
+        self._counts: dict[int, int] = {}
         self._wanted = sample_rate
         self._mix = Mixer()
         self._rate = sample_rate
         self._resampler: Any = None
         self._parts: list[np.ndarray] = []
+
+    @property
+    def seconds(self) -> float:
+        """How much has come so far."""
+        return sum(count / rate for rate, count in self._counts.items())
 
     def add_array(self, audio: object) -> None:
         """Add (samples, rate) as `as_samples` takes them.
@@ -186,7 +187,7 @@ class Assembly:
             self._finish()
             self._rate = _checked_rate(rate, self.name)
             self._resampler = None if rate == self._wanted else _resampler(rate, self._wanted)
-        self.seconds += len(samples) / rate
+        self._counts[rate] = self._counts.get(rate, 0) + len(samples)
         self._parts.append(samples if self._resampler is None else self._resampler.resample_chunk(samples))
 
     def samples(self) -> np.ndarray:

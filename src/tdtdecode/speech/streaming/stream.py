@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -335,7 +336,8 @@ class Streams:
             ended = live.wording.add(part) or live.position.done
             ended = ended or live.wording.pause(live.position.frame) >= self._pause
             live.utterance_ended |= ended
-            live.news += live.wording.settle(ended, live.seconds)
+            # Only the end of the recording bounds words: how much has come depends on how it is cut into pieces.
+            live.news += live.wording.settle(ended, live.seconds if live.position.done else math.inf)
 
     def _chunks(
         self, chunks: Sequence[tuple[_Live, Any, DecoderState | None, bool]]

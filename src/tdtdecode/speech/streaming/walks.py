@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ...errors import InputError
 from ..audio.features import STD_FLOOR
 from ..encoder import Encoder
 from ..windows import Windows
@@ -22,7 +23,7 @@ class Heard:
     mel_bins:
         Of the features.
     normalize:
-        Whether windows are normalised by the mean and the deviation of all that was heard so far, per mel bin.
+        Whether windows are normalised by the mean and the deviation of all frames up to their end, per mel bin.
 
     Attributes
     ----------
@@ -35,21 +36,24 @@ class Heard:
         self._first = 0
         self._kept = np.zeros((mel_bins, 0), np.float32)
         self._sums = np.zeros((2, mel_bins)) if normalize else None
+        self._summed = 0
 
     def add(self, features: np.ndarray) -> None:
         """Add feature frames, float32 [mel, n]."""
         if features.shape[1]:
             self._kept = np.concatenate([self._kept, features], axis=1)
             self.frames += features.shape[1]
-            if self._sums is not None:
-                self._sums += features.sum(axis=1, dtype=np.float64), np.square(features, dtype=np.float64).sum(axis=1)
 
     def window(self, start: int, stop: int) -> np.ndarray:
         """The frames from ``start`` to ``stop``, float32 [mel, n]; frames before the first are zeros."""
         found = self._kept[:, max(start, 0) - self._first : stop - self._first]
         if self._sums is not None:
-            mean = self._sums[0] / self.frames
-            variance = np.maximum(self._sums[1] - self.frames * mean**2, 0) / max(self.frames - 1, 1)
+            # What came after the window does not count, for it depends on how the audio is cut into pieces.
+            new = self._kept[:, self._summed - self._first : stop - self._first].astype(np.float64)
+            self._sums += new.sum(axis=1), np.square(new).sum(axis=1)
+            self._summed = max(self._summed, stop)
+            mean = self._sums[0] / self._summed
+            variance = np.maximum(self._sums[1] - self._summed * mean**2, 0) / max(self._summed - 1, 1)
             found = ((found - mean[:, None]) / (np.sqrt(variance)[:, None] + STD_FLOOR)).astype(np.float32)
         return np.pad(found, ((0, 0), (max(-start, 0), 0))) if start < 0 else found
 
@@ -170,6 +174,8 @@ class WindowedWalk:
         self._encoder, self._windows, self._factor = encoder, windows, factor
 
     def begin(self, language: str | None) -> Position:
+        if language is not None:
+            raise InputError(f"language={language!r}: the model is not told a language")
         return Position()
 
     def is_due(self, position: Position, heard: int, ended: bool) -> bool:

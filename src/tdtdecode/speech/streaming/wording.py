@@ -54,7 +54,7 @@ class Wording:
         ended:
             Whether an utterance ended.
         seconds:
-            How much has been heard: no word ends later.
+            Where the recording ends, if that is known: no word ends later.
         """
         if ended:
             self._last_frame = None
