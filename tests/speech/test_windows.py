@@ -27,7 +27,9 @@ RATE = 16_000
 
 
 @pytest.mark.parametrize("frames", [1, 7, 8, 9, 80, 81, 400, 1001])
-@pytest.mark.parametrize("windows", [Windows(0, 1, 0), Windows(0, 10, 0), Windows(2, 6, 2), Windows(5, 3, 5), Windows(9, 200, 9)])
+@pytest.mark.parametrize(
+    "windows", [Windows(0, 1, 0), Windows(0, 10, 0), Windows(2, 6, 2), Windows(5, 3, 5), Windows(9, 200, 9)]
+)
 def test_every_frame_is_decoded_once(windows, frames):
     factor, decoded = 8, []
     for window in windows.over(frames, factor):
