@@ -10,8 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ...errors import MissingDependencyError
-from ...optional import raise_interrupt
+from ...optional import needed
 from .sources import Source, View
 
 MEDIA = "m4a, mp4, webm, mkv, aac, amr, ac3, ts, wma and other media"
@@ -260,13 +259,10 @@ def import_soundfile() -> Any:
     Raises
     ------
     MissingDependencyError
-        If it is not installed.
+        If it is not installed, or cannot be imported.
     """
-    try:
+    with needed("soundfile", "cpu", "reading audio files"):
         import soundfile
-    except (ImportError, OSError) as error:  # OSError: soundfile is installed without its library libsndfile
-        raise_interrupt(error)
-        raise MissingDependencyError("soundfile", "cpu", "reading audio files") from error
     return soundfile
 
 
@@ -276,13 +272,10 @@ def import_av() -> Any:
     Raises
     ------
     MissingDependencyError
-        If it is not installed.
+        If it is not installed, or cannot be imported.
     """
-    try:
+    with needed("av", "media", f"reading {MEDIA}"):
         import av
-    except (ImportError, OSError) as error:
-        raise_interrupt(error)
-        raise MissingDependencyError("av", "media", f"reading {MEDIA}") from error
     return av
 
 

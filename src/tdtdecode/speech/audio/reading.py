@@ -11,8 +11,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ...errors import AudioWarning, InputError, MissingDependencyError, TdtDecodeError
+from ...optional import needed
 from .containers import Statement, statements
-from .decoders import MEDIA, CannotDecode, Decoder, MediaDecoder, SoundfileDecoder
+from .decoders import CannotDecode, Decoder, MediaDecoder, SoundfileDecoder
 from .mixing import Mixer
 from .sources import EXPECTED, File, Source, View, is_file, opened
 
@@ -242,7 +243,7 @@ def _media(source: Source, statement: Statement, problem: str) -> Generator[tupl
         decoder = MediaDecoder(view)
     except MissingDependencyError as missing:
         cause: Exception = missing
-        wanted += f"; {MEDIA} need the package 'av': pip install 'tdtdecode[media]'"
+        wanted += f"; {missing}"
     except CannotDecode as error:
         cause = error
         problem += f"; FFmpeg: {error}"
@@ -317,8 +318,6 @@ def _to_float32(array: np.ndarray) -> np.ndarray:
 
 def _resampler(rate: int, wanted: int) -> Any:
     """What changes the rate of samples that come block by block. It keeps no threads."""
-    try:
+    with needed("soxr", "cpu", f"resampling from {rate} Hz to {wanted} Hz"):
         import soxr
-    except ImportError as error:
-        raise MissingDependencyError("soxr", "cpu", f"resampling from {rate} Hz to {wanted} Hz") from error
     return soxr.ResampleStream(rate, wanted, 1, dtype="float32", quality="HQ")
