@@ -7,7 +7,7 @@ import numpy as np
 _PIECE_SECONDS = 0.5
 """Each piece of so much sound is decided on for itself."""
 _CANCELLED = 0.1
-"""A sound cancels in the mean if it keeps less than this share of the power that it has where only one channel holds it.
+"""A sound cancels in the mean if that keeps less than this share of the power that it has in one channel alone.
 
 A right channel of minus half the left one, whose mean is merely quiet, keeps a fifth.
 """

@@ -200,6 +200,13 @@ class View(io.RawIOBase):
             self._position += len(chunk)
         return filled
 
+    def head(self, count: int) -> bytes:
+        """The bytes at the beginning; the position stays."""
+        position, self._position = self._position, 0
+        found = self.read(count)
+        self._position = position
+        return found
+
     def _read(self, most: int) -> bytes:
         """Bytes at the position, from one piece; none at the end."""
         index = bisect_right(self._ends, self._position)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..sources import Source
 from .statement import Statement
 
-_KNOWN = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"sidx", b"free", b"skip", b"wide", b"mfra", b"uuid", b"emsg", b"prft", b"meta")
+_KNOWN = frozenset(b"ftyp styp moov moof mdat sidx free skip wide mfra uuid emsg prft meta".split())
 _MOST_BOXES = 1_000_000
 
 

@@ -153,7 +153,8 @@ def _chunked(source: Source, dialect: _Dialect, magic: bytes) -> Statement | Non
             whole = end - chunk.start + (dialect.header_bytes if dialect.counts_itself else 0)
             largest = 0xFFFFFFFF if dialect.size_bytes == 4 else (1 << 63) - 1
             changes[chunk.start - dialect.size_bytes] = struct.pack(dialect.size, min(whole, largest))
-    stop = total if names and dialect.header_follows else end
+    follows = dialect.header_follows and (names or _is_known(source, dialect, end, limit))
+    stop = total if follows else end
     return Statement(patched(0, stop, changes), size, end - start, "bytes", notes=notes)
 
 

@@ -92,7 +92,7 @@ class _Recording:
     kbits: set[int] = field(default_factory=set)
 
     def add(self, at: int, second: int, third: int, stop: int) -> int:
-        """Add the frame at a place, whose header has these bytes, and return where it ends: at ``stop`` at the latest."""
+        """Add the frame at a place, whose header has these bytes, and return where it ends; no later than ``stop``."""
         frame = _frame(second, third)
         assert frame is not None
         end = min(at + frame.size, stop)
