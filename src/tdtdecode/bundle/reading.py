@@ -79,7 +79,7 @@ def read_bundle(
         blank=files.vocabulary.blank,
         encoder_size=width(joint.encoder_shape),
     )
-    return Bundle(root, layout, variant, spec, files.vocabulary, encoder, facts.features, transducer)
+    return Bundle(root, layout, variant, spec, files.vocabulary, encoder, facts.features, transducer, facts.cache_aware)
 
 
 copyreg.pickle(

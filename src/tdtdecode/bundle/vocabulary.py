@@ -26,6 +26,7 @@ UNKNOWN_SURFACE = "\u2047"
 _SPECIAL = re.compile(r"\[.*\]$|<.*>$|##|\u2581|\s*$")
 """Pieces whose punctuation does not count as the vocabulary's, as in NeMo."""
 
+_EVENT = re.compile(r"<(EOU|EOB|[a-z]{2,3}(-[A-Za-z0-9]{2,8})+)>")
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -95,21 +96,45 @@ class Vocabulary:
         MissingDependencyError
             If the text has no spaces, and the package that divides it is not installed.
         """
+        return [word for word, _ in self.words_and_tokens(hypothesis, frame_seconds, confidence)]
+
+    def words_and_tokens(
+        self,
+        hypothesis: Hypothesis,
+        frame_seconds: float,
+        confidence: Confidence = Confidence(),
+        previous_end: float | None = None,
+    ) -> list[tuple[Word, slice]]:
+        """`words`, each with the tokens that it is made of. Neighbours may share a token.
+
+        Parameters
+        ----------
+        previous_end:
+            Of a hypothesis that continues others: where the word before it ends, in seconds.
+        """
         segments = self._segments(hypothesis.tokens)
         # RNN-T has neither durations nor their log-probs.
         tdt = bool(np.any(hypothesis.durations) or np.any(hypothesis.duration_logprobs))
-        times = token_times(segments, hypothesis.frames, hypothesis.durations, tdt)
+        before = None if previous_end is None else previous_end / frame_seconds
+        times = token_times(segments, hypothesis.frames, hypothesis.durations, tdt, before)
         _, removed = self._joined(segments)
-        words = []
-        for span in spans(segments, times, removed, frame_seconds, self._has_spaces):
+        found = []
+        for span in spans(segments, times, removed, frame_seconds, self._has_spaces, before is not None):
             tokens = slice(span.first, span.last + 1)
             if hypothesis.token_confidence is not None:
                 certainty = confidence.aggregate(hypothesis.token_confidence[tokens])
             else:
                 certainty = math.exp(min(float(np.min(hypothesis.token_logprobs[tokens])), 0.0))
             start, end = span.start * frame_seconds, span.end * frame_seconds
-            words.append(Word(span.text, start, end, certainty, span.spaced))
-        return words
+            found.append((Word(span.text, start, end, certainty, span.spaced), tokens))
+        return found
+
+    @cached_property
+    def events(self) -> dict[int, str]:
+        """The tokens that are no text, by id: ``<EOU>`` and ``<EOB>`` end utterances, ``<en-US>`` names a language."""
+        return {
+            i: piece[1:-1] for i, piece in enumerate(self.pieces) if i != self.blank and _EVENT.fullmatch(piece)
+        }
 
     @cached_property
     def _has_spaces(self) -> bool:
@@ -146,7 +171,7 @@ class Vocabulary:
                 segments.append(Segment(pending.decode("utf-8", errors="replace"), first, i))
                 continue
             pending.clear()
-            if token != self.blank:
+            if token != self.blank and token not in self.events:
                 text = UNKNOWN_SURFACE if piece == UNKNOWN else piece.replace(SPACE, " ")
                 segments.append(Segment(text, i, i, text.lstrip(" ") in self._marks, piece == " "))
         return segments

@@ -71,25 +71,32 @@ class _Character:
     """Whether punctuation begins here that came after a space of its own: it adds no time to the word."""
 
 
-def token_times(segments: list[Segment], frames: np.ndarray, durations: np.ndarray, tdt: bool) -> list[tuple[int, int]]:
+def token_times(
+    segments: list[Segment], frames: np.ndarray, durations: np.ndarray, tdt: bool, before: float | None
+) -> list[tuple[float, float]]:
     """Start and end of each segment in frames.
 
     In TDT, punctuation starts and ends where the token before it ends: models predict it late, often after a pause. In
-    RNN-T, where tokens have no durations, each lasts a frame.
+    RNN-T, where tokens have no durations, each lasts a frame. The token before the first one ends at ``before``.
     """
-    times: list[tuple[int, int]] = []
+    times: list[tuple[float, float]] = []
     for segment in segments:
-        start = int(frames[segment.first])
-        end = int(frames[segment.last]) + (int(durations[segment.last]) if tdt else 1)
-        if tdt and segment.punctuation and segment.first > 0:
-            # Nothing but blanks may stand before it.
-            start = end = times[-1][1] if times else start
+        start: float = int(frames[segment.first])
+        end: float = int(frames[segment.last]) + (int(durations[segment.last]) if tdt else 1)
+        if tdt and segment.punctuation and before is not None:
+            start = end = before
         times.append((start, end))
+        before = end
     return times
 
 
 def spans(
-    segments: list[Segment], times: list[tuple[int, int]], removed: set[int], frame_seconds: float, has_spaces: bool
+    segments: list[Segment],
+    times: list[tuple[float, float]],
+    removed: set[int],
+    frame_seconds: float,
+    has_spaces: bool,
+    continued: bool,
 ) -> list[Span]:
     """The words, in order; none starts before the one before it ends.
 
@@ -101,10 +108,12 @@ def spans(
         Indexes into the text of all segments: spaces that are no part of it.
     has_spaces:
         Whether the vocabulary has spaces. If not, and the script has them, each token is a word.
+    continued:
+        Whether other words came before.
     """
     found: list[Span] = []
     for run in _runs(segments, times, removed):
-        spaced = True
+        spaced = bool(found) or not continued or (segments[0].text[0].isspace() and 0 not in removed)
         for word in _units(run, has_spaces):
             for part in _cut(word, frame_seconds):
                 text = "".join(character.text for character in part)
@@ -115,7 +124,7 @@ def spans(
 
 
 def _runs(
-    segments: list[Segment], times: list[tuple[int, int]], removed: set[int]
+    segments: list[Segment], times: list[tuple[float, float]], removed: set[int]
 ) -> Iterator[list[_Character]]:
     """The characters between spaces."""
     run: list[_Character] = []

@@ -17,7 +17,7 @@ _CHAINED = 500
 
 @dataclass
 class Cue:
-    """Some words shown together; times in milliseconds. The lines joined as the text has them are ``text``."""
+    """Some words shown together: their lines, and their text in one line. Times are in milliseconds."""
 
     start: int
     end: int
@@ -43,11 +43,10 @@ def cues(transcript: Transcript, options: CueOptions = CueOptions()) -> list[Cue
     for first, stop in pairwise([*_cue_starts(units, options), len(units)]):
         group = units[first:stop]
         start = max(round(group[0].start * 1000), found[-1].start + 1 if found else 0)
-        lines = _lines(group, options)
         spoken = round(max(unit.end for unit in group) * 1000)
         read = start + round(1000 * max(options.min_cue_seconds, _widths(group)(0, len(group)) / options.reading_speed))
         end = min(max(spoken, read, start + 1), start + round(1000 * options.max_cue_seconds))
-        found.append(Cue(start, end, lines, _text(group)))
+        found.append(Cue(start, end, _lines(group, options), _text(group)))
     for cue, following in pairwise(found):
         # Where there is next to no time, half of it is the gap.
         half = -(-(cue.start + following.start) // 2)
@@ -55,6 +54,11 @@ def cues(transcript: Transcript, options: CueOptions = CueOptions()) -> list[Cue
         chained = following.start - cue.end < _CHAINED
         cue.end = min(limit, cue.start + round(1000 * options.max_cue_seconds)) if chained else min(cue.end, limit)
     return found
+
+
+def lines(cue: Cue) -> str:
+    """The lines of a cue, as SubRip and WebVTT have them."""
+    return "\n".join(cue.lines)
 
 
 def clock(milliseconds: int, point: str) -> str:
@@ -132,17 +136,17 @@ def _lines(cue: Sequence[Unit], options: CueOptions) -> list[str]:
     """The cue in as few lines as it fits, of similar length, broken where it disturbs least."""
     count = len(cue)
     ends = _line_ends(cue, options)
-    lines, end = 0, 0
+    needed, end = 0, 0
     while end < count:
-        lines, end = lines + 1, ends[end]
-    if lines == 1:
+        needed, end = needed + 1, ends[end]
+    if needed == 1:
         return [_text(cue)]
     width = _widths(cue)
     room = options.line_columns(any(unit.wide for unit in cue))
-    costs = [[math.inf] * (count + 1) for _ in range(lines + 1)]
-    before = [[0] * (count + 1) for _ in range(lines + 1)]
+    costs = [[math.inf] * (count + 1) for _ in range(needed + 1)]
+    before = [[0] * (count + 1) for _ in range(needed + 1)]
     costs[0][0] = 0.0
-    for line in range(1, lines + 1):
+    for line in range(1, needed + 1):
         for stop in range(1, count + 1):
             for start in range(stop):
                 if costs[line - 1][start] < math.inf and ends[start] >= stop:
@@ -151,7 +155,7 @@ def _lines(cue: Sequence[Unit], options: CueOptions) -> list[str]:
                     if cost < costs[line][stop]:
                         costs[line][stop], before[line][stop] = cost, start
     found, stop = [], count
-    for line in range(lines, 0, -1):
+    for line in range(needed, 0, -1):
         start = before[line][stop]
         found.append(_text(cue[start:stop]))
         stop = start

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class Format:
     """A transcript format. No field has a default, so that a new format has to answer every question.

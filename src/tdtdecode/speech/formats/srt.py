@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...hypothesis import Transcript
-from .cues import clock, cues
+from .cues import clock, cues, lines
 from .format import Format
 from .options import CueOptions
 
@@ -11,7 +11,7 @@ from .options import CueOptions
 def render(transcript: Transcript, recording: str, options: CueOptions = CueOptions()) -> str:
     """Numbered cues with their times."""
     return "".join(
-        f"{number}\n{clock(cue.start, ',')} --> {clock(cue.end, ',')}\n{chr(10).join(cue.lines)}\n\n"
+        f"{number}\n{clock(cue.start, ',')} --> {clock(cue.end, ',')}\n{lines(cue)}\n\n"
         for number, cue in enumerate(cues(transcript, options), 1)
     )
 

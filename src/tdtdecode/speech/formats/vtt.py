@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...hypothesis import Transcript
-from .cues import clock, cues
+from .cues import clock, cues, lines
 from .format import Format
 from .options import CueOptions
 
@@ -11,7 +11,8 @@ from .options import CueOptions
 def render(transcript: Transcript, recording: str, options: CueOptions = CueOptions()) -> str:
     """A header, then cues with their times; the characters of markup are escaped."""
     return "WEBVTT\n\n" + "".join(
-        f"{clock(cue.start, '.')} --> {clock(cue.end, '.')}\n{_escape(chr(10).join(cue.lines))}\n\n" for cue in cues(transcript, options)
+        f"{clock(cue.start, '.')} --> {clock(cue.end, '.')}\n{_escape(lines(cue))}\n\n"
+        for cue in cues(transcript, options)
     )
 
 
