@@ -160,7 +160,7 @@ def optimize(
     sizes: dict[str, tuple[int, int]] = {}
     with new_directory(out) as folder:
         copy_texts(bundle.directory, folder, _TEXTS)
-        stems = {file: file.name.removesuffix(".onnx").removesuffix(f".{variant}") for file in graphs}
+        stems = {file: file.name.removesuffix(".onnx").removesuffix(f".{bundle.variant}") for file in graphs}
         targets = {file: folder / f"{stem}{suffix}.onnx" for file, stem in stems.items()}
         for file, target in targets.items():
             before = _write(bundle, file, graphs[file], target, to, block_size, algorithm, notes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
 
@@ -28,6 +28,7 @@ def inspect(
     layout: str = "auto",
     variant: str | None = None,
     system: str | None = None,
+    durations: Sequence[int] | None = None,
 ) -> Inspection:
     """Find out what a model directory is, what is wrong with it, and which systems can use it.
 
@@ -45,6 +46,8 @@ def inspect(
         without a suffix, None means the first variant that exists.
     system:
         One of `SYSTEMS`. If that system cannot use the directory, the reasons are reported as problems, too.
+    durations:
+        The model's duration table, frames by duration index, if the directory does not state it.
 
     Returns
     -------
@@ -66,7 +69,7 @@ def inspect(
     root = open_directory(directory)
     evidence = collect(root, layout, variant)
     problems = [*evidence.problems, *(problem for check in CHECKS for problem in check(evidence))]
-    bundle, refusal = _read(evidence)
+    bundle, refusal = _read(evidence, durations)
     if bundle is not None:
         problems += overflow(bundle)
     if refusal is not None and all(problem.code in STILL_READABLE for problem in problems):
@@ -81,9 +84,9 @@ def inspect(
     )  # fmt: skip
 
 
-def _read(evidence: Evidence) -> tuple[Bundle | None, TdtDecodeError | None]:
+def _read(evidence: Evidence, durations: Sequence[int] | None) -> tuple[Bundle | None, TdtDecodeError | None]:
     try:
-        return read_bundle(evidence.root, evidence.layout or "auto", evidence.variant), None
+        return read_bundle(evidence.root, evidence.layout or "auto", evidence.variant, durations), None
     except (BundleError, InputError) as error:
         return None, error
 
