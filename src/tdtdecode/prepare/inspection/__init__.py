@@ -9,10 +9,12 @@ from math import prod
 from pathlib import Path
 
 from ...bundle.description import FEATURE_FRAME_SECONDS, Bundle
+from ...bundle.encoder import encoder_ports
+from ...bundle.families import encoder_family
 from ...bundle.files import open_directory
 from ...bundle.onnx_files.dependencies import import_onnx, import_onnxruntime
 from ...bundle.onnx_files.external import external_tensors
-from ...bundle.onnx_files.graph import Graph
+from ...bundle.onnx_files.graph import Graph, load_graph
 from ...bundle.reading import read_bundle
 from ...errors import BundleError, InputError, TdtDecodeError
 from .checks import CHECKS, STILL_READABLE, overflow
@@ -86,7 +88,10 @@ def inspect(
 
 def _read(evidence: Evidence, durations: Sequence[int] | None) -> tuple[Bundle | None, TdtDecodeError | None]:
     try:
-        return read_bundle(evidence.root, evidence.layout or "auto", evidence.variant, durations), None
+        bundle = read_bundle(evidence.root, evidence.layout or "auto", evidence.variant, durations)
+        if bundle.encoder is not None:
+            encoder_ports(load_graph(bundle.encoder, bundle.directory))
+        return bundle, None
     except (BundleError, InputError) as error:
         return None, error
 
@@ -157,6 +162,7 @@ def _encoder_facts(evidence: Evidence, bundle: Bundle | None) -> Iterator[Fact]:
         return
     file = evidence.graphs[ENCODER].file.name
     _, mel, time = port.shape
+    yield Fact("encoder for", encoder_family(evidence.graphs[ENCODER]), file, "inputs")
     yield Fact("mel bins", mel, file, f"{port.name}, second axis")
     yield Fact("time axis", time if isinstance(time, int) else "dynamic", file, f"{port.name}, third axis")
     if bundle is not None:
