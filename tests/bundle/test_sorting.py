@@ -51,7 +51,7 @@ def test_any_order_is_read(tmp_path, layout, change):
 @pytest.mark.parametrize("module", ["onnxconverter_common.float16", "onnxruntime.transformers.float16"])
 @pytest.mark.parametrize("layers", [1, 2])
 def test_after_a_float16_converter(tmp_path, module, layers):
-    """Some put the Casts of inputs behind the nodes that read them; some make two nodes of one name, which is no graph."""
+    """Some put Casts of inputs behind the nodes that read them; some make two nodes of one name, which is no graph."""
     converter = pytest.importorskip(module, reason=f"{module} is not installed")
     directory = small_bundle(tmp_path, "combined", mel_bins=80, predictor_layers=layers)
     file = directory / "decoder_joint-model.onnx"
