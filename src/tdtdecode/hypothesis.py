@@ -45,6 +45,14 @@ class Hypothesis:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def select(self, index: np.ndarray | slice) -> Hypothesis:
+        """The tokens at ``index`` alone, with this hypothesis's score and without alternatives."""
+        confidence = None if self.token_confidence is None else self.token_confidence[index]
+        return Hypothesis(
+            self.tokens[index], self.frames[index], self.durations[index], self.token_logprobs[index],
+            self.duration_logprobs[index], self.score, confidence,
+        )  # fmt: skip
+
     @property
     def nbest(self) -> list[Hypothesis]:
         """All hypotheses kept, best first. Greedy search keeps one."""

@@ -120,6 +120,8 @@ class Bundle:
         The features that the encoder takes.
     transducer:
         The predictor and joint graphs, which run at any batch size.
+    cache_aware:
+        Whether the encoder goes over a recording window by window, with caches.
     """
 
     directory: Path
@@ -130,6 +132,7 @@ class Bundle:
     encoder: Path | None
     features: FeatureSettings
     transducer: SplitTransducer | CombinedTransducer
+    cache_aware: bool = False
 
     @property
     def frame_seconds(self) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleError
+from .cached_encoder import is_cache_aware
 from .description import BundleFiles, FeatureSettings, Stated
 from .families import OFFLINE, encoder_family
 from .layouts import parse_numbers, stated_count, stated_durations
@@ -35,12 +36,15 @@ class EncoderFacts:
         Width of an encoder frame; None if the graph leaves it open.
     vocab_size, durations:
         From the metadata; None if it has none.
+    cache_aware:
+        Whether the encoder goes over a recording window by window, with caches.
     """
 
     features: FeatureSettings
     size: int | None = None
     vocab_size: Stated[int] | None = None
     durations: Stated[tuple[int, ...]] | None = None
+    cache_aware: bool = False
 
 
 def read_encoder(file: Path | None, directory: Path, files: BundleFiles) -> EncoderFacts:
@@ -86,11 +90,15 @@ def read_encoder(file: Path | None, directory: Path, files: BundleFiles) -> Enco
     normalize = Stated(metadata["normalize_type"], file, "normalize_type") if "normalize_type" in metadata else None
     fixed_time = time if isinstance(time, int) else None
     durations = metadata.get("tdt_durations")
+    cache_aware = is_cache_aware(graph)
+    # A cache-aware encoder sees a recording window by window, so its length is not limited.
+    limits = (None, None) if cache_aware else (_max_frames(graph), fixed_time)
     return EncoderFacts(
-        _settings(_max_frames(graph), fixed_time, normalize, stated_mel, subsampling, files),
+        _settings(*limits, normalize, stated_mel, subsampling, files),
         size if isinstance(size, int) else None,
         stated_count(metadata, file, "vocab_size"),
         None if durations is None else stated_durations(parse_numbers(durations), file, "tdt_durations"),
+        cache_aware,
     )
 
 

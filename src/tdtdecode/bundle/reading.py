@@ -79,8 +79,10 @@ def read_bundle(
         blank=files.vocabulary.blank,
         encoder_size=width(joint.encoder_shape),
     )
-    chosen = files.chosen
-    return Bundle(root, layout, chosen.variant, spec, files.vocabulary, chosen.encoder, facts.features, transducer)
+    chosen, features = files.chosen, facts.features
+    return Bundle(
+        root, layout, chosen.variant, spec, files.vocabulary, chosen.encoder, features, transducer, facts.cache_aware
+    )
 
 
 copyreg.pickle(

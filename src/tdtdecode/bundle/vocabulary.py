@@ -21,6 +21,7 @@ UNKNOWN = "<unk>"
 UNKNOWN_SURFACE = "\u2047"
 """What `UNKNOWN` becomes in text: the double question mark, as SentencePiece writes it."""
 
+_EVENT = re.compile(r"<(EOU|EOB|[a-z]{2,3}(-[A-Za-z0-9]{2,8})+)>")
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -97,6 +98,17 @@ class Vocabulary:
             words.append(Word(text, start * frame_seconds, end * frame_seconds, certainty))
         return words
 
+    def word_tokens(self, tokens: Iterable[int]) -> list[slice]:
+        """For each of `words`, the tokens that it is made of."""
+        return [slice(first, last + 1) for _, first, last in self._spans(self._segments(tokens))]
+
+    @cached_property
+    def events(self) -> dict[int, str]:
+        """The tokens that are no text, by id: ``<EOU>`` and ``<EOB>`` end utterances, ``<en-US>`` names a language."""
+        return {
+            i: piece[1:-1] for i, piece in enumerate(self.pieces) if i != self.blank and _EVENT.fullmatch(piece)
+        }
+
     @cached_property
     def _has_spaces(self) -> bool:
         return any(SPACE in piece or " " in piece for piece in self.pieces)
@@ -116,7 +128,7 @@ class Vocabulary:
                 segments.append(_Segment(pending.decode("utf-8", errors="replace"), first, i))
                 continue
             pending.clear()
-            if token != self.blank:
+            if token != self.blank and token not in self.events:
                 text = UNKNOWN_SURFACE if piece == UNKNOWN else piece.replace(SPACE, " ")
                 segments.append(_Segment(text, i, i))
         return segments

@@ -16,6 +16,7 @@ from .encoder import Encoder
 from .hub import find_model
 from .recognizer import Recognizer
 from .routing import RoutedRecognizer
+from .streaming.cache_aware import CacheAwareEncoder
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -80,7 +81,8 @@ def load_model(
             threads=1 if threads is None else threads, search=search, session_options=session_options,
             providers=providers,
         )  # fmt: skip
-        return Recognizer(bundle, Encoder(bundle, threads, session_options, providers, device), decoder)
+        encoder = (CacheAwareEncoder if bundle.cache_aware else Encoder)
+        return Recognizer(bundle, encoder(bundle, threads, session_options, providers, device), decoder)
 
     if device == "both":
         return RoutedRecognizer(on("cpu"), on("cuda"))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -18,6 +18,11 @@ from ..transducer import as_integer
 from .audio import Audio, FeatureExtractor, as_samples, audio_seconds, held
 from .audio.features import HOP, SAMPLE_RATE
 from .encoder import Encoder
+from .streaming.cache_aware import CacheAwareEncoder
+from .streaming.latency import Latency, windows_for
+from .streaming.stream import Stream, Streams
+from .streaming.walks import CacheAwareWalk, Walk, WindowedWalk
+from .transcripts import nothing, transcript
 from .windows import Windows, decode_in_windows
 
 _BATCH_SECONDS = 480.0
@@ -67,7 +72,7 @@ class Recognizer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         decoder = self.decoder.bundle_options or self.decoder
-        return _reopened, (type(self), self.bundle, self.encoder.bundle_options, decoder)
+        return _reopened, (type(self), self.bundle, type(self.encoder), self.encoder.bundle_options, decoder)
 
     @property
     def max_seconds(self) -> float | None:
@@ -174,7 +179,7 @@ class Recognizer:
                 except catch as error:
                     results[i] = error
             # Headers may have stated other lengths: the batch is made again of what there is.
-            for part in self._batches({i: len(found) / SAMPLE_RATE for i, found in samples.items()}, batch_size):
+            for part in self._batches({i: len(array) / SAMPLE_RATE for i, array in samples.items()}, batch_size):
                 try:
                     transcripts: Sequence[Transcript | Exception] = self._transcribe(
                         [samples[i] for i in part], for_utterances(search, part, len(recordings))
@@ -185,11 +190,73 @@ class Recognizer:
                         if len(part) > 1
                         else [error]
                     )
-                for i, transcript in zip(part, transcripts, strict=True):
-                    results[i] = transcript
+                for i, found in zip(part, transcripts, strict=True):
+                    results[i] = found
             if progress is not None:
                 progress(sum(result is not None for result in results), len(results))
         return results if isinstance(audio, list) else results[0]
+
+    def streams(
+        self, search: Greedy | Beam | None = None, latency: Latency | None = None, pause: float = 0.8
+    ) -> Streams:
+        """Many live recordings, which share the calls of the encoder and of the decoder.
+
+        Parameters
+        ----------
+        search:
+            Replaces the search that the model was loaded with.
+        latency:
+            The windows in which a model of whole recordings hears a live one; None: the default of `Latency`, or the
+            longest context that the encoder takes. Features are normalised by what was heard so far. The windows of a
+            cache-aware encoder lie in its file.
+        pause:
+            An utterance ends after so many seconds without a token, or where the model says so.
+
+        Raises
+        ------
+        InputError
+            If an option is wrong, or the windows do not fit the model.
+        """
+        search = self.decoder.search if search is None else search
+        if not isinstance(search, (Greedy, Beam)):
+            raise InputError(f"search must be Greedy(...) or Beam(...), got {search!r}")
+        if isinstance(pause, bool) or not isinstance(pause, (int, float)) or not 0 < pause < math.inf:
+            raise InputError(f"pause must be a number of seconds above 0, got {pause!r}")
+        factor = self.bundle.features.subsampling_factor
+        walk: Walk
+        if isinstance(self.encoder, CacheAwareEncoder):
+            if latency is not None:
+                raise InputError("latency: the windows of a cache-aware encoder lie in its file")
+            walk = CacheAwareWalk(self.encoder, factor)
+        else:
+            if not isinstance(latency, Latency | None):
+                raise InputError(f"latency must be Latency(...), got {latency!r}")
+            limit = None if self._max_input_frames is None else self._max_input_frames // factor
+            walk = WindowedWalk(self.encoder, windows_for(latency, self.bundle.frame_seconds, limit), factor)
+        return Streams(self.bundle, walk, self.decoder, self._extract, search, float(pause))
+
+    def stream(
+        self,
+        language: str | None = None,
+        search: Greedy | Beam | None = None,
+        latency: Latency | None = None,
+        pause: float = 0.8,
+    ) -> Stream:
+        """One live recording.
+
+        Parameters
+        ----------
+        language:
+            For models that are told one, such as ``"en-US"``.
+        search, latency, pause:
+            As for `streams`.
+
+        Raises
+        ------
+        InputError
+            If an option is wrong, or the model does not have the language.
+        """
+        return Stream(self.streams(search, latency, pause), language)
 
     def _batches(self, seconds: dict[int, float], batch_size: int) -> Iterator[list[int]]:
         """Group recordings of similar length. The longest come first, so that a lack of memory shows at once."""
@@ -211,7 +278,7 @@ class Recognizer:
     def _transcribe(self, recordings: list[np.ndarray], search: Greedy | Beam) -> list[Transcript]:
         """Transcribe one batch of recordings, float32 [n] each."""
         spoken = [i for i, samples in enumerate(recordings) if len(samples) >= HOP]
-        hypotheses = [_nothing() for _ in recordings]
+        hypotheses = [nothing() for _ in recordings]
         if spoken:
             features, lengths = self._extract([recordings[i] for i in spoken])
             spoken_search = for_utterances(search, spoken, len(recordings))
@@ -219,7 +286,7 @@ class Recognizer:
                 hypotheses[i] = hypothesis
         confidence = search.confidence or Confidence()
         return [
-            self._transcript(hypothesis, len(samples), confidence)
+            transcript(self.bundle, hypothesis, len(samples) / SAMPLE_RATE, confidence)
             for hypothesis, samples in zip(hypotheses, recordings, strict=True)
         ]
 
@@ -233,7 +300,7 @@ class Recognizer:
             encoder_out, counts = self.encoder(features[whole, :, :limit], lengths[whole])
             found = self.decoder.decode(encoder_out, counts, for_utterances(search, whole.tolist(), len(lengths)))
             hypotheses.update(zip(whole.tolist(), found, strict=True))
-        seconds = (self._windows.centre + 2 * self._windows.context) * self.bundle.frame_seconds
+        seconds = (self._windows.left + self._windows.chunk + self._windows.right) * self.bundle.frame_seconds
         at_once = max(1, int(_BATCH_SECONDS / seconds)) if self.encoder.takes_batches else 1
         for i in np.flatnonzero(lengths > limit).tolist():
             hypotheses[i] = decode_in_windows(
@@ -242,27 +309,12 @@ class Recognizer:
             )  # fmt: skip
         return [hypotheses[i] for i in range(len(lengths))]
 
-    def _transcript(self, hypothesis: Hypothesis, samples: int, confidence: Confidence) -> Transcript:
-        duration = samples / SAMPLE_RATE
-        vocabulary = self.bundle.vocabulary
-        # Hypotheses keep durations as predicted, even past the end of the recording. Words end with the recording.
-        words = [
-            replace(word, end=max(word.start, min(word.end, duration)))
-            for word in vocabulary.words(hypothesis, self.bundle.frame_seconds, confidence)
-        ]
-        alternatives = [self._transcript(other, samples, confidence) for other in hypothesis.alternatives]
-        return Transcript(vocabulary.detokenize(hypothesis.tokens), words, duration, hypothesis, alternatives)
-
 
 def _reopened(
-    cls: type[Recognizer], bundle: Bundle, encoder: dict[str, Any], decoder: dict[str, Any] | Decoder
+    cls: type[Recognizer], bundle: Bundle, encoder_class: type[Encoder], encoder: dict[str, Any],
+    decoder: dict[str, Any] | Decoder,
 ) -> Recognizer:
     """A recognizer from what was pickled of one: the bundle is read once for all its parts."""
     if not isinstance(decoder, Decoder):
         decoder = Decoder.from_bundle(bundle, **decoder)
-    return cls(bundle, Encoder(bundle, **encoder), decoder)
-
-
-def _nothing() -> Hypothesis:
-    integers, numbers = np.zeros(0, np.int32), np.zeros(0, np.float32)
-    return Hypothesis(integers, integers, integers, numbers, numbers, 0.0)
+    return cls(bundle, encoder_class(bundle, **encoder), decoder)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
 
+from ...bundle.cached_encoder import read_caches
 from ...bundle.description import FEATURE_FRAME_SECONDS, Bundle
 from ...bundle.encoder import encoder_ports
 from ...bundle.families import encoder_family
@@ -90,7 +91,11 @@ def _read(evidence: Evidence, durations: Sequence[int] | None) -> tuple[Bundle |
     try:
         bundle = read_bundle(evidence.root, evidence.layout or "auto", evidence.variant, durations)
         if bundle.encoder is not None:
-            encoder_ports(load_graph(bundle.encoder, bundle.directory))
+            graph = load_graph(bundle.encoder, bundle.directory)
+            if bundle.cache_aware:
+                read_caches(graph, evidence.metadata, bundle.features.subsampling_factor)
+            else:
+                encoder_ports(graph)
         return bundle, None
     except (BundleError, InputError) as error:
         return None, error

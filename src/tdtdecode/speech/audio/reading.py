@@ -129,27 +129,51 @@ def as_samples(audio: Audio, sample_rate: int = 16000) -> np.ndarray:
     """
     if is_file(audio):
         return read_audio(audio, sample_rate)
-    array, rate = _pair(audio)
-    samples = _to_float32(array)
-    assembly = _Assembly("audio", sample_rate)
-    for start in range(0, len(samples), rate):
-        assembly.add(samples[start : start + rate].reshape(-1, 1 if array.ndim == 1 else array.shape[1]), rate)
+    assembly = Assembly("audio", sample_rate)
+    assembly.add_array(audio)
     found = assembly.samples()
     assembly.warn([])
     return found
 
 
-class _Assembly:
-    """A recording put together from blocks: mixed, checked and resampled as they come."""
+class Assembly:
+    """A recording put together from blocks: mixed, checked and resampled as they come.
+
+    Parameters
+    ----------
+    name:
+        What messages call the recording.
+    sample_rate:
+        The rate wanted, in Hz.
+
+    """
 
     def __init__(self, name: str, sample_rate: int):
         self.name = name
-        self.seconds = 0.0
+        self._counts: dict[int, int] = {}
         self._wanted = sample_rate
         self._mix = Mixer()
         self._rate = sample_rate
         self._resampler: Any = None
         self._parts: list[np.ndarray] = []
+
+    @property
+    def seconds(self) -> float:
+        """How much has come so far."""
+        return sum(count / rate for rate, count in self._counts.items())
+
+    def add_array(self, audio: object) -> None:
+        """Add (samples, rate) as `as_samples` takes them.
+
+        Raises
+        ------
+        InputError
+            As `as_samples`. What was added before stays.
+        """
+        array, rate = _pair(audio)
+        samples = _to_float32(array).reshape(-1, 1 if array.ndim == 1 else array.shape[1])
+        for start in range(0, len(samples), rate):
+            self.add(samples[start : start + rate], rate)
 
     def add(self, block: np.ndarray, rate: int) -> None:
         """Add samples float32 [n, channels] of that rate."""
@@ -163,13 +187,17 @@ class _Assembly:
             self._finish()
             self._rate = _checked_rate(rate, self.name)
             self._resampler = None if rate == self._wanted else _resampler(rate, self._wanted)
-        self.seconds += len(samples) / rate
+        self._counts[rate] = self._counts.get(rate, 0) + len(samples)
         self._parts.append(samples if self._resampler is None else self._resampler.resample_chunk(samples))
 
     def samples(self) -> np.ndarray:
-        """The whole, float32 [n]."""
+        """The whole, or what came since `taken`; float32 [n]."""
         self._finish()
-        parts = self._parts or [np.zeros(0, np.float32)]
+        return self.taken()
+
+    def taken(self) -> np.ndarray:
+        """The samples that are there by now, float32 [n]. They are not kept here any longer."""
+        parts, self._parts = self._parts or [np.zeros(0, np.float32)], []
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def warn(self, doubts: list[str]) -> None:
@@ -193,7 +221,7 @@ class _Assembly:
 
 def _read(source: Source, sample_rate: int) -> np.ndarray:
     """Decode a recording."""
-    assembly = _Assembly(source.name, sample_rate)
+    assembly = Assembly(source.name, sample_rate)
     doubts: list[str] = []
     for statement, view, decoder in _decoders(source):
         seconds, problem = 0.0, None
