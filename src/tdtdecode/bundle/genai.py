@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import BundleError
 from .description import BundleFiles, Stated
 from .files import find_file, read_json
-from .layouts import require, stated_count, stated_durations, variants_of
+from .layouts import choose_files, stated_count, stated_durations
 from .tokens import read_pieces
 from .vocabulary import Vocabulary
 
@@ -21,10 +21,11 @@ def read(directory: Path, variant: str | None) -> BundleFiles:
     if file is None:
         raise BundleError(f"no {CONFIGURATION!r}, which the 'genai' layout needs", file=directory)
     model = _section(read_json(file), "model", file)
-    graphs = require(
+    chosen = choose_files(
         directory,
         "genai",
         (_graph_name(model, "decoder", "decoder.onnx", file), _graph_name(model, "joiner", "joint.onnx", file)),
+        _graph_name(model, "encoder", "encoder.onnx", file),
         variant,
     )
     vocabulary, token_file = _vocabulary(directory, model, file)
@@ -33,8 +34,7 @@ def read(directory: Path, variant: str | None) -> BundleFiles:
     mel_bins = (stated_count(model, file, "num_mels"), stated_count(audio, audio_file, "n_mels"))
     return BundleFiles(
         layout="genai",
-        graphs=graphs,
-        encoders=variants_of(directory, _graph_name(model, "encoder", "encoder.onnx", file), variant),
+        chosen=chosen,
         vocabulary=vocabulary,
         token_file=token_file,
         durations=None if durations is None else stated_durations(durations, file, "model.tdt_durations"),
