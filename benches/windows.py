@@ -113,7 +113,7 @@ def main() -> None:
                 context = int(frames * share)
                 for how in NORMALISATIONS if share == 1 / 8 else NORMALISATIONS[:1]:
                     name = f"windows of {size:g} s, context {context * model.bundle.frame_seconds:.2f} s, by {how}"
-                    rates[name] = errors(model, recordings, Windows(frames - 2 * context, context), how)
+                    rates[name] = errors(model, recordings, Windows(context, frames - 2 * context, context), how)
                     print(f"recordings of {seconds:g} s, {name}: {rates[name]:.2%}", flush=True)
         result[f"{seconds:g} s"] = rates
     if options.save:

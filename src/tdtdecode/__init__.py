@@ -28,6 +28,7 @@ if _TYPE_CHECKING:
     from .speech.loading import load_model
     from .speech.progress import Progress
     from .speech.recognizer import Recognizer
+    from .speech.streaming import Latency
     from .transducer import TransducerSpec
 
 __version__ = "0.1.0"
@@ -44,6 +45,7 @@ __all__ = [
     "Greedy",
     "Hypothesis",
     "InputError",
+    "Latency",
     "LanguageModelWarning",
     "MissingDependencyError",
     "NgramLM",
@@ -72,6 +74,7 @@ _HOMES = {
     "DecoderState": "decoder",
     "Greedy": "search",
     "Hypothesis": "hypothesis",
+    "Latency": "speech.streaming",
     "NgramLM": "fusion",
     "PhraseBoost": "fusion",
     "Progress": "speech.progress",

@@ -219,7 +219,7 @@ class Decoder:
             ``"split"``, ``"combined"``, ``"genai"``, or ``"auto"``: GenAI if there is a ``genai_config.json``, else
             split, else combined.
         variant:
-            Which files to use: None for those without a suffix, ``"int8"`` or ``"fp16"``.
+            Which files to use: ``"int8"``, ``"fp16"``, ... None: those without a suffix, else the only ones there are.
         durations:
             The duration in frames of each duration index. None: those that the bundle states, else ``range(D)``.
         device:
@@ -379,7 +379,7 @@ class Decoder:
         as_flag("final", final)
         utterances, lengths = self._door(encoder_out, lengths, self.spec.encoder_size)
         if state is None:
-            state = self._fresh(len(lengths))
+            state = self.initial_state(len(lengths))
         elif not isinstance(state, DecoderState):
             raise InputError(f"state must be what decode_chunk returned, got {type(state).__name__}")
         elif not self._start.like(state.network):
@@ -396,6 +396,11 @@ class Decoder:
         if not len(lengths):
             return [], state
         return (self._beam_chunk if beamed else self._greedy_chunk)(search, utterances, lengths, state, final)
+
+    def initial_state(self, streams: int) -> DecoderState:
+        """The state of streams before their first chunk, for streams that join others."""
+        none = np.zeros(streams, np.int32)
+        return DecoderState(none.astype(np.int64), none, self._start.select(none))
 
     def trace(self, encoder_out: Any, lengths: Any = None, search: Greedy | None = None) -> list[Trace]:
         """Every step that greedy search takes on whole utterances, including the blanks.
@@ -427,7 +432,7 @@ class Decoder:
             raise InputError("trace needs a decoder on the cpu: make one with device='cpu'")
         utterances, lengths = self._door(encoder_out, lengths, self.spec.encoder_size)
         greedy = kernel_sets.GreedySearch(self.spec, chosen, lengths, self.kernels, trace=True)
-        self._run_greedy(greedy, utterances, lengths, self._fresh(len(lengths)).network, final=True)
+        self._run_greedy(greedy, utterances, lengths, self.initial_state(len(lengths)).network, final=True)
         return greedy.traces()
 
     def _greedy_chunk(
@@ -437,7 +442,7 @@ class Decoder:
         after = self._run_greedy(greedy, utterances, lengths, state.network, final)
         hypotheses = greedy.hypotheses(first_frame=state.consumed)
         if after is None:
-            return hypotheses, self._fresh(len(lengths))
+            return hypotheses, self.initial_state(len(lengths))
         return hypotheses, DecoderState(state.consumed + lengths, greedy.frame - lengths, after)
 
     def _run_greedy(
@@ -469,7 +474,7 @@ class Decoder:
             workspace = network.workspace(frames, state.network.select(arena.ravel()))
             run_beam(beam, workspace)
         if final:
-            return beam.hypotheses(), self._fresh(len(lengths))
+            return beam.hypotheses(), self.initial_state(len(lengths))
         hypotheses = beam.settled()
         beams, used = beam.close()
         if workspace is not None:
@@ -498,10 +503,6 @@ class Decoder:
         from .fusion.binding import bound
 
         return bound(search.fusion, self.spec, self.vocabulary)
-
-    def _fresh(self, streams: int) -> DecoderState:
-        none = np.zeros(streams, np.int32)
-        return DecoderState(none.astype(np.int64), none, self._start.select(none))
 
 
 def log_files(bundle: Bundle) -> None:

@@ -52,6 +52,14 @@ class Hypothesis:
         others = counted(len(self.alternatives), "alternative") if self.alternatives else ""
         return one_line(self, counted(len(self), "token"), frames, f"score {self.score:.2f}", others)
 
+    def select(self, index: np.ndarray | slice) -> Hypothesis:
+        """The tokens at ``index`` alone, with this hypothesis's score and without alternatives."""
+        confidence = None if self.token_confidence is None else self.token_confidence[index]
+        return Hypothesis(
+            self.tokens[index], self.frames[index], self.durations[index], self.token_logprobs[index],
+            self.duration_logprobs[index], self.score, confidence,
+        )  # fmt: skip
+
     @property
     def nbest(self) -> list[Hypothesis]:
         """All hypotheses kept, best first. Greedy search keeps one."""
@@ -125,12 +133,18 @@ class Word:
 
     The confidence is made of the tokens' confidences if the search computed them (`Confidence`). Otherwise it is the
     least probability among the word's tokens.
+
+    Attributes
+    ----------
+    space_before:
+        Whether a space stands before the word in the text. Between the words of Japanese, for example, there is none.
     """
 
     text: str
     start: float
     end: float
     confidence: float
+    space_before: bool = True
 
 
 @dataclass(frozen=True, eq=False)

@@ -154,7 +154,7 @@ class TestWarnings:
         count = words.count("\n") + 1
         (tmp_path / "lm.arpa").write_text(f"\\data\\\nngram 1={count}\n\n\\1-grams:\n-3\t<unk>\n{words}\n\\end\\\n")
         lm = tdt.NgramLM.from_arpa(tmp_path / "lm.arpa")
-        with pytest.warns(tdt.SlowerWarning, match="cannot be written .*compiled anew next time: TDTDECODE_CACHE"):
+        with pytest.warns(tdt.SlowerWarning, match="cannot be written .*compiled anew next time; TDTDECODE_CACHE"):
             tdt.Decoder.from_bundle(demo.DIRECTORY, search=tdt.Greedy(fusion=[lm]))
 
     def test_on_the_command_line(self, whole, tmp_path, capsys):

@@ -27,12 +27,14 @@ RATE = 16_000
 
 
 @pytest.mark.parametrize("frames", [1, 7, 8, 9, 80, 81, 400, 1001])
-@pytest.mark.parametrize("windows", [Windows(1, 0), Windows(10, 0), Windows(6, 2), Windows(3, 5), Windows(200, 9)])
+@pytest.mark.parametrize(
+    "windows", [Windows(0, 1, 0), Windows(0, 10, 0), Windows(2, 6, 2), Windows(5, 3, 5), Windows(9, 200, 9)]
+)
 def test_every_frame_is_decoded_once(windows, frames):
     factor, decoded = 8, []
     for window in windows.over(frames, factor):
         assert 0 <= window.start < window.stop <= frames and window.start % factor == 0
-        assert window.stop - window.start <= (windows.centre + 2 * windows.context) * factor
+        assert window.stop - window.start <= (windows.left + windows.chunk + windows.right) * factor
         count = -(-(window.stop - window.start) // factor)
         last = count if window.last is None else window.last
         assert last <= count
@@ -42,7 +44,7 @@ def test_every_frame_is_decoded_once(windows, frames):
 
 
 def test_context_on_both_sides():
-    assert list(Windows(6, 2).over(160, 8)) == [
+    assert list(Windows(2, 6, 2).over(160, 8)) == [
         Window(0, 64, 0, 6), Window(32, 112, 2, 8), Window(80, 160, 2, 8), Window(128, 160, 2, None),
     ]  # fmt: skip
 
@@ -50,15 +52,15 @@ def test_context_on_both_sides():
 def test_as_long_as_the_encoder_takes():
     def size(**settings):
         windows = Windows.of(FeatureSettings(**settings))
-        return windows.centre + 2 * windows.context
+        return windows.left + windows.chunk + windows.right
 
     assert size() == size(max_frames=5000) == 1500  # two minutes
     assert size(max_frames=400) == 400
     assert size(fixed_input_frames=803) == 100
-    assert Windows.of(FeatureSettings(max_frames=5000)) == Windows(1250, 125)
-    assert Windows.of(FeatureSettings(max_frames=400)) == Windows(300, 50)
-    assert Windows.of(FeatureSettings(fixed_input_frames=400)) == Windows(26, 12)
-    assert Windows.of(FeatureSettings(fixed_input_frames=8)) == Windows(1, 0)
+    assert Windows.of(FeatureSettings(max_frames=5000)) == Windows(125, 1250, 125)
+    assert Windows.of(FeatureSettings(max_frames=400)) == Windows(50, 300, 50)
+    assert Windows.of(FeatureSettings(fixed_input_frames=400)) == Windows(12, 26, 12)
+    assert Windows.of(FeatureSettings(fixed_input_frames=8)) == Windows(0, 1, 0)
 
 
 # The same as the whole, where the encoder looks at no neighbours
@@ -174,11 +176,11 @@ def test_no_word_is_lost_or_doubled_at_a_seam(lead):
     assert 25 < len(samples) / RATE < model.max_seconds
     expected = model.recognize((samples, RATE))
     features, (length,) = FeatureExtractor(80)([samples])
-    windows = Windows(75, 25)  # 6 s, and 2 s on either side
+    windows = Windows(25, 75, 25)  # 6 s, and 2 s on either side
     found = decode_in_windows(features[0, :, :length], model.encoder, model.decoder, tdt.Greedy(), windows, 8, 3)
     said = model.bundle.vocabulary.detokenize(found.tokens)
     assert said.split() == expected.text.split()
-    seams = [i * windows.centre for i in range(1, length // 8 // windows.centre + 1)]
+    seams = [i * windows.chunk for i in range(1, length // 8 // windows.chunk + 1)]
     inside = [w for w in expected.words for s in seams if w.start < s * 0.08 < w.end]
     assert seams and (inside or lead not in (0.0, 0.3))  # speech does lie across some
     shift = np.abs(found.frames - expected.hypothesis.frames) if len(found) == len(expected.hypothesis) else None

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleError
+from .cached_encoder import is_cache_aware
 from .description import BundleFiles, FeatureSettings, Stated
+from .families import OFFLINE, encoder_family
 from .layouts import parse_numbers, stated_count, stated_durations
 from .onnx_files.dependencies import import_onnx
 from .onnx_files.graph import Graph, Port, load_graph
@@ -34,12 +36,15 @@ class EncoderFacts:
         Width of an encoder frame; None if the graph leaves it open.
     vocab_size, durations:
         From the metadata; None if it has none.
+    cache_aware:
+        Whether the encoder goes over a recording window by window, with caches.
     """
 
     features: FeatureSettings
     size: int | None = None
     vocab_size: Stated[int] | None = None
     durations: Stated[tuple[int, ...]] | None = None
+    cache_aware: bool = False
 
 
 def read_encoder(file: Path | None, directory: Path, files: BundleFiles) -> EncoderFacts:
@@ -85,11 +90,15 @@ def read_encoder(file: Path | None, directory: Path, files: BundleFiles) -> Enco
     normalize = Stated(metadata["normalize_type"], file, "normalize_type") if "normalize_type" in metadata else None
     fixed_time = time if isinstance(time, int) else None
     durations = metadata.get("tdt_durations")
+    cache_aware = is_cache_aware(graph)
+    # A cache-aware encoder sees a recording window by window, so its length is not limited.
+    limits = (None, None) if cache_aware else (_max_frames(graph), fixed_time)
     return EncoderFacts(
-        _settings(_max_frames(graph), fixed_time, normalize, stated_mel, subsampling, files),
+        _settings(*limits, normalize, stated_mel, subsampling, files),
         size if isinstance(size, int) else None,
         stated_count(metadata, file, "vocab_size"),
         None if durations is None else stated_durations(parse_numbers(durations), file, "tdt_durations"),
+        cache_aware,
     )
 
 
@@ -111,6 +120,13 @@ def encoder_ports(graph: Graph) -> tuple[Port, Port, Port, Port]:
         data = [port for port in ports if port.is_float and port.rank == 3]
         lengths = [port for port in ports if port.dtype.kind == "i" and port.rank == 1]
         if len(data) != 1 or len(lengths) != 1 or (kind == "inputs" and len(ports) != 2):
+            family = encoder_family(graph)
+            if kind == "inputs" and family != OFFLINE:
+                names = ", ".join(port.name for port in ports)
+                raise BundleError(
+                    f"an encoder for {family} (inputs {names}); expected one for {OFFLINE}, with data [batch, width, "
+                    "time] and lengths [batch] as its only inputs", file=graph.file,
+                )  # fmt: skip
             listed = "; ".join(map(str, ports))
             raise BundleError(
                 f"expected {kind} of data [batch, width, time] and lengths [batch], got {listed}", file=graph.file

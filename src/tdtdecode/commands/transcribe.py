@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, TdtDecodeError, TdtDecodeWarning
 from ..outputs import identities, new_file, refuse_overwriting, same_name
 from ..speech.formats import FORMATS
-from .options import positive
+from .options import add_cues, add_model, cues, model_options, positive
 from .recordings import Given, recordings
 from .search_options import add_search, files_given, search_of
 from .status import DONE, SOME_FAILED
@@ -21,6 +21,7 @@ from .status import DONE, SOME_FAILED
 if TYPE_CHECKING:
     from ..hypothesis import Transcript
     from ..search import Beam, Greedy
+    from ..speech.formats import CueOptions
     from ..speech.progress import Progress
     from ..speech.recognizer import Recognizer
 
@@ -46,19 +47,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recursive", action="store_true", help="read the folders in folders too")
     parser.add_argument("--model", default="demo",
                         help="'demo', a model directory, or a Hugging Face hub id (default: demo)")
-    parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="default: cpu")
+    add_model(parser)
     add_search(parser)
     parser.add_argument("--format", choices=tuple(FORMATS), default="txt", help="default: txt")
     parser.add_argument("-o", dest="output", type=Path, metavar="DIR",
                         help="write one file per recording, NAME.FORMAT, into this folder instead of to stdout")
     parser.add_argument("--batch-size", type=positive, default=16, metavar="N",
                         help="most recordings decoded together (default: 16)")
-    parser.add_argument("--threads", type=positive, metavar="N",
-                        help="threads of encoder and decoder (default: all cores for the encoder, 1 for the decoder)")
     parser.add_argument("-v", "--verbose", action="store_true",
                         help="say on stderr what was chosen: files, device, network, kernels, precision, batches")
     parser.add_argument("--strict", action="store_true",
                         help="treat warnings as errors: a recording that is cut short, a phrase that is left out, ...")
+    add_cues(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -67,14 +67,15 @@ def run(arguments: argparse.Namespace) -> int:
     for name, problem in problems:
         _report(name, problem)
     search = _search(arguments)
+    options = cues(arguments, arguments.format)
 
     from ..speech.hub import find_model
     from ..speech.loading import load_model
 
-    directory = find_model(arguments.model)
+    directory = find_model(arguments.model, arguments.variant)
     given = [directory, *map(Path, files_given(arguments))]
-    writer = _Writer(arguments.format, arguments.output, [one.path for one in inputs], given)
-    model = load_model(directory, device=arguments.device, threads=arguments.threads, search=search)
+    writer = _Writer(arguments.format, arguments.output, [one.path for one in inputs], given, options)
+    model = load_model(directory, search=search, **model_options(arguments))
     failed = _transcribe(model, inputs, writer, arguments.batch_size)
     return SOME_FAILED if failed or problems else DONE
 
@@ -125,6 +126,8 @@ class _Writer:
         The recordings.
     given:
         Other files and folders that the user gave, which must stay as they are.
+    options:
+        How words become cues, for formats that have them.
 
     Raises
     ------
@@ -133,8 +136,11 @@ class _Writer:
         holds only one, if a result would be written over a file that the user gave, or if the folder cannot be made.
     """
 
-    def __init__(self, name: str, folder: Path | None, paths: list[Path], given: list[Path]):
+    def __init__(
+        self, name: str, folder: Path | None, paths: list[Path], given: list[Path], options: CueOptions | None
+    ):
         self._name = name
+        self._options = [] if options is None else [options]
         self._folder = folder
         self._format = FORMATS[name]
         if folder is None:
@@ -167,7 +173,7 @@ class _Writer:
             message = str(result).removeprefix(f"{path}: ")
             ours = isinstance(result, (TdtDecodeError, TdtDecodeWarning))
             raise _Failed(message if ours else f"{type(result).__name__}: {message}")
-        text = self._format.render(result, str(path))
+        text = self._format.render(result, str(path), *self._options)
         if self._folder is None:
             sys.stdout.write(text)
             return

@@ -69,7 +69,7 @@ def cached(key: dict, entries: int, compile_automaton: Callable[[], Compiled]) -
         _write(path, *compiled)
     except (OSError, InputError) as error:
         warnings.warn(
-            f"{path}: cannot be written ({error}); the compiled tables stay in memory, and are compiled anew next time: "
+            f"{path}: cannot be written ({error}); the tables stay in memory, and are compiled anew next time; "
             f"{CACHE_VARIABLE} can name another folder", SlowerWarning, stacklevel=2,
         )  # fmt: skip
         return compiled

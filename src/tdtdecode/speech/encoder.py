@@ -15,7 +15,7 @@ from ..arrays import check_lengths
 from ..bundle import Bundle, load_graph
 from ..bundle.encoder import encoder_ports
 from ..bundle.onnx_files.dependencies import import_onnxruntime
-from ..bundle.onnx_files.graph import first_line, loading
+from ..bundle.onnx_files.graph import Graph, Port, first_line, loading
 from ..decoder import MAX_THREADS
 from ..errors import BundleError, DeviceError, InputError
 from ..reprs import one_line
@@ -94,7 +94,8 @@ class Encoder:
         if file is None:
             raise BundleError("has no encoder; recognising audio needs one", file=bundle.directory)
         graph = load_graph(file, bundle.directory)
-        self._audio, self._length, self._frames, self._counts = encoder_ports(graph)
+        self._file = file
+        self._audio, self._length, self._frames, self._counts = self._read_ports(graph, bundle)
         batch, _, time = self._audio.shape
         if isinstance(batch, int) and batch != 1:
             raise BundleError(
@@ -103,7 +104,6 @@ class Encoder:
             )  # fmt: skip
         self.takes_batches = not graph.quantized and batch != 1
         self._width = time if isinstance(time, int) else None
-        self._file = file
         # A graph holds the weights that its own file contains. Keeping it would keep a second copy of them beside the
         # session's, so such a file is opened again when a session is made.
         self._graph = graph if graph.weights_folder is not None else None
@@ -125,6 +125,10 @@ class Encoder:
             stream = shared_stream(self._card).ptr
             self._session = ForkSafeSession(partial(cuda_session, self._open, self._card, stream, "the encoder"))
 
+    def _read_ports(self, graph: Graph, bundle: Bundle) -> tuple[Port, Port, Port, Port]:
+        """The ports of the features, their lengths, the encoder frames and their lengths."""
+        return encoder_ports(graph)
+
     def __repr__(self) -> str:
         device = "cpu" if self._card is None else "cuda"
         return one_line(self, self._file.name, f"on the {device}", self.batches)
@@ -134,7 +138,7 @@ class Encoder:
         """Whether recordings share batches, for people."""
         return "several recordings at a time" if self.takes_batches else "one recording at a time"
 
-    def __call__(self, features: np.ndarray, lengths: np.ndarray) -> tuple[ort.OrtValue, np.ndarray]:
+    def __call__(self, features: np.ndarray, lengths: np.ndarray) -> tuple[Any, np.ndarray]:
         """Encode a batch.
 
         Parameters
@@ -147,7 +151,7 @@ class Encoder:
         Returns
         -------
         encoder_out:
-            ``OrtValue`` [B, E, T'] on the encoder's device.
+            [B, E, T'] on the encoder's device, as an ``OrtValue`` or an array.
         lengths:
             int64 [B], valid encoder frames.
 

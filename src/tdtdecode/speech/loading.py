@@ -20,6 +20,7 @@ from .encoder import Encoder
 from .hub import find_model
 from .recognizer import Recognizer
 from .routing import RoutedRecognizer
+from .streaming.cache_aware import CacheAwareEncoder
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -95,9 +96,11 @@ def load_model(
             threads=1 if threads is None else threads, search=search, session_options=session_options,
             providers=providers,
         )  # fmt: skip
-        return Recognizer(bundle, Encoder(
+        encoder = CacheAwareEncoder if bundle.cache_aware else Encoder
+        opened = encoder(
             bundle, threads=threads, session_options=session_options, providers=providers, device=device
-        ), decoder)
+        )  # fmt: skip
+        return Recognizer(bundle, opened, decoder)
 
     if device == "both":
         return RoutedRecognizer(on("cpu"), on("cuda"))

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, overload
 
 import numpy as np
 
-from ..arguments import as_choice, as_function, as_instance, as_integer, refusal
+from ..arguments import as_choice, as_function, as_instance, as_integer, as_number, refusal
 from ..bundle import Bundle
 from ..confidence import Confidence
 from ..decoder import Decoder
-from ..errors import BundleError
+from ..errors import BundleError, InputError
 from ..hypothesis import Hypothesis, Transcript
 from ..reprs import one_line
 from ..search import Beam, Greedy, as_search, for_utterances
@@ -22,8 +21,14 @@ from .audio import Audio, FeatureExtractor, as_samples, audio_seconds, check_aud
 from .audio.features import HOP, SAMPLE_RATE
 from .encoder import Encoder
 from .progress import Meter, Progress
+from .streaming.cache_aware import CacheAwareEncoder
+from .streaming.latency import Latency, windows_for
+from .streaming.stream import Stream, Streams
+from .streaming.walks import CacheAwareWalk, Walk, WindowedWalk
+from .transcripts import nothing, transcript
 from .windows import Windows, decode_in_windows
 
+_LONGEST_PAUSE = 1e6
 _BATCH_SECONDS = 480.0
 """The most audio in a batch, padding included. An encoder's attention needs memory by the square of the length."""
 
@@ -84,7 +89,7 @@ class Recognizer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         decoder = self.decoder.bundle_options or self.decoder
-        return _reopened, (type(self), self.bundle, self.encoder.bundle_options, decoder)
+        return _reopened, (type(self), self.bundle, type(self.encoder), self.encoder.bundle_options, decoder)
 
     @property
     def max_seconds(self) -> float | None:
@@ -97,7 +102,7 @@ class Recognizer:
     @property
     def window_seconds(self) -> float:
         """Seconds of a window, with its context on either side, for recordings longer than `max_seconds`."""
-        return (self._windows.centre + 2 * self._windows.context) * self.bundle.frame_seconds
+        return (self._windows.left + self._windows.chunk + self._windows.right) * self.bundle.frame_seconds
 
     # The lists are typed as sequences: lists are invariant, and a list of paths would be no list[Audio].
     @overload
@@ -210,9 +215,9 @@ class Recognizer:
                     results[i] = error
             # Headers may have stated other lengths: the batch is made again of what there is.
             for part in self._batches({i: len(found) / SAMPLE_RATE for i, found in samples.items()}, batch_size):
-                found = self._transcribed(part, samples, search, len(recordings), meter, catch)
-                for i, transcript in zip(part, found, strict=True):
-                    results[i] = transcript
+                made = self._transcribed(part, samples, search, len(recordings), meter, catch)
+                for i, result in zip(part, made, strict=True):
+                    results[i] = result
             meter.finish(batch)
         return results if many else results[0]
 
@@ -259,6 +264,65 @@ class Recognizer:
             f"; {long} of them in windows of {self.window_seconds:g} s" if long else "",
         )  # fmt: skip
 
+    def streams(
+        self, search: Greedy | Beam | None = None, latency: Latency | None = None, pause: float = 0.8
+    ) -> Streams:
+        """Many live recordings, which share the calls of the encoder and of the decoder.
+
+        Parameters
+        ----------
+        search:
+            Replaces the search that the model was loaded with.
+        latency:
+            The windows in which a model of whole recordings hears a live one; None: the default of `Latency`, or the
+            longest context that the encoder takes. Features are normalised by what was heard so far. The windows of a
+            cache-aware encoder lie in its file.
+        pause:
+            An utterance ends after so many seconds without a token, or where the model says so.
+
+        Raises
+        ------
+        InputError
+            If an option is wrong, or the windows do not fit the model.
+        """
+        search = self.decoder.search if search is None else as_search(search)
+        pause = as_number("pause", pause, "a number of seconds above 0", above=0, high=_LONGEST_PAUSE)
+        factor = self.bundle.features.subsampling_factor
+        walk: Walk
+        if isinstance(self.encoder, CacheAwareEncoder):
+            if latency is not None:
+                raise InputError("latency: the windows of a cache-aware encoder lie in its file")
+            walk = CacheAwareWalk(self.encoder, factor)
+        else:
+            if latency is not None:
+                as_instance("latency", latency, Latency, "Latency(...) or None")
+            limit = None if self._max_input_frames is None else self._max_input_frames // factor
+            walk = WindowedWalk(self.encoder, windows_for(latency, self.bundle.frame_seconds, limit), factor)
+        return Streams(self.bundle, walk, self.decoder, self._extract, search, pause)
+
+    def stream(
+        self,
+        language: str | None = None,
+        search: Greedy | Beam | None = None,
+        latency: Latency | None = None,
+        pause: float = 0.8,
+    ) -> Stream:
+        """One live recording.
+
+        Parameters
+        ----------
+        language:
+            For models that are told one, such as ``"en-US"``.
+        search, latency, pause:
+            As for `streams`.
+
+        Raises
+        ------
+        InputError
+            If an option is wrong, or the model does not have the language.
+        """
+        return Stream(self.streams(search, latency, pause), language)
+
     def _batches(self, seconds: dict[int, float], batch_size: int) -> Iterator[list[int]]:
         """Group recordings of similar length. The longest come first, so that a lack of memory shows at once."""
         waiting = sorted(seconds, key=lambda i: -seconds[i])
@@ -274,7 +338,7 @@ class Recognizer:
     ) -> list[Transcript]:
         """Transcribe one batch of recordings, float32 [n] each; ``reached`` is told the seconds done of each."""
         spoken = [i for i, samples in enumerate(recordings) if len(samples) >= HOP]
-        hypotheses = [_nothing() for _ in recordings]
+        hypotheses = [nothing() for _ in recordings]
         if spoken:
             features, lengths = self._extract([recordings[i] for i in spoken])
             spoken_search = for_utterances(search, spoken, len(recordings))
@@ -283,7 +347,7 @@ class Recognizer:
                 hypotheses[i] = hypothesis
         confidence = search.confidence or Confidence()
         return [
-            self._transcript(hypothesis, len(samples), confidence)
+            transcript(self.bundle, hypothesis, len(samples) / SAMPLE_RATE, confidence)
             for hypothesis, samples in zip(hypotheses, recordings, strict=True)
         ]
 
@@ -311,27 +375,12 @@ class Recognizer:
             )  # fmt: skip
         return [hypotheses[i] for i in range(len(lengths))]
 
-    def _transcript(self, hypothesis: Hypothesis, samples: int, confidence: Confidence) -> Transcript:
-        duration = samples / SAMPLE_RATE
-        vocabulary = self.bundle.vocabulary
-        # Hypotheses keep durations as predicted, even past the end of the recording. Words end with the recording.
-        words = [
-            replace(word, end=max(word.start, min(word.end, duration)))
-            for word in vocabulary.words(hypothesis, self.bundle.frame_seconds, confidence)
-        ]
-        alternatives = [self._transcript(other, samples, confidence) for other in hypothesis.alternatives]
-        return Transcript(vocabulary.detokenize(hypothesis.tokens), words, duration, hypothesis, alternatives)
-
 
 def _reopened(
-    cls: type[Recognizer], bundle: Bundle, encoder: dict[str, Any], decoder: dict[str, Any] | Decoder
+    cls: type[Recognizer], bundle: Bundle, encoder_class: type[Encoder], encoder: dict[str, Any],
+    decoder: dict[str, Any] | Decoder,
 ) -> Recognizer:
     """A recognizer from what was pickled of one: the bundle is read once for all its parts."""
     if not isinstance(decoder, Decoder):
         decoder = Decoder.from_bundle(bundle, **decoder)
-    return cls(bundle, Encoder(bundle, **encoder), decoder)
-
-
-def _nothing() -> Hypothesis:
-    integers, numbers = np.zeros(0, np.int32), np.zeros(0, np.float32)
-    return Hypothesis(integers, integers, integers, numbers, numbers, 0.0)
+    return cls(bundle, encoder_class(bundle, **encoder), decoder)

@@ -1,16 +1,16 @@
 """Recordings that are too long for the encoder. It gets overlapping windows of them; the decoder sees one stream.
 
 The features are computed and normalised over the whole recording. Windows overlap, so that the encoder sees what comes
-before and after the frames that count. Only the centre of each window is decoded, and the decoder's state is carried on
-from window to window. So every frame is decoded once, and a word that crosses from one window to the next stays one
-word.
+before and after the frames that count. Only the chunk in the middle of each window is decoded, and the decoder's state
+is carried on from window to window. So every frame is decoded once, and a word that crosses from one window to the next
+stays one word.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -26,19 +26,20 @@ _LONGEST_SECONDS = 120.0
 
 _MOST_CONTEXT_SECONDS = 10.0
 _LEAST_CONTEXT_SECONDS = 1.0
-"""Context on either side of the centre. `benches.windows` shows that a second is enough not to lose words."""
+"""Context on either side of the chunk. `benches.windows` shows that a second is enough not to lose words."""
 
 
 @dataclass(frozen=True)
 class Windows:
-    """How a long recording is cut into windows; sizes in encoder frames.
+    """How a recording is cut into windows; sizes in encoder frames.
 
-    Each window has `centre` frames that are decoded, with `context` frames before and after them that only the encoder
-    sees. The centres follow each other without a gap.
+    Each window has `chunk` frames that are decoded. The `left` frames before them and the `right` ones after them only
+    the encoder sees. The chunks follow each other without a gap.
     """
 
-    centre: int
-    context: int
+    left: int
+    chunk: int
+    right: int
 
     @staticmethod
     def of(features: FeatureSettings) -> Windows:
@@ -55,17 +56,39 @@ class Windows:
             longest = min(longest, features.fixed_input_frames // features.subsampling_factor)
         least, most = (int(seconds / frame_seconds) for seconds in (_LEAST_CONTEXT_SECONDS, _MOST_CONTEXT_SECONDS))
         context = min(max(longest // 8, least), longest // 4, most)
-        return Windows(max(longest - 2 * context, 1), context)
+        return Windows(context, max(longest - 2 * context, 1), context)
+
+    def at(self, begin: int, frames: int, factor: int, ended: bool = True) -> Window | None:
+        """The window whose chunk begins at an encoder frame.
+
+        Parameters
+        ----------
+        frames:
+            The feature frames there are.
+        factor:
+            Feature frames per encoder frame.
+        ended:
+            Whether there will be no more.
+
+        Returns
+        -------
+        The window; None if it needs feature frames that are still to come.
+        """
+        stop = (begin + self.chunk + self.right) * factor
+        if not ended and frames < stop:
+            return None
+        left = min(begin, self.left)
+        is_last = ended and (begin + self.chunk) * factor >= frames
+        return Window((begin - left) * factor, min(stop, frames), left, None if is_last else left + self.chunk)
 
     def over(self, frames: int, factor: int) -> Iterator[Window]:
         """The windows over a recording of `frames` feature frames, of which `factor` make an encoder frame."""
-        begin, ended = 0, False
-        while not ended:
-            left = min(begin, self.context)
-            ended = (begin + self.centre) * factor >= frames
-            stop = min((begin + self.centre + self.context) * factor, frames)
-            yield Window((begin - left) * factor, stop, left, None if ended else left + self.centre)
-            begin += self.centre
+        for begin in count(0, self.chunk):
+            window = self.at(begin, frames, factor)
+            assert window is not None
+            yield window
+            if window.last is None:
+                return
 
 
 @dataclass(frozen=True)
@@ -77,7 +100,7 @@ class Window:
     start, stop:
         The feature frames that go through the encoder.
     first, last:
-        The encoder frames of this window that are decoded, the centre. `last` is None in the last window, which is
+        The encoder frames of this window that are decoded, the chunk. `last` is None in the last window, which is
         decoded to its end.
     """
 
@@ -121,6 +144,11 @@ def decode_in_windows(
             parts.append(part)
             end = window.stop if window.last is None else window.start + window.last * factor
             reached(end * FEATURE_FRAME_SECONDS)
+    return joined_stream(parts, search)
+
+
+def joined_stream(parts: list[Hypothesis], search: Greedy | Beam) -> Hypothesis:
+    """The hypothesis of a whole stream, of those of its chunks."""
     whole = joined(parts)
     if isinstance(search, Greedy):
         logprobs = (whole.token_logprobs, whole.duration_logprobs)
@@ -129,11 +157,11 @@ def decode_in_windows(
 
 
 def _encoded(features: np.ndarray, group: list[Window], encoder: Encoder) -> Iterator[tuple[Window, Any]]:
-    """Each window with the encoder frames [E, t] of its centre, on the encoder's device."""
+    """Each window with the encoder frames [E, t] of its chunk, on the encoder's device."""
     lengths = np.array([window.stop - window.start for window in group], np.int64)
     batch = np.zeros((len(group), len(features), int(lengths.max())), np.float32)
     for part, window in zip(batch, group):
         part[:, : window.stop - window.start] = features[:, window.start : window.stop]
     encoder_out, counts = encoder(batch, lengths)
-    for window, frames, count in zip(group, encoder.utterances(encoder_out), counts.tolist()):
-        yield window, frames[:, window.first : count if window.last is None else min(window.last, count)]
+    for window, frames, valid in zip(group, encoder.utterances(encoder_out), counts.tolist()):
+        yield window, frames[:, window.first : valid if window.last is None else min(window.last, valid)]

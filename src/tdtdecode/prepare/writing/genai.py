@@ -92,9 +92,9 @@ def configuration(spec: TransducerSpec, features: FeatureSettings, modules: Spli
         "log_eps": 2.0**-24,
         "norm_eps": 1e-5,
         "subsampling_factor": features.subsampling_factor,
-        "chunk_samples": windows.centre * samples,
-        "left_context_samples": windows.context * samples,
-        "right_context_samples": windows.context * samples,
+        "chunk_samples": windows.chunk * samples,
+        "left_context_samples": windows.left * samples,
+        "right_context_samples": windows.right * samples,
         "encoder": {
             "filename": "encoder.onnx",
             "hidden_size": spec.encoder_size,

@@ -24,7 +24,7 @@ _WINDOW = 400
 _SAMPLES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 _PRE_EMPHASIS = np.float32(0.97)
 _LOG_FLOOR = np.float32(2.0**-24)
-_STD_FLOOR = 1e-5
+STD_FLOOR = 1e-5
 _BLOCK = 256  # frames at a time: their spectra stay in the L2 cache, and working memory does not grow with the audio
 
 
@@ -99,13 +99,16 @@ class FeatureExtractor:
 
     def _log_mel(self, samples: np.ndarray, out: np.ndarray) -> None:
         """Write the logarithms of one recording's mel energies to ``out``, float32 [mel_bins, frames]."""
-        frames = out.shape[1]
         margin = _WINDOW // 2
         signal = np.zeros(len(samples) + _WINDOW, dtype=np.float32)
         emphasized = signal[margin : margin + len(samples)]
         emphasized[:] = samples
         emphasized[1:] -= _PRE_EMPHASIS * samples[:-1]
+        self._transform(signal, out)
 
+    def _transform(self, signal: np.ndarray, out: np.ndarray) -> None:
+        """Write log-mel frames to ``out``, float32 [mel_bins, frames], of a signal that begins with the first frame."""
+        frames = out.shape[1]
         # torch.stft puts the 400 samples in the middle of the 512 points. Here they come first, which changes only the
         # phases and not the power.
         windows = np.lib.stride_tricks.sliding_window_view(signal, _WINDOW)[::HOP][:frames]
@@ -120,6 +123,55 @@ class FeatureExtractor:
             mel = self._filters(power)
             mel += _LOG_FLOOR
             np.log(mel, out=out[:, start : start + len(block)])
+
+
+class FeatureStream:
+    """The features of a recording that comes in pieces: to the bit those of the whole, before normalisation.
+
+    Parameters
+    ----------
+    extractor:
+        Whose features they are.
+
+    Attributes
+    ----------
+    samples:
+        How many samples have come so far.
+    frames:
+        How many feature frames have been given so far.
+    """
+
+    def __init__(self, extractor: FeatureExtractor):
+        self.samples = self.frames = 0
+        self._extract = extractor
+        self._last = np.zeros(0, np.float32)
+        self._signal = np.zeros(_WINDOW // 2, np.float32)
+
+    def add(self, samples: np.ndarray) -> np.ndarray:
+        """The feature frames that can be computed now, float32 [mel_bins, n], of samples float32 [n] at 16 kHz."""
+        if not len(samples):
+            return self._given(0)
+        emphasized = samples.astype(np.float32)
+        emphasized[1:] -= _PRE_EMPHASIS * samples[:-1]
+        if len(self._last):
+            emphasized[:1] -= _PRE_EMPHASIS * self._last
+        self._last = samples[-1:].astype(np.float32)
+        self.samples += len(samples)
+        self._signal = np.concatenate([self._signal, emphasized])
+        return self._given((len(self._signal) - _WINDOW) // HOP + 1)
+
+    def end(self) -> np.ndarray:
+        """The last feature frames, float32 [mel_bins, n]."""
+        self._signal = np.concatenate([self._signal, np.zeros(_WINDOW, np.float32)])
+        return self._given(self.samples // HOP - self.frames)
+
+    def _given(self, count: int) -> np.ndarray:
+        out = np.empty((self._extract.mel_bins, max(count, 0)), np.float32)
+        if count > 0:
+            self._extract._transform(self._signal, out)
+            self._signal = self._signal[count * HOP :]
+            self.frames += count
+        return out
 
 
 class _SparseFilters:
@@ -154,7 +206,7 @@ def _standardize(mel: np.ndarray) -> None:
     mean = mel.mean(axis=1, dtype=np.float64, keepdims=True)
     np.subtract(mel, mean, out=mel, casting="same_kind")
     variance = np.sum(mel * mel, axis=1, dtype=np.float64, keepdims=True) / max(mel.shape[1] - 1, 1)
-    np.divide(mel, np.sqrt(variance) + _STD_FLOOR, out=mel, casting="same_kind")
+    np.divide(mel, np.sqrt(variance) + STD_FLOOR, out=mel, casting="same_kind")
 
 
 def mel_filters(mel_bins: int) -> np.ndarray:

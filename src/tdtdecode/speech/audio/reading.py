@@ -12,8 +12,9 @@ import numpy as np
 
 from ...arguments import as_integer, refusal, shown
 from ...errors import AudioWarning, InputError, MissingDependencyError, TdtDecodeError
+from ...optional import needed
 from .containers import Statement, statements
-from .decoders import MEDIA, CannotDecode, Decoder, MediaDecoder, SoundfileDecoder
+from .decoders import CannotDecode, Decoder, MediaDecoder, SoundfileDecoder
 from .mixing import Mixer
 from .sources import EXPECTED, File, Source, View, is_file, opened
 
@@ -25,6 +26,8 @@ _LOUDEST = 2.0**31
 """The largest sample accepted. Integer PCM that was converted to float without scaling stays below it, and the powers
 in the features stay far below the end of float32."""
 _MOST_CHANNELS = 256
+_FEW_CHANNELS = 32
+"""So many channels an array may have if it has fewer samples than channels. With more it is the wrong way round."""
 _LEAST_BYTES = 1 << 12
 """So many bytes hold a sample of any kind."""
 _RATES = (1_000, 1_000_000)
@@ -91,7 +94,8 @@ def audio_seconds(audio: Audio) -> float:
                 frames = stated * decoder.rate // (statement.rate or decoder.rate)
             if frames is None:
                 with contextlib.suppress(CannotDecode):
-                    total += sum(len(block) / rate for rate, block in decoder.blocks())
+                    for rate, block in decoder.blocks():
+                        total += len(block) / rate
             else:
                 total += frames / decoder.rate
             _check_failure(view)
@@ -141,27 +145,51 @@ def as_samples(audio: Audio, sample_rate: int = 16000) -> np.ndarray:
     sample_rate = checked_sample_rate(sample_rate)
     if is_file(audio):
         return read_audio(audio, sample_rate)
-    array, rate = _pair(audio)
-    samples = _to_float32(array)
-    assembly = _Assembly("audio", sample_rate)
-    for start in range(0, len(samples), rate):
-        assembly.add(samples[start : start + rate].reshape(-1, 1 if array.ndim == 1 else array.shape[1]), rate)
+    assembly = Assembly("audio", sample_rate)
+    assembly.add_array(audio)
     found = assembly.samples()
     assembly.warn([])
     return found
 
 
-class _Assembly:
-    """A recording put together from blocks: mixed, checked and resampled as they come."""
+class Assembly:
+    """A recording put together from blocks: mixed, checked and resampled as they come.
+
+    Parameters
+    ----------
+    name:
+        What messages call the recording.
+    sample_rate:
+        The rate wanted, in Hz.
+
+    """
 
     def __init__(self, name: str, sample_rate: int):
         self.name = name
-        self.seconds = 0.0
+        self._counts: dict[int, int] = {}
         self._wanted = sample_rate
         self._mix = Mixer()
         self._rate = sample_rate
         self._resampler: Any = None
         self._parts: list[np.ndarray] = []
+
+    @property
+    def seconds(self) -> float:
+        """How much has come so far."""
+        return sum(count / rate for rate, count in self._counts.items())
+
+    def add_array(self, audio: object) -> None:
+        """Add (samples, rate) as `as_samples` takes them.
+
+        Raises
+        ------
+        InputError
+            As `as_samples`. What was added before stays.
+        """
+        array, rate = _pair(audio)
+        samples = _to_float32(array).reshape(-1, 1 if array.ndim == 1 else array.shape[1])
+        for start in range(0, len(samples), rate):
+            self.add(samples[start : start + rate], rate)
 
     def add(self, block: np.ndarray, rate: int) -> None:
         """Add samples float32 [n, channels] of that rate."""
@@ -175,13 +203,17 @@ class _Assembly:
             self._finish()
             self._rate = _checked_rate(rate, self.name)
             self._resampler = None if rate == self._wanted else _resampler(rate, self._wanted)
-        self.seconds += len(samples) / rate
+        self._counts[rate] = self._counts.get(rate, 0) + len(samples)
         self._parts.append(samples if self._resampler is None else self._resampler.resample_chunk(samples))
 
     def samples(self) -> np.ndarray:
-        """The whole, float32 [n]."""
+        """The whole, or what came since `taken`; float32 [n]."""
         self._finish()
-        parts = self._parts or [np.zeros(0, np.float32)]
+        return self.taken()
+
+    def taken(self) -> np.ndarray:
+        """The samples that are there by now, float32 [n]. They are not kept here any longer."""
+        parts, self._parts = self._parts or [np.zeros(0, np.float32)], []
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def warn(self, doubts: list[str]) -> None:
@@ -205,7 +237,7 @@ class _Assembly:
 
 def _read(source: Source, sample_rate: int) -> np.ndarray:
     """Decode a recording."""
-    assembly = _Assembly(source.name, sample_rate)
+    assembly = Assembly(source.name, sample_rate)
     doubts: list[str] = []
     for statement, view, decoder in _decoders(source):
         seconds, problem = 0.0, None
@@ -254,7 +286,7 @@ def _media(source: Source, statement: Statement, problem: str) -> Generator[tupl
         decoder = MediaDecoder(view)
     except MissingDependencyError as missing:
         cause: Exception = missing
-        wanted += f"; {MEDIA} need the package 'av': pip install 'tdtdecode[media]'"
+        wanted += f"; {missing}"
     except CannotDecode as error:
         cause = error
         problem += f"; FFmpeg: {error}"
@@ -315,7 +347,8 @@ def _pair(audio: object, name: str = "audio") -> tuple[np.ndarray, int]:
         raise InputError(f"{name}: samples must be float32, or int16 or int32 PCM, got {array.dtype}")
     if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] == 0):
         raise InputError(f"{name}: samples must be [n] or [n, channels], got shape {list(array.shape)}")
-    if array.ndim == 2 and array.shape[1] > _MOST_CHANNELS:
+    most = _MOST_CHANNELS if len(array) > _MOST_CHANNELS else max(len(array), _FEW_CHANNELS)
+    if array.ndim == 2 and array.shape[1] > most:
         raise InputError(f"{name}: samples must be [n, channels], got shape {list(array.shape)}: transpose the array")
     return array, _checked_rate(int(rate), name)
 
@@ -349,13 +382,12 @@ def _to_float32(array: np.ndarray) -> np.ndarray:
     if np.issubdtype(array.dtype, np.integer):
         full_scale = -float(np.iinfo(array.dtype).min)
         return (array / full_scale).astype(np.float32)
-    return array.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # what becomes infinite is refused by name
+        return array.astype(np.float32, copy=False)
 
 
 def _resampler(rate: int, wanted: int) -> Any:
     """What changes the rate of samples that come block by block. It keeps no threads."""
-    try:
+    with needed("soxr", "cpu", f"resampling from {rate} Hz to {wanted} Hz"):
         import soxr
-    except ImportError as error:
-        raise MissingDependencyError("soxr", "cpu", f"resampling from {rate} Hz to {wanted} Hz") from error
     return soxr.ResampleStream(rate, wanted, 1, dtype="float32", quality="HQ")

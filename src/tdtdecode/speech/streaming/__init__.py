@@ -1,0 +1,6 @@
+"""Live recordings: words as they are spoken, for one stream or many at once."""
+
+from .latency import Latency
+from .stream import News, Stream, Streams
+
+__all__ = ["Latency", "News", "Stream", "Streams"]

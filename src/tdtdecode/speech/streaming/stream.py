@@ -1,0 +1,425 @@
+"""One live recording, or many at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ...bundle import Bundle
+from ...confidence import Confidence
+from ...decoder import Decoder, DecoderState
+from ...errors import InputError
+from ...forks import Lock
+from ...hypothesis import Hypothesis, Transcript, Word
+from ...search import Beam, Greedy, runs_in_the_beam_engine
+from ..audio import FeatureExtractor
+from ..audio.features import HOP, SAMPLE_RATE, FeatureStream
+from ..audio.reading import Assembly
+from ..transcripts import transcript
+from ..windows import joined_stream
+from .walks import Encoded, Heard, Walk
+from .wording import Wording
+
+_BATCH_FRAMES = 48_000
+"""The most feature frames in a call of the encoder, padding included: 480 s."""
+
+
+@dataclass(frozen=True)
+class News:
+    """What a stream has learnt since the last time it was fed.
+
+    Attributes
+    ----------
+    words:
+        The words that are settled now: they never change. Their times count from the beginning of the stream.
+    tentative:
+        The text after them, which may still change.
+    ended:
+        Whether an utterance has ended among this.
+    language:
+        The last language that the model named, such as "en-US"; None if it named none.
+    heard:
+        Seconds of audio that the stream has been fed.
+    decoded:
+        Seconds of audio that have been decoded. The rest waits for the audio that the encoder must hear after it.
+    """
+
+    words: tuple[Word, ...]
+    tentative: str
+    ended: bool
+    language: str | None
+    heard: float
+    decoded: float
+
+
+class _Live:
+    """What a stream holds."""
+
+    def __init__(self, streams: Streams, name: Hashable, language: str | None, search: Greedy | Beam):
+        bundle = streams._bundle
+        self.name = name
+        self.search = search
+        self.position = streams._walk.begin(language)
+        self.error: Exception | None = None
+        self.ended = False
+        self.heard = Heard(streams._extract.mel_bins, bool(streams._normalize))
+        self.wording = Wording(bundle, search.confidence or Confidence())
+        self.state: DecoderState | None = None
+        self.parts: list[Hypothesis] = []
+        self.ahead: Hypothesis | None = None
+        self.news: list[Word] = []
+        self.utterance_ended = False
+        # Samples are mixed and resampled, and become features. Features may be fed instead.
+        self.audio: Assembly | None = None
+        self.features = FeatureStream(streams._extract)
+        self._frame_seconds = bundle.frame_seconds
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of audio that have come."""
+        return self.heard.frames * HOP / SAMPLE_RATE if self.audio is None else self.audio.seconds
+
+    def add_samples(self, samples: object, rate: object) -> None:
+        if self.audio is None:
+            if self.heard.frames:
+                raise InputError("the stream has been fed features: go on with feed_features")
+            audio = Assembly("audio", SAMPLE_RATE)
+            audio.add_array((samples, rate))
+            self.audio = audio
+        else:
+            self.audio.add_array((samples, rate))
+        self.heard.add(self.features.add(self.audio.taken()))
+
+    def add_features(self, features: np.ndarray) -> None:
+        if self.audio is not None:
+            raise InputError("the stream has been fed samples: go on with feed")
+        self.heard.add(features)
+
+    def end(self) -> None:
+        """No more will come."""
+        if not self.ended:
+            self.ended = True
+            if self.audio is not None:
+                self.heard.add(self.features.add(self.audio.samples()))
+                self.heard.add(self.features.end())
+                self.audio.warn([])
+
+    def told(self) -> News:
+        """The news since the last time."""
+        words, self.news = tuple(self.news), []
+        ended, self.utterance_ended = self.utterance_ended, False
+        decoded = min(self.position.frame * self._frame_seconds, self.seconds)
+        return News(words, self.wording.tentative(self.ahead), ended, self.wording.language, self.seconds, decoded)
+
+
+class Streams:
+    """Live recordings that share the calls of one model: `Recognizer.streams` makes them.
+
+    Streams come and go. Each has a name: anything that can be a key of a dictionary. A new name begins a stream. Their
+    results do not depend on each other, nor on how the audio is cut into pieces. Any thread may feed any stream: the
+    windows that are due are encoded and decoded together, one of each stream at a time, so a stream that brings a
+    minute at once does not keep the others waiting for longer than a window.
+
+    An error concerns its stream alone: it stands in the stream's place in what a call returns. After a piece that was
+    refused the stream goes on as if the piece had not come. A stream whose encoder or decoder failed returns that error
+    from then on.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        walk: Walk,
+        decoder: Decoder,
+        extract: FeatureExtractor,
+        search: Greedy | Beam,
+        pause: float,
+    ):
+        self._bundle, self._walk, self._decoder, self._search = bundle, walk, decoder, search
+        self._normalize = extract.normalize
+        self._extract = extract
+        self._pause = max(round(pause / bundle.frame_seconds), 1)
+        self._streams: dict[Hashable, _Live] = {}
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._streams
+
+    def __repr__(self) -> str:
+        return f"<Streams of {self._bundle.directory.name}: {len(self)} open, {self._search!r}>"
+
+    @property
+    def names(self) -> list[Hashable]:
+        """The names of the streams that are open."""
+        with self._lock:
+            return list(self._streams)
+
+    def open(self, name: Hashable, language: str | None = None, search: Greedy | Beam | None = None) -> None:
+        """Begin a stream. `feed` does so too, with the model's default language and these streams' search.
+
+        Parameters
+        ----------
+        language:
+            For models that are told one, such as ``"en-US"``.
+        search:
+            Replaces these streams' search.
+
+        Raises
+        ------
+        InputError
+            If there is a stream of that name, or the model does not have the language.
+        """
+        if search is not None and not isinstance(search, (Greedy, Beam)):
+            raise InputError(f"search must be Greedy(...) or Beam(...), got {search!r}")
+        with self._lock:
+            if name in self._streams:
+                raise InputError(f"there is a stream {name!r} already")
+            self._streams[name] = _Live(self, name, language, search or self._search)
+
+    def feed(self, pieces: Mapping[Any, Any], rate: int = SAMPLE_RATE) -> dict[Any, News | Exception]:
+        """Feed some streams, and work off what is due.
+
+        Parameters
+        ----------
+        pieces:
+            For each stream the samples that came: [n] or [n, channels], float around -1 to 1, or int16 or int32 PCM; of
+            any length, 0 included.
+        rate:
+            Their rate in Hz.
+
+        Returns
+        -------
+        For each of these streams its news, or its error.
+
+        Raises
+        ------
+        InputError
+            If ``pieces`` is no mapping.
+        """
+        return self._fed(pieces, lambda live, samples: live.add_samples(samples, rate))
+
+    def feed_features(self, pieces: Mapping[Any, Any]) -> dict[Any, News | Exception]:
+        """As `feed`, with features instead of samples: float32 [mel, T] each, not normalised, 10 ms a frame."""
+        return self._fed(pieces, lambda live, features: live.add_features(self._checked_features(features)))
+
+    def finish(self, names: Iterable[Any] | None = None) -> dict[Any, Transcript | Exception]:
+        """End streams: the rest is encoded and decoded, and the streams are forgotten.
+
+        Parameters
+        ----------
+        names:
+            Which; None: all.
+
+        Returns
+        -------
+        For each its transcript, whose words are those settled before and the rest; or its error.
+
+        Raises
+        ------
+        InputError
+            If there is no such stream. None has been ended then.
+        """
+        with self._lock:
+            names = list(self._streams) if names is None else list(names)
+            for name in names:
+                if name not in self._streams:
+                    raise InputError(f"there is no stream {name!r}")
+            for name in names:
+                self._ended(self._streams[name])
+        self._work(names)
+        with self._lock:
+            return {name: self._finished(self._streams.pop(name)) for name in names if name in self._streams}
+
+    def drop(self, name: Hashable) -> None:
+        """Forget a stream without a result.
+
+        Raises
+        ------
+        InputError
+            If there is no such stream.
+        """
+        with self._lock:
+            if self._streams.pop(name, None) is None:
+                raise InputError(f"there is no stream {name!r}")
+
+    def _fed(self, pieces: Mapping[Any, Any], add: Callable[[_Live, Any], None]) -> dict[Any, News | Exception]:
+        if not isinstance(pieces, Mapping):
+            raise InputError(f"pieces must be a dictionary of streams' names and samples, got {type(pieces).__name__}")
+        results: dict[Any, News | Exception] = {}
+        with self._lock:
+            for name, piece in pieces.items():
+                try:
+                    live = self._streams.get(name) or _Live(self, name, None, self._search)
+                    if live.ended:
+                        raise InputError(f"the stream {name!r} is being finished")
+                    add(live, piece)
+                    self._streams[name] = live
+                except Exception as error:
+                    results[name] = error
+        self._work([name for name in pieces if name not in results])
+        with self._lock:
+            for name in pieces:
+                if name not in results:
+                    live_or_none = self._streams.get(name)
+                    if live_or_none is None:
+                        results[name] = InputError(f"the stream {name!r} has been finished or dropped meanwhile")
+                    else:
+                        results[name] = live_or_none.error or live_or_none.told()
+        return {name: results[name] for name in pieces}
+
+    def _checked_features(self, features: Any) -> np.ndarray:
+        array = np.asarray(features)
+        mel_bins = self._extract.mel_bins
+        if array.ndim != 2 or len(array) != mel_bins or not np.issubdtype(array.dtype, np.floating):
+            raise InputError(f"features must be float32 [{mel_bins}, T], got {array.dtype} {list(array.shape)}")
+        if not np.isfinite(array).all():
+            raise InputError("features must be finite, found NaN or infinity")
+        return array.astype(np.float32, copy=False)
+
+    def _ended(self, live: _Live) -> None:
+        try:
+            live.end()
+        except Exception as error:
+            live.error = error
+
+    def _work(self, names: Sequence[Any]) -> None:
+        """Encode and decode until none of these streams has a window that is due. Others that are due come along.
+
+        The lock is held for one round at a time, so that other threads' streams get their turn.
+        """
+        wanted = set(names)
+        while True:
+            with self._lock:
+                due = [live for live in self._streams.values() if self._is_due(live)]
+                if not wanted.intersection(live.name for live in due):
+                    return
+                at_once = max(1, _BATCH_FRAMES // self._walk.width) if self._walk.takes_batches else len(due)
+                for first in range(0, len(due), at_once):
+                    self._round(due[first : first + at_once])
+
+    def _is_due(self, live: _Live) -> bool:
+        return live.error is None and self._walk.is_due(live.position, live.heard.frames, live.ended)
+
+    def _round(self, due: list[_Live]) -> None:
+        """Encode and decode one window of each of these streams. If that fails, one by one."""
+        try:
+            encoded = self._walk.encode([(live.position, live.heard, live.ended) for live in due])
+            self._decode(due, encoded)
+        except Exception as error:
+            if len(due) == 1:
+                due[0].error = error
+            else:
+                for live in due:
+                    self._round([live])
+
+    def _decode(self, due: list[_Live], encoded: list[Encoded]) -> None:
+        chunks = list(zip(due, encoded, strict=True))
+        decoded = self._chunks([(live, one.frames, live.state, one.position.done) for live, one in chunks])
+        # What lies ahead is decoded too, and that state is thrown away. A beam's best hypothesis needs no more frames.
+        peeked = [
+            (live, one.ahead, state, True)
+            for (live, one), (_, state) in zip(chunks, decoded, strict=True)
+            if not one.position.done and (one.ahead.shape[1] or runs_in_the_beam_engine(live.search))
+        ]
+        ahead = {one[0].name: found for one, (found, _) in zip(peeked, self._chunks(peeked), strict=True)}
+        for (live, one), (part, state) in zip(chunks, decoded, strict=True):
+            live.position, live.state = one.position, state
+            live.heard.drop(one.needed)
+            live.parts.append(part)
+            live.ahead = ahead.get(live.name)
+            ended = live.wording.add(part) or live.position.done
+            ended = ended or live.wording.pause(live.position.frame) >= self._pause
+            live.utterance_ended |= ended
+            # Only the end of the recording bounds words: how much has come depends on how it is cut into pieces.
+            live.news += live.wording.settle(ended, live.seconds if live.position.done else math.inf)
+
+    def _chunks(
+        self, chunks: Sequence[tuple[_Live, Any, DecoderState | None, bool]]
+    ) -> list[tuple[Hypothesis, DecoderState]]:
+        """Decode the next frames [E, n] of streams, together as far as their searches allow."""
+        groups: dict[Any, list[int]] = {}
+        for i, (live, _, state, final) in enumerate(chunks):
+            beamed = runs_in_the_beam_engine(live.search)
+            groups.setdefault((live.search, beamed and final, beamed and state is None), []).append(i)
+        results: dict[int, tuple[Hypothesis, DecoderState]] = {}
+        for (search, final, _), places in groups.items():
+            state = DecoderState.join(chunks[i][2] or self._decoder.initial_state(1) for i in places)
+            found, after = self._decoder.decode_chunk([chunks[i][1] for i in places], None, state, final, search)
+            for place, (i, hypothesis) in enumerate(zip(places, found, strict=True)):
+                results[i] = hypothesis, after.select([place])
+        return [results[i] for i in range(len(chunks))]
+
+    def _finished(self, live: _Live) -> Transcript | Exception:
+        if live.error is not None:
+            return live.error
+        try:
+            if not live.position.done:  # nothing was left to encode at the end
+                size = self._bundle.spec.encoder_size or 1
+                ((part, _),) = self._chunks([(live, np.zeros((size, 0), np.float32), live.state, True)])
+                live.parts.append(part)
+                live.wording.add(part)
+                live.wording.settle(True, live.seconds)
+            confidence = live.search.confidence or Confidence()
+            made = transcript(self._bundle, joined_stream(live.parts, live.search), live.seconds, confidence)
+            return replace(made, words=live.wording.words)
+        except Exception as error:
+            return error
+
+
+class Stream:
+    """One live recording: `Recognizer.stream` makes it. Any thread may feed it."""
+
+    def __init__(self, streams: Streams, language: str | None):
+        self._streams = streams
+        streams.open(self, language)
+
+    def __repr__(self) -> str:
+        return f"<Stream of {self._streams._bundle.directory.name}, {self._streams._search!r}>"
+
+    def feed(self, samples: Any, rate: int = SAMPLE_RATE) -> News:
+        """Feed the samples that came.
+
+        Parameters
+        ----------
+        samples:
+            [n] or [n, channels], float around -1 to 1, or int16 or int32 PCM; of any length, 0 included.
+        rate:
+            Their rate in Hz. It may change.
+
+        Raises
+        ------
+        InputError
+            If the samples are none of these, or the stream is finished. The stream goes on without them.
+        """
+        return self._result(self._streams.feed({self: samples}, rate) if self in self._streams else None)
+
+    def feed_features(self, features: Any) -> News:
+        """Feed features instead of samples: float32 [mel, T], not normalised, 10 ms a frame. Errors as for `feed`."""
+        return self._result(self._streams.feed_features({self: features}) if self in self._streams else None)
+
+    def finish(self) -> Transcript:
+        """End the stream: the rest is decoded.
+
+        Returns
+        -------
+        The transcript, whose words are those settled before and the rest.
+
+        Raises
+        ------
+        InputError
+            If the stream is finished already.
+        """
+        return self._result(self._streams.finish([self]) if self in self._streams else None)
+
+    def _result(self, results: dict[Any, Any] | None) -> Any:
+        if results is None:
+            raise InputError("the stream is finished: begin another")
+        if isinstance(results[self], Exception):
+            raise results[self]
+        return results[self]

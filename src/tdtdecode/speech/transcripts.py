@@ -1,0 +1,38 @@
+"""From hypotheses to transcripts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..bundle import Bundle
+from ..confidence import Confidence
+from ..hypothesis import Hypothesis, Transcript
+
+
+def transcript(bundle: Bundle, hypothesis: Hypothesis, seconds: float, confidence: Confidence) -> Transcript:
+    """The transcript of a hypothesis, with its alternatives.
+
+    Hypotheses keep durations as predicted, even past the end of the recording. Words end with the recording.
+
+    Parameters
+    ----------
+    seconds:
+        Length of the recording.
+    confidence:
+        How words get their confidence from their tokens.
+    """
+    words = [
+        replace(word, end=max(word.start, min(word.end, seconds)))
+        for word in bundle.vocabulary.words(hypothesis, bundle.frame_seconds, confidence)
+    ]
+    alternatives = [transcript(bundle, other, seconds, confidence) for other in hypothesis.alternatives]
+    text = bundle.vocabulary.detokenize(hypothesis.tokens)
+    return Transcript(text, words, seconds, hypothesis, alternatives)
+
+
+def nothing() -> Hypothesis:
+    """The hypothesis without tokens."""
+    integers, numbers = np.zeros(0, np.int32), np.zeros(0, np.float32)
+    return Hypothesis(integers, integers, integers, numbers, numbers, 0.0)
