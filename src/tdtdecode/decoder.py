@@ -490,9 +490,6 @@ class Decoder:
         InputError
             If the decoder has no vocabulary.
         """
-        tokens = as_tuple("tokens", tokens, "token ids")
-        for i, token in enumerate(tokens):
-            as_integer(f"tokens[{i}]", token, low=0)
         if self.vocabulary is None:
             raise InputError("this decoder has no vocabulary: it was not made from a bundle")
         return self.vocabulary.detokenize(tokens)

@@ -7,7 +7,7 @@ and ranges. What comes back is a result, or an error of this package; nothing fa
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Callable
@@ -23,6 +23,7 @@ from tdtdecode import prepare  # noqa: E402
 from tdtdecode.bundle import read_bundle  # noqa: E402
 from tdtdecode.speech.audio import FeatureExtractor, as_samples, audio_seconds, read_audio  # noqa: E402
 from tdtdecode.speech.encoder import Encoder  # noqa: E402
+from tdtdecode.speech.formats import CueOptions  # noqa: E402
 from tdtdecode.speech.hub import find_model  # noqa: E402
 from tests import demo  # noqa: E402
 
@@ -174,6 +175,28 @@ def doors(folder: Path) -> dict[str, Door]:
             model().recognize,
             {"audio": SILENCE, "search": None, "batch_size": 16, "on_error": "raise", "progress": None},
         ),
+        "Recognizer.streams": Door(model().streams, {"search": None, "latency": None, "pause": 0.8}),
+        "Recognizer.stream": Door(
+            model().stream, {"language": None, "search": None, "latency": None, "pause": 0.8}
+        ),
+        "Streams.open": Door(
+            lambda **more: model().streams().open("a", **more), {"language": None, "search": None}
+        ),
+        "Streams.feed": Door(lambda **more: model().streams().feed(**more), {"pieces": {}}),
+        "Stream.feed": Door(
+            lambda **more: model().stream().feed(**more), {"samples": SILENCE[0], "rate": 16000},
+            names={"rate": "sample rate"},
+        ),
+        "Latency": Door(tdt.Latency, {"chunk": 0.8, "right": 1.0, "left": 2.8}),
+        "CueOptions": Door(CueOptions, {option.name: option.default for option in fields(CueOptions)}),
+        "Vocabulary.detokenize": Door(
+            model().bundle.vocabulary.detokenize, {"tokens": [1]}, names={"tokens": "token"}
+        ),
+        "Vocabulary.words": Door(
+            model().bundle.vocabulary.words,
+            {"hypothesis": model().decoder.decode(encoded())[0], "frame_seconds": 0.08,
+             "confidence": tdt.Confidence()},
+        ),
         "Encoder": Door(
             Encoder, {"bundle": model().bundle, "threads": None, "session_options": None, "providers": None,
                       "device": "cpu"},
@@ -189,7 +212,7 @@ def doors(folder: Path) -> dict[str, Door]:
         "find_model": Door(find_model, {"name": "demo", "variant": None}, names={"name": "model"}),
         "read_bundle": Door(read_bundle, {"directory": demo.DIRECTORY, **READING}),
         "inspect": Door(
-            prepare.inspect, {"directory": demo.DIRECTORY, "layout": "auto", "variant": None, "system": None}
+            prepare.inspect, {"directory": demo.DIRECTORY, **READING, "system": None}
         ),
         "convert": Door(prepare.convert, {"directory": folder, "out": out, "to": "combined", **READING}),
         "repair": Door(prepare.repair, {"directory": folder, "out": out, **READING}),
@@ -213,7 +236,8 @@ PATHS = {"path", "audio", "name", "name_or_directory", "directory", "out", "chec
 NAMES = """Greedy Beam Confidence TransducerSpec PhraseBoost PhraseBoost.from_file PhraseBoost.per_row NgramLM.from_arpa
 ScoringFunction CallableNetwork Decoder Decoder.from_bundle Decoder.decode Decoder.decode_chunk Decoder.trace
 Decoder.detokenize DecoderState.select DecoderState.join GreedySearch GreedySearch.step BeamSearch kernels.get
-load_model Recognizer Recognizer.recognize Encoder Encoder() FeatureExtractor FeatureExtractor() as_samples
+load_model Recognizer Recognizer.recognize Recognizer.streams Recognizer.stream Streams.open Streams.feed
+Stream.feed Latency CueOptions Vocabulary.detokenize Vocabulary.words Encoder Encoder() FeatureExtractor FeatureExtractor() as_samples
 audio_seconds read_audio find_model read_bundle inspect convert repair optimize export""".split()
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..arguments import as_instance, as_integer, as_number, as_tuple
 from ..confidence import Confidence
 from ..errors import InputError
 from ..forks import cached_property
@@ -68,7 +70,8 @@ class Vocabulary:
         InputError
             If an id is not in the vocabulary.
         """
-        text, removed = self._joined(self._segments(tokens))
+        ids = as_tuple("tokens", tokens, "token ids")
+        text, removed = self._joined(self._segments([as_integer("a token", token, low=0) for token in ids]))
         return "".join(char for i, char in enumerate(text) if i not in removed).lstrip(" ")
 
     def words(
@@ -116,6 +119,9 @@ class Vocabulary:
         previous_end:
             Of a hypothesis that continues others: where the word before it ends, in seconds.
         """
+        as_instance("hypothesis", hypothesis, Hypothesis, "a Hypothesis, as Decoder.decode returns them")
+        frame_seconds = as_number("frame_seconds", frame_seconds, "seconds, above 0", above=0, high=sys.float_info.max)
+        as_instance("confidence", confidence, Confidence, "Confidence(...)")
         segments = self._segments(hypothesis.tokens)
         # RNN-T has neither durations nor their log-probs.
         tdt = bool(np.any(hypothesis.durations) or np.any(hypothesis.duration_logprobs))

@@ -67,7 +67,7 @@ def inspect(
     MissingDependencyError
         If onnx or onnxruntime is not installed.
     """
-    checked_reading(layout, variant, None)
+    durations = checked_reading(layout, variant, durations)
     if system is not None:
         as_choice("system", system, SYSTEMS)
     import_onnx()

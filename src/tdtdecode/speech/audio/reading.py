@@ -333,7 +333,7 @@ def _pair(audio: object, name: str = "audio") -> tuple[np.ndarray, int]:
     """Check an (array, rate) input for everything but its values."""
     if not isinstance(audio, tuple) or len(audio) != 2:
         raise refusal(name, _RECORDING, audio, _advice(audio))
-    if is_file(audio[0]) or is_file(audio[1]):
+    if is_file(audio[0]):
         raise refusal(name, _RECORDING, audio, _advice(audio))
     rate = audio[1]
     if isinstance(rate, bool) or not isinstance(rate, Integral) or rate <= 0:
@@ -374,7 +374,8 @@ def checked_sample_rate(rate: int) -> int:
 def _checked_rate(rate: int, name: str) -> int:
     low, high = _RATES
     if not low <= rate <= high:
-        raise InputError(f"{name}: a sample rate of {rate:,} Hz; expected {low:,} to {high:,} Hz")
+        given = f"{rate:,}" if rate < 1 << 64 else shown(rate)
+        raise InputError(f"{name}: a sample rate of {given} Hz; expected {low:,} to {high:,} Hz")
     return rate
 
 
