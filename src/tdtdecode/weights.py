@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .reprs import counted, one_line
+from .reprs import one_line
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid")
 
@@ -89,7 +89,7 @@ class TransducerWeights:
     def sizes(self) -> str:
         """The structure, for people."""
         width, joint = self.prediction.weight.shape[1], len(self.encoder.weight)
-        layers = counted(len(self.layers), "LSTM layer") if self.layers else "no LSTM layers"
+        layers = f"{len(self.layers)} LSTM layers" if self.layers else "no LSTM layers"
         return f"{layers} of {width}, joint of {joint}, {self.activation}"
 
     def problem(self) -> str:

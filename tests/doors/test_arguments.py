@@ -233,12 +233,13 @@ def every_door(tmp_path_factory):
 PATHS = {"path", "audio", "name", "name_or_directory", "directory", "out", "checkpoint"}
 """Arguments whose message may name the file, and not the argument."""
 
-NAMES = """Greedy Beam Confidence TransducerSpec PhraseBoost PhraseBoost.from_file PhraseBoost.per_row NgramLM.from_arpa
-ScoringFunction CallableNetwork Decoder Decoder.from_bundle Decoder.decode Decoder.decode_chunk Decoder.trace
-Decoder.detokenize DecoderState.select DecoderState.join GreedySearch GreedySearch.step BeamSearch kernels.get
-load_model Recognizer Recognizer.recognize Recognizer.streams Recognizer.stream Streams.open Streams.feed
-Stream.feed Latency CueOptions Vocabulary.detokenize Vocabulary.words Encoder Encoder() FeatureExtractor FeatureExtractor() as_samples
-audio_seconds read_audio find_model read_bundle inspect convert repair optimize export""".split()
+NAMES = """Greedy Beam Confidence TransducerSpec PhraseBoost PhraseBoost.from_file PhraseBoost.per_row
+NgramLM.from_arpa ScoringFunction CallableNetwork Decoder Decoder.from_bundle Decoder.decode
+Decoder.decode_chunk Decoder.trace Decoder.detokenize DecoderState.select DecoderState.join GreedySearch
+GreedySearch.step BeamSearch kernels.get load_model Recognizer Recognizer.recognize Recognizer.streams
+Recognizer.stream Streams.open Streams.feed Stream.feed Latency CueOptions Vocabulary.detokenize
+Vocabulary.words Encoder Encoder() FeatureExtractor FeatureExtractor() as_samples audio_seconds
+read_audio find_model read_bundle inspect convert repair optimize export""".split()
 
 
 def test_every_door_is_here(every_door):

@@ -58,7 +58,7 @@ class TestLog:
         assert not any("\n" in line for line in said)
         text = "\n".join(said)
         for part in ("encoder-model.onnx, decoder_joint-model.onnx", "layout combined", "without a suffix",
-                     "network: fused, 1 LSTM layer of 96", "float32 (exact)", model.decoder.kernels.name,
+                     "network: fused, 1 LSTM layers of 96", "float32 (exact)", model.decoder.kernels.name,
                      "2 recordings (18.4 s) in 1 batches of at most 16"):  # fmt: skip
             assert part in text
 
@@ -182,7 +182,7 @@ def test_every_public_object_says_what_it_is(tmp_path):
         (model.bundle.vocabulary, ["256 pieces", "blank 256"]),
         (model.bundle.transducer, ["decoder_joint-model.onnx"]),
         (model.bundle.transducer.graphs[0], ["decoder_joint-model.onnx"]),
-        (model.decoder.network, ["float32 on the cpu", "1 LSTM layer of 96"]),
+        (model.decoder.network, ["float32 on the cpu", "1 LSTM layers of 96"]),
         (tdt.Decoder.from_bundle(demo.DIRECTORY, network="ort"), ["network ort"]),
         (tdt.Decoder.from_bundle(demo.DIRECTORY, network="ort").network, ["ONNX Runtime"]),
         (model.decoder.kernels, [model.decoder.kernels.name]),

@@ -15,7 +15,7 @@ from .cut import CannotSplit, Cut, encoder_input
 from .description import Bundle, BundleFiles
 from .encoder import EncoderFacts, read_encoder
 from .files import find_file, open_directory
-from .layouts import check_variant, variants_of
+from .layouts import check_variant, listing, variants_of
 from .onnx_files.dependencies import import_onnx, import_onnxruntime
 from .onnx_files.embedding import embedding_rows
 from .onnx_files.graph import load_graph
@@ -103,11 +103,9 @@ def _layout(root: Path, variant: str | None) -> str:
         return "split"
     if variants_of(root, combined.GRAPH, variant):
         return "combined"
-    graphs = sorted(path.name for path in root.iterdir() if path.suffix == ".onnx")
-    shown = f"{', '.join(graphs[:6])}{f' and {len(graphs) - 6} more' if len(graphs) > 6 else ''}" or "no *.onnx at all"
     raise BundleError(
         f"no model in it: expected {genai.CONFIGURATION}, or {split.PREDICTOR} with {split.JOINT}, or "
-        f"{combined.GRAPH}, in any variant; found {shown}",
+        f"{combined.GRAPH}, in any variant; found {listing(root)}",
         file=root,
     )
 

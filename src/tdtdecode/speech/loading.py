@@ -9,7 +9,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from ..arguments import as_choice, as_instance, as_integer
-from ..bundle import read_bundle
+from ..bundle import Bundle, read_bundle
 from ..bundle.reading import checked_reading
 from ..cuda.device import current_device
 from ..decoder import MAX_THREADS, Decoder, checked_kernels, log_files
@@ -96,11 +96,10 @@ def load_model(
             threads=1 if threads is None else threads, search=search, session_options=session_options,
             providers=providers,
         )  # fmt: skip
-        encoder = CacheAwareEncoder if bundle.cache_aware else Encoder
-        opened = encoder(
+        encoder = open_encoder(
             bundle, threads=threads, session_options=session_options, providers=providers, device=device
         )  # fmt: skip
-        return Recognizer(bundle, opened, decoder)
+        return Recognizer(bundle, encoder, decoder)
 
     if device == "both":
         return RoutedRecognizer(on("cpu"), on("cuda"))
@@ -116,6 +115,11 @@ def load_model(
         return on("cpu")
     _log.info("device: cuda (%s)", current_device().name)
     return model
+
+
+def open_encoder(bundle: Bundle, **options: Any) -> Encoder:
+    """The encoder of a bundle; options as for `Encoder`."""
+    return (CacheAwareEncoder if bundle.cache_aware else Encoder)(bundle, **options)
 
 
 def _has_card() -> bool:

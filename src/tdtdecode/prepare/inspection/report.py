@@ -57,7 +57,8 @@ class Problem:
     @property
     def where(self) -> str:
         """File and field, for messages."""
-        return f"{self.file}, {self.field}" if self.field else self.file
+        file = "the directory" if self.file == "." else self.file
+        return f"{file}, {self.field}" if self.field else file
 
 
 @dataclass(frozen=True)
