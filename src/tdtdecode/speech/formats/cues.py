@@ -163,10 +163,8 @@ def _lines(cue: Sequence[Unit], options: CueOptions) -> list[str]:
 
 
 def _line_break_cost(unit: Unit) -> float:
-    if unit.cut:
-        return 2.0
-    if unit.inside:
-        return 0.5
+    if unit.cut or unit.inside:
+        return 2.0 if unit.cut else 0.5
     return 0.0 if unit.sentence else 0.05 if unit.clause else 0.15 - 0.1 * min(unit.pause, 1.0)
 
 
