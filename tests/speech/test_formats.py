@@ -126,12 +126,12 @@ def test_examples():
     words = [Word("hello", 0.08, 0.4, 0.98765), Word("<b>", 3661.5, 3662.0, 0.5)]
     transcript = Transcript("hello <b>", words, 3663.0)
     assert FORMATS["srt"].render(transcript, "x") == (
-        "1\n00:00:00,080 --> 00:00:00,913\nhello\n\n2\n01:01:01,500 --> 01:01:02,333\n<b>\n\n"
+        "1\n00:00:00,080 --> 00:00:00,914\nhello\n\n2\n01:01:01,500 --> 01:01:02,334\n<b>\n\n"
     )
     assert FORMATS["vtt"].render(transcript, "x") == (
-        "WEBVTT\n\n00:00:00.080 --> 00:00:00.913\nhello\n\n01:01:01.500 --> 01:01:02.333\n&lt;b&gt;\n\n"
+        "WEBVTT\n\n00:00:00.080 --> 00:00:00.914\nhello\n\n01:01:01.500 --> 01:01:02.334\n&lt;b&gt;\n\n"
     )
-    assert FORMATS["tsv"].render(transcript, "x") == "start\tend\ttext\n80\t913\thello\n3661500\t3662333\t<b>\n"
+    assert FORMATS["tsv"].render(transcript, "x") == "start\tend\ttext\n80\t914\thello\n3661500\t3662334\t<b>\n"
     assert FORMATS["ctm"].render(transcript, "x") == "x 1 0.080 0.320 hello 0.9877\nx 1 3661.500 0.500 <b> 0.5000\n"
 
 
