@@ -29,22 +29,38 @@ class Stated(Generic[Value]):
 
 
 @dataclass(frozen=True)
+class ChosenFiles:
+    """The graph files of one variant.
+
+    Attributes
+    ----------
+    variant:
+        The suffix that predictor and joint have; None if they have none, or not the same one.
+    graphs:
+        Predictor and joint, or the combined graph.
+    encoder:
+        None if there is none.
+    """
+
+    variant: str | None
+    graphs: tuple[Path, ...]
+    encoder: Path | None
+
+
+@dataclass(frozen=True)
 class BundleFiles:
     """The files of one layout and variant, and the settings that are written outside the graphs.
 
     Attributes
     ----------
-    graphs:
-        The predictor and the joint, or only the combined graph.
-    encoders:
-        The encoder's files by variant, of all variants in the directory.
+    chosen:
+        The graphs' files.
     durations, mel_bins, subsampling_factor, sample_rate, normalize:
         Settings from the configuration files; None, or empty, if they state none.
     """
 
     layout: str
-    graphs: tuple[Path, ...]
-    encoders: dict[str | None, Path]
+    chosen: ChosenFiles
     vocabulary: Vocabulary
     token_file: Path
     durations: Stated[tuple[int, ...]] | None = None

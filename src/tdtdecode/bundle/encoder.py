@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BundleError
 from .cached_encoder import is_cache_aware
 from .description import BundleFiles, FeatureSettings, Stated
+from .families import OFFLINE, encoder_family
 from .layouts import parse_numbers, stated_count, stated_durations
 from .onnx_files.dependencies import import_onnx
 from .onnx_files.graph import Graph, Port, load_graph
@@ -119,6 +120,13 @@ def encoder_ports(graph: Graph) -> tuple[Port, Port, Port, Port]:
         data = [port for port in ports if port.is_float and port.rank == 3]
         lengths = [port for port in ports if port.dtype.kind == "i" and port.rank == 1]
         if len(data) != 1 or len(lengths) != 1 or (kind == "inputs" and len(ports) != 2):
+            family = encoder_family(graph)
+            if kind == "inputs" and family != OFFLINE:
+                names = ", ".join(port.name for port in ports)
+                raise BundleError(
+                    f"an encoder for {family} (inputs {names}); expected one for {OFFLINE}, with data [batch, width, "
+                    "time] and lengths [batch] as its only inputs", file=graph.file,
+                )  # fmt: skip
             listed = "; ".join(map(str, ports))
             raise BundleError(
                 f"expected {kind} of data [batch, width, time] and lengths [batch], got {listed}", file=graph.file

@@ -8,8 +8,8 @@ from typing import Any
 from ..errors import BundleError
 from .description import BundleFiles, Stated
 from .files import find_file, read_json
-from .layouts import require, stated_count, stated_durations, variants_of
-from .tokens import read_piece_list, read_tokenizer
+from .layouts import choose_files, stated_count, stated_durations
+from .tokens import read_pieces
 from .vocabulary import Vocabulary
 
 CONFIGURATION = "genai_config.json"
@@ -21,10 +21,11 @@ def read(directory: Path, variant: str | None) -> BundleFiles:
     if file is None:
         raise BundleError(f"no {CONFIGURATION!r}, which the 'genai' layout needs", file=directory)
     model = _section(read_json(file), "model", file)
-    graphs = require(
+    chosen = choose_files(
         directory,
         "genai",
         (_graph_name(model, "decoder", "decoder.onnx", file), _graph_name(model, "joiner", "joint.onnx", file)),
+        _graph_name(model, "encoder", "encoder.onnx", file),
         variant,
     )
     vocabulary, token_file = _vocabulary(directory, model, file)
@@ -33,8 +34,7 @@ def read(directory: Path, variant: str | None) -> BundleFiles:
     mel_bins = (stated_count(model, file, "num_mels"), stated_count(audio, audio_file, "n_mels"))
     return BundleFiles(
         layout="genai",
-        graphs=graphs,
-        encoders=variants_of(directory, _graph_name(model, "encoder", "encoder.onnx", file), variant),
+        chosen=chosen,
         vocabulary=vocabulary,
         token_file=token_file,
         durations=None if durations is None else stated_durations(durations, file, "model.tdt_durations"),
@@ -59,10 +59,10 @@ def _vocabulary(directory: Path, model: dict[str, Any], file: Path) -> tuple[Voc
             f"{blank_id} is outside a vocabulary of {entries} (vocab_size counts the blank)", file=file,
             field="model.blank_id",
         )
-    for name, reader in (("vocab.txt", read_piece_list), ("tokenizer.json", read_tokenizer)):
+    for name in ("vocab.txt", "tokenizer.json"):
         token_file = find_file(directory, name)
         if token_file is not None:
-            return reader(token_file, entries, blank_id), token_file
+            return read_pieces(token_file, entries, blank_id), token_file
     raise BundleError("no token file: looked for vocab.txt and tokenizer.json", file=directory)
 
 

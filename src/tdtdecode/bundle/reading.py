@@ -41,7 +41,8 @@ def read_bundle(
         ``"split"``, ``"combined"``, ``"genai"``, or ``"auto"``: GenAI if there is a genai_config.json, else split
         if there are decoder.onnx and joiner.onnx, else combined.
     variant:
-        Which files to use: None for files without a suffix, ``"int8"`` for ``*.int8.onnx``, and so on.
+        Which files to use: ``"int8"`` for ``*.int8.onnx``, and so on. None: those without a suffix, else the only ones
+        there are; the log (``tdtdecode``, level INFO) says which.
     durations:
         The duration table: frames by duration index. Default: the table that the directory states, else
         ``range(D)``, where the joint has D duration outputs.
@@ -68,8 +69,7 @@ def read_bundle(
     if layout not in LAYOUTS:
         raise InputError(f"layout must be 'auto' or one of {', '.join(map(repr, LAYOUTS))}, got {layout!r}")
     files = LAYOUTS[layout](root, variant)
-    encoder = files.encoders.get(variant)
-    facts = read_encoder(encoder, root, files)
+    facts = read_encoder(files.chosen.encoder, root, files)
     transducer = _transducer(root, files, facts.size)
     _check_vocabulary(files, facts, transducer)
     joint = transducer.joint if isinstance(transducer, SplitTransducer) else transducer
@@ -79,7 +79,10 @@ def read_bundle(
         blank=files.vocabulary.blank,
         encoder_size=width(joint.encoder_shape),
     )
-    return Bundle(root, layout, variant, spec, files.vocabulary, encoder, facts.features, transducer, facts.cache_aware)
+    chosen, features = files.chosen, facts.features
+    return Bundle(
+        root, layout, chosen.variant, spec, files.vocabulary, chosen.encoder, features, transducer, facts.cache_aware
+    )
 
 
 copyreg.pickle(
@@ -104,10 +107,10 @@ def _layout(root: Path, variant: str | None) -> str:
 
 def _transducer(root: Path, files: BundleFiles, encoder_size: int | None) -> SplitTransducer | CombinedTransducer:
     blank = files.vocabulary.blank
-    graph = load_graph(files.graphs[0], root)
-    if len(files.graphs) == 2:
+    graph = load_graph(files.chosen.graphs[0], root)
+    if len(files.chosen.graphs) == 2:
         predictor = bind_predictor(graph, blank)
-        joint = bind_joint(load_graph(files.graphs[1], root), predictor, encoder_size)
+        joint = bind_joint(load_graph(files.chosen.graphs[1], root), predictor, encoder_size)
         return SplitTransducer(predictor, joint)
     encoder = encoder_input(graph)
     encoder_step_shape(graph, encoder, encoder_size)

@@ -43,13 +43,14 @@ def read_symbol_table(file: Path) -> Vocabulary:
     return Vocabulary(tuple(symbols), blanks[0])
 
 
-def read_piece_list(file: Path, entries: int, blank: int) -> Vocabulary:
-    """Read a vocabulary from a file with one piece per line, with or without a line for the blank.
-
-    Lines of the form ``symbol id`` are accepted, too, if all lines have it.
+def read_pieces(file: Path, entries: int, blank: int) -> Vocabulary:
+    """Read a vocabulary that a configuration describes, with or without an entry for the blank.
 
     Parameters
     ----------
+    file:
+        A tokenizer.json, whose ``model.vocab`` is a list (Unigram) or a map of piece to id; or a file with one piece
+        per line. There, lines of the form ``symbol id`` are accepted, too, if all lines have it.
     entries:
         V + 1, as the configuration states it.
     blank:
@@ -58,32 +59,23 @@ def read_piece_list(file: Path, entries: int, blank: int) -> Vocabulary:
     Raises
     ------
     BundleError
-        If a line is empty, or the file contradicts the configuration.
+        If the file has another form, a line is empty, ids have gaps, or it contradicts the configuration.
     """
+    pieces = _tokenizer_pieces(file) if file.suffix == ".json" else _listed_pieces(file)
+    return _with_blank(pieces, entries, blank, file)
+
+
+def _listed_pieces(file: Path) -> list[str]:
     lines = _lines(file)
     if all(_SYMBOL_AND_ID.fullmatch(line) for line in lines):
-        return _with_blank(_parse_symbols(file, lines), entries, blank, file)
+        return _parse_symbols(file, lines)
     for number, line in enumerate(lines, 1):
         if not line:
             raise BundleError(f"line {number} is empty; expected one piece per line", file=file)
-    return _with_blank(lines, entries, blank, file)
+    return lines
 
 
-def read_tokenizer(file: Path, entries: int, blank: int) -> Vocabulary:
-    """Read a vocabulary from a tokenizer.json, whose ``model.vocab`` is a list (Unigram) or a map of piece to id.
-
-    Parameters
-    ----------
-    entries:
-        V + 1, as the configuration states it.
-    blank:
-        Id of blank, as the configuration states it.
-
-    Raises
-    ------
-    BundleError
-        If the file has another form, its ids have gaps, or it contradicts the configuration.
-    """
+def _tokenizer_pieces(file: Path) -> list[str]:
     data = read_json(file)
     model = data.get("model")
     vocab = model.get("vocab") if isinstance(model, dict) else None
@@ -106,7 +98,7 @@ def read_tokenizer(file: Path, entries: int, blank: int) -> Vocabulary:
     if sorted(by_id) != list(range(len(by_id))):
         largest = max(by_id, default=None)
         raise BundleError(f"ids have gaps: {len(by_id)} pieces, largest id {largest}", file=file, field="model.vocab")
-    return _with_blank([by_id[i] for i in range(len(by_id))], entries, blank, file)
+    return [by_id[i] for i in range(len(by_id))]
 
 
 def _lines(file: Path) -> list[str]:

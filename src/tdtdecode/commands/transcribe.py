@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, TdtDecodeError, TdtDecodeWarning
 from ..outputs import identities, new_file, refuse_overwriting, same_name
 from ..speech.formats import FORMATS
-from .options import add_cues, cues, positive
+from .options import add_cues, add_model, cues, model_options, positive
 from .recordings import Given, recordings
 from .status import DONE, SOME_FAILED
 
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recursive", action="store_true", help="read the folders in folders too")
     parser.add_argument("--model", default="demo",
                         help="'demo', a model directory, or a Hugging Face hub id (default: demo)")
-    parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="default: cpu")
+    add_model(parser)
     parser.add_argument("--search", choices=("greedy", "beam"), default="greedy", help="default: greedy")
     parser.add_argument("--max-symbols", type=positive, default=10, metavar="N",
                         help="most tokens emitted at one frame (default: 10)")
@@ -70,8 +70,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="write one file per recording, NAME.FORMAT, into this folder instead of to stdout")
     parser.add_argument("--batch-size", type=positive, default=16, metavar="N",
                         help="most recordings decoded together (default: 16)")
-    parser.add_argument("--threads", type=positive, metavar="N",
-                        help="threads of encoder and decoder (default: all cores for the encoder, 1 for the decoder)")
     parser.add_argument("--strict", action="store_true",
                         help="treat warnings as errors: a recording that is cut short, a phrase that is left out, ...")
     add_cues(parser)
@@ -99,10 +97,10 @@ def _run(arguments: argparse.Namespace) -> int:
     from ..speech.hub import find_model
     from ..speech.loading import load_model
 
-    directory = find_model(arguments.model)
+    directory = find_model(arguments.model, arguments.variant)
     given = [path for path in (directory, arguments.lm, arguments.phrases) if path is not None]
     writer = _Writer(arguments.format, arguments.output, [one.path for one in inputs], given, options)
-    model = load_model(directory, device=arguments.device, threads=arguments.threads, search=search)
+    model = load_model(directory, search=search, **model_options(arguments))
     failed = _transcribe(model, inputs, writer, arguments.batch_size)
     return SOME_FAILED if failed or problems else DONE
 

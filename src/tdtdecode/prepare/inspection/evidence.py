@@ -25,8 +25,8 @@ ENCODER, PREDICTOR, JOINT, COMBINED = "encoder", "predictor", "joint", "predicto
 """The roles of graphs."""
 
 GRAPH_NAMES: dict[str, dict[str, str]] = {
-    "split": {ENCODER: "encoder.onnx", PREDICTOR: split.PREDICTOR, JOINT: split.JOINT},
-    "combined": {ENCODER: "encoder-model.onnx", COMBINED: combined.GRAPH},
+    "split": {ENCODER: split.ENCODER, PREDICTOR: split.PREDICTOR, JOINT: split.JOINT},
+    "combined": {ENCODER: combined.ENCODER, COMBINED: combined.GRAPH},
     "genai": {ENCODER: "encoder.onnx", PREDICTOR: "decoder.onnx", JOINT: "joint.onnx"},
 }
 TOKEN_FILES = {
@@ -208,14 +208,16 @@ def collect(root: Path, layout: str, variant: str | None) -> Evidence:
     if chosen == "genai":
         evidence.audio_configuration = _json(evidence, "audio_processor_config.json")
     names = {role: _graph_name(evidence, role, name) for role, name in GRAPH_NAMES[chosen].items()}
-    found = {role: _variants(evidence, name) for role, name in names.items()}
+    found = {role: variants_of(root, name, variant) for role, name in names.items()}
     if variant is None and not any(None in files for files in found.values()):
         evidence.variant = next((key for files in found.values() for key in files), None)
     evidence.variants = tuple(key for files in found.values() for key in files)
     for role, files in found.items():
-        if evidence.variant in files:
-            evidence.files[role] = files[evidence.variant]
-            _load(evidence, role)
+        chosen = next((key for key in (evidence.variant, None) if key in files), None)
+        if chosen not in files and variant is None and len(files) == 1:
+            chosen = next(iter(files))
+        if chosen in files:
+            _load(evidence, role, files[chosen])
     _read_tokens(evidence)
     return evidence
 
@@ -240,15 +242,14 @@ def _graph_name(evidence: Evidence, role: str, default: str) -> str:
     return name if plain and not Path(name).is_absolute() and ".." not in Path(name).parts else default
 
 
-def _variants(evidence: Evidence, name: str) -> dict[str | None, Path]:
+def _load(evidence: Evidence, role: str, name: str) -> None:
     try:
-        return variants_of(evidence.root, name, evidence.variant)
+        file = find_file(evidence.root, name)
     except BundleError as error:
         evidence.add_problem("file", error, "a regular file in the directory", "put the file itself there")
-        return {}
-
-
-def _load(evidence: Evidence, role: str) -> None:
+        return
+    assert file is not None
+    evidence.files[role] = file
     try:
         graph = load_graph(evidence.files[role], evidence.root)
         _ = graph.inputs, graph.outputs  # raises an error if they are not tensors
