@@ -26,7 +26,7 @@ def read(directory: Path, variant: str | None) -> BundleFiles:
     return BundleFiles(
         layout="combined",
         chosen=chosen,
-        vocabulary=read_symbol_table(token_file),
+        symbols=read_symbol_table(token_file),
         token_file=token_file,
         mel_bins=() if mel_bins is None else (mel_bins,),
         subsampling_factor=stated_count(data, source, "subsampling_factor"),

@@ -55,14 +55,19 @@ class BundleFiles:
     ----------
     chosen:
         The graphs' files.
+    symbols:
+        The entries of the token file by id, the blank among them.
+    blank:
+        The blank's id, if a configuration states it.
     durations, mel_bins, subsampling_factor, sample_rate, normalize:
         Settings from the configuration files; None, or empty, if they state none.
     """
 
     layout: str
     chosen: ChosenFiles
-    vocabulary: Vocabulary
+    symbols: tuple[str, ...]
     token_file: Path
+    blank: Stated[int] | None = None
     durations: Stated[tuple[int, ...]] | None = None
     mel_bins: tuple[Stated[int], ...] = ()
     subsampling_factor: Stated[int] | None = None

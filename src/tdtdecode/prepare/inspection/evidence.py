@@ -11,7 +11,7 @@ from ...bundle import combined, genai, split
 from ...bundle.cut import encoder_input
 from ...bundle.files import find_file, read_json
 from ...bundle.layouts import check_variant, variants_of
-from ...bundle.onnx_files.embedding import embedding_rows
+from ...bundle.onnx_files.embedding import Embedding, find_embedding
 from ...bundle.onnx_files.graph import Graph, Port, load_graph
 from ...bundle.ports import token_inputs
 from ...errors import BundleError, InputError
@@ -119,9 +119,14 @@ class Evidence:
         return rows.shape[-1] if rows is not None and isinstance(rows.shape[-1], int) else None
 
     @cached_property
+    def embedding(self) -> Embedding | None:
+        """The predictor's embedding; None if it is not found."""
+        return self._attempt(lambda graph: find_embedding(graph, token_inputs(graph).targets), self.decoder)
+
+    @property
     def embedding_rows(self) -> int | None:
         """V + 1, the number of rows of the predictor's embedding; None if it is not found."""
-        return self._attempt(lambda graph: embedding_rows(graph, token_inputs(graph).targets), self.decoder)
+        return None if self.embedding is None else self.embedding.rows
 
     @cached_property
     def states(self) -> tuple[Port, ...]:

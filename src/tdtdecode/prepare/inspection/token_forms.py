@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...bundle.blank import BLANK_NAMES
 from ...bundle.files import parse_json, read_text
-from ...bundle.tokens import BLANK_NAMES
 
 SYMBOLS, SWAPPED, PAIRS, PIECES, JSON = "symbol id", "id symbol", "pair id", "pieces", "JSON"
 """The forms. ``symbol id`` lines are correct. In PAIRS the symbol is a tuple of piece and score, written as text."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...bundle.blank import BLANK_NAMES
 from ...bundle.description import FeatureSettings
 from ...bundle.onnx_files.graph import Graph
-from ...bundle.tokens import BLANK_NAMES
 from ...bundle.transducers import SplitTransducer
 from ...bundle.vocabulary import Vocabulary
 from ...transducer import TransducerSpec
