@@ -11,22 +11,14 @@ more samples than the file can hold. A case is made from its number and the seed
 
 from __future__ import annotations
 
-import argparse
-import faulthandler
 import importlib.util
 import io
-import json
 import os
 import random
 import re
-import resource
-import signal
 import struct
 import tempfile
-import time
-import traceback
 import warnings
-from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 
@@ -36,6 +28,7 @@ import soundfile
 from tdtdecode.errors import TdtDecodeError, TdtDecodeWarning
 from tdtdecode.speech.audio import audio_seconds, is_recording, read_audio
 from tests.speech.containers import encoded, speechlike
+from tools.fuzzing import Fuzzer, options
 
 MEMORY = 2 << 30
 """Address space, in bytes, that a case may use beyond what the process has before it."""
@@ -208,86 +201,25 @@ def try_everything(data: bytes, path: Path) -> str:
     return "doubtful" if caught else "read" if len(first) else "empty"
 
 
+def _quiet() -> None:
+    """Keep what libmpg123 says about its input off the terminal."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--case", type=int, help="run only this case, in this process")
-    options = parser.parse_args()
+    chosen = options(__doc__)
     originals()
     with tempfile.TemporaryDirectory() as scratch:
-        if options.case is not None:
-            print(try_everything(make_case(options.case, options.seed), Path(scratch, "case")))
+        path = Path(scratch, "case")
+        if chosen.case is not None:
+            print(try_everything(make_case(chosen.case, chosen.seed), path))
             return
-        _run(options, Path(scratch))
-
-
-def _run(options: argparse.Namespace, scratch: Path) -> None:
-    end = time.monotonic() + options.seconds
-    number, findings = 0, 0
-    outcomes: Counter[str] = Counter()
-    while time.monotonic() < end:
-        read_end, write_end = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(read_end)
-            try:
-                _child(number, options.seed, scratch, os.fdopen(write_end, "w", buffering=1), end)
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(1)
-        os.close(write_end)
-        current, finished = number, False
-        with os.fdopen(read_end) as report:
-            for line in report:
-                kind, _, text = line.rstrip("\n").partition(" ")
-                if kind == "begin":
-                    current = int(text)
-                elif kind == "end":
-                    outcomes[text] += 1
-                elif kind == "finding":
-                    findings += 1
-                    print(f"case {current}: {json.loads(text)}", flush=True)
-                elif kind == "done":
-                    finished = True
-        _, status = os.waitpid(child, 0)
-        if not finished:
-            findings += 1
-            how = signal.Signals(status & 127).name if status & 127 else f"exit {status >> 8}"
-            print(f"case {current}: the process ended with {how}", flush=True)
-        number = current + 1
-        print(f"{number} cases, {findings} findings, {dict(outcomes)}", flush=True)
-
-
-def _child(number: int, seed: int, scratch: Path, report, end: float) -> None:
-    faulthandler.enable()
-    parent = os.getppid()
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.dup2(null, 2)  # libmpg123 comments on what it reads
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    for case in range(number, number + _CASES_PER_CHILD):
-        if time.monotonic() > end or os.getppid() != parent:
-            break
-        data = make_case(case, seed)
-        report.write(f"begin {case}\n")
-        signal.alarm(SECONDS)
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
-        try:
-            outcome = try_everything(data, scratch / "case")
-        except BaseException as error:
-            outcome = "finding"
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            text = f"{data[:12]!r}: {type(error).__name__}: {str(error)[:200]} at {last.filename}:{last.lineno}"
-            report.write(f"finding {json.dumps(text)}\n")
-        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        signal.alarm(0)
-        report.write(f"end {outcome}\n")
-    report.write("done \n")
-    report.flush()
-    os._exit(0)
+        Fuzzer(
+            make=lambda number: make_case(number, chosen.seed),
+            attempt=lambda data: try_everything(data, path),
+            described=lambda data: f"{data[:12]!r}",
+            memory=MEMORY, seconds=SECONDS, cases_per_child=_CASES_PER_CHILD, begin=_quiet,
+        ).run(chosen.seconds)  # fmt: skip
 
 
 if __name__ == "__main__":

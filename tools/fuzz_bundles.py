@@ -10,19 +10,12 @@ A case is made from its number and the seed alone, and `--case N` runs it again.
 
 from __future__ import annotations
 
-import argparse
-import faulthandler
 import json
 import os
 import random
-import resource
 import shutil
-import signal
 import sys
 import tempfile
-import time
-import traceback
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +28,7 @@ from tdtdecode.errors import TdtDecodeError
 from tdtdecode.prepare.conversion import convert
 from tdtdecode.prepare.inspection import inspect
 from tdtdecode.prepare.repairing import repair
+from tools.fuzzing import Fuzzer, options
 
 MEMORY = 3 << 30
 """Address space, in bytes, that a case may use beyond what the process has before it."""
@@ -292,107 +286,55 @@ def try_everything(directory: Path) -> str:
     return outcome
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--case", type=int, help="run only this case, in this process")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        originals = [make_bundle(Path(scratch, str(i)), **_SIZES, **kind) for i, kind in enumerate(_KINDS)]
-        if options.case is not None:
-            folder = Path(scratch, "case")
-            print(make_case(options.case, options.seed, folder, originals))
-            print(try_everything(folder))
-            return
-        _run(options, Path(scratch), originals)
+class _Opened:
+    """The files that are opened while a directory is read."""
 
+    def __init__(self) -> None:
+        self._paths: list[str] = []
+        self._watched = False
 
-def _run(options: argparse.Namespace, scratch: Path, originals: list[Path]) -> None:
-    end = time.monotonic() + options.seconds
-    number, findings = 0, 0
-    outcomes: Counter[str] = Counter()
-    while time.monotonic() < end:
-        read_end, write_end = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(read_end)
-            try:
-                _child(number, options.seed, scratch, originals, os.fdopen(write_end, "w", buffering=1), end)
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(1)
-        os.close(write_end)
-        current, finished = number, False
-        with os.fdopen(read_end) as report:
-            for line in report:
-                kind, _, text = line.rstrip("\n").partition(" ")
-                if kind == "begin":
-                    current = int(text)
-                elif kind == "end":
-                    outcomes[text] += 1
-                elif kind == "finding":
-                    findings += 1
-                    print(f"case {current}: {json.loads(text)}", flush=True)
-                elif kind == "done":
-                    finished = True
-        _, status = os.waitpid(child, 0)
-        if not finished:
-            findings += 1
-            how = signal.Signals(status & 127).name if status & 127 else f"exit {status >> 8}"
-            print(f"case {current}: the process ended with {how}", flush=True)
-        number = current + 1
-        print(f"{number} cases, {findings} findings, {dict(outcomes)}", flush=True)
+    def begin(self) -> None:
+        sys.addaudithook(self._audit)
 
+    def _audit(self, event: str, arguments: tuple) -> None:
+        if self._watched and event == "open" and isinstance(arguments[0], str):
+            self._paths.append(arguments[0])
 
-def _child(number: int, seed: int, scratch: Path, originals: list[Path], report, end: float) -> None:
-    faulthandler.enable()
-    parent = os.getppid()
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    opened: list[str] = []
-    inside = {"watch": False}
-
-    def audit(event: str, arguments: tuple) -> None:
-        if inside["watch"] and event == "open" and isinstance(arguments[0], str):
-            opened.append(arguments[0])
-
-    sys.addaudithook(audit)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    for case in range(number, number + _CASES_PER_CHILD):
-        if time.monotonic() > end or os.getppid() != parent:
-            break
-        folder = scratch / "case"
-        shutil.rmtree(folder, ignore_errors=True)
-        done = make_case(case, seed, folder, originals)
-        report.write(f"begin {case}\n")
-        signal.alarm(SECONDS)
-        faulthandler.dump_traceback_later(SECONDS - 5)  # shows where it hangs
-        opened.clear()
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
-        inside["watch"] = True
+    def attempt(self, folder: Path) -> str:
+        """Read a directory in every way. AssertionError if a file outside it is opened."""
+        self._paths.clear()
+        self._watched = True
         try:
             outcome = try_everything(folder)
         except TdtDecodeError:
             outcome = "refused"
-        except BaseException as error:
-            outcome = "finding"
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            text = f"{done}: {type(error).__name__}: {str(error)[:200]} at {last.filename}:{last.lineno}"
-            report.write(f"finding {json.dumps(text)}\n")
-        inside["watch"] = False
-        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        signal.alarm(0)
-        faulthandler.cancel_dump_traceback_later()
-        outside = [path for path in opened if _outside(path, folder)]
-        if outside:
-            report.write(f"finding {json.dumps(f'{done}: opened {outside[:3]}')}\n")
-        report.write(f"end {outcome}\n")
-    report.write("done \n")
-    report.flush()
-    os._exit(0)
+        finally:
+            self._watched = False
+        outside = [path for path in self._paths if _outside(path, folder)]
+        assert not outside, f"opened {outside[:3]}"
+        return outcome
+
+
+def main() -> None:
+    chosen = options(__doc__)
+    with tempfile.TemporaryDirectory() as scratch:
+        originals = [make_bundle(Path(scratch, str(i)), **_SIZES, **kind) for i, kind in enumerate(_KINDS)]
+        folder, opened, done = Path(scratch, "case"), _Opened(), [""]
+
+        def make(number: int) -> Path:
+            shutil.rmtree(folder, ignore_errors=True)
+            done[:] = make_case(number, chosen.seed, folder, originals)
+            return folder
+
+        if chosen.case is not None:
+            make(chosen.case)
+            print(done)
+            print(try_everything(folder))
+            return
+        Fuzzer(
+            make, opened.attempt, described=lambda folder: str(done), memory=MEMORY, seconds=SECONDS,
+            cases_per_child=_CASES_PER_CHILD, begin=opened.begin,
+        ).run(chosen.seconds)  # fmt: skip
 
 
 def _outside(path: str, folder: Path) -> bool:

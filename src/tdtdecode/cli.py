@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # The statuses that a shell reports for programs ended by a signal: 128 + SIGINT and 128 + SIGPIPE.
 _INTERRUPTED = 130
 _PIPE_CLOSED = 141
+_STANDARD_ERROR = 2
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 """Why standard output cannot be written. Other files that cannot be are reported by those who write them."""
 
@@ -40,8 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     2: wrong usage, such as a model that does not exist. 130: interrupted. 141: the reader of the output has gone. If
     standard output cannot be written, because the disk is full for example, the status is 1.
     """
-    if sys.stdout is None:
-        sys.stdout = _ClosedOutput()
+    _open_closed_streams()
     status = 0
     interrupts: list[int] = []
 
@@ -89,6 +89,20 @@ def _output_failed(error: OSError) -> int:
     _discard_output()
     print(f"tdtdecode: standard output cannot be written ({error.strerror or error})", file=sys.stderr)
     return SOME_FAILED
+
+
+def _open_closed_streams() -> None:
+    """Give each standard stream that is closed a place, else the next file that is opened takes it.
+
+    Libraries print messages to standard error by its number. They would stand in that file.
+    """
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        pass
+    os.close(opened)
+    if sys.stdout is None:
+        sys.stdout = _ClosedOutput()
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")
 
 
 class _ClosedOutput(io.TextIOBase):

@@ -26,7 +26,7 @@ def needed(package: str, extra: str, purpose: str) -> Iterator[None]:
     """
     try:
         yield
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: the package is there, a library that it loads is not
         raise_interrupt(error)
         absent = isinstance(error, ModuleNotFoundError) and _plain(str(error.name)) in _plain(package)
         raise MissingDependencyError(package, extra, purpose, "" if absent else str(error)) from error

@@ -233,6 +233,27 @@ class TestFullOutput:
         assert (run.returncode, run.stderr) == (0, "")
         assert (tmp_path / "speech.txt").read_text(encoding="utf-8") == TEXT
 
+    @pytest.mark.parametrize(("closed", "status", "out"), [
+        ("2>&-", 0, TEXT), ("<&- 2>&-", 0, TEXT), (">&- 2>&-", 1, ""), ("<&- >&- 2>&-", 1, ""),
+    ])
+    def test_closed_standard_error(self, closed, status, out):
+        """Nobody hears the messages, and nothing else changes."""
+        command = f"'{sys.executable}' -m tdtdecode transcribe '{SPEECH}' {closed}"
+        run = subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, text=True)
+        assert (run.returncode, run.stdout) == (status, out)
+
+    def test_no_file_takes_the_place_of_standard_error(self, tmp_path):
+        """Libraries write there by its number: what they say would stand in the next file that is opened."""
+        program = (
+            "import os, sys, tdtdecode.cli as cli\n"
+            "cli._open_closed_streams()\n"
+            f"file = open({str(tmp_path / 'a')!r}, 'wb')\n"
+            "os.write(2, b'noise')\n"
+            "sys.exit(file.fileno() <= 2)\n"
+        )
+        run = subprocess.run(["sh", "-c", f"'{sys.executable}' -c \"$0\" 2>&-", program])
+        assert run.returncode == 0 and (tmp_path / "a").read_bytes() == b""
+
 
 class TestInfo:
     def test_what_can_be_read(self, capsys):

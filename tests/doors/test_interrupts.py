@@ -80,6 +80,7 @@ def test_packages_that_make_something_else_of_it(tmp_path, package, body):
 
 
 @pytest.mark.parametrize(("content", "message"), [
+    ("raise OSError('sndfile library not found')", "cannot be imported (sndfile library not found): pip install"),
     ("raise ImportError('libfoo.so.1: no')", "is installed but cannot be imported (libfoo.so.1: no): pip install"),
     ("import a_package_that_is_not_there", "cannot be imported (No module named 'a_package_that_is_not_there'): pip"),
     ("raise ModuleNotFoundError(name='onnxruntime')", "Running an ONNX graph needs the package 'onnxruntime': pip"),

@@ -226,3 +226,23 @@ def test_without_pyav_the_extra_is_named(made, monkeypatch, tmp_path, name):
             read(path)
         assert str(caught.value).startswith(f"{path}: ") and "WAV, FLAC, OGG or MP3" in str(caught.value)
     assert not is_recording(path)
+
+
+def test_a_pyav_that_is_broken_says_so(made, monkeypatch, tmp_path):
+    """It is installed, and a library that it loads is not there."""
+    data = made("m4a")
+    (tmp_path / "av.py").write_text("raise OSError('libavutil.so.60: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "av")
+    with pytest.raises(InputError, match=r"'av', which is installed but cannot be imported \(libavutil\.so\.60: "):
+        read_audio(data)
+
+
+@pytest.mark.parametrize("version", ["12.3.0", "14.0", "17.0.1"])
+def test_a_pyav_that_crashes_is_not_used(made, monkeypatch, version):
+    import av
+
+    data = made("m4a")
+    monkeypatch.setattr(av, "__version__", version)
+    with pytest.raises(InputError, match=rf"\(version {version} crashes on some files; expected 17\.1 or newer\): pip"):
+        read_audio(data)

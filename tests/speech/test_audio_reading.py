@@ -91,6 +91,55 @@ class TestChannelsThatCancel:
             samples = read_audio(stereo(tmp_path / "a.wav", tone() + quiet, -tone()))
         assert np.abs(samples).max() > 0.4
 
+    @pytest.mark.parametrize("sounds", ["offset", "hum", "noise", "same noise", "later", "clipped", "louder"])
+    def test_what_is_left_of_the_mean_does_not_hide_it(self, sounds, recwarn):
+        """What the channels share is no speech: it stays in the mean while all that was said is gone."""
+        rng = np.random.default_rng(0)
+        speech, rate = soundfile.read(demo_directory() / "speech.flac", dtype="float32")
+        n = len(speech)
+        hum, noise = 0.05 * np.sin(2 * np.pi * 50 / rate * np.arange(n)), 0.01 * rng.standard_normal(n)
+        left, right = {
+            "offset": lambda: (speech + 0.1, 0.1 - speech),
+            "hum": lambda: (speech + hum, hum - speech),
+            "noise": lambda: tuple(sign * speech + 0.01 * rng.standard_normal(n) for sign in (1, -1)),
+            "same noise": lambda: (speech + noise, noise - speech),
+            "later": lambda: (speech, -np.roll(speech, 1)),
+            "clipped": lambda: (np.clip(4 * speech, -0.5, 0.5), -np.clip(4 * speech, -0.5, 0.5)),
+            "louder": lambda: (speech, -1.3 * speech),
+        }[sounds]()
+        with pytest.warns(AudioWarning, match="its channels cancel each other"):
+            samples = as_samples((np.stack([left, right], axis=1).astype(np.float32), rate))
+        assert abs(np.corrcoef(samples, speech)[0, 1]) > 0.8
+
+    @pytest.mark.parametrize("samples", [1, 5, 8, 12, 16, 30, 60, 100, 150])
+    def test_speech_that_reaches_a_microphone_later(self, samples, recwarn):
+        """Voiced speech is nearly periodic, so half a period later it is nearly the other way round."""
+        speech, rate = soundfile.read(demo_directory() / "speech.flac", dtype="float32")
+        both = np.stack([speech, np.roll(speech, samples)], axis=1)
+        np.testing.assert_array_equal(as_samples((both, rate)), both.mean(axis=1, dtype=np.float32))
+        assert not recwarn
+
+    @pytest.mark.parametrize("channels", [
+        lambda s, rng: [s, -s, *(0.003 * rng.standard_normal((6, len(s))))],
+        lambda s, rng: [s, -s] * 4,
+        lambda s, rng: [s, s, -2 * s],
+        lambda s, rng: [0 * s, 0 * s, s, 0 * s, -0.9 * s, 0 * s],
+        lambda s, rng: [s, -s] * 50,
+    ], ids=["noise beside", "eight", "three", "5.1", "hundred"])
+    def test_in_many_channels(self, channels):
+        speech = tone(2.0) * np.linspace(0.2, 1, 32_000).astype(np.float32)
+        all_of_them = np.stack(channels(speech, np.random.default_rng(0)), axis=1).astype(np.float32)
+        with pytest.warns(AudioWarning, match="its channels cancel each other in 2.00 s"):
+            samples = as_samples((all_of_them, 16_000))
+        assert abs(np.corrcoef(samples, speech)[0, 1]) > 0.99
+
+    def test_in_half_seconds(self):
+        speech = tone(4.0)
+        sign = np.where(np.arange(64_000) // 8_000 % 2, -1, 1)
+        with pytest.warns(AudioWarning, match="in 2.00 s"):
+            samples = as_samples((np.stack([speech, sign * speech], axis=1), 16_000))
+        np.testing.assert_allclose(samples, speech, atol=1e-7)
+
     def test_in_a_part(self, tmp_path):
         left = tone(6.0)
         sign = np.where(np.arange(6 * 16_000) < 3 * 16_000, 1.0, -1.0)
@@ -328,6 +377,65 @@ def test_bad_numbers(write, bad):
 def test_bad_arrays(audio, message):
     with pytest.raises(InputError, match=message):
         as_samples(audio)
+
+
+class Tensor:
+    """An array of another library, which NumPy asks for its numbers."""
+
+    def __init__(self, result):
+        self._result = result
+
+    def __array__(self, dtype=None, copy=None):
+        if isinstance(self._result, Exception):
+            raise self._result
+        return self._result
+
+
+@pytest.mark.parametrize("samples", [
+    Tensor(tone()), memoryview(tone()), tone().tolist(), np.repeat(tone(), 2)[::2], np.asfortranarray(tone()[:, None]),
+    np.ma.masked_array(tone()),
+])
+def test_what_numpy_makes_an_array_of(samples):
+    np.testing.assert_allclose(as_samples((samples, 16_000)), tone(), atol=1e-7)
+
+
+def test_arrays_that_cannot_be_written_to():
+    samples = tone()
+    samples.flags.writeable = False
+    np.testing.assert_array_equal(as_samples((samples, 16_000)), tone())
+
+
+@pytest.mark.parametrize(("samples", "message"), [
+    (Tensor(TypeError("can't convert cuda:0 device type tensor")), r"Tensor is not \(can't convert cuda:0"),
+    (Tensor(RuntimeError("Can't call numpy() on Tensor that requires grad")), r"Tensor is not \(Can't call numpy"),
+    ([[1.0], [1.0, 2.0]], r"list is not \("),
+])
+def test_what_numpy_makes_no_array_of(samples, message):
+    with pytest.raises(InputError, match=f"^audio: samples must be an array; {message}"):
+        as_samples((samples, 16_000))
+
+
+@pytest.mark.parametrize("shape", [(2, 16_000), (1, 16_000), (2, 200), (1, 33), (100, 257), (8, 100)])
+def test_channels_first(shape):
+    with pytest.raises(InputError, match="transpose the array"):
+        as_samples((np.zeros(shape, np.float32), 16_000))
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (3, 8), (1, 32), (300, 256), (33, 33)])
+def test_few_samples_of_many_channels(shape):
+    assert as_samples((np.zeros(shape, np.float32), 16_000)).shape == shape[:1]
+
+
+def test_a_rate_in_the_place_of_the_samples():
+    with pytest.raises(InputError, match="^audio: the sample rate must be a positive integer .Hz., got ndarray$"):
+        as_samples((16_000, tone()))
+
+
+def test_numbers_beyond_float32():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(InputError, match="finite"):
+            as_samples((np.full(100, 1e300), 16_000))
 
 
 def test_seconds_without_decoding(write):

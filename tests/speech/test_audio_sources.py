@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import pytest
 
 pytest.importorskip("soundfile", reason="soundfile is not installed")
 
-from tdtdecode.errors import InputError  # noqa: E402
+from tdtdecode.errors import AudioWarning, InputError  # noqa: E402
 from tdtdecode.speech.audio import (  # noqa: E402
     as_samples,
     audio_seconds,
@@ -79,8 +81,54 @@ class Seeking(Reading):
         return self._file.tell()
 
 
+class NotSeekable(Seeking):
+    """It has the methods, and they fail."""
+
+    def seek(self, offset, whence=0):
+        raise io.UnsupportedOperation("seek")
+
+
+class WithoutTell(Reading):
+    def seek(self, offset, whence=0):
+        self._file.seek(offset, whence)
+
+
+class Generous(Seeking):
+    """It gives more than was asked for."""
+
+    def read(self, count=-1):
+        return self._file.read(2 * count)
+
+
+def giving(change):
+    """A file object whose read() gives something else than bytes."""
+
+    class Giving(Reading):
+        def read(self, count=-1):
+            return change(super().read(count))
+
+    return Giving
+
+
+class Patient(io.RawIOBase):
+    """A stream that does not block: now and then it has nothing to give yet."""
+
+    def __init__(self, data):
+        self._file, self._count = io.BytesIO(data), 0
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        self._count += 1
+        return None if self._count % 5 == 0 else self._file.readinto(memoryview(buffer)[:777])
+
+
 class TestObjects:
-    @pytest.mark.parametrize("make", [bytes, bytearray, memoryview, io.BytesIO, Seeking])
+    @pytest.mark.parametrize("make", [
+        bytes, bytearray, memoryview, io.BytesIO, Seeking, Generous,
+        lambda data: memoryview(b"".join(bytes([byte, 0]) for byte in data))[::2],
+    ])
     def test_in_memory(self, data, make):
         check(make(data))
 
@@ -115,6 +163,8 @@ class TestObjects:
     def test_that_cannot_be_sought(self, data):
         check(Reading(data), again=False)
         check(held(Reading(data)))
+        for make in (NotSeekable, WithoutTell, giving(bytearray), giving(memoryview)):
+            check(make(data), again=False)
         ours, theirs = socket.socketpair()
         with ours, theirs:
             sending = threading.Thread(target=lambda: (theirs.sendall(data), theirs.close()))
@@ -136,6 +186,22 @@ class TestObjects:
                 as_samples(stream)
         with pytest.raises(InputError, match="<StringIO>: is opened as text"):
             as_samples(io.StringIO("RIFF"))
+
+    def test_text_that_does_not_look_like_it(self, file):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            stream = codecs.open(file, "r", "latin-1")  # no TextIOBase
+        with stream, pytest.raises(InputError, match=r"a\.flac: is opened as text; open it with mode 'rb'"):
+            as_samples(stream)
+
+    @pytest.mark.parametrize(("make", "message"), [
+        (giving(lambda chunk: chunk.decode("latin-1")), "is opened as text"),
+        (giving(list), r"cannot be read \(its read\(\) returned list, expected bytes\)"),
+        (Patient, "has nothing to read yet, as it does not block"),
+    ])
+    def test_what_gives_no_bytes(self, data, make, message):
+        with pytest.raises(InputError, match=f"<{make.__name__}>: {message}"):
+            as_samples(make(data))
 
     def test_closed_and_for_writing_only(self, tmp_path):
         closed = io.BytesIO(b"RIFF")
@@ -246,6 +312,24 @@ class TestNames:
         with pytest.raises(InputError, match="not a recording") as caught:
             as_samples(os.fsdecode(path))
         str(caught.value).encode("utf-8")  # it can be printed
+
+    @posix
+    @pytest.mark.parametrize(("name", "shown"), [
+        ("a\nb.wav", r"a\\nb"), ("a\x1b[31mb.wav", r"a\\x1b\[31mb"), ("a\rb.wav", r"a\\rb"), ("a\x85b.wav", r"a\\x85b"),
+        ("a\u202eb.wav", r"a\\u202eb"), ("a\u2028b.wav", r"a\\u2028b"), ("a\u3000\xa0é日本.wav", "a\u3000\xa0é日本"),
+    ])
+    def test_that_a_terminal_would_obey(self, data, tmp_path, name, shown):
+        """A message is one line, and shows what the name is."""
+        for content, expected in ((data[:-500], "it cannot be decoded"), (b"no", "not a recording")):
+            (tmp_path / name).write_bytes(content)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", AudioWarning)
+                with pytest.raises((InputError, AudioWarning), match=rf"{shown}\.wav: (.*{expected}|its header)"):
+                    as_samples(tmp_path / name)
+
+    def test_that_are_empty(self):
+        with pytest.raises(InputError, match="^'': no such file"):
+            as_samples("")
 
     @posix
     def test_that_are_no_text_and_not_there(self, tmp_path):

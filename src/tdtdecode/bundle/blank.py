@@ -15,7 +15,7 @@ BLANK_NAMES = ("<blk>", "<blank>")
 
 def named_blanks(symbols: Sequence[str]) -> list[int]:
     """The ids of the symbols that have a name of the blank."""
-    return [i for i, symbol in enumerate(symbols) if symbol in BLANK_NAMES]
+    return [i for i, symbol in enumerate(symbols) if symbol.strip(" ") in BLANK_NAMES]
 
 
 def find_blank(

@@ -9,7 +9,7 @@ from ..errors import BundleError
 from .description import BundleFiles, Stated
 from .files import find_file, read_json
 from .layouts import choose_files, stated_count, stated_durations
-from .tokens import read_piece_list, read_tokenizer
+from .tokens import read_pieces
 
 CONFIGURATION = "genai_config.json"
 
@@ -62,10 +62,10 @@ def _symbols(
             f"{blank_id} is outside a vocabulary of {entries} (vocab_size counts the blank)", file=file,
             field="model.blank_id",
         )
-    for name, reader in (("vocab.txt", read_piece_list), ("tokenizer.json", read_tokenizer)):
+    for name in ("vocab.txt", "tokenizer.json"):
         token_file = find_file(directory, name)
         if token_file is not None:
-            return reader(token_file, entries, blank_id), token_file, blank
+            return read_pieces(token_file, entries, blank_id), token_file, blank
     raise BundleError("no token file: looked for vocab.txt and tokenizer.json", file=directory)
 
 

@@ -14,6 +14,12 @@ from .files import read_json, read_text
 _SYMBOL_AND_ID = re.compile(r"(.*)[ \t]([0-9]{1,9})[ \t]*")
 
 
+def symbol_of(text: str) -> str:
+    """The symbol of what stands before an id. A space at its beginning may be part of it, see `read_spaces`."""
+    # A symbol of nothing but white space is the space itself.
+    return text.lstrip("\t").rstrip(" \t") or " "
+
+
 def read_symbol_table(file: Path) -> tuple[str, ...]:
     """The symbols by id of a file with lines of the form ``symbol id``.
 
@@ -25,13 +31,14 @@ def read_symbol_table(file: Path) -> tuple[str, ...]:
     return _parse_symbols(file, _lines(file))
 
 
-def read_piece_list(file: Path, entries: int, blank: int) -> tuple[str, ...]:
-    """The symbols by id of a file with one piece per line, with or without a line for the blank.
-
-    Lines of the form ``symbol id`` are accepted, too, if all lines have it.
+def read_pieces(file: Path, entries: int, blank: int) -> tuple[str, ...]:
+    """The symbols by id of a token file that a configuration describes, with or without an entry for the blank.
 
     Parameters
     ----------
+    file:
+        A tokenizer.json, whose ``model.vocab`` is a list (Unigram) or a map of piece to id; or a file with one piece
+        per line. There, lines of the form ``symbol id`` are accepted, too, if all lines have it.
     entries:
         V + 1, as the configuration states it.
     blank:
@@ -40,32 +47,23 @@ def read_piece_list(file: Path, entries: int, blank: int) -> tuple[str, ...]:
     Raises
     ------
     BundleError
-        If a line is empty, or the file contradicts the configuration.
+        If the file has another form, a line is empty, ids have gaps, or it contradicts the configuration.
     """
+    pieces = _tokenizer_pieces(file) if file.suffix == ".json" else _listed_pieces(file)
+    return _with_blank(pieces, entries, blank, file)
+
+
+def _listed_pieces(file: Path) -> Sequence[str]:
     lines = _lines(file)
     if all(_SYMBOL_AND_ID.fullmatch(line) for line in lines):
-        return _with_blank(_parse_symbols(file, lines), entries, blank, file)
+        return _parse_symbols(file, lines)
     for number, line in enumerate(lines, 1):
         if not line:
             raise BundleError(f"line {number} is empty; expected one piece per line", file=file)
-    return _with_blank(lines, entries, blank, file)
+    return lines
 
 
-def read_tokenizer(file: Path, entries: int, blank: int) -> tuple[str, ...]:
-    """The symbols by id of a tokenizer.json, whose ``model.vocab`` is a list (Unigram) or a map of piece to id.
-
-    Parameters
-    ----------
-    entries:
-        V + 1, as the configuration states it.
-    blank:
-        Id of blank, as the configuration states it.
-
-    Raises
-    ------
-    BundleError
-        If the file has another form, its ids have gaps, or it contradicts the configuration.
-    """
+def _tokenizer_pieces(file: Path) -> list[str]:
     data = read_json(file)
     model = data.get("model")
     vocab = model.get("vocab") if isinstance(model, dict) else None
@@ -88,7 +86,7 @@ def read_tokenizer(file: Path, entries: int, blank: int) -> tuple[str, ...]:
     if sorted(by_id) != list(range(len(by_id))):
         largest = max(by_id, default=None)
         raise BundleError(f"ids have gaps: {len(by_id)} pieces, largest id {largest}", file=file, field="model.vocab")
-    return _with_blank([by_id[i] for i in range(len(by_id))], entries, blank, file)
+    return [by_id[i] for i in range(len(by_id))]
 
 
 def _lines(file: Path) -> list[str]:
@@ -110,8 +108,7 @@ def _parse_symbols(file: Path, lines: list[str]) -> tuple[str, ...]:
         token = int(match[2])
         if token in symbols:
             raise BundleError(f"line {number}: id {token} was already given to {symbols[token]!r}", file=file)
-        # A symbol of nothing but white space is the space itself.
-        symbols[token] = match[1].strip(" \t") or " "
+        symbols[token] = symbol_of(match[1])
     for expected in range(len(symbols)):
         if expected not in symbols:
             raise BundleError(

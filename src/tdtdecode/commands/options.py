@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from ..errors import InputError
 from ..networks.choice import ALL_PRECISIONS, NETWORKS
 from ..prepare.writing import WRITERS
+from ..speech.formats import FORMATS, CueOptions
 from ..speech.loading import DEVICES
 
 LAYOUTS = tuple(WRITERS)
+
+_OF_CUES = tuple(name for name, format in FORMATS.items() if format.cues)
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +41,32 @@ def model_options(arguments: argparse.Namespace) -> dict[str, Any]:
 def _add(parser: argparse.ArgumentParser, options: dict[str, dict[str, Any]]) -> None:
     for name, settings in options.items():
         parser.add_argument(f"--{name.replace('_', '-')}", **settings)
+
+
+def add_cues(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `CueOptions`, with the same names and defaults."""
+    group = parser.add_argument_group("subtitles", f"for --format {' or '.join(_OF_CUES)}")
+    for option in fields(CueOptions):
+        group.add_argument("--" + option.name.replace("_", "-"), type=type(option.default), metavar="N",
+                           help=f"{option.metadata['help']} (default: {option.default:g})")
+
+
+def cues(arguments: argparse.Namespace, name: str) -> CueOptions | None:
+    """The `CueOptions` that were given, for a format of this name; None if it has no cues.
+
+    Raises
+    ------
+    InputError
+        If an option is out of its range, or the format has no cues.
+    """
+    given = {option.name: getattr(arguments, option.name) for option in fields(CueOptions)}
+    given = {option: value for option, value in given.items() if value is not None}
+    if FORMATS[name].cues:
+        return CueOptions(**given)
+    if given:
+        options = ", ".join("--" + option.replace("_", "-") for option in given)
+        raise InputError(f"{options}: only subtitles have that, --format {' or '.join(_OF_CUES)}")
+    return None
 
 
 def add_out(parser: argparse._ActionsContainer, required: bool = True) -> None:

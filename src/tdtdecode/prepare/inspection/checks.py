@@ -178,8 +178,8 @@ def _blank(evidence: Evidence, name: str, entries: int) -> Iterator[Problem]:
         if isinstance(stated, int) and embedding is not None and embedding.zero_row not in (None, stated):
             yield Problem(
                 "blank-place", evidence.configuration_name, "model.blank_id", f"{stated}",
-                f"{embedding.zero_row}, the row of zeros of the embedding in {embedding.file.name}: NeMo's models have it "
-                "for the blank", _REPAIR,
+                f"{embedding.zero_row}, the row of zeros of the embedding in {embedding.file.name}, where NeMo's "
+                "models have the blank", _REPAIR,
             )  # fmt: skip
         return
     if not blanks and table.form == SYMBOLS and (embedding is None or embedding.rows == entries + 1):

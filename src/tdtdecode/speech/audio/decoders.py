@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import PurePath
@@ -10,8 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ...errors import MissingDependencyError
-from ...optional import raise_interrupt
+from ...optional import needed
 from .sources import Source, View
 
 MEDIA = "m4a, mp4, webm, mkv, aac, amr, ac3, ts, wma and other media"
@@ -25,6 +25,8 @@ _HEADERLESS = (".gsm", ".vox", ".vox6", ".vox8", ".au", ".snd")
 _BITS = {
     "PCM_S8": 8, "PCM_U8": 8, "ULAW": 8, "ALAW": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64,
 }  # fmt: skip
+_ARRAYS = ("u8", "s16", "s32", "flt", "dbl")
+"""The formats of samples that PyAV makes an array of, as FFmpeg calls them."""
 _COMPRESSED = ("FLAC", "OGG", "MP3")
 
 _FORMATS = (
@@ -33,11 +35,20 @@ _FORMATS = (
     "mpc,mpc8,rm,mxf,gxf,nut,gsm,dsf,shn,qcp,oma,xwma,wtv,dss,spdif,dhav,ilbc"
 )
 """The containers that FFmpeg may open. Others are text, images, or playlists, which open further files and URLs."""
-_STATE_LENGTH = {"mov", "matroska", "avi", "caf", "wv", "tta", "ape"}
-"""The containers that state a length. For others FFmpeg guesses it."""
+_STATE_LENGTH = {"mov": b"", "matroska": rb"\x44\x89[\x84\x88]", "caf": b"", "wv": b"", "tta": b"", "ape": b""}
+"""The containers that state a length, and what stands in the header if it does so. For others FFmpeg guesses it.
+
+In Matroska that is the element of the duration (RFC 9559). AVI states a number, which is any number where the length is
+not known.
+"""
+_HEADER_BYTES = 1 << 16
 _INEXACT_FRAMES = 2
 _INEXACT_SECONDS = 0.05
 """Encoders pad recordings by so many frames, and containers round their lengths."""
+
+_LEAST_AV = (17, 1)
+"""Earlier releases of PyAV write beyond an array where FFmpeg finds further streams after it has opened a file."""
+_LEAST_AV_TEXT = ".".join(map(str, _LEAST_AV))
 
 _opening = threading.Lock()
 if hasattr(os, "register_at_fork"):
@@ -164,6 +175,7 @@ class MediaDecoder:
 
     def __init__(self, view: View):
         self._av = import_av()
+        self._view = view
         # No protocol is allowed, so that nothing but the view is opened.
         options = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
         try:
@@ -193,7 +205,8 @@ class MediaDecoder:
             raise
 
     def _stated_frames(self) -> int | None:
-        if not _STATE_LENGTH.intersection(self._container.format.name.split(",")):
+        marks = [_STATE_LENGTH[name] for name in self._container.format.name.split(",") if name in _STATE_LENGTH]
+        if not marks or not re.search(marks[0], self._view.head(_HEADER_BYTES), re.DOTALL):
             return None
         stream, container = self._stream, self._container
         if stream.duration:
@@ -209,21 +222,31 @@ class MediaDecoder:
     def _decoded(self) -> Iterator[tuple[int, np.ndarray]]:
         waiting: list[np.ndarray] = []
         rate, channels, size = 0, 0, 0
-        for frame in self._frames():
-            samples = _values(frame if frame.layout.nb_channels < 8 else self._packed(frame))
-            if waiting and (frame.sample_rate, samples.shape[1]) != (rate, channels) or size >= rate:
-                if waiting:
-                    yield rate, np.concatenate(waiting)
+        problem = None
+        frames = self._frames()
+        while problem is None:
+            try:
+                frame = next(frames, None)
+            except CannotDecode as error:
+                frame, problem = None, error
+            samples = _values(self._packed(frame)) if frame is not None else np.zeros((0, 0), np.float32)
+            if waiting and (frame is None or (frame.sample_rate, samples.shape[1]) != (rate, channels) or size >= rate):
+                yield rate, np.concatenate(waiting)
                 waiting, size = [], 0
+            if frame is None:
+                break
             rate, channels = frame.sample_rate, samples.shape[1]
             waiting.append(samples)
             size += len(samples)
-        if waiting:
-            yield rate, np.concatenate(waiting)
+        if problem is not None:
+            raise problem
 
     def _packed(self, frame: Any) -> Any:
-        """A frame with its channels side by side: PyAV reads beyond the end of a frame that has 8 planes or more."""
-        if not frame.format.is_planar:
+        """A frame that PyAV makes an array of.
+
+        It reads beyond the end of a frame that has 8 planes or more, and knows no whole numbers of 64 bits.
+        """
+        if frame.format.packed.name in _ARRAYS and (frame.layout.nb_channels < 8 or not frame.format.is_planar):
             return frame
         kind = frame.format.name, frame.layout.name, frame.sample_rate
         if kind != self._packer[0]:
@@ -233,22 +256,29 @@ class MediaDecoder:
 
     def _frames(self) -> Iterator[Any]:
         packets = self._container.demux(self._stream)
-        bad = 0
+        bad, reached = 0, -1
         while True:
             try:
                 packet = next(packets)
             except StopIteration:
                 break
+            except self._av.BlockingIOError as error:  # "try again": what it found was no part of the recording
+                if self._view.tell() <= reached:
+                    raise CannotDecode(error.strerror) from error
+                reached = self._view.tell()
+                packets = self._container.demux(self._stream)
+                continue
             except self._av.FFmpegError as error:
                 raise CannotDecode(error.strerror) from error
             try:
                 yield from packet.decode()
+                bad += packet.is_corrupt
             except self._av.EOFError:
                 break
             except self._av.FFmpegError:
                 bad += 1
         if bad:
-            self.notes.append(f"{bad} of its packets cannot be decoded")
+            self.notes.append(f"{bad} of its packets {'is' if bad == 1 else 'are'} damaged")
 
     def close(self) -> None:
         self._container.close()
@@ -260,13 +290,10 @@ def import_soundfile() -> Any:
     Raises
     ------
     MissingDependencyError
-        If it is not installed.
+        If it is not installed, or cannot be imported.
     """
-    try:
+    with needed("soundfile", "cpu", "reading audio files"):
         import soundfile
-    except (ImportError, OSError) as error:  # OSError: soundfile is installed without its library libsndfile
-        raise_interrupt(error)
-        raise MissingDependencyError("soundfile", "cpu", "reading audio files") from error
     return soundfile
 
 
@@ -276,13 +303,13 @@ def import_av() -> Any:
     Raises
     ------
     MissingDependencyError
-        If it is not installed.
+        If it is not installed, or cannot be imported.
     """
-    try:
+    with needed("av", "media", f"reading {MEDIA}"):
         import av
-    except (ImportError, OSError) as error:
-        raise_interrupt(error)
-        raise MissingDependencyError("av", "media", f"reading {MEDIA}") from error
+
+        if tuple(map(int, re.findall(r"\d+", av.__version__)[:2])) < _LEAST_AV:
+            raise ImportError(f"version {av.__version__} crashes on some files; expected {_LEAST_AV_TEXT} or newer")
     return av
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Sized
 from numbers import Integral
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ...errors import AudioWarning, InputError, MissingDependencyError, TdtDecodeError
+from ...optional import needed
 from .containers import Statement, statements
-from .decoders import MEDIA, CannotDecode, Decoder, MediaDecoder, SoundfileDecoder
+from .decoders import CannotDecode, Decoder, MediaDecoder, SoundfileDecoder
 from .mixing import Mixer
 from .sources import EXPECTED, File, Source, View, is_file, opened
 
@@ -23,6 +24,8 @@ _LOUDEST = 2.0**31
 """The largest sample accepted. Integer PCM that was converted to float without scaling stays below it, and the powers
 in the features stay far below the end of float32."""
 _MOST_CHANNELS = 256
+_FEW_CHANNELS = 32
+"""So many channels an array may have if it has fewer samples than channels. With more it is the wrong way round."""
 _LEAST_BYTES = 1 << 12
 """So many bytes hold a sample of any kind."""
 _RATES = (1_000, 1_000_000)
@@ -86,7 +89,8 @@ def audio_seconds(audio: Audio) -> float:
                 frames = stated * decoder.rate // (statement.rate or decoder.rate)
             if frames is None:
                 with contextlib.suppress(CannotDecode):
-                    total += sum(len(block) / rate for rate, block in decoder.blocks())
+                    for rate, block in decoder.blocks():
+                        total += len(block) / rate
             else:
                 total += frames / decoder.rate
             _check_failure(view)
@@ -270,7 +274,7 @@ def _media(source: Source, statement: Statement, problem: str) -> Generator[tupl
         decoder = MediaDecoder(view)
     except MissingDependencyError as missing:
         cause: Exception = missing
-        wanted += f"; {MEDIA} need the package 'av': pip install 'tdtdecode[media]'"
+        wanted += f"; {missing}"
     except CannotDecode as error:
         cause = error
         problem += f"; FFmpeg: {error}"
@@ -317,14 +321,20 @@ def _pair(audio: object) -> tuple[np.ndarray, int]:
     """Check an (array, rate) input for everything but its values."""
     if not isinstance(audio, tuple) or len(audio) != 2:
         raise InputError(f"audio must be the path of a file or (samples, rate), got {type(audio).__name__}")
-    array, rate = np.asarray(audio[0]), audio[1]
+    rate = audio[1]
     if isinstance(rate, bool) or not isinstance(rate, Integral) or rate <= 0:
-        raise InputError(f"audio: the sample rate must be a positive integer (Hz), got {rate!r}")
+        shown = type(rate).__name__ if isinstance(rate, Sized) and not isinstance(rate, str) else f"{rate!r:.80}"
+        raise InputError(f"audio: the sample rate must be a positive integer (Hz), got {shown}")
+    try:
+        array = np.asarray(audio[0])
+    except Exception as error:  # lists of unequal lengths, or whatever a tensor on another device raises
+        raise InputError(f"audio: samples must be an array; {type(audio[0]).__name__} is not ({error})") from error
     if array.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64, np.int16, np.int32):
         raise InputError(f"audio: samples must be float32, or int16 or int32 PCM, got {array.dtype}")
     if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] == 0):
         raise InputError(f"audio: samples must be [n] or [n, channels], got shape {list(array.shape)}")
-    if array.ndim == 2 and array.shape[1] > _MOST_CHANNELS:
+    most = _MOST_CHANNELS if len(array) > _MOST_CHANNELS else max(len(array), _FEW_CHANNELS)
+    if array.ndim == 2 and array.shape[1] > most:
         raise InputError(f"audio: samples must be [n, channels], got shape {list(array.shape)}: transpose the array")
     return array, _checked_rate(int(rate), "audio")
 
@@ -340,13 +350,12 @@ def _to_float32(array: np.ndarray) -> np.ndarray:
     if np.issubdtype(array.dtype, np.integer):
         full_scale = -float(np.iinfo(array.dtype).min)
         return (array / full_scale).astype(np.float32)
-    return array.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # what becomes infinite is refused by name
+        return array.astype(np.float32, copy=False)
 
 
 def _resampler(rate: int, wanted: int) -> Any:
     """What changes the rate of samples that come block by block. It keeps no threads."""
-    try:
+    with needed("soxr", "cpu", f"resampling from {rate} Hz to {wanted} Hz"):
         import soxr
-    except ImportError as error:
-        raise MissingDependencyError("soxr", "cpu", f"resampling from {rate} Hz to {wanted} Hz") from error
     return soxr.ResampleStream(rate, wanted, 1, dtype="float32", quality="HQ")

@@ -24,10 +24,14 @@ File: TypeAlias = str | PathLike[str] | bytes | BinaryIO
 
 EXPECTED = "expected a recording as WAV, FLAC, OGG or MP3"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+[^/]")  # a drive's letter is no scheme; `Path` turns "//" into "/"
+_UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What names may hold and messages may not: control characters, which a terminal obeys, ends of lines, marks that turn
+the direction of the text, and surrogates, which stand for bytes that are no text."""
 _MOST_SPOOLED = 16 << 30
 """The most bytes taken from a pipe. Whoever writes more has no end."""
 _SPOOLED_IN_MEMORY = 64 << 20
 _COPIED_AT_ONCE = 1 << 20
+_BINARY = "open it with mode 'rb'"
 
 
 @dataclass(frozen=True)
@@ -67,15 +71,17 @@ class Source:
             return b""
         with self._failing():
             self.stream.seek(start)
-            found = self.stream.read(count)
-            while len(found) < count and (more := self.stream.read(count - len(found))):
+            found = _chunk(self.stream, count, self.name)
+            while len(found) < count and (more := _chunk(self.stream, count - len(found), self.name)):
                 found += more
-            return found
+            return found[:count]
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
         try:
             yield
+        except InputError:
+            raise
         except Exception as error:  # whatever a caller's file object raises
             raise InputError(f"{self.name}: cannot be read to its end ({error})") from error
 
@@ -86,16 +92,19 @@ def is_file(audio: object) -> TypeGuard[File | Source]:
 
 
 def name_of(audio: object) -> str:
-    """What messages call an input."""
+    """What messages call an input: one line that can be printed."""
     if isinstance(audio, Source):
         return audio.name
     if isinstance(audio, (str, PathLike)):
-        # A name that is no text has surrogates in Python, and printing those fails.
-        return os.fsdecode(os.fspath(audio)).encode("utf-8", "backslashreplace").decode()
+        return _UNPRINTABLE.sub(_escaped, os.fsdecode(os.fspath(audio))) or "''"
     name = getattr(audio, "name", None)
     if isinstance(name, (str, bytes)) and name:
         return name_of(os.fsdecode(name))
     return f"<{type(audio).__name__}>"
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode()
 
 
 def held(audio: Any) -> Any:
@@ -104,13 +113,14 @@ def held(audio: Any) -> Any:
     Raises
     ------
     InputError
-        If there is nothing to read: no such file, a folder, a device, a URL, a file object opened as text.
+        If there is nothing to read: no such file, a folder, a device, a URL, a file object that is closed or opened as
+        text.
     """
     if not is_file(audio) or isinstance(audio, Source):
         return audio
     if isinstance(audio, (str, PathLike)):
         return audio if stat.S_ISREG(_status(audio).st_mode) else _spooled_path(audio)
-    if isinstance(audio, (bytes, bytearray, memoryview)) or _is_seekable(audio):
+    if isinstance(audio, (bytes, bytearray, memoryview)) or _is_seekable(audio, name_of(audio)):
         return audio
     return _spooled(audio, name_of(audio))
 
@@ -128,7 +138,8 @@ def opened(audio: File | Source) -> Iterator[Source]:
     if isinstance(audio, Source):
         yield audio
     elif isinstance(audio, (bytes, bytearray, memoryview)):
-        yield Source(name_of(audio), io.BytesIO(audio))
+        content = audio.tobytes() if isinstance(audio, memoryview) else audio  # it may have gaps
+        yield Source(name_of(audio), io.BytesIO(content))
     elif isinstance(audio, (str, PathLike)):
         name = name_of(audio)
         with _open(audio, name) as stream:
@@ -189,6 +200,13 @@ class View(io.RawIOBase):
             self._position += len(chunk)
         return filled
 
+    def head(self, count: int) -> bytes:
+        """The bytes at the beginning; the position stays."""
+        position, self._position = self._position, 0
+        found = self.read(count)
+        self._position = position
+        return found
+
     def _read(self, most: int) -> bytes:
         """Bytes at the position, from one piece; none at the end."""
         index = bisect_right(self._ends, self._position)
@@ -235,18 +253,42 @@ def _open(path: str | PathLike[str], name: str) -> BinaryIO:
         raise InputError(f"{name}: cannot be read ({error.strerror}); {EXPECTED}") from error
 
 
-def _is_seekable(stream: Any) -> bool:
-    name = name_of(stream)
+def _is_seekable(stream: Any, name: str) -> bool:
+    """Whether a file object can be sought, as far as it can be read at all."""
     if isinstance(stream, io.TextIOBase):
-        raise InputError(f"{name}: is opened as text; open it with mode 'rb'")
+        raise InputError(f"{name}: is opened as text; {_BINARY}")
     try:
         readable = stream.readable() if hasattr(stream, "readable") else True
-        seekable = stream.seekable() if hasattr(stream, "seekable") else hasattr(stream, "seek")
+        if hasattr(stream, "seekable"):
+            seekable = bool(stream.seekable())
+        else:
+            seekable = _returns(stream)
     except Exception as error:  # a closed file, or whatever a caller's file object raises
         raise InputError(f"{name}: cannot be read ({error})") from error
     if not readable:
         raise InputError(f"{name}: cannot be read (it is open for writing only)")
-    return bool(seekable)
+    return seekable
+
+
+def _returns(stream: Any) -> bool:
+    """Whether a file object goes to where it is."""
+    try:
+        stream.seek(stream.tell())
+    except (AttributeError, OSError):  # io.UnsupportedOperation is an OSError
+        return False
+    return True
+
+
+def _chunk(stream: Any, count: int, name: str) -> bytes:
+    """What a file object gives when it is read once; nothing at its end."""
+    found = stream.read(count)
+    if found is None:
+        raise InputError(f"{name}: has nothing to read yet, as it does not block; read it when all of it is there")
+    if isinstance(found, str):
+        raise InputError(f"{name}: is opened as text; {_BINARY}")
+    if not isinstance(found, (bytes, bytearray, memoryview)):
+        raise InputError(f"{name}: cannot be read (its read() returned {type(found).__name__}, expected bytes)")
+    return bytes(found)
 
 
 def _spooled_path(path: str | PathLike[str]) -> Source:
@@ -259,9 +301,7 @@ def _spooled(stream: Any, name: str) -> Source:
     """All that a stream has to give, in a temporary file, which goes when the source does."""
     kept: Any = tempfile.SpooledTemporaryFile(_SPOOLED_IN_MEMORY)
     try:
-        while chunk := stream.read(_COPIED_AT_ONCE):
-            if not isinstance(chunk, bytes):
-                raise InputError(f"{name}: is opened as text; open it with mode 'rb'")
+        while chunk := _chunk(stream, _COPIED_AT_ONCE, name):
             kept.write(chunk)
             if kept.tell() > _MOST_SPOOLED:
                 raise InputError(f"{name}: more than {_MOST_SPOOLED >> 30} GiB came out of it and no end")

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..sources import Source
-from .statement import Statement, end_without_tags, patched
+from .statement import Statement, end_without_tags, is_padding, patched
 
 _UNKNOWN = {4: 0x7FFF0000, 8: 1 << 62}
 """Programs that cannot seek back do not know a size. They write a number from here up: by the bytes of a size."""
 _MOST_CHUNKS = 10_000
-_MOST_PADDING = 1 << 16
 _TAIL = 1 << 20
 """How far from the end of a file with a wrong size the chunks after its audio are looked for."""
 
@@ -154,7 +153,8 @@ def _chunked(source: Source, dialect: _Dialect, magic: bytes) -> Statement | Non
             whole = end - chunk.start + (dialect.header_bytes if dialect.counts_itself else 0)
             largest = 0xFFFFFFFF if dialect.size_bytes == 4 else (1 << 63) - 1
             changes[chunk.start - dialect.size_bytes] = struct.pack(dialect.size, min(whole, largest))
-    stop = total if names and dialect.header_follows else end
+    follows = dialect.header_follows and (names or _is_known(source, dialect, end, limit))
+    stop = total if follows else end
     return Statement(patched(0, stop, changes), size, end - start, "bytes", notes=notes)
 
 
@@ -167,7 +167,7 @@ def _end_of_audio(source: Source, dialect: _Dialect, start: int, stated: int, li
         return limit
     if _chain(source, dialect, stated, limit, cut=True) is not None:
         return stated
-    if stated > start and limit - stated <= _MOST_PADDING and not any(source.read(stated, limit - stated)):
+    if stated > start and (is_padding(source, stated, limit) or _is_known(source, dialect, stated, limit)):
         return stated
     known = b"|".join(re.escape(name + dialect.name_ends) for name in dialect.others)
     from_here = max(stated, limit - _TAIL)
@@ -198,8 +198,16 @@ def _chain_from(source: Source, dialect: _Dialect, at: int, limit: int, cut: boo
         if at > limit and not (cut and chunk.name in dialect.others):
             return None
         at = -(-at // dialect.align) * dialect.align
-    rest = source.read(at, max(0, min(limit - at, _MOST_PADDING)))
-    return names if names and (at >= limit or len(rest) == limit - at and not any(rest)) else None
+    return names if names and (at >= limit or is_padding(source, at, limit)) else None
+
+
+def _is_known(source: Source, dialect: _Dialect, at: int, limit: int) -> bool:
+    """Whether a known chunk stands at a place, whatever comes after it."""
+    for begin in (-(-at // dialect.align) * dialect.align, at):
+        chunk = next(_chunks(source, dialect, begin), None)
+        if chunk is not None and chunk.name in dialect.others and 0 <= chunk.start + chunk.size <= limit:
+            return True
+    return False
 
 
 def _chunks(source: Source, dialect: _Dialect, at: int) -> Iterator[_Chunk]:
@@ -251,8 +259,8 @@ def _to_the_end(source: Source, start: int, size: int | None, unknown: dict[int,
     """Audio that nothing follows but padding; ``unknown`` makes the header say that it does not know the size."""
     limit = max(start, end_without_tags(source))
     end = limit
-    if size is not None and 0 < size < limit - start <= size + _MOST_PADDING:
-        end = start + size if not any(source.read(start + size, limit - start - size)) else limit
+    if size and start + size < limit and is_padding(source, start + size, limit):
+        end = start + size
     if end - start == size:
         return Statement([(0, source.size)], size, size, "bytes")
     return Statement(patched(0, end, unknown), size, end - start, "bytes")

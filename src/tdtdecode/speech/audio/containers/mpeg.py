@@ -6,16 +6,24 @@ frames are smaller. Sources: ISO 11172-3 (frames), the Xing and VBRI tags as enc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Literal, TypeAlias
 
 from ..sources import Source
-from .statement import Statement, end_without_tags, patched, start_without_tags
+from .statement import Statement, end_without_tags, is_padding, patched, start_without_tags
 
 _MOST_JUNK = 1 << 16
 """How far from the beginning the first frame may lie."""
 _ENOUGH = 4
 """So many frames in a row are no coincidence."""
+_ENOUGH_OTHERS = 16
+_LONGEST_CHAIN = _ENOUGH_OTHERS * 3_000  # a frame is smaller
+_MOST_TAIL = 1 << 12
+"""So many bytes after the last frame may be a tag that is not known here."""
+_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
+_HEADER = 4
+_MONO = 3
 _LOST_FRAMES = 4
 """How many frames a decoder may need before the first that it can decode, and behind the last one."""
 _WINDOW = 1 << 20
@@ -33,6 +41,10 @@ _TAGGED = 0x90
 """Bit rate and padding of a frame that is large enough for a tag, as in the third byte of its header."""
 
 
+_Kind: TypeAlias = tuple[int, int, int, bool]
+"""Version, layer and rate as a header has them, and whether there is one channel: the same in all of a recording."""
+
+
 @dataclass(frozen=True)
 class _Frame:
     """What the second and third bytes of a frame's header say."""
@@ -41,46 +53,100 @@ class _Frame:
     samples: int
     layer: int
     kind: tuple[int, int, int]
-    """Version (3 is MPEG 1), layer and rate: the same in all frames of a recording."""
+    """Version (3 is MPEG 1), layer and rate."""
     kbits: int
 
 
 @dataclass(frozen=True)
 class _Tag:
-    """What the first frame states: the number of frames, the number of bytes, and where these stand in the file."""
+    """What the first frame states: the number of frames, the number of bytes, and where these stand in the file.
+
+    A tag that the decoder does not read has no place.
+    """
 
     frames: int
-    frames_at: int
+    frames_at: int | None
     size: int | None
     size_at: int
 
 
-def statement(source: Source) -> Statement | None:
-    """What a recording of MPEG frames states; None if it is none."""
+@dataclass
+class _Recording:
+    """Frames of one kind.
+
+    Attributes
+    ----------
+    kind:
+        What their headers have in common.
+    runs:
+        Where frames follow one another without anything between them: ranges ``(start, stop)`` of the file.
+    count:
+        How many frames there are.
+    kbits:
+        The bit rates of all but the first, which may be a tag.
+    """
+
+    kind: _Kind
+    runs: list[tuple[int, int]] = field(default_factory=list)
+    count: int = 0
+    kbits: set[int] = field(default_factory=set)
+
+    def add(self, at: int, second: int, third: int, stop: int) -> int:
+        """Add the frame at a place, whose header has these bytes, and return where it ends; no later than ``stop``."""
+        frame = _frame(second, third)
+        assert frame is not None
+        end = min(at + frame.size, stop)
+        if self.runs and self.runs[-1][1] == at:
+            self.runs[-1] = self.runs[-1][0], end
+        else:
+            self.runs.append((at, end))
+        self.count += 1
+        if self.count > 1:
+            self.kbits.add(frame.kbits)
+        return end
+
+
+def statements(source: Source) -> list[Statement]:
+    """What each recording of MPEG frames states, as they may be joined end to end. Empty if there are none.
+
+    What stands between the frames is not shown to the decoder, which gives up where it is much.
+    """
     begin = start_without_tags(source)
     head = source.read(begin, _MOST_JUNK)
-    first = _next_frame(head, 0)
+    first = _next_frame(head, 0, None)
     if first is None:
-        return None
-    total = source.size
-    frame, start = _frame(head[first + 1], head[first + 2]), begin + first
+        return []
+    found, strange = _recordings(source, begin + first, end_without_tags(source))
+    notes = [f"{strange:,} of its bytes are no MP3 frames"] if strange else []
+    return [_statement(source, recording, [] if number else notes) for number, recording in enumerate(found)]
+
+
+def _statement(source: Source, recording: _Recording, notes: list[str]) -> Statement:
+    runs = recording.runs
+    start, end = runs[0]
+    header = source.read(start, 4)
+    frame = _frame(header[1], header[2])
     assert frame is not None
     tag = _tag(source.read(start, 64), start, frame)
-    count, constant, end = _count(source, start, end_without_tags(source), frame.kind)
-    whole = (start if first else 0, total)  # a decoder knows ID3 tags, but no other junk
-    if tag is None:
-        samples, tolerance = count * frame.samples, _LOST_FRAMES * frame.samples
-        if constant or frame.layer != 3:
-            return Statement([whole], samples, tolerance=tolerance)
-        return Statement([_with_tag(source.read(start, 4), count), (start, end)], samples, tolerance=tolerance)
-    count -= 1  # the tag's own frame holds no audio
+    if tag is None or tag.frames_at is None:
+        if tag is not None:
+            runs = [(min(start + frame.size, end), end), *runs[1:]]
+        count = recording.count - (tag is not None)
+        stated = (tag.frames if tag is not None else count) * frame.samples
+        tolerance = _LOST_FRAMES * frame.samples
+        if frame.layer == 3 and (tag is not None or len(recording.kbits) > 1):
+            return Statement([_with_tag(header, count), *runs], stated, tolerance=tolerance, notes=notes)
+        return Statement([*runs], stated, tolerance=tolerance, notes=notes)
+    count = recording.count - 1  # the tag's own frame holds no audio
+    size = sum(stop - start for start, stop in runs)
     changes = {}
-    if tag.size is not None and tag.size != end - start:
-        changes[tag.size_at] = (end - start).to_bytes(4, "big")  # else the decoder itself prints a warning
+    if tag.size is not None and tag.size != size:
+        changes[tag.size_at] = size.to_bytes(4, "big")  # else the decoder itself prints a warning
+    states: int | Literal["decoder"] = "decoder"
     if tag.frames < count:
         changes[tag.frames_at] = count.to_bytes(4, "big")
-        return Statement(patched(*whole, changes), tag.frames * frame.samples)
-    return Statement(patched(*whole, changes), "decoder")
+        states = tag.frames * frame.samples
+    return Statement([*patched(start, end, changes), *runs[1:]], states, notes=notes)
 
 
 def _tag(frame: bytes, start: int, header: _Frame) -> _Tag | None:
@@ -94,7 +160,7 @@ def _tag(frame: bytes, start: int, header: _Frame) -> _Tag | None:
         has_size = number(at + 4) & 2
         return _Tag(number(at + 8), start + at + 8, number(at + 12) if has_size else None, start + at + 12)
     if frame[36:40] == b"VBRI":
-        return _Tag(number(50), start + 50, number(46), start + 46)
+        return _Tag(number(50), None, number(46), start + 46)
     return None
 
 
@@ -109,48 +175,72 @@ def _with_tag(header: bytes, count: int) -> bytes:
 
 def _side_bytes(header: bytes, frame: _Frame) -> int:
     """Bytes between the header of a frame and its tag."""
-    mono = header[3] >> 6 == 3
+    mono = header[3] >> 6 == _MONO
     return (17 if mono else 32) if frame.kind[0] == 3 else (9 if mono else 17)
 
 
-def _count(source: Source, start: int, stop: int, kind: tuple[int, int, int]) -> tuple[int, bool, int]:
-    """How many frames there are, whether all have one bit rate, and where the last one ends."""
-    count, at, end = 0, start, start
-    rates = set()
+def _recordings(source: Source, start: int, stop: int) -> tuple[list[_Recording], int]:
+    """The recordings from a place on, where a frame is, and how many bytes there are that belong to none."""
+    found: list[_Recording] = []
     base, window = start, source.read(start, _WINDOW)
+    at, end, strange = start, start, 0
     while at < stop:
-        if at + 4 > base + len(window) and base + len(window) < stop or at < base:
+        if not base <= at <= base + len(window) - _HEADER and base + len(window) < stop:
             base, window = at, source.read(at, _WINDOW)
-        here = at - base
-        has_sync = here + 4 <= len(window) and window[here] == 0xFF
-        frame = _frame(window[here + 1], window[here + 2]) if has_sync else None
-        if frame is not None and frame.kind == kind:
-            count += 1
-            if count > 1:
-                rates.add(frame.kbits)
-            at += frame.size
-            end = min(at, stop)
-            continue
-        found = _next_frame(window, here + 1, kind)
-        at = base + found if found is not None else max(at + 1, base + len(window) - 3)
-    return count, len(rates) <= 1, end
+        kind = found[-1].kind if found else None
+        if kind is None or _kind(window, at - base) != kind:
+            following = _next_frame(window, at - base, kind)
+            if following is None and base + len(window) >= stop:
+                break
+            if following is None:
+                at = max(at + 1, base + len(window) - _LONGEST_CHAIN)
+                continue
+            at = base + following
+            kind = _kind(window, following)
+            assert kind is not None
+            if not found or found[-1].kind != kind:
+                found.append(_Recording(kind))
+        strange += _strange_bytes(source, end, at)
+        second, third = window[at - base + 1 : at - base + 3]
+        end = found[-1].add(at, second, third, stop)
+        at = end
+    if not is_padding(source, end, stop) and stop - end >= _MOST_TAIL:
+        strange += _strange_bytes(source, end, stop)
+    return found, strange
 
 
-def _next_frame(data: bytes, at: int, kind: tuple[int, int, int] | None = None) -> int | None:
-    """Where the next frame begins that is followed by others of its kind, or by the end of the data."""
-    while (at := data.find(b"\xff", at)) >= 0 and at + 4 <= len(data):
-        first = _frame(data[at + 1], data[at + 2])
-        if first is not None and kind in (None, first.kind):
-            place, frames = at + first.size, 1
-            while frames < _ENOUGH and place + 4 <= len(data):
-                frame = _frame(data[place + 1], data[place + 2]) if data[place] == 0xFF else None
-                if frame is None or frame.kind != first.kind:
-                    break
+def _strange_bytes(source: Source, start: int, stop: int) -> int:
+    """How many bytes there are between two frames that are no tag."""
+    return 0 if start == stop or source.read(start, 11).startswith(_TAGS) else stop - start
+
+
+def _next_frame(data: bytes, at: int, kind: _Kind | None) -> int | None:
+    """Where the next frame begins that is followed by others of its kind, or by the end of the data.
+
+    Frames of another kind than the given one must be more in a row: they begin another recording.
+    """
+    while (at := data.find(b"\xff", at)) >= 0 and at + _HEADER <= len(data):
+        first = _kind(data, at)
+        if first is not None:
+            same = kind in (None, first)
+            place, frames = at, 0
+            while frames < (_ENOUGH if same else _ENOUGH_OTHERS) and _kind(data, place) == first:
+                frame = _frame(data[place + 1], data[place + 2])
+                assert frame is not None
                 place, frames = place + frame.size, frames + 1
-            if frames == _ENOUGH or frames > 1 and place + 4 > len(data):
+            at_end = same and frames > 1 and place + _HEADER > len(data)
+            if frames == (_ENOUGH if same else _ENOUGH_OTHERS) or at_end:
                 return at
         at += 1
     return None
+
+
+def _kind(data: bytes, at: int) -> _Kind | None:
+    """The kind of the frame whose header stands at a place; None if there is none."""
+    if at + _HEADER > len(data) or data[at] != 0xFF:
+        return None
+    frame = _frame(data[at + 1], data[at + 2])
+    return None if frame is None else (*frame.kind, data[at + 3] >> 6 == _MONO)
 
 
 @lru_cache(maxsize=1 << 16)

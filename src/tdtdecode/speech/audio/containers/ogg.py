@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..sources import Source
-from .statement import Pieces, Statement
+from .statement import Pieces, Statement, end_without_tags, is_padding, start_without_tags
 
 _HEADER = 27
 _CONTINUED, _FIRST, _LAST = 1, 2, 4
@@ -34,6 +34,8 @@ class _Page:
     ----------
     stop:
         Where the next page begins; the end of the file if this one is cut short.
+    number:
+        Its place in its stream.
     packets:
         How many packets end on it, and lie in the file as far as they are on it.
     opus:
@@ -47,6 +49,7 @@ class _Page:
     flags: int
     granule: int
     stream: bytes
+    number: int
     head: bytes
     packets: int
     opus: int
@@ -60,16 +63,19 @@ class _Page:
 
 def statements(source: Source) -> list[Statement]:
     """What each recording in an Ogg file states, as they may be joined end to end. Empty if it is no Ogg file."""
-    if source.read(0, 4) != b"OggS":
+    begin, end = start_without_tags(source), end_without_tags(source)
+    if source.read(begin, 4) != b"OggS":
         return []
     links: list[list[_Page]] = []
-    for page in _pages(source):
+    for page in _pages(source, begin, end):
         # Streams that run side by side, as in a video, begin together.
         if page.flags & _FIRST and not (links and links[-1][-1].flags & _FIRST):
             links.append([])
         if links:
             links[-1].append(page)
-    stops = [link[0].start for link in links[1:]] + [source.size]
+    if links and is_padding(source, links[-1][-1].stop, end):
+        end = links[-1][-1].stop
+    stops = [link[0].start for link in links[1:]] + [end]
     return [_statement(source, link, stop) for link, stop in zip(links, stops)]
 
 
@@ -85,6 +91,8 @@ def _statement(source: Source, pages: list[_Page], stop: int) -> Statement:
     pages = [page for page in pages if first is not None and page.stream == first.stream]
     if first is None or sum(page.packets for page in pages) <= _HEADER_PACKETS[first.head]:
         return Statement([(start, stop)], stated="decoder", notes=notes)
+    if not damaged:
+        notes += _order(pages, _HEADER_PACKETS[first.head])
     if not (pages[-1].whole and pages[-1].flags & _LAST):
         notes.append("the end of its Ogg stream is missing")
 
@@ -112,6 +120,22 @@ def _statement(source: Source, pages: list[_Page], stop: int) -> Statement:
     return Statement(pieces, stated, rate=_OPUS_RATE if opus else None, wrong=True, notes=notes)
 
 
+def _order(pages: list[_Page], header_packets: int) -> list[str]:
+    """What is doubtful about the numbers of a stream's pages, of which the first have so many packets of its header."""
+    packets, audio = 0, []
+    for page in pages:
+        if packets >= header_packets:
+            audio.append(page.number)
+        packets += page.packets
+    steps = [after - before for before, after in zip(audio, audio[1:])]
+    if not any(steps):  # the encoder does not number them
+        return []
+    if any(step < 1 for step in steps):
+        return ["its Ogg pages are not in order"]
+    missing = sum(steps) - len(steps)
+    return [f"{missing} of its Ogg pages {'is' if missing == 1 else 'are'} missing"] if missing else []
+
+
 def _is_inconsistent(pages: list[_Page]) -> bool:
     """Whether a page of an Opus stream states fewer samples than are on it: decoders refuse the stream then."""
     reached = 0
@@ -133,9 +157,8 @@ def _counted(pages: list[_Page]) -> dict[_Page, int]:
     return granules
 
 
-def _pages(source: Source) -> Iterator[_Page]:
-    """The pages of a file, in order; what is none is left out."""
-    at, end = 0, source.size
+def _pages(source: Source, at: int, end: int) -> Iterator[_Page]:
+    """The pages from one place of a file to another, in order; what is none is left out."""
     opus: dict[bytes, int] = {}  # samples of the packet that the last page of each Opus stream left unfinished
     while at < end:
         header = source.read(at, _HEADER)
@@ -143,7 +166,7 @@ def _pages(source: Source) -> Iterator[_Page]:
             found = source.read(at + 1, 1 << 16).find(b"OggS")
             at = at + 1 + found if found >= 0 else at + (1 << 16) - 3
             continue
-        flags, stream = header[5], header[14:18]
+        flags, stream, number = header[5], header[14:18], int.from_bytes(header[18:22], "little")
         lacing = source.read(at + _HEADER, header[26])
         body = source.read(at + _HEADER + len(lacing), sum(lacing))
         whole = len(lacing) == header[26] and len(body) == sum(lacing)
@@ -170,7 +193,7 @@ def _pages(source: Source) -> Iterator[_Page]:
         if samples and (body.startswith((b"OpusHead", b"OpusTags")) or granule == 0 and flags & _FIRST):
             samples = 0
         head = next((head for head in _HEADER_PACKETS if body.startswith(head)), b"")
-        yield _Page(at, stop, flags, granule, stream, head, packets, samples, whole, sound)
+        yield _Page(at, stop, flags, granule, stream, number, head, packets, samples, whole, sound)
         at = stop
 
 

@@ -9,6 +9,9 @@ from ..sources import Source
 
 Pieces = list[bytes | tuple[int, int]]
 
+MOST_PADDING = 1 << 16
+"""The most zeros after a recording that are no audio."""
+
 
 @dataclass(frozen=True)
 class Statement:
@@ -69,9 +72,18 @@ def end_without_tags(source: Source) -> int:
 
 
 def start_without_tags(source: Source) -> int:
-    """Where the recording begins: after its ID3v2 tags."""
+    """Where the recording begins: after its ID3v2 tags, or within one that claims to be larger than the file."""
     start = 0
     while (header := source.read(start, 10)).startswith(b"ID3") and len(header) == 10:
-        start += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(header[6:10], (21, 14, 7, 0)))
-        start += 10 if header[5] & 0x10 else 0
+        size = sum((byte & 0x7F) << shift for byte, shift in zip(header[6:10], (21, 14, 7, 0)))
+        size += 10 if header[5] & 0x10 else 0
+        start += 10
+        if start + size > source.size:
+            break
+        start += size
     return start
+
+
+def is_padding(source: Source, start: int, stop: int) -> bool:
+    """Whether there is nothing but a few zeros."""
+    return stop - start <= MOST_PADDING and not any(source.read(start, stop - start))
