@@ -20,6 +20,7 @@ from .onnx_files.dependencies import import_onnx, import_onnxruntime
 from .onnx_files.embedding import find_embedding
 from .onnx_files.graph import Graph, load_graph
 from .ports import bind_combined, bind_joint, bind_predictor, encoder_step_shape, token_inputs
+from .spaces import read_spaces
 from .transducers import CombinedTransducer, SplitTransducer, width
 from .vocabulary import Vocabulary
 
@@ -74,7 +75,7 @@ def read_bundle(
     facts = read_encoder(files.chosen.encoder, root, files)
     graph = load_graph(files.chosen.graphs[0], root)
     blank = find_blank(files.symbols, find_embedding(graph, token_inputs(graph).targets), files.token_file, files.blank)
-    vocabulary = Vocabulary(files.symbols, blank)
+    vocabulary = Vocabulary(read_spaces(files.symbols, blank).pieces, blank)
     _check_count(files, facts)
     transducer = _transducer(root, graph, files.chosen.graphs, blank, facts.size)
     joint = transducer.joint if isinstance(transducer, SplitTransducer) else transducer

@@ -25,7 +25,7 @@ GUESSED_DURATIONS = [0, 1, 2, 4, 8]
 DEFAULT_MEL_BINS = 80
 """What sherpa-onnx and onnx-asr assume if the number of mel bins is not stated."""
 
-STILL_READABLE = {"url", "predictor-size", "model-type", "durations-guessed", "int8-on-gpu", "not-finite"}
+STILL_READABLE = {"url", "predictor-size", "model-type", "durations-guessed", "int8-on-gpu", "not-finite", "spaces"}
 """Codes of problems that do not keep this package from reading a directory."""
 
 _LARGEST_FLOAT16 = 65504.0
@@ -208,6 +208,18 @@ def _blank(evidence: Evidence, name: str, entries: int) -> Iterator[Problem]:
         yield Problem(
             "blank-place", name, "", "the blank has the last id, but is not in the last line",
             "lines in the order of their ids: sherpa-onnx expects the blank in the last line", f"{_REPAIR} sorts them",
+        )  # fmt: skip
+
+
+def spaces(evidence: Evidence) -> Iterator[Problem]:
+    """A vocabulary in which no piece writes the space, or of which it is not clear how it does."""
+    if evidence.tokens is None or evidence.embedding_rows not in (None, len(evidence.tokens.entries)):
+        return
+    if evidence.spaces is not None and evidence.spaces.problem:
+        yield Problem(
+            "spaces", evidence.tokens.file.name, "", evidence.spaces.problem,
+            "'\u2581' where a word begins, as SentencePiece writes it",
+            "write the file again from the model's tokenizer, with its own mark of the space",
         )  # fmt: skip
 
 
@@ -445,7 +457,7 @@ def _name(graph: Graph | None) -> str:
 
 
 CHECKS: tuple[Callable[[Evidence], Iterator[Problem]], ...] = (
-    no_model, missing_graphs, misnamed_encoder, ctc_head, token_file, vocabulary_size, durations, mel_bins,
+    no_model, missing_graphs, misnamed_encoder, ctc_head, token_file, spaces, vocabulary_size, durations, mel_bins,
     predictor_sizes, url, model_type, finite_weights, quantised_on_a_gpu,
 )  # fmt: skip
 """All checks but `overflow`, in the order in which their problems are shown."""

@@ -14,6 +14,7 @@ from ...bundle.layouts import check_variant, variants_of
 from ...bundle.onnx_files.embedding import Embedding, find_embedding
 from ...bundle.onnx_files.graph import Graph, Port, load_graph
 from ...bundle.ports import token_inputs
+from ...bundle.spaces import Spaces, read_spaces
 from ...errors import BundleError, InputError
 from ...forks import cached_property
 from .report import Problem
@@ -145,6 +146,15 @@ class Evidence:
             lambda graph: next((port for port in graph.inputs if port.is_float and port.rank == 3), None),
             self.graphs.get(ENCODER),
         )
+
+    @cached_property
+    def spaces(self) -> Spaces | None:
+        """How the token file writes the space; None if it cannot be read."""
+        table = self.tokens
+        if table is None or table.irregular or not table.regular_ids:
+            return None
+        blanks = table.blanks or ([len(table.entries) - 1] if len(table.entries) == self.embedding_rows else [-1])
+        return read_spaces(table.pieces(), blanks[0])
 
     @property
     def entries(self) -> int | None:

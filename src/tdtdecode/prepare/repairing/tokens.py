@@ -7,6 +7,7 @@ from pathlib import Path
 from ...bundle.blank import BLANK_NAMES, named_blanks
 from ...bundle.files import find_file, read_bytes
 from ...bundle.onnx_files.embedding import Embedding
+from ...bundle.spaces import read_spaces
 from ...errors import BundleError
 from ...optional import needed
 from ..inspection.evidence import Evidence
@@ -30,6 +31,7 @@ def is_correct(table: TokenTable, layout: str, embedding: Embedding | None) -> b
     return (
         table.form == SYMBOLS and not table.irregular and table.regular_ids and in_order
         and entries in (None, len(table.entries))
+        and list(read_spaces(table.pieces(), table.blanks[0]).pieces) == table.pieces()
     )  # fmt: skip
 
 
@@ -86,4 +88,6 @@ def _pieces(table: TokenTable, embedding: Embedding | None) -> list[str] | None:
         return None
     elif zero is not None:
         pieces.insert(zero, pieces.pop(blanks[0]))
-    return pieces if rows in (None, len(pieces)) and len(pieces) > 1 else None
+    if rows not in (None, len(pieces)) or len(pieces) < 2:
+        return None
+    return list(read_spaces(pieces, named_blanks(pieces)[0]).pieces)
