@@ -32,4 +32,5 @@ def read(directory: Path, variant: str | None) -> BundleFiles:
         subsampling_factor=stated_count(data, source, "subsampling_factor"),
         durations=None if durations is None else stated_durations(durations, source, "tdt_durations"),
         normalize=Stated(data["normalize_type"], source, "normalize_type") if "normalize_type" in data else None,
+        model_type=Stated(data["model_type"], source, "model_type") if "model_type" in data else None,
     )

@@ -174,6 +174,7 @@ def _encoder_facts(evidence: Evidence, bundle: Bundle | None) -> Iterator[Fact]:
     yield Fact("time axis", time if isinstance(time, int) else "dynamic", file, f"{port.name}, third axis")
     if bundle is not None:
         features = bundle.features
+        yield Fact("features", features.family, file, "metadata or configuration; default nemo")
         yield Fact("normalisation", features.normalize, file, "metadata or configuration; default per_feature")
         yield Fact("subsampling factor", features.subsampling_factor, file, "metadata or configuration; default 8")
         if features.max_frames is not None:

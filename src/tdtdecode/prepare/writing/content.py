@@ -69,6 +69,8 @@ class Content:
             entries["feat_dim"] = self.features.mel_bins
         if self.spec.durations:
             entries["tdt_durations"] = ",".join(map(str, self.spec.durations))
+        if self.features.family != "nemo":  # sherpa-onnx knows no version
+            entries["is_giga_am"] = 1
         return {name: str(value) for name, value in entries.items()} | {"url": self.url}
 
     @property
