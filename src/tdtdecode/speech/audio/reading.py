@@ -283,6 +283,7 @@ def _media(source: Source, statement: Statement, problem: str) -> Generator[tupl
             yield statement, view, decoder
         return
     _check_failure(view)
+    problem = "; ".join([problem, *statement.notes])
     raise InputError(f"{source.name}: not a recording that can be read ({problem}); {wanted}") from cause
 
 
