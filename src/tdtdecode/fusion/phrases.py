@@ -84,7 +84,7 @@ class PhraseBoost:
     _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.phrases, (str, Sequence)) and isinstance(self.phrases, Iterable):
+        if not isinstance(self.phrases, (str, Sequence, Mapping)) and isinstance(self.phrases, Iterable):
             object.__setattr__(self, "phrases", list(self.phrases))
         object.__setattr__(self, "weight", as_weight(self.weight))
         for name in ("context_score", "depth_scaling"):
