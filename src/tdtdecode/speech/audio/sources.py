@@ -41,21 +41,24 @@ class Source:
     name:
         What messages call the recording. It can be printed, even if the file's name cannot.
     stream:
-        A binary stream that can be sought. The recording is all of it, from its beginning.
+        A binary stream that can be sought.
     path:
         The file's path; None if the bytes do not come from a file.
+    begin:
+        Where the recording begins in the stream: tags may come before it.
     """
 
     name: str
     stream: BinaryIO
     path: str | bytes | None = None
+    begin: int = 0
 
     @cached_property
     def size(self) -> int:
         """The number of bytes."""
         with self._failing():
             self.stream.seek(0, os.SEEK_END)
-            return self.stream.tell()
+            return self.stream.tell() - self.begin
 
     def read(self, start: int, count: int) -> bytes:
         """The bytes from a position on: ``count`` of them, or fewer at the end.
@@ -68,7 +71,7 @@ class Source:
         if start >= self.size:  # headers state places that no file can have
             return b""
         with self._failing():
-            self.stream.seek(start)
+            self.stream.seek(self.begin + start)
             found = _chunk(self.stream, count, self.name)
             while len(found) < count and (more := _chunk(self.stream, count - len(found), self.name)):
                 found += more
