@@ -82,9 +82,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _search(arguments: argparse.Namespace) -> Greedy | Beam:
     """The search that the options describe."""
+    search = search_of(arguments)
     if (arguments.nbest or 1) > 1 and not FORMATS[arguments.format].alternatives:
         raise InputError(f"--nbest needs {_WITH_ALTERNATIVES}: other formats hold one text per recording")
-    return search_of(arguments)
+    return search
 
 
 def _transcribe(model: Recognizer, inputs: list[Given], writer: _Writer, batch_size: int) -> int:

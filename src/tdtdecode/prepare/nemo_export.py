@@ -15,7 +15,7 @@ import numpy as np
 
 from ..arguments import as_path
 from ..bundle import Bundle, read_bundle
-from ..bundle.tokens import BLANK_NAMES
+from ..bundle.blank import BLANK_NAMES
 from ..decoder import Decoder
 from ..errors import BundleError, InputError
 from ..optional import needed

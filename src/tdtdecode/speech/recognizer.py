@@ -74,7 +74,7 @@ class Recognizer:
         self.device = decoder.network.device
         self.encoder = encoder
         self.decoder = decoder
-        self._extract = FeatureExtractor(features.mel_bins, features.normalize)
+        self._extract = FeatureExtractor(features.mel_bins, features.normalize, features.family)
         limits = [features.fixed_input_frames]
         if features.max_frames is not None:
             limits.append(features.max_frames * features.subsampling_factor)
@@ -287,6 +287,8 @@ class Recognizer:
         """
         search = self.decoder.search if search is None else as_search(search)
         pause = as_number("pause", pause, "a number of seconds above 0", above=0, high=_LONGEST_PAUSE)
+        if self._extract.family != "nemo":
+            raise InputError(f"live recordings need NeMo's features, and this model takes {self._extract.family!r}")
         factor = self.bundle.features.subsampling_factor
         walk: Walk
         if isinstance(self.encoder, CacheAwareEncoder):
@@ -337,7 +339,7 @@ class Recognizer:
         self, recordings: list[np.ndarray], search: Greedy | Beam, reached: Sequence[Callable[[float], None]]
     ) -> list[Transcript]:
         """Transcribe one batch of recordings, float32 [n] each; ``reached`` is told the seconds done of each."""
-        spoken = [i for i, samples in enumerate(recordings) if len(samples) >= HOP]
+        spoken = [i for i, samples in enumerate(recordings) if self._extract.frames(len(samples))]
         hypotheses = [nothing() for _ in recordings]
         if spoken:
             features, lengths = self._extract([recordings[i] for i in spoken])

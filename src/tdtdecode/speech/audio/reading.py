@@ -13,7 +13,7 @@ import numpy as np
 from ...arguments import as_integer, refusal, shown
 from ...errors import AudioWarning, InputError, MissingDependencyError, TdtDecodeError
 from ...optional import needed
-from .containers import Statement, statements
+from .containers import Statement, statements, without_tags
 from .decoders import CannotDecode, Decoder, MediaDecoder, SoundfileDecoder
 from .mixing import Mixer
 from .sources import EXPECTED, File, Source, View, is_file, opened
@@ -261,6 +261,7 @@ def _decoders(source: Source) -> Generator[tuple[Statement, View, Decoder]]:
 
     soundfile comes first. What it cannot read, PyAV may.
     """
+    source = without_tags(source)
     found = statements(source)
     for number, statement in enumerate(found, 1):
         view = View(source, statement.pieces)
@@ -295,6 +296,7 @@ def _media(source: Source, statement: Statement, problem: str) -> Generator[tupl
             yield statement, view, decoder
         return
     _check_failure(view)
+    problem = "; ".join([problem, *statement.notes])
     raise InputError(f"{source.name}: not a recording that can be read ({problem}); {wanted}") from cause
 
 
