@@ -109,10 +109,10 @@ def load_model(
         model = on("cuda")
     except (DeviceError, MissingDependencyError) as error:
         text = f"device: cpu, since cuda cannot be used: {error}"
-        if _has_card():
+        card = _has_card()
+        if card:
             warnings.warn(text, SlowerWarning, stacklevel=2)
-        else:
-            _log.log(NOTICE, "%s", text)
+        _log.log(logging.INFO if card else NOTICE, "%s", text)
         return on("cpu")
     _log.log(NOTICE, "device: cuda (%s)", current_device().name)
     return model
