@@ -26,10 +26,11 @@ def read(directory: Path, variant: str | None) -> BundleFiles:
     return BundleFiles(
         layout="combined",
         chosen=chosen,
-        vocabulary=read_symbol_table(token_file),
+        symbols=read_symbol_table(token_file),
         token_file=token_file,
         mel_bins=() if mel_bins is None else (mel_bins,),
         subsampling_factor=stated_count(data, source, "subsampling_factor"),
         durations=None if durations is None else stated_durations(durations, source, "tdt_durations"),
         normalize=Stated(data["normalize_type"], source, "normalize_type") if "normalize_type" in data else None,
+        model_type=Stated(data["model_type"], source, "model_type") if "model_type" in data else None,
     )

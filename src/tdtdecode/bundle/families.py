@@ -1,7 +1,13 @@
-"""Families of encoders, told by their inputs: whole recordings, streams with caches, languages, speakers."""
+"""Families of encoders: what their inputs are for, and which features they take."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import BundleError
+from .description import Stated
 from .onnx_files.graph import Graph
 
 OFFLINE = "whole recordings"
@@ -37,3 +43,44 @@ def _part_of(name: str) -> str | None:
     if "cache" in name.lower():
         return _CACHES
     return next((part for part, words in _OTHERS if any(word in name.lower() for word in words)), None)
+
+
+_OTHER_FEATURES = ("zipformer", "kaldi", "icefall", "whisper", "t-one", "paraformer", "sense", "wenet", "vosk", "k2")
+"""What the types of models begin with that take other features than NeMo's."""
+
+
+def feature_family(metadata: Mapping[str, str], file: Path, model_type: Stated[Any] | None) -> str:
+    """The family of features that an encoder takes, of those that `FeatureExtractor` computes.
+
+    Features of other families may have the same shape, so nothing but a name tells them apart. sherpa-onnx marks GigaAM
+    by ``is_giga_am``; its export scripts write the version of GigaAM. The features are those of the third version, and
+    of the first and second if those are named.
+
+    Parameters
+    ----------
+    metadata, file:
+        The encoder's metadata, and its file, for messages.
+    model_type:
+        The type of the model in a configuration, if it states one.
+
+    Raises
+    ------
+    BundleError
+        If the model is of a type that takes other features.
+    """
+    types = [model_type] if model_type is not None else []
+    if "model_type" in metadata:
+        types.append(Stated(metadata["model_type"], file, "model_type"))
+    for stated in types:
+        name = str(stated.value).lower()
+        if name.startswith(_OTHER_FEATURES):
+            raise BundleError(
+                f"{stated.value}: models of this type take features that this package does not compute; it computes "
+                "those of NeMo and of GigaAM", file=stated.file, field=stated.field,
+            )  # fmt: skip
+        if name.startswith("gigaam"):
+            return "gigaam-v2" if name.startswith(("gigaam-v1", "gigaam-v2")) else "gigaam"
+    if metadata.get("is_giga_am", "0").strip() in ("", "0"):
+        return "nemo"
+    of_gigaam = "gigaam" in metadata.get("model_author", "").lower()
+    return "gigaam-v2" if of_gigaam and metadata.get("version") in ("1", "2") else "gigaam"

@@ -20,6 +20,6 @@ def read(directory: Path, variant: str | None) -> BundleFiles:
     return BundleFiles(
         layout="split",
         chosen=chosen,
-        vocabulary=read_symbol_table(token_file),
+        symbols=read_symbol_table(token_file),
         token_file=token_file,
     )

@@ -27,7 +27,7 @@ _SPECIAL = re.compile(r"\[.*\]$|<.*>$|##|\u2581|\s*$")
 """Pieces whose punctuation does not count as the vocabulary's, as in NeMo."""
 
 _EVENT = re.compile(r"<(EOU|EOB|[a-z]{2,3}(-[A-Za-z0-9]{2,8})+)>")
-_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_BYTES = re.compile(r"(<0x[0-9A-Fa-f]{2}>)+")
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,9 @@ class Vocabulary:
     def detokenize(self, tokens: Iterable[int]) -> str:
         """The text of token ids, without leading spaces. Blanks are skipped.
 
-        Pieces such as ``<0xE2>`` are bytes of UTF-8 text. ``<unk>`` becomes U+2047. As in NeMo 3.0.0, one space before
-        a mark of punctuation is left out: any mark that a piece without a space before it has, opening ones, too.
+        Pieces such as ``<0xE2>`` or ``<0xE2><0x82>`` are bytes of UTF-8 text. ``<unk>`` becomes U+2047. As in NeMo
+        3.0.0, one space before a mark of punctuation is left out: any mark that a piece without a space before it has,
+        opening ones, too.
 
         Raises
         ------
@@ -65,7 +66,8 @@ class Vocabulary:
             If an id is not in the vocabulary.
         """
         text, removed = self._joined(self._segments(tokens))
-        return "".join(char for i, char in enumerate(text) if i not in removed).lstrip(" ")
+        text = "".join(char for i, char in enumerate(text) if i not in removed).lstrip(" ")
+        return text.rstrip(" ") if self._marks_ends else text
 
     def words(
         self, hypothesis: Hypothesis, frame_seconds: float, confidence: Confidence = Confidence()
@@ -141,6 +143,11 @@ class Vocabulary:
         return any(SPACE in piece or " " in piece for piece in self.pieces)
 
     @cached_property
+    def _marks_ends(self) -> bool:
+        """Whether the space is written where a word ends, so that each text would end with one."""
+        return any(piece.endswith(SPACE) and piece != SPACE for piece in self.pieces)
+
+    @cached_property
     def _marks(self) -> frozenset[str]:
         """The marks of punctuation of which NeMo speaks as supported (``extract_punctuation_from_vocab``)."""
         return frozenset(
@@ -163,11 +170,10 @@ class Vocabulary:
             if not 0 <= token < len(self.pieces):
                 raise InputError(f"token id {token} is outside the vocabulary of {len(self.pieces)} entries")
             piece = self.pieces[token]
-            byte = _BYTE.fullmatch(piece)
-            if byte:
+            if _BYTES.fullmatch(piece):
                 # The bytes of one character may be spread over several pieces, so a run of them is decoded as a whole.
                 first = segments.pop().first if pending else i
-                pending.append(int(byte[1], 16))
+                pending += bytes.fromhex(piece.replace("<0x", "").replace(">", ""))
                 segments.append(Segment(pending.decode("utf-8", errors="replace"), first, i))
                 continue
             pending.clear()

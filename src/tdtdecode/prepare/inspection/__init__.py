@@ -132,6 +132,8 @@ def _facts(evidence: Evidence, bundle: Bundle | None) -> Iterator[Fact]:
         yield Fact(f"{role}: operators", {e.domain or "ai.onnx": e.version for e in graph.model.opset_import}, file)
     if evidence.tokens is not None:
         yield Fact("tokens in the file", len(evidence.tokens.entries), evidence.tokens.file.name, evidence.tokens.form)
+    if evidence.spaces is not None and evidence.spaces.form is not None and evidence.tokens is not None:
+        yield Fact("spaces", evidence.spaces.form, evidence.tokens.file.name, "pieces")
     if evidence.embedding_rows is not None and evidence.decoder is not None:
         yield Fact("embedding rows", evidence.embedding_rows, evidence.decoder.file.name, "weights")
     if evidence.row_width is not None and evidence.joint is not None:
@@ -172,6 +174,7 @@ def _encoder_facts(evidence: Evidence, bundle: Bundle | None) -> Iterator[Fact]:
     yield Fact("time axis", time if isinstance(time, int) else "dynamic", file, f"{port.name}, third axis")
     if bundle is not None:
         features = bundle.features
+        yield Fact("features", features.family, file, "metadata or configuration; default nemo")
         yield Fact("normalisation", features.normalize, file, "metadata or configuration; default per_feature")
         yield Fact("subsampling factor", features.subsampling_factor, file, "metadata or configuration; default 8")
         if features.max_frames is not None:

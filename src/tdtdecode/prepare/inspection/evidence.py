@@ -11,9 +11,10 @@ from ...bundle import combined, genai, split
 from ...bundle.cut import encoder_input
 from ...bundle.files import find_file, read_json
 from ...bundle.layouts import check_variant, variants_of
-from ...bundle.onnx_files.embedding import embedding_rows
+from ...bundle.onnx_files.embedding import Embedding, find_embedding
 from ...bundle.onnx_files.graph import Graph, Port, load_graph
 from ...bundle.ports import token_inputs
+from ...bundle.spaces import Spaces, read_spaces
 from ...errors import BundleError, InputError
 from ...forks import cached_property
 from .report import Problem
@@ -119,9 +120,14 @@ class Evidence:
         return rows.shape[-1] if rows is not None and isinstance(rows.shape[-1], int) else None
 
     @cached_property
+    def embedding(self) -> Embedding | None:
+        """The predictor's embedding; None if it is not found."""
+        return self._attempt(lambda graph: find_embedding(graph, token_inputs(graph).targets), self.decoder)
+
+    @property
     def embedding_rows(self) -> int | None:
         """V + 1, the number of rows of the predictor's embedding; None if it is not found."""
-        return self._attempt(lambda graph: embedding_rows(graph, token_inputs(graph).targets), self.decoder)
+        return None if self.embedding is None else self.embedding.rows
 
     @cached_property
     def states(self) -> tuple[Port, ...]:
@@ -140,6 +146,15 @@ class Evidence:
             lambda graph: next((port for port in graph.inputs if port.is_float and port.rank == 3), None),
             self.graphs.get(ENCODER),
         )
+
+    @cached_property
+    def spaces(self) -> Spaces | None:
+        """How the token file writes the space; None if it cannot be read."""
+        table = self.tokens
+        if table is None or table.irregular or not table.regular_ids:
+            return None
+        blanks = table.blanks or ([len(table.entries) - 1] if len(table.entries) == self.embedding_rows else [-1])
+        return read_spaces(table.pieces(), blanks[0])
 
     @property
     def entries(self) -> int | None:
