@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from os import PathLike
+
+_UNPRINTABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What names may hold and messages may not: control characters, which a terminal obeys, marks that turn the direction
+of text, and surrogates, which stand for bytes that are no text."""
+
+
+def printable(text: str) -> str:
+    """A text with escapes for what cannot be printed, or would not be seen as it is. Lines and tabs stay."""
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 class TdtDecodeError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base of all errors that this package raises on purpose. The message can be printed, whatever names are in it."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class InputError(TdtDecodeError, ValueError):
@@ -72,11 +85,15 @@ class UnsupportedVersionError(TdtDecodeError, ImportError):
 
 
 class TdtDecodeWarning(UserWarning):
-    """Base of all warnings of this package: a result may be incomplete or doubtful, and the message says why.
+    """Base of all warnings of this package: a result may be incomplete or doubtful, and the message says why. It can be
+    printed, whatever names are in it.
 
     ``warnings.simplefilter("error", TdtDecodeWarning)`` turns them into exceptions, as ``--strict`` does on the command
     line.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class AudioWarning(TdtDecodeWarning):

@@ -165,6 +165,12 @@ def test_words_of_one_piece_share_its_time():
     assert spoken(["▁of▁the", "m"], [0, 10], [10, 2]) == [("of", 0, 4, True), ("them", 4, 12, True)]
 
 
+def test_what_cannot_be_divided_ends_in_time():
+    # RNN-T, where punctuation keeps its time as in NeMo; and a token with an absurd duration.
+    assert spoken(["▁so", "."], [0, 600], (), second=0.0625) == [("so.", 0, 112, True)]
+    assert spoken(["▁so", "▁the"], [0, 600], [600, 2], second=0.0625)[0] == ("so", 0, 112, True)
+
+
 # Scripts without spaces
 
 
@@ -225,7 +231,7 @@ def test_a_recording_in_japanese_has_short_words():
     assert "".join(word.text for word in words) == "".join(pieces[token] for token in tokens)
 
 
-@pytest.mark.parametrize("piece", ["ha", "ー", "ก์", "😀", "e\u0301", "ß"])
+@pytest.mark.parametrize("piece", ["ha", ".", "ー", "ก์", "😀", "e\u0301", "ß"])
 @pytest.mark.parametrize("duration", [0, 1])
 @needs_icu
 def test_no_word_is_longer_than_a_subtitle(piece, duration):

@@ -445,7 +445,7 @@ def test_language_models_that_hardly_fit(tmp_path):
     assert "3 of its 3 words (100.0%) are tokens, and it knows 3 of the model's 22 tokens (13.6%)" in message
     assert str(path) in message and "share the probability of <unk>" in message
     (message,) = fitted(path, SPELT[:15], unknown=None)[1]
-    assert "are impossible: it has no <unk>" in message
+    assert "are impossible: it gives <unk> no probability" in message
     (message,) = fitted(path, [*SPELT, *(f"x{i}" for i in range(100))])[1]
     assert "22 of its 122 words (18.0%) are tokens, and it knows 22 of the model's 22 tokens" in message
     with pytest.warns(tdt.LanguageModelWarning):  # also from the cache
@@ -454,6 +454,25 @@ def test_language_models_that_hardly_fit(tmp_path):
         warnings.simplefilter("error")
         with pytest.raises(tdt.LanguageModelWarning):
             automaton(path, VOCABULARY, 23)
+
+
+@pytest.mark.parametrize("never", [-99.0, -100, float("-inf")])
+def test_words_that_a_language_model_holds_for_impossible(tmp_path, never):
+    """They are in the file, and it does not know them: what they leave is <unk>, again and again."""
+    path = tmp_path / "lm.arpa"
+    with pytest.raises(tdt.InputError, match="none of its words is a token"):
+        automaton(unigrams(path, SPELT, logprob=never), VOCABULARY, 23)
+    assert "it gives <unk> no probability" in fitted(path, SPELT[:15], unknown=never)[1][0]
+    assert fitted(path, SPELT, unknown=never)[1] == []
+
+
+def test_names_that_cannot_be_printed(tmp_path):
+    """An error's text can be written to a log, whatever the file is called."""
+    for name, shown in ("caf\udce9.arpa", r"caf\udce9.arpa"), ("\x1b[31m.arpa", r"\x1b[31m.arpa"):
+        with pytest.raises(tdt.InputError) as caught:
+            tdt.NgramLM.from_arpa(tmp_path / name, 0.3)
+        assert shown in str(caught.value)
+        str(caught.value).encode()
 
 
 @pytest.mark.parametrize(("words", "units", "message"), [

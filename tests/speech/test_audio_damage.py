@@ -187,6 +187,31 @@ def warned_or_not(data):
     return [str(one.message) for one in caught]
 
 
+class TestTagsInFront:
+    """Some programs put them before a recording of any kind."""
+
+    @pytest.mark.parametrize("name", CONTAINERS)
+    @pytest.mark.parametrize("tags", [ID3V2, ID3V2 + ID3V2])
+    def test_sound_ones(self, name, tags):
+        np.testing.assert_array_equal(silently(tags + written(name)), silently(written(name)))
+        assert silently(tags + written(name), audio_seconds) == 3.0
+
+    @pytest.mark.parametrize("name", [name for name in CONTAINERS if name not in ("opus", "vorbis")])
+    def test_lengths_are_looked_at_all_the_same(self, name):
+        for stated in (500, COUNT + 10_000):
+            data = CONTAINERS[name].states(written(name), stated)
+            expected, text = warned(data)
+            found, same = warned(ID3V2 + data)
+            np.testing.assert_array_equal(found, expected)
+            assert same == text and "its header states" in text
+
+    @pytest.mark.parametrize("tags", [ID3V2, ID3V2_TOO_LARGE, b"ID3", b"ID3\x04\0\0\0\0\0"])
+    def test_nothing_else(self, tags):
+        for read in (read_audio, audio_seconds):
+            with pytest.raises(InputError, match="<bytes>: not a recording that can be read"):
+                read(tags)
+
+
 class TestChunks:
     @pytest.mark.parametrize("name", ["aiff", "caf", "wav", "w64"])
     def test_junk_after_known_chunks(self, name):

@@ -117,7 +117,7 @@ def spans(
         for word in _units(run, has_spaces):
             for part in _cut(word, frame_seconds):
                 text = "".join(character.text for character in part)
-                end = _last_with_time(part).end
+                end = min(_last_with_time(part).end, part[0].start + _LONGEST_SECONDS / frame_seconds)
                 found.append(Span(text, part[0].start, end, part[0].first, part[-1].last, spaced))
                 spaced = False
     return _in_order(found)
@@ -176,10 +176,12 @@ def _cut(word: list[_Character], frame_seconds: float) -> Iterator[list[_Charact
         part = waiting.pop()
         text = "".join(character.text for character in part)
         long = (part[-1].end - part[0].start) * frame_seconds > _LONGEST_SECONDS
-        # Punctuation stays with its word.
+        wide = columns(text) > _WIDEST
+        ends = clusters(text) if long or wide else []
+        # Punctuation stays with its word, if it has one. Time passes between tokens only.
         breaks = [
-            i for i in (clusters(text) if long or columns(text) > _WIDEST else []) if not _is_punctuation(text[i])
-        ]  # fmt: skip
+            i for i in ends if not _is_punctuation(text[i]) and (wide or part[i].first != part[i - 1].first)
+        ] or (ends if wide else [])
         if not breaks:
             yield part
             continue

@@ -48,7 +48,7 @@ def add_cues(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("subtitles", f"for --format {' or '.join(_OF_CUES)}")
     for option in fields(CueOptions):
         group.add_argument("--" + option.name.replace("_", "-"), type=type(option.default), metavar="N",
-                           help=f"{option.metadata['help']} (default: {option.default:g})")
+                           help=f"{option.metadata['help']} (default: {option.default:.3g})")
 
 
 def cues(arguments: argparse.Namespace, name: str) -> CueOptions | None:

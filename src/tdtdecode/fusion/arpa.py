@@ -22,6 +22,8 @@ MAX_ORDER = 32
 MAX_BACKOFF = 1e6
 _LN10 = math.log(10)
 _IMPOSSIBLE = -1e30
+_NEVER = -90.0
+"""Programs that know no infinity write -99 for what cannot be."""
 """Log-probabilities below count as -inf, so that no sum of them overflows."""
 _COUNT = re.compile(r"ngram\s+(\d{1,18})\s*=\s*(\d{1,18})\s*")
 _BEGIN, _END, _UNKNOWN = "<s>", "</s>", ("<unk>", "<UNK>")
@@ -31,7 +33,8 @@ _BEGIN, _END, _UNKNOWN = "<s>", "</s>", ("<unk>", "<UNK>")
 class _Order:
     """The n-grams of one length: int32 [m, n] words, float32 [m] log-probabilities and back-off weights.
 
-    Of single words, `names` has all that the file lists, and `unknown` is the log-probability of <unk>, if it has one.
+    Of single words, `names` has those that the file lists as possible, and `unknown` is the log-probability of <unk>,
+    if it has one.
     """
 
     words: list[int] = field(default_factory=list)
@@ -72,7 +75,8 @@ def read_arpa(file: TextFile, tokens: Tokens) -> tuple[Automaton, Fit]:
         file.fail(r"expected \end\ after the last n-gram: the file is cut off, or the counts at its head are wrong")
     file.check_rest(lines)
     unigrams = orders[0]
-    fit = measured([word for word in unigrams.names if word not in special], unigrams.unknown is not None, tokens)
+    has_unknown = any(word in unigrams.names for word in _UNKNOWN)
+    fit = measured([word for word in unigrams.names if word not in special], has_unknown, tokens)
     fit.require(file.path, tokens.units)
     unknown = -math.inf if unigrams.unknown is None else unigrams.unknown
     twins = {same[0]: same[1:] for same in ids.values() if len(same) > 1}
@@ -139,11 +143,11 @@ def _read_section(
             file.fail(f"expected numbers before and after the words, got {line[:60]!r}")
         if not logprob <= 0 or not abs(backoff) <= MAX_BACKOFF:
             file.fail(f"expected a log10 probability of at most 0 and a finite back-off weight, got {line[:60]!r}")
-        logprob = logprob * _LN10 if logprob > _IMPOSSIBLE else -math.inf
-        if order == 1:
+        if order == 1 and logprob > _NEVER:
             found.names.append(parts[1])
-            if parts[1] in _UNKNOWN:
-                found.unknown = logprob
+        logprob = logprob * _LN10 if logprob > _IMPOSSIBLE else -math.inf
+        if order == 1 and parts[1] in _UNKNOWN:
+            found.unknown = logprob
         try:
             n_gram = [known[word] for word in parts[1 : order + 1]]
         except KeyError:

@@ -19,7 +19,7 @@ from .automaton import DTYPES, Automaton
 
 CACHE_VARIABLE = "TDTDECODE_CACHE"
 """Environment variable that names the folder for compiled tables."""
-VERSION = 2
+VERSION = 3
 """Goes up with each change of what is compiled or how it is stored: older entries are not found then."""
 SUFFIX = ".tables"
 

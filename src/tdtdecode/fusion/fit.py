@@ -75,7 +75,7 @@ class Fit:
     tokens, tokens_known:
         The vocabulary's tokens, without blank and special ones; how many of them are words of the model.
     has_unknown:
-        Whether the model has ``<unk>``.
+        Whether the model gives ``<unk>`` a probability.
     better, better_share:
         Other units that fit more of the words, and the share of the words that they fit; empty and 0 if there are none.
     """
@@ -118,7 +118,9 @@ class Fit:
     def warn(self, path: Path, units: str) -> None:
         """Warn of a language model that hardly fits the vocabulary."""
         if not self.is_good:
-            rest = "share the probability of <unk>" if self.has_unknown else "are impossible: it has no <unk>"
+            rest = "are impossible: it gives <unk> no probability"
+            if self.has_unknown:
+                rest = "share the probability of <unk>"
             warnings.warn(
                 f"{path}: a doubtful language model: {self._said(units)}. Tokens that it does not know {rest}",
                 LanguageModelWarning, stacklevel=2,

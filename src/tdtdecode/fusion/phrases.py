@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from numbers import Real
@@ -84,7 +84,7 @@ class PhraseBoost:
     _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.phrases, (str, Sequence)) and isinstance(self.phrases, Iterable):
+        if not isinstance(self.phrases, (str, Sequence, Mapping)) and isinstance(self.phrases, Iterable):
             object.__setattr__(self, "phrases", list(self.phrases))
         object.__setattr__(self, "weight", as_weight(self.weight))
         for name in ("context_score", "depth_scaling"):
@@ -300,8 +300,8 @@ class PhraseBoost:
 
 def _checked(phrases: Any) -> tuple[tuple[Phrase, float], ...]:
     """The phrases with their weights, checked."""
-    if isinstance(phrases, (str, bytes)) or not isinstance(phrases, Iterable):
-        raise InputError(f"phrases must be a list, got {phrases!r}")
+    if isinstance(phrases, (str, bytes, Mapping)) or not isinstance(phrases, Iterable):
+        raise InputError(f"phrases must be a list, perhaps of (phrase, weight), got {phrases!r:.80}")
     return tuple(map(_checked_phrase, phrases))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...errors import AudioWarning, InputError, MissingDependencyError, TdtDecodeError
 from ...optional import needed
-from .containers import Statement, statements
+from .containers import Statement, statements, without_tags
 from .decoders import CannotDecode, Decoder, MediaDecoder, SoundfileDecoder
 from .mixing import Mixer
 from .sources import EXPECTED, File, Source, View, is_file, opened
@@ -249,6 +249,7 @@ def _decoders(source: Source) -> Generator[tuple[Statement, View, Decoder]]:
 
     soundfile comes first. What it cannot read, PyAV may.
     """
+    source = without_tags(source)
     found = statements(source)
     for number, statement in enumerate(found, 1):
         view = View(source, statement.pieces)
@@ -283,6 +284,7 @@ def _media(source: Source, statement: Statement, problem: str) -> Generator[tupl
             yield statement, view, decoder
         return
     _check_failure(view)
+    problem = "; ".join([problem, *statement.notes])
     raise InputError(f"{source.name}: not a recording that can be read ({problem}); {wanted}") from cause
 
 

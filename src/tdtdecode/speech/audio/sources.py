@@ -16,7 +16,7 @@ from itertools import accumulate
 from os import PathLike
 from typing import Any, BinaryIO, TypeAlias, TypeGuard
 
-from ...errors import InputError
+from ...errors import InputError, printable
 from ...forks import cached_property
 
 File: TypeAlias = str | PathLike[str] | bytes | BinaryIO
@@ -24,13 +24,11 @@ File: TypeAlias = str | PathLike[str] | bytes | BinaryIO
 
 EXPECTED = "expected a recording as WAV, FLAC, OGG or MP3"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+[^/]")  # a drive's letter is no scheme; `Path` turns "//" into "/"
-_UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What names may hold and messages may not: control characters, which a terminal obeys, ends of lines, marks that turn
-the direction of the text, and surrogates, which stand for bytes that are no text."""
 _MOST_SPOOLED = 16 << 30
 """The most bytes taken from a pipe. Whoever writes more has no end."""
 _SPOOLED_IN_MEMORY = 64 << 20
 _COPIED_AT_ONCE = 1 << 20
+_LINES = str.maketrans({"\n": r"\n", "\t": r"\t"})
 _BINARY = "open it with mode 'rb'"
 
 
@@ -43,21 +41,24 @@ class Source:
     name:
         What messages call the recording. It can be printed, even if the file's name cannot.
     stream:
-        A binary stream that can be sought. The recording is all of it, from its beginning.
+        A binary stream that can be sought.
     path:
         The file's path; None if the bytes do not come from a file.
+    begin:
+        Where the recording begins in the stream: tags may come before it.
     """
 
     name: str
     stream: BinaryIO
     path: str | bytes | None = None
+    begin: int = 0
 
     @cached_property
     def size(self) -> int:
         """The number of bytes."""
         with self._failing():
             self.stream.seek(0, os.SEEK_END)
-            return self.stream.tell()
+            return self.stream.tell() - self.begin
 
     def read(self, start: int, count: int) -> bytes:
         """The bytes from a position on: ``count`` of them, or fewer at the end.
@@ -70,7 +71,7 @@ class Source:
         if start >= self.size:  # headers state places that no file can have
             return b""
         with self._failing():
-            self.stream.seek(start)
+            self.stream.seek(self.begin + start)
             found = _chunk(self.stream, count, self.name)
             while len(found) < count and (more := _chunk(self.stream, count - len(found), self.name)):
                 found += more
@@ -96,15 +97,11 @@ def name_of(audio: object) -> str:
     if isinstance(audio, Source):
         return audio.name
     if isinstance(audio, (str, PathLike)):
-        return _UNPRINTABLE.sub(_escaped, os.fsdecode(os.fspath(audio))) or "''"
+        return printable(os.fsdecode(os.fspath(audio))).translate(_LINES) or "''"
     name = getattr(audio, "name", None)
     if isinstance(name, (str, bytes)) and name:
         return name_of(os.fsdecode(name))
     return f"<{type(audio).__name__}>"
-
-
-def _escaped(match: re.Match[str]) -> str:
-    return match[0].encode("unicode_escape").decode()
 
 
 def held(audio: Any) -> Any:

@@ -39,20 +39,21 @@ def cues(transcript: Transcript, options: CueOptions = CueOptions()) -> list[Cue
     if not words and transcript.text.strip():
         words = [Word(transcript.text, 0.0, transcript.duration, math.nan)]
     units = units_of([replace(word, start=_finite(word.start), end=_finite(word.end)) for word in words], options)
+    longest = int(1000 * options.max_cue_seconds)
     found: list[Cue] = []
     for first, stop in pairwise([*_cue_starts(units, options), len(units)]):
         group = units[first:stop]
         start = max(round(group[0].start * 1000), found[-1].start + 1 if found else 0)
         spoken = round(max(unit.end for unit in group) * 1000)
-        read = start + round(1000 * max(options.min_cue_seconds, _widths(group)(0, len(group)) / options.reading_speed))
-        end = min(max(spoken, read, start + 1), start + round(1000 * options.max_cue_seconds))
+        read = max(options.min_cue_seconds, _widths(group)(0, len(group)) / options.reading_speed)
+        end = min(max(spoken, start + math.ceil(1000 * read), start + 1), start + longest)
         found.append(Cue(start, end, _lines(group, options), _text(group)))
     for cue, following in pairwise(found):
         # Where there is next to no time, half of it is the gap.
         half = -(-(cue.start + following.start) // 2)
-        limit = max(following.start - round(1000 * options.min_gap_seconds), half)
+        limit = max(following.start - math.ceil(1000 * options.min_gap_seconds), half)
         chained = following.start - cue.end < _CHAINED
-        cue.end = min(limit, cue.start + round(1000 * options.max_cue_seconds)) if chained else min(cue.end, limit)
+        cue.end = min(limit, cue.start + longest) if chained else min(cue.end, limit)
     return found
 
 
@@ -163,10 +164,8 @@ def _lines(cue: Sequence[Unit], options: CueOptions) -> list[str]:
 
 
 def _line_break_cost(unit: Unit) -> float:
-    if unit.cut:
-        return 2.0
-    if unit.inside:
-        return 0.5
+    if unit.cut or unit.inside:
+        return 2.0 if unit.cut else 0.5
     return 0.0 if unit.sentence else 0.05 if unit.clause else 0.15 - 0.1 * min(unit.pause, 1.0)
 
 

@@ -19,8 +19,8 @@ def _option(default: Any, least: float, help: str) -> Any:
 class CueOptions:
     """How words become cues: what is shown together, in which lines, for how long.
 
-    The defaults are the numbers of Netflix's style guides for timed text, which those of the BBC agree with. A wide
-    character (East Asian ideographs, kana, Hangul, emoji) counts as two.
+    The defaults are the numbers of Netflix's style guides for timed text. A wide character (an East Asian ideograph,
+    kana, Hangul, an emoji) counts as two.
 
     Parameters
     ----------
@@ -31,11 +31,11 @@ class CueOptions:
     max_lines:
         The most lines in a cue.
     min_cue_seconds:
-        The least time that a cue is on screen, where there is room before the next one.
+        The least time that a cue is on screen, where there is room before the next one: 20 frames of 24 per second.
     max_cue_seconds:
         The longest time that a cue is on screen.
     min_gap_seconds:
-        The least time between two cues, where both remain readable. Gaps of less than half a second become as short.
+        The least time between two cues, where there is room: 2 frames. Gaps below half a second become as short.
     pause_seconds:
         A pause in speech after which a new cue begins.
     reading_speed:
@@ -50,9 +50,9 @@ class CueOptions:
     max_line_length: int = _option(42, 2, "the most characters in a line; a wide character counts as two")
     max_wide_line_length: int = _option(16, 1, "the most full-width characters in a line of Japanese, Chinese, Korean")
     max_lines: int = _option(2, 1, "the most lines in a cue")
-    min_cue_seconds: float = _option(0.833, 0.0, "the least time on screen, where there is room")
+    min_cue_seconds: float = _option(5 / 6, 0.0, "the least time on screen, where there is room")
     max_cue_seconds: float = _option(7.0, 0.001, "the longest time on screen")
-    min_gap_seconds: float = _option(0.083, 0.0, "the least time between two cues")
+    min_gap_seconds: float = _option(2 / 24, 0.0, "the least time between two cues")
     pause_seconds: float = _option(1.0, 0.001, "a pause after which a new cue begins")
     reading_speed: float = _option(20.0, 0.001, "the most characters that people read in a second")
 

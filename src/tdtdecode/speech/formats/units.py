@@ -19,8 +19,8 @@ from ...segmentation import (
 )
 from .options import CueOptions
 
-_TITLE = re.compile(r"(?:^|\W)(?:Mr|Mrs|Ms|Dr|Prof|St|Sr|Sra|[^\W\d_a-z])\.$")
-"""What ends with a full stop within a sentence: titles and initials, for which Unicode's rules have no list."""
+_ABBREVIATION = re.compile(r"(?:^|\W)(?:Mr|Mrs|Ms|Dr|Prof|St|Sr|Sra|(?:\w\.)*[^\W\d_])\.$", re.IGNORECASE)
+"""What has a full stop within a sentence: titles, initials, "e.g."; Unicode's rules have no list of them."""
 
 
 @dataclass
@@ -40,7 +40,8 @@ class Unit:
     clause:
         Whether it comes after a mark of punctuation.
     inside:
-        Whether it begins within a word, which had to be cut, or which has no spaces around it.
+        Whether it begins within a word of text without spaces, or with hiragana, which belong to the word before, or
+        after a title or an abbreviation.
     cut:
         Whether it begins within a word that had to be cut.
     pause:
@@ -89,15 +90,24 @@ def _describe(units: list[Unit]) -> None:
         text += " " * unit.space
         begins.append(len(text))
         text += unit.text
-    sentences = set(sentence_breaks(text)) if text else set()
+    # Unicode's rules expect a sentence to begin with a capital. Some models write none.
+    cased = text if text != text.lower() else "".join(map(_capital, text))
+    sentences = set(sentence_breaks(cased)) if text else set()
     within_words = is_unspaced(text)
     words = set(word_breaks(text)) if within_words else set()
     for i in range(1, len(units)):
         unit, before = units[i], units[i - 1]
         unit.pause = max(unit.start - before.end, 0.0)
-        unit.sentence = begins[i] in sentences and not unit.cut and not _TITLE.search(before.text)
-        unit.clause = unicodedata.category(before.text[-1]).startswith("P")
-        unit.inside = unit.cut or not (unit.space or unit.clause or begins[i] in words)
+        abbreviation = _ABBREVIATION.search(before.text) is not None
+        hiragana = unicodedata.name(unit.text[0], "").startswith("HIRAGANA")
+        unit.sentence = begins[i] in sentences and not unit.cut and not abbreviation
+        unit.clause = unicodedata.category(before.text[-1]).startswith("P") and not abbreviation
+        unit.inside = abbreviation or not (unit.space or unit.clause) and (hiragana or begins[i] not in words)
+
+
+def _capital(char: str) -> str:
+    capital = char.upper()
+    return capital if len(capital) == 1 else char
 
 
 def _fitting(text: str, options: CueOptions) -> list[str]:

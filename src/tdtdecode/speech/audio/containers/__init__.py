@@ -2,9 +2,9 @@
 
 from ..sources import Source
 from . import boxes, chunks, flac, mpeg, ogg
-from .statement import Statement
+from .statement import Statement, without_tags
 
-__all__ = ["Statement", "statements"]
+__all__ = ["Statement", "statements", "without_tags"]
 
 
 def statements(source: Source) -> list[Statement]:

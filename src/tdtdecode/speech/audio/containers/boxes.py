@@ -38,6 +38,8 @@ def statement(source: Source) -> Statement | None:
     notes = []
     if fragments and cut:
         notes.append("its last fragment is cut short")
+    if not indices and at >= total:
+        notes.append("its index, the box 'moov', is missing: it was cut short before that was written")
     if indices > 1 and not fragments:
         notes.append("more audio follows in another MP4 file that is joined to it, which is not read")
     return Statement([(0, total)], "decoder", notes=notes)

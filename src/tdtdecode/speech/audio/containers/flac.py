@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ..sources import Source
-from .statement import Statement, end_without_tags, patched, start_without_tags
+from .statement import Statement, end_without_tags, patched
 
 _BEGIN = re.compile(rb"fLaC[\0\x80]\0\0\x22")
 """The mark, and the header of the block that comes first and has 34 bytes."""
@@ -21,13 +21,10 @@ def statements(source: Source) -> list[Statement]:
 
     The decoder is shown a file of unknown length: it would stop at the number that the header states.
     """
-    start = start_without_tags(source)
-    if start and not _BEGIN.match(source.read(start, _MARK_BYTES)):
-        found = _BEGIN.search(source.read(10, _MOST_JUNK))
-        start = 10 + found.start() if found else start
-    if not _BEGIN.match(source.read(start, _MARK_BYTES)):
+    first = _BEGIN.search(source.read(0, _MOST_JUNK if source.begin else _MARK_BYTES))
+    if first is None:
         return []
-    starts = _begins(source, start)
+    starts = _begins(source, first.start())
     stops = [*starts[1:], max(starts[-1] + _HEADER_BYTES, end_without_tags(source))]
     return [_statement(source, start, stop) for start, stop in zip(starts, stops)]
 

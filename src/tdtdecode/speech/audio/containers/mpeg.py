@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Literal, TypeAlias
 
 from ..sources import Source
-from .statement import Statement, end_without_tags, is_padding, patched, start_without_tags
+from .statement import Statement, end_without_tags, is_padding, patched
 
 _MOST_JUNK = 1 << 16
 """How far from the beginning the first frame may lie."""
@@ -111,12 +111,10 @@ def statements(source: Source) -> list[Statement]:
 
     What stands between the frames is not shown to the decoder, which gives up where it is much.
     """
-    begin = start_without_tags(source)
-    head = source.read(begin, _MOST_JUNK)
-    first = _next_frame(head, 0, None)
+    first = _next_frame(source.read(0, _MOST_JUNK), 0, None)
     if first is None:
         return []
-    found, strange = _recordings(source, begin + first, end_without_tags(source))
+    found, strange = _recordings(source, first, end_without_tags(source))
     notes = [f"{strange:,} of its bytes are no MP3 frames"] if strange else []
     return [_statement(source, recording, [] if number else notes) for number, recording in enumerate(found)]
 

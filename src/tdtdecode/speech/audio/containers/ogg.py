@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..sources import Source
-from .statement import Pieces, Statement, end_without_tags, is_padding, start_without_tags
+from .statement import Pieces, Statement, end_without_tags, is_padding
 
 _HEADER = 27
 _CONTINUED, _FIRST, _LAST = 1, 2, 4
@@ -63,11 +63,11 @@ class _Page:
 
 def statements(source: Source) -> list[Statement]:
     """What each recording in an Ogg file states, as they may be joined end to end. Empty if it is no Ogg file."""
-    begin, end = start_without_tags(source), end_without_tags(source)
-    if source.read(begin, 4) != b"OggS":
+    if source.read(0, 4) != b"OggS":
         return []
+    end = end_without_tags(source)
     links: list[list[_Page]] = []
-    for page in _pages(source, begin, end):
+    for page in _pages(source, end):
         # Streams that run side by side, as in a video, begin together.
         if page.flags & _FIRST and not (links and links[-1][-1].flags & _FIRST):
             links.append([])
@@ -157,8 +157,9 @@ def _counted(pages: list[_Page]) -> dict[_Page, int]:
     return granules
 
 
-def _pages(source: Source, at: int, end: int) -> Iterator[_Page]:
-    """The pages from one place of a file to another, in order; what is none is left out."""
+def _pages(source: Source, end: int) -> Iterator[_Page]:
+    """The pages of a file up to a place, in order; what is none is left out."""
+    at = 0
     opus: dict[bytes, int] = {}  # samples of the packet that the last page of each Opus stream left unfinished
     while at < end:
         header = source.read(at, _HEADER)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ..sources import Source
@@ -71,8 +71,11 @@ def end_without_tags(source: Source) -> int:
     return end
 
 
-def start_without_tags(source: Source) -> int:
-    """Where the recording begins: after its ID3v2 tags, or within one that claims to be larger than the file."""
+def without_tags(source: Source) -> Source:
+    """The recording without the ID3v2 tags before it, or from within one that claims to be larger than the file.
+
+    They may stand before a recording of any kind. Decoders of most kinds do not know them.
+    """
     start = 0
     while (header := source.read(start, 10)).startswith(b"ID3") and len(header) == 10:
         size = sum((byte & 0x7F) << shift for byte, shift in zip(header[6:10], (21, 14, 7, 0)))
@@ -81,7 +84,7 @@ def start_without_tags(source: Source) -> int:
         if start + size > source.size:
             break
         start += size
-    return start
+    return replace(source, begin=source.begin + start)
 
 
 def is_padding(source: Source, start: int, stop: int) -> bool:
