@@ -26,6 +26,7 @@ if _TYPE_CHECKING:
     from .search import Beam, Greedy
     from .speech.loading import load_model
     from .speech.recognizer import Recognizer
+    from .speech.streaming import Latency
     from .transducer import TransducerSpec
 
 __version__ = "0.1.0"
@@ -42,6 +43,7 @@ __all__ = [
     "Greedy",
     "Hypothesis",
     "InputError",
+    "Latency",
     "LanguageModelWarning",
     "MissingDependencyError",
     "NgramLM",
@@ -68,6 +70,7 @@ _HOMES = {
     "DecoderState": "decoder",
     "Greedy": "search",
     "Hypothesis": "hypothesis",
+    "Latency": "speech.streaming",
     "NgramLM": "fusion",
     "PhraseBoost": "fusion",
     "Recognizer": "speech.recognizer",

@@ -186,7 +186,7 @@ class Decoder:
             ``"split"``, ``"combined"``, ``"genai"``, or ``"auto"``: GenAI if there is a ``genai_config.json``, else
             split, else combined.
         variant:
-            Which files to use: None for those without a suffix, ``"int8"`` or ``"fp16"``.
+            Which files to use: ``"int8"``, ``"fp16"``, ... None: those without a suffix, else the only ones there are.
         durations:
             The duration in frames of each duration index. None: those that the bundle states, else ``range(D)``.
         device:

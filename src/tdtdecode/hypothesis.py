@@ -123,12 +123,18 @@ class Word:
 
     The confidence is made of the tokens' confidences if the search computed them (`Confidence`). Otherwise it is the
     least probability among the word's tokens.
+
+    Attributes
+    ----------
+    space_before:
+        Whether a space stands before the word in the text. Between the words of Japanese, for example, there is none.
     """
 
     text: str
     start: float
     end: float
     confidence: float
+    space_before: bool = True
 
 
 @dataclass(frozen=True, eq=False)

@@ -94,6 +94,7 @@ def test_only_the_files_needed(monkeypatch, tmp_path, variant, wanted, unwanted)
 
     def snapshot_download(repo_id, allow_patterns):
         asked.update(repo_id=repo_id, patterns=allow_patterns)
+        (tmp_path / "encoder.onnx").touch()
         return str(tmp_path)
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download))
@@ -101,6 +102,39 @@ def test_only_the_files_needed(monkeypatch, tmp_path, variant, wanted, unwanted)
     assert asked["repo_id"] == "acme/tiny"
     kept = list(utils.filter_repo_objects(wanted + unwanted, allow_patterns=asked["patterns"]))
     assert kept == wanted
+
+
+def hub_of(monkeypatch, folder: Path, names: list[str]) -> list[str]:
+    """Stands for a hub that has a repository of these files. Returns the names of those that will be downloaded."""
+    utils = pytest.importorskip("huggingface_hub.utils", reason="huggingface_hub is not installed")
+    taken: list[str] = []
+
+    def snapshot_download(repo_id, allow_patterns):
+        for name in utils.filter_repo_objects(names, allow_patterns=allow_patterns):
+            (folder / name).touch()
+            taken.append(name)
+        return str(folder)
+
+    hub = SimpleNamespace(snapshot_download=snapshot_download, list_repo_files=lambda repo_id: names)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    return taken
+
+
+@pytest.mark.parametrize("names", [
+    ["encoder.int8.onnx", "decoder.int8.onnx", "joiner.int8.onnx", "tokens.txt"],
+    ["encoder-model.quantized.onnx", "encoder-model.quantized.onnx.data", "decoder_joint-model.quantized.onnx"],
+    ["encoder.int8.onnx", "decoder.onnx", "joiner.onnx", "tokens.txt"],
+])
+def test_a_repository_with_one_variant(monkeypatch, tmp_path, names):
+    taken = hub_of(monkeypatch, tmp_path, [*names, "README.md", "speech.wav"])
+    find_model("acme/tiny")
+    assert set(taken) == set(names)
+
+
+def test_a_repository_with_several_variants(monkeypatch, tmp_path):
+    hub_of(monkeypatch, tmp_path, ["encoder.int8.onnx", "encoder.fp16.onnx", "decoder.fp16.onnx"])
+    with pytest.raises(InputError, match=r"choose a variant \(fp16, int8\)"):
+        find_model("acme/tiny")
 
 
 def test_the_hub_cannot_provide_it(monkeypatch):

@@ -6,16 +6,17 @@ from pathlib import Path
 
 from .description import BundleFiles, Stated
 from .files import find_file, read_json
-from .layouts import find_token_file, require, stated_count, stated_durations, variants_of
+from .layouts import choose_files, find_token_file, stated_count, stated_durations
 from .tokens import read_symbol_table
 
+ENCODER = "encoder-model.onnx"
 GRAPH = "decoder_joint-model.onnx"
 CONFIGURATION = "config.json"
 
 
 def read(directory: Path, variant: str | None) -> BundleFiles:
     """Find the files of a combined bundle, and read the settings in its config.json, if it has one."""
-    graphs = require(directory, "combined", (GRAPH,), variant)
+    chosen = choose_files(directory, "combined", (GRAPH,), ENCODER, variant)
     token_file = find_token_file(directory, ("vocab.txt", "tokens.txt"))
     file = find_file(directory, CONFIGURATION)
     data = {} if file is None else read_json(file)
@@ -24,12 +25,12 @@ def read(directory: Path, variant: str | None) -> BundleFiles:
     durations = data.get("tdt_durations")
     return BundleFiles(
         layout="combined",
-        graphs=graphs,
-        encoders=variants_of(directory, "encoder-model.onnx", variant),
-        vocabulary=read_symbol_table(token_file),
+        chosen=chosen,
+        symbols=read_symbol_table(token_file),
         token_file=token_file,
         mel_bins=() if mel_bins is None else (mel_bins,),
         subsampling_factor=stated_count(data, source, "subsampling_factor"),
         durations=None if durations is None else stated_durations(durations, source, "tdt_durations"),
         normalize=Stated(data["normalize_type"], source, "normalize_type") if "normalize_type" in data else None,
+        model_type=Stated(data["model_type"], source, "model_type") if "model_type" in data else None,
     )

@@ -29,29 +29,51 @@ class Stated(Generic[Value]):
 
 
 @dataclass(frozen=True)
+class ChosenFiles:
+    """The graph files of one variant.
+
+    Attributes
+    ----------
+    variant:
+        The suffix that predictor and joint have; None if they have none, or not the same one.
+    graphs:
+        Predictor and joint, or the combined graph.
+    encoder:
+        None if there is none.
+    """
+
+    variant: str | None
+    graphs: tuple[Path, ...]
+    encoder: Path | None
+
+
+@dataclass(frozen=True)
 class BundleFiles:
     """The files of one layout and variant, and the settings that are written outside the graphs.
 
     Attributes
     ----------
-    graphs:
-        The predictor and the joint, or only the combined graph.
-    encoders:
-        The encoder's files by variant, of all variants in the directory.
-    durations, mel_bins, subsampling_factor, sample_rate, normalize:
+    chosen:
+        The graphs' files.
+    symbols:
+        The entries of the token file by id, the blank among them.
+    blank:
+        The blank's id, if a configuration states it.
+    durations, mel_bins, subsampling_factor, sample_rate, normalize, model_type:
         Settings from the configuration files; None, or empty, if they state none.
     """
 
     layout: str
-    graphs: tuple[Path, ...]
-    encoders: dict[str | None, Path]
-    vocabulary: Vocabulary
+    chosen: ChosenFiles
+    symbols: tuple[str, ...]
     token_file: Path
+    blank: Stated[int] | None = None
     durations: Stated[tuple[int, ...]] | None = None
     mel_bins: tuple[Stated[int], ...] = ()
     subsampling_factor: Stated[int] | None = None
     sample_rate: Stated[int] | None = None
     normalize: Stated[Any] | None = None
+    model_type: Stated[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +94,8 @@ class FeatureSettings:
         Most encoder frames per recording, from the size of the encoder's position table; None if unknown.
     fixed_input_frames:
         The number of feature frames that the encoder was exported for; None if it takes any number.
+    family:
+        How the features are computed: ``"nemo"``, ``"gigaam"`` or ``"gigaam-v2"``, see `FeatureExtractor`.
     """
 
     mel_bins: int | None = None
@@ -80,6 +104,7 @@ class FeatureSettings:
     sample_rate: int = 16000
     max_frames: int | None = None
     fixed_input_frames: int | None = None
+    family: str = "nemo"
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BundleError
 from .cached_encoder import is_cache_aware
 from .description import BundleFiles, FeatureSettings, Stated
+from .families import OFFLINE, encoder_family, feature_family
 from .layouts import parse_numbers, stated_count, stated_durations
 from .onnx_files.dependencies import import_onnx
 from .onnx_files.graph import Graph, Port, load_graph
@@ -64,7 +65,8 @@ def read_encoder(file: Path | None, directory: Path, files: BundleFiles) -> Enco
         If the encoder cannot be used, or contradicts the configuration files.
     """
     if file is None:
-        return EncoderFacts(_settings(None, None, None, files.mel_bins, files.subsampling_factor, files))
+        family = feature_family({}, directory, files.model_type)
+        return EncoderFacts(_settings(None, None, None, files.mel_bins, files.subsampling_factor, files, family))
     graph = load_graph(file, directory)
     metadata = {entry.key: entry.value for entry in graph.model.metadata_props}
     audio = [port for port in graph.inputs if port.is_float and port.rank == 3]
@@ -89,11 +91,12 @@ def read_encoder(file: Path | None, directory: Path, files: BundleFiles) -> Enco
     normalize = Stated(metadata["normalize_type"], file, "normalize_type") if "normalize_type" in metadata else None
     fixed_time = time if isinstance(time, int) else None
     durations = metadata.get("tdt_durations")
+    family = feature_family(metadata, file, files.model_type)
     cache_aware = is_cache_aware(graph)
     # A cache-aware encoder sees a recording window by window, so its length is not limited.
     limits = (None, None) if cache_aware else (_max_frames(graph), fixed_time)
     return EncoderFacts(
-        _settings(*limits, normalize, stated_mel, subsampling, files),
+        _settings(*limits, normalize, stated_mel, subsampling, files, family),
         size if isinstance(size, int) else None,
         stated_count(metadata, file, "vocab_size"),
         None if durations is None else stated_durations(parse_numbers(durations), file, "tdt_durations"),
@@ -119,6 +122,13 @@ def encoder_ports(graph: Graph) -> tuple[Port, Port, Port, Port]:
         data = [port for port in ports if port.is_float and port.rank == 3]
         lengths = [port for port in ports if port.dtype.kind == "i" and port.rank == 1]
         if len(data) != 1 or len(lengths) != 1 or (kind == "inputs" and len(ports) != 2):
+            family = encoder_family(graph)
+            if kind == "inputs" and family != OFFLINE:
+                names = ", ".join(port.name for port in ports)
+                raise BundleError(
+                    f"an encoder for {family} (inputs {names}); expected one for {OFFLINE}, with data [batch, width, "
+                    "time] and lengths [batch] as its only inputs", file=graph.file,
+                )  # fmt: skip
             listed = "; ".join(map(str, ports))
             raise BundleError(
                 f"expected {kind} of data [batch, width, time] and lengths [batch], got {listed}", file=graph.file
@@ -135,6 +145,7 @@ def _settings(
     mel_bins: Sequence[Stated[int]],
     subsampling: Stated[int] | None,
     files: BundleFiles,
+    family: str,
 ) -> FeatureSettings:
     for other in mel_bins[1:]:
         if other.value != mel_bins[0].value:
@@ -147,10 +158,11 @@ def _settings(
     return FeatureSettings(
         mel_bins=mel_bins[0].value if mel_bins else None,
         subsampling_factor=subsampling.value if subsampling else defaults.subsampling_factor,
-        normalize=_normalization(normalize or files.normalize, defaults.normalize),
+        normalize=_normalization(normalize or files.normalize, defaults.normalize if family == "nemo" else None),
         sample_rate=files.sample_rate.value if files.sample_rate else defaults.sample_rate,
         max_frames=max_frames,
         fixed_input_frames=fixed_input_frames,
+        family=family,
     )
 
 

@@ -8,9 +8,8 @@ from typing import Any
 from ..errors import BundleError
 from .description import BundleFiles, Stated
 from .files import find_file, read_json
-from .layouts import require, stated_count, stated_durations, variants_of
+from .layouts import choose_files, stated_count, stated_durations
 from .tokens import read_pieces
-from .vocabulary import Vocabulary
 
 CONFIGURATION = "genai_config.json"
 
@@ -21,22 +20,23 @@ def read(directory: Path, variant: str | None) -> BundleFiles:
     if file is None:
         raise BundleError(f"no {CONFIGURATION!r}, which the 'genai' layout needs", file=directory)
     model = _section(read_json(file), "model", file)
-    graphs = require(
+    chosen = choose_files(
         directory,
         "genai",
         (_graph_name(model, "decoder", "decoder.onnx", file), _graph_name(model, "joiner", "joint.onnx", file)),
+        _graph_name(model, "encoder", "encoder.onnx", file),
         variant,
     )
-    vocabulary, token_file = _vocabulary(directory, model, file)
+    symbols, token_file, blank = _symbols(directory, model, file)
     audio_file, audio = _audio_settings(directory, model, file)
     durations = model.get("tdt_durations")
     mel_bins = (stated_count(model, file, "num_mels"), stated_count(audio, audio_file, "n_mels"))
     return BundleFiles(
         layout="genai",
-        graphs=graphs,
-        encoders=variants_of(directory, _graph_name(model, "encoder", "encoder.onnx", file), variant),
-        vocabulary=vocabulary,
+        chosen=chosen,
+        symbols=symbols,
         token_file=token_file,
+        blank=blank,
         durations=None if durations is None else stated_durations(durations, file, "model.tdt_durations"),
         mel_bins=tuple(stated for stated in mel_bins if stated is not None),
         subsampling_factor=stated_count(model, file, "subsampling_factor"),
@@ -45,7 +45,10 @@ def read(directory: Path, variant: str | None) -> BundleFiles:
     )
 
 
-def _vocabulary(directory: Path, model: dict[str, Any], file: Path) -> tuple[Vocabulary, Path]:
+def _symbols(
+    directory: Path, model: dict[str, Any], file: Path
+) -> tuple[tuple[str, ...], Path, Stated[int] | None]:
+    """The entries by id, the file they are in, and the blank's id, if it is stated."""
     stated = stated_count(model, file, "vocab_size", low=2)
     if stated is None:
         raise BundleError(
@@ -62,7 +65,7 @@ def _vocabulary(directory: Path, model: dict[str, Any], file: Path) -> tuple[Voc
     for name in ("vocab.txt", "tokenizer.json"):
         token_file = find_file(directory, name)
         if token_file is not None:
-            return read_pieces(token_file, entries, blank_id), token_file
+            return read_pieces(token_file, entries, blank_id), token_file, blank
     raise BundleError("no token file: looked for vocab.txt and tokenizer.json", file=directory)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,60 +10,98 @@ from typing import Any
 
 from ..errors import BundleError, InputError
 from ..transducer import MAX_DURATION
-from .description import Stated
+from .description import ChosenFiles, Stated
 from .files import find_file
 
-VARIANTS = ("int8", "fp16", "fp32", "int4", "quant", "q4", "q8")
-"""Known suffixes of graph files. When files of the wanted variant are missing, the error names those that exist."""
+_VARIANT = re.compile(r"\w[\w-]*(\.\w[\w-]*)*")
+_PRECISION = re.compile(r"(u?int|[bn]?fp?|b?float|[wqa])\d\w*|quant\w*|q|half|static|dynamic", re.IGNORECASE)
+"""What a suffix begins with that follows a hyphen or an underscore, which are parts of names as well."""
 
-_SEPARATORS = ".-_"
+_log = logging.getLogger(__name__)
 
 
 def check_variant(variant: object) -> None:
     """Raise an `InputError` if `variant` is neither None nor a suffix of file names."""
-    if variant is not None and (not isinstance(variant, str) or not re.fullmatch(r"[\w-]+", variant)):
+    if variant is not None and (not isinstance(variant, str) or not _VARIANT.fullmatch(variant)):
         raise InputError(f"variant must be a suffix of file names such as 'int8', or None, got {variant!r}")
 
 
-def variants_of(directory: Path, name: str, variant: str | None) -> dict[str | None, Path]:
-    """The variants of a graph file that exist.
+def variants_of(directory: Path, name: str, variant: str | None) -> dict[str | None, str]:
+    """The variants of a graph file that exist, by suffix; None is the key of the file called `name`, the first.
 
-    The key is None for the file called `name`, else the suffix (`VARIANTS` or `variant`) of a file such as
-    ``stem.int8.onnx``, ``stem-int8.onnx`` or ``stem_int8.onnx``.
+    After a dot, a suffix may be anything: ``encoder.int8.onnx``, ``encoder.w4.fp16.onnx``, ``encoder.quantized.onnx``.
+    After a hyphen or an underscore it is `variant`, or begins with a precision: ``encoder-int8.onnx``. The values are
+    names of files, which may still be broken links.
     """
+    try:
+        names = [path.name for path in (directory / name).parent.iterdir()]
+    except OSError:
+        return {}
+    folder = name[: name.rfind("/") + 1]
+    return {suffix: folder + file for suffix, file in match_variants(names, Path(name).name, variant).items()}
+
+
+def match_variants(names: Iterable[str], name: str, variant: str | None) -> dict[str | None, str]:
+    """The variants of a graph file among the names of files in a folder, as for `variants_of`."""
     stem, _, extension = name.rpartition(".")
-    found: dict[str | None, Path] = {}
-    plain = find_file(directory, name)
-    if plain is not None:
-        found[None] = plain
-    for suffix in dict.fromkeys((*VARIANTS, *([variant] if variant else []))):
-        for separator in _SEPARATORS:
-            file = find_file(directory, f"{stem}{separator}{suffix}.{extension}")
-            if file is not None:
-                found.setdefault(suffix, file)
+    names = sorted(names)
+    found: dict[str | None, str] = {}
+    for separator in ("", ".", "-", "_"):
+        for given in names:
+            middle = given.removeprefix(stem).removesuffix(f".{extension}")
+            if f"{stem}{middle}.{extension}" != given or middle[:1] != separator:
+                continue
+            suffix = middle[1:]
+            first = re.split(r"[._-]", suffix)[0]
+            fits = separator in ("", ".") or suffix == variant or _PRECISION.fullmatch(first)
+            if fits and (not separator or _VARIANT.fullmatch(suffix)):
+                found.setdefault(suffix or None, given)
     return found
 
 
-def require(directory: Path, layout: str, names: Iterable[str], variant: str | None) -> tuple[Path, ...]:
-    """The graph files of one variant, in the order of `names`.
+def choose_files(directory: Path, layout: str, graphs: Iterable[str], encoder: str, variant: str | None) -> ChosenFiles:
+    """Choose the graph files of a variant.
+
+    Without a variant, each graph's file without a suffix is taken. Where there is none, its only file is taken, and the
+    log says which. A variant that some graphs do not have, such as that of an encoder which alone was quantised, is
+    completed by files without a suffix.
+
+    Parameters
+    ----------
+    graphs, encoder:
+        The names of the files without a suffix: of predictor and joint, or the combined graph; and of the encoder.
+    variant:
+        The suffix asked for, or None.
 
     Raises
     ------
     BundleError
-        If one is missing. The message names the missing file, the variants that exist and other files.
+        If a graph is missing, or it is not clear which of its files to take. The message names those that exist.
     """
-    files = []
-    for name in names:
-        found = variants_of(directory, name, variant)
-        if variant not in found:
+    graphs = tuple(graphs)
+    found = {name: variants_of(directory, name, variant) for name in (*graphs, encoder)}
+    everywhere = [suffix for suffix in found[graphs[0]] if all(suffix in found[name] for name in graphs)]
+    chosen: dict[str, str | None] = {}
+    for name, files in found.items():
+        if variant in files:
+            chosen[name] = variant
+        elif variant is not None and None in files and any(variant in others for others in found.values()):
+            chosen[name] = None
+        elif variant is None and (len(files) == 1 or (len(everywhere) == 1 and everywhere[0] in files)):
+            chosen[name] = next(iter(files)) if len(files) == 1 else everywhere[0]
+        elif files or name != encoder:
             wanted = name if variant is None else f"{name.removesuffix('.onnx')}.{variant}.onnx"
-            raise BundleError(
-                f"no {wanted!r}, which the {layout!r} layout needs for variant {variant!r}; "
-                + _advice(directory, found),
-                file=directory,
-            )
-        files.append(found[variant])
-    return tuple(files)
+            why = f"which the {layout!r} layout needs for variant {variant!r}"
+            raise BundleError(f"no {wanted!r}, {why}; {_advice(directory, files)}", file=directory)
+    paths = {name: find_file(directory, found[name][suffix]) for name, suffix in chosen.items()}
+    taken = [found[name][suffix] for name, suffix in chosen.items() if suffix != variant]
+    if taken:
+        why = "the only variant there is" if variant is None else f"because they have no variant {variant!r}"
+        _log.info("model files: %s, %s (%s)", ", ".join(taken), why, directory)
+    suffixes = {chosen[name] for name in graphs}
+    files_of = tuple(path for name in graphs if (path := paths[name]) is not None)
+    own = variant if variant is not None else suffixes.pop() if len(suffixes) == 1 else None
+    return ChosenFiles(own, files_of, paths.get(encoder))
 
 
 def find_token_file(directory: Path, names: Iterable[str]) -> Path:
@@ -124,10 +163,10 @@ def parse_numbers(text: str) -> list[int | str]:
     return [int(part) if part.isdecimal() and len(part) < 10 else part for part in parts]
 
 
-def _advice(directory: Path, found: dict[str | None, Path]) -> str:
+def _advice(directory: Path, found: dict[str | None, str]) -> str:
     if found:
-        listed = ", ".join(f"{path.name} (variant {key!r})" for key, path in found.items())
-        return f"there is {listed}: choose that variant"
+        listed = ", ".join(f"{name} (variant {key!r})" for key, name in found.items())
+        return f"there is {listed}: choose a variant that is there (variant=, or --variant on the command line)"
     layouts = {"combined": "decoder_joint-model", "split": "joiner", "genai": "genai_config"}
     names = [path.name for path in directory.iterdir()]
     others = [layout for layout, stem in layouts.items() if any(name.startswith(stem) for name in names)]

@@ -10,16 +10,19 @@ from pathlib import Path
 from ..errors import BundleError, InputError
 from ..transducer import TransducerSpec
 from . import combined, genai, split
+from .blank import find_blank
 from .cut import CannotSplit, Cut, encoder_input
 from .description import Bundle, BundleFiles
 from .encoder import EncoderFacts, read_encoder
 from .files import find_file, open_directory
 from .layouts import check_variant, variants_of
 from .onnx_files.dependencies import import_onnx, import_onnxruntime
-from .onnx_files.embedding import embedding_rows
-from .onnx_files.graph import load_graph
-from .ports import bind_combined, bind_joint, bind_predictor, encoder_step_shape
+from .onnx_files.embedding import find_embedding
+from .onnx_files.graph import Graph, load_graph
+from .ports import bind_combined, bind_joint, bind_predictor, encoder_step_shape, token_inputs
+from .spaces import read_spaces
 from .transducers import CombinedTransducer, SplitTransducer, width
+from .vocabulary import Vocabulary
 
 LAYOUTS = {"genai": genai.read, "split": split.read, "combined": combined.read}
 """The reader of each layout: (directory, variant) -> `BundleFiles`."""
@@ -41,7 +44,8 @@ def read_bundle(
         ``"split"``, ``"combined"``, ``"genai"``, or ``"auto"``: GenAI if there is a genai_config.json, else split
         if there are decoder.onnx and joiner.onnx, else combined.
     variant:
-        Which files to use: None for files without a suffix, ``"int8"`` for ``*.int8.onnx``, and so on.
+        Which files to use: ``"int8"`` for ``*.int8.onnx``, and so on. None: those without a suffix, else the only ones
+        there are; the log (``tdtdecode``, level INFO) says which.
     durations:
         The duration table: frames by duration index. Default: the table that the directory states, else
         ``range(D)``, where the joint has D duration outputs.
@@ -68,18 +72,23 @@ def read_bundle(
     if layout not in LAYOUTS:
         raise InputError(f"layout must be 'auto' or one of {', '.join(map(repr, LAYOUTS))}, got {layout!r}")
     files = LAYOUTS[layout](root, variant)
-    encoder = files.encoders.get(variant)
-    facts = read_encoder(encoder, root, files)
-    transducer = _transducer(root, files, facts.size)
-    _check_vocabulary(files, facts, transducer)
+    facts = read_encoder(files.chosen.encoder, root, files)
+    graph = load_graph(files.chosen.graphs[0], root)
+    blank = find_blank(files.symbols, find_embedding(graph, token_inputs(graph).targets), files.token_file, files.blank)
+    vocabulary = Vocabulary(read_spaces(files.symbols, blank).pieces, blank)
+    _check_count(files, facts)
+    transducer = _transducer(root, graph, files.chosen.graphs, blank, facts.size)
     joint = transducer.joint if isinstance(transducer, SplitTransducer) else transducer
     spec = TransducerSpec(
-        vocab_size=files.vocabulary.size,
+        vocab_size=vocabulary.size,
         durations=_durations(files, facts, joint.graph.file, width(joint.output_shape), durations),
-        blank=files.vocabulary.blank,
+        blank=blank,
         encoder_size=width(joint.encoder_shape),
     )
-    return Bundle(root, layout, variant, spec, files.vocabulary, encoder, facts.features, transducer, facts.cache_aware)
+    chosen, features = files.chosen, facts.features
+    return Bundle(
+        root, layout, chosen.variant, spec, vocabulary, chosen.encoder, features, transducer, facts.cache_aware
+    )
 
 
 copyreg.pickle(
@@ -102,12 +111,12 @@ def _layout(root: Path, variant: str | None) -> str:
     )
 
 
-def _transducer(root: Path, files: BundleFiles, encoder_size: int | None) -> SplitTransducer | CombinedTransducer:
-    blank = files.vocabulary.blank
-    graph = load_graph(files.graphs[0], root)
-    if len(files.graphs) == 2:
+def _transducer(
+    root: Path, graph: Graph, graphs: tuple[Path, ...], blank: int, encoder_size: int | None
+) -> SplitTransducer | CombinedTransducer:
+    if len(graphs) == 2:
         predictor = bind_predictor(graph, blank)
-        joint = bind_joint(load_graph(files.graphs[1], root), predictor, encoder_size)
+        joint = bind_joint(load_graph(graphs[1], root), predictor, encoder_size)
         return SplitTransducer(predictor, joint)
     encoder = encoder_input(graph)
     encoder_step_shape(graph, encoder, encoder_size)
@@ -119,19 +128,9 @@ def _transducer(root: Path, files: BundleFiles, encoder_size: int | None) -> Spl
         return bind_combined(graph, encoder, blank, encoder_size, str(reason))
 
 
-def _check_vocabulary(
-    files: BundleFiles, facts: EncoderFacts, transducer: SplitTransducer | CombinedTransducer
-) -> None:
-    """Check the token file's length against the embedding and the encoder's metadata."""
-    graph = transducer.predictor if isinstance(transducer, SplitTransducer) else transducer
-    entries = len(files.vocabulary)
-    rows = embedding_rows(graph.graph, graph.targets)
-    if rows is not None and rows != entries:
-        raise BundleError(
-            f"has {entries} entries, but the embedding in {graph.graph.file.name} has {rows} rows: the file is "
-            "incomplete or belongs to another model",
-            file=files.token_file,
-        )
+def _check_count(files: BundleFiles, facts: EncoderFacts) -> None:
+    """Check the token file's length against the encoder's metadata."""
+    entries = len(files.symbols)
     stated = facts.vocab_size
     if stated is not None and stated.value != entries - 1:
         hint = "; it must not count the blank" if stated.value == entries else ""
@@ -154,7 +153,7 @@ def _durations(
     row_width:
         V + 1 + D, the width of a joint row.
     """
-    entries = len(files.vocabulary)
+    entries = len(files.symbols)
     count = row_width - entries
     if count < 0:
         raise BundleError(

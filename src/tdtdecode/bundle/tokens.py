@@ -3,48 +3,36 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError
+from .blank import BLANK_NAMES
 from .files import read_json, read_text
-from .vocabulary import Vocabulary
-
-BLANK_NAMES = ("<blk>", "<blank>")
-"""What token files call the blank; the first is the usual name, the second GenAI's."""
 
 _SYMBOL_AND_ID = re.compile(r"(.*)[ \t]([0-9]{1,9})[ \t]*")
 
 
-def read_symbol_table(file: Path) -> Vocabulary:
-    """Read a vocabulary from lines of the form ``symbol id``. The blank must have the first or the last id.
+def symbol_of(text: str) -> str:
+    """The symbol of what stands before an id. A space at its beginning may be part of it, see `read_spaces`."""
+    # A symbol of nothing but white space is the space itself.
+    return text.lstrip("\t").rstrip(" \t") or " "
+
+
+def read_symbol_table(file: Path) -> tuple[str, ...]:
+    """The symbols by id of a file with lines of the form ``symbol id``.
 
     Raises
     ------
     BundleError
-        If a line is malformed, ids have gaps or repeat, or the blank is missing or has another id.
+        If a line is malformed, or ids have gaps or repeat.
     """
-    symbols = _parse_symbols(file, _lines(file))
-    blanks = [i for i, symbol in enumerate(symbols) if symbol in BLANK_NAMES]
-    names = " or ".join(BLANK_NAMES)
-    if not blanks:
-        raise BundleError(
-            f"no blank: expected {names} as the first or the last of its {len(symbols)} entries; add it",
-            file=file,
-        )
-    if len(blanks) > 1:
-        raise BundleError(f"several blanks ({names}) with ids {blanks}; expected one", file=file)
-    if blanks[0] not in (0, len(symbols) - 1):
-        raise BundleError(
-            f"the blank {symbols[blanks[0]]} has id {blanks[0]} of {len(symbols)} entries; expected it first (0) "
-            f"or last ({len(symbols) - 1})",
-            file=file,
-        )
-    return Vocabulary(tuple(symbols), blanks[0])
+    return _parse_symbols(file, _lines(file))
 
 
-def read_pieces(file: Path, entries: int, blank: int) -> Vocabulary:
-    """Read a vocabulary that a configuration describes, with or without an entry for the blank.
+def read_pieces(file: Path, entries: int, blank: int) -> tuple[str, ...]:
+    """The symbols by id of a token file that a configuration describes, with or without an entry for the blank.
 
     Parameters
     ----------
@@ -65,7 +53,7 @@ def read_pieces(file: Path, entries: int, blank: int) -> Vocabulary:
     return _with_blank(pieces, entries, blank, file)
 
 
-def _listed_pieces(file: Path) -> list[str]:
+def _listed_pieces(file: Path) -> Sequence[str]:
     lines = _lines(file)
     if all(_SYMBOL_AND_ID.fullmatch(line) for line in lines):
         return _parse_symbols(file, lines)
@@ -111,7 +99,7 @@ def _lines(file: Path) -> list[str]:
     return lines
 
 
-def _parse_symbols(file: Path, lines: list[str]) -> list[str]:
+def _parse_symbols(file: Path, lines: list[str]) -> tuple[str, ...]:
     symbols: dict[int, str] = {}
     for number, line in enumerate(lines, 1):
         match = _SYMBOL_AND_ID.fullmatch(line)
@@ -120,8 +108,7 @@ def _parse_symbols(file: Path, lines: list[str]) -> list[str]:
         token = int(match[2])
         if token in symbols:
             raise BundleError(f"line {number}: id {token} was already given to {symbols[token]!r}", file=file)
-        # A symbol of nothing but white space is the space itself.
-        symbols[token] = match[1].strip(" \t") or " "
+        symbols[token] = symbol_of(match[1])
     for expected in range(len(symbols)):
         if expected not in symbols:
             raise BundleError(
@@ -129,11 +116,11 @@ def _parse_symbols(file: Path, lines: list[str]) -> list[str]:
                 "is missing",
                 file=file,
             )
-    return [symbols[i] for i in range(len(symbols))]
+    return tuple(symbols[i] for i in range(len(symbols)))
 
 
-def _with_blank(pieces: list[str], entries: int, blank: int, file: Path) -> Vocabulary:
-    """The vocabulary of these pieces, after adding the blank if the file does not list it."""
+def _with_blank(pieces: Sequence[str], entries: int, blank: int, file: Path) -> tuple[str, ...]:
+    """These pieces, after adding the blank if the file does not list it."""
     if len(pieces) == entries - 1 and not any(name in pieces for name in BLANK_NAMES):
         pieces = [*pieces[:blank], BLANK_NAMES[1], *pieces[blank:]]
     if len(pieces) != entries:
@@ -146,7 +133,7 @@ def _with_blank(pieces: list[str], entries: int, blank: int, file: Path) -> Voca
         raise BundleError(
             f"the blank {pieces[named[0]]} has id {named[0]}, but the configuration's blank_id is {blank}", file=file
         )
-    return Vocabulary(tuple(pieces), blank)
+    return tuple(pieces)
 
 
 def _piece(value: Any, file: Path, field: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from ..confidence import Confidence
 from ..errors import InputError
 from ..forks import cached_property
 from ..hypothesis import Hypothesis, Word
+from .words import Segment, spans, token_times
 
 SPACE = "\u2581"
 """The character with which SentencePiece writes a space."""
@@ -21,17 +23,11 @@ UNKNOWN = "<unk>"
 UNKNOWN_SURFACE = "\u2047"
 """What `UNKNOWN` becomes in text: the double question mark, as SentencePiece writes it."""
 
+_SPECIAL = re.compile(r"\[.*\]$|<.*>$|##|\u2581|\s*$")
+"""Pieces whose punctuation does not count as the vocabulary's, as in NeMo."""
+
 _EVENT = re.compile(r"<(EOU|EOB|[a-z]{2,3}(-[A-Za-z0-9]{2,8})+)>")
-_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-
-
-@dataclass(frozen=True)
-class _Segment:
-    """A piece of text, and the first and last index of the hypothesis's tokens that it came from."""
-
-    text: str
-    first: int
-    last: int
+_BYTES = re.compile(r"(<0x[0-9A-Fa-f]{2}>)+")
 
 
 @dataclass(frozen=True)
@@ -60,23 +56,34 @@ class Vocabulary:
     def detokenize(self, tokens: Iterable[int]) -> str:
         """The text of token ids, without leading spaces. Blanks are skipped.
 
-        Pieces such as ``<0xE2>`` are bytes of UTF-8 text. ``<unk>`` becomes U+2047.
+        Pieces such as ``<0xE2>`` or ``<0xE2><0x82>`` are bytes of UTF-8 text. ``<unk>`` becomes U+2047. As in NeMo
+        3.0.0, one space before a mark of punctuation is left out: any mark that a piece without a space before it has,
+        opening ones, too.
 
         Raises
         ------
         InputError
             If an id is not in the vocabulary.
         """
-        return "".join(segment.text for segment in self._segments(tokens)).lstrip(" ")
+        text, removed = self._joined(self._segments(tokens))
+        text = "".join(char for i, char in enumerate(text) if i not in removed).lstrip(" ")
+        return text.rstrip(" ") if self._marks_ends else text
 
     def words(
         self, hypothesis: Hypothesis, frame_seconds: float, confidence: Confidence = Confidence()
     ) -> list[Word]:
-        """The words of a hypothesis, in order.
+        """The words of a hypothesis, in order. They do not overlap.
 
-        A word begins at a piece that begins with a space. It starts at the frame of its first token and ends where
-        the duration of its last token (at least one frame) ends. If no piece of the vocabulary has a space, each piece
-        is a word. Joined by spaces, the words are the text of `detokenize`, except for white space.
+        Words are divided at spaces. Text of scripts without spaces between words (Japanese, Chinese, Thai, Lao, Khmer,
+        Burmese and others) is divided where a line may be broken. If the vocabulary has no spaces, and the script is
+        one that has them, each piece is a word. What is longer than a subtitle (7 s or 84 columns) is divided as well.
+        Joined by spaces where `Word.space_before` says so, the words are the text of `detokenize`, except for white
+        space.
+
+        A word starts at the frame of its first token, a space mark before it included, and ends where its last token
+        ends, or where the next word starts. Punctuation takes no time: models predict it late, often after a pause.
+        These are the times of NeMo 3.0.0. A token of RNN-T lasts a frame. If a token belongs to several words, they
+        share its time by their numbers of characters.
 
         Parameters
         ----------
@@ -85,22 +92,44 @@ class Vocabulary:
         confidence:
             How a word's confidence is computed from its tokens', if the hypothesis has `Hypothesis.token_confidence`.
             Otherwise it is the smallest probability among its tokens.
+
+        Raises
+        ------
+        MissingDependencyError
+            If the text has no spaces, and the package that divides it is not installed.
         """
-        words = []
-        for text, first, last in self._spans(self._segments(hypothesis.tokens)):
-            start = int(hypothesis.frames[first])
-            end = int(hypothesis.frames[last]) + max(int(hypothesis.durations[last]), 1)
-            tokens = slice(first, last + 1)
+        return [word for word, _ in self.words_and_tokens(hypothesis, frame_seconds, confidence)]
+
+    def words_and_tokens(
+        self,
+        hypothesis: Hypothesis,
+        frame_seconds: float,
+        confidence: Confidence = Confidence(),
+        previous_end: float | None = None,
+    ) -> list[tuple[Word, slice]]:
+        """`words`, each with the tokens that it is made of. Neighbours may share a token.
+
+        Parameters
+        ----------
+        previous_end:
+            Of a hypothesis that continues others: where the word before it ends, in seconds.
+        """
+        segments = self._segments(hypothesis.tokens)
+        # RNN-T has neither durations nor their log-probs.
+        tdt = bool(np.any(hypothesis.durations) or np.any(hypothesis.duration_logprobs))
+        before = None if previous_end is None else previous_end / frame_seconds
+        times = token_times(segments, hypothesis.frames, hypothesis.durations, tdt, before)
+        _, removed = self._joined(segments)
+        found = []
+        for span in spans(segments, times, removed, frame_seconds, self._has_spaces, before is not None):
+            tokens = slice(span.first, span.last + 1)
             if hypothesis.token_confidence is not None:
                 certainty = confidence.aggregate(hypothesis.token_confidence[tokens])
             else:
                 certainty = math.exp(min(float(np.min(hypothesis.token_logprobs[tokens])), 0.0))
-            words.append(Word(text, start * frame_seconds, end * frame_seconds, certainty))
-        return words
-
-    def word_tokens(self, tokens: Iterable[int]) -> list[slice]:
-        """For each of `words`, the tokens that it is made of."""
-        return [slice(first, last + 1) for _, first, last in self._spans(self._segments(tokens))]
+            start, end = span.start * frame_seconds, span.end * frame_seconds
+            found.append((Word(span.text, start, end, certainty, span.spaced), tokens))
+        return found
 
     @cached_property
     def events(self) -> dict[int, str]:
@@ -113,41 +142,47 @@ class Vocabulary:
     def _has_spaces(self) -> bool:
         return any(SPACE in piece or " " in piece for piece in self.pieces)
 
-    def _segments(self, tokens: Iterable[int]) -> list[_Segment]:
-        segments: list[_Segment] = []
+    @cached_property
+    def _marks_ends(self) -> bool:
+        """Whether the space is written where a word ends, so that each text would end with one."""
+        return any(piece.endswith(SPACE) and piece != SPACE for piece in self.pieces)
+
+    @cached_property
+    def _marks(self) -> frozenset[str]:
+        """The marks of punctuation of which NeMo speaks as supported (``extract_punctuation_from_vocab``)."""
+        return frozenset(
+            char
+            for piece in self.pieces
+            if not _SPECIAL.match(piece)
+            for char in piece
+            if unicodedata.category(char).startswith("P")
+        )
+
+    @cached_property
+    def _space_before_mark(self) -> re.Pattern[str]:
+        marks = "|".join(map(re.escape, sorted(self._marks)))
+        return re.compile(rf"\s(?={marks})" if marks else r"(?!)")
+
+    def _segments(self, tokens: Iterable[int]) -> list[Segment]:
+        segments: list[Segment] = []
         pending = bytearray()
         for i, token in enumerate(tokens):
             if not 0 <= token < len(self.pieces):
                 raise InputError(f"token id {token} is outside the vocabulary of {len(self.pieces)} entries")
             piece = self.pieces[token]
-            byte = _BYTE.fullmatch(piece)
-            if byte:
+            if _BYTES.fullmatch(piece):
                 # The bytes of one character may be spread over several pieces, so a run of them is decoded as a whole.
                 first = segments.pop().first if pending else i
-                pending.append(int(byte[1], 16))
-                segments.append(_Segment(pending.decode("utf-8", errors="replace"), first, i))
+                pending += bytes.fromhex(piece.replace("<0x", "").replace(">", ""))
+                segments.append(Segment(pending.decode("utf-8", errors="replace"), first, i))
                 continue
             pending.clear()
             if token != self.blank and token not in self.events:
                 text = UNKNOWN_SURFACE if piece == UNKNOWN else piece.replace(SPACE, " ")
-                segments.append(_Segment(text, i, i))
+                segments.append(Segment(text, i, i, text.lstrip(" ") in self._marks, piece == " "))
         return segments
 
-    def _spans(self, segments: list[_Segment]) -> list[tuple[str, int, int]]:
-        """(text, first token, last token) of each word. The token with the space before a word belongs to that word."""
-        if not self._has_spaces:
-            return [(s.text.strip(), s.first, s.last) for s in segments if s.text.strip()]
-        spans: list[tuple[str, int, int]] = []
-        inside = False
-        space_token: int | None = None
-        for segment in segments:
-            for part in re.split(r"( )", segment.text):
-                if part == " ":
-                    inside, space_token = False, segment.first
-                elif part and inside:
-                    text, first, _ = spans[-1]
-                    spans[-1] = (text + part, first, segment.last)
-                elif part:
-                    spans.append((part, segment.first if space_token is None else space_token, segment.last))
-                    inside = True
-        return spans
+    def _joined(self, segments: list[Segment]) -> tuple[str, set[int]]:
+        """The text of segments with all their spaces, and the indexes of those that are left out."""
+        text = "".join(segment.text for segment in segments)
+        return text, {match.start() for match in self._space_before_mark.finditer(text)}

@@ -5,10 +5,11 @@ No heavy package is imported before a command runs, so that ``--help`` answers a
 
 from types import ModuleType
 
-from . import bench, convert, export, info, inspect, optimize, repair, transcribe
+from . import bench, convert, export, info, inspect, listen, optimize, repair, transcribe
 
 COMMANDS: dict[str, ModuleType] = {
     "transcribe": transcribe,
+    "listen": listen,
     "inspect": inspect,
     "repair": repair,
     "convert": convert,

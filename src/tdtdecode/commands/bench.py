@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..networks.fused import PRECISIONS
 from ..speech.hub import find_model
 from ..transducer import as_integer
-from .options import add_variant
+from .options import add_source, source_options
 from .status import DONE
 
 HELP = "Measure greedy decoding of a model: microseconds per token, by network and precision."
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("model", nargs="?", default="demo",
                         help="'demo', a model directory or a hub id (default: demo)")
-    add_variant(parser)
+    add_source(parser)
     parser.add_argument("--encoder-out", type=Path, metavar="FILE.npz",
                         help="encoder output to decode: arrays encoder_out [B, E, T] and lengths [B] (default: random)")
     parser.add_argument("--network", choices=("fused", "ort"), help="default: all that can be used")
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure and print."""
     for name in ("batch", "frames", "threads", "runs"):
         as_integer(f"--{name}", getattr(arguments, name), low=1)
-    bundle = read_bundle(find_model(arguments.model, arguments.variant), variant=arguments.variant)
+    bundle = read_bundle(find_model(arguments.model, arguments.variant), **source_options(arguments))
     encoder_out, lengths = _input(arguments, bundle)
     figures, refused = compare_decoders(
         bundle, encoder_out, lengths, arguments.network, arguments.precision, arguments.kernels, arguments.threads,

@@ -15,7 +15,7 @@ from ..networks.choice import fused_network
 from ..optional import raise_interrupt
 from ..speech.audio.decoders import MEDIA, import_soundfile, libavformat_version
 from ..speech.hub import find_model
-from .options import add_variant
+from .options import add_source, source_options
 from .status import DONE
 
 HELP = "Show versions, kernel sets with their instruction sets, execution providers, and how a model would be decoded."
@@ -29,7 +29,7 @@ _PACKAGES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("model", nargs="?", help="'demo', a model directory or a hub id")
-    add_variant(parser)
+    add_source(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -55,15 +55,16 @@ def run(arguments: argparse.Namespace) -> int:
     if versions["onnxruntime"] and versions["onnxruntime-gpu"]:
         print("warning: onnxruntime and onnxruntime-gpu overwrite each other's files: uninstall both, then install one")
     if arguments.model is not None:
-        _print_model(arguments.model, arguments.variant)
+        _print_model(arguments)
     return DONE
 
 
-def _print_model(model: str, variant: str | None) -> None:
-    bundle = read_bundle(find_model(model, variant), variant=variant)
+def _print_model(arguments: argparse.Namespace) -> None:
+    bundle = read_bundle(find_model(arguments.model, arguments.variant), **source_options(arguments))
     spec = bundle.spec
     print(f"model {bundle.directory}:")
-    print(f"  layout {bundle.layout}, {spec.vocab_size} tokens, blank {spec.blank}, durations {list(spec.durations)}")
+    print(f"  layout {bundle.layout}, variant {bundle.variant or 'unsuffixed'}")
+    print(f"  {spec.vocab_size} tokens, blank {spec.blank}, durations {list(spec.durations)}")
     try:
         network = fused_network(bundle)
     except CannotLift as error:

@@ -9,7 +9,7 @@ from textwrap import fill
 from ..prepare import inspect
 from ..prepare.inspection import SYSTEMS, Inspection
 from ..speech.hub import find_model
-from .options import LAYOUTS
+from .options import add_source, source_options
 from .status import DONE, SOME_FAILED
 
 HELP = "Say what a model directory is, what is wrong with it and how to fix it, and which systems can use it."
@@ -21,9 +21,7 @@ _WIDTH = 116
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("model", help="'demo', a model directory or a hub id")
-    parser.add_argument("--layout", choices=("auto", *LAYOUTS), default="auto",
-                        help="layout of the model directory (default: auto, by its file names)")
-    parser.add_argument("--variant", help="which files: int8, fp16, ... (default: those without a suffix, else others)")
+    add_source(parser)
     parser.add_argument("--for", dest="system", choices=tuple(SYSTEMS),
                         help="report it as a problem, too, if that system cannot use the directory")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
@@ -32,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Inspect and print. The status is 1 if there is a problem."""
     directory = find_model(arguments.model, arguments.variant)
-    inspection = inspect(directory, arguments.layout, arguments.variant, arguments.system)
+    inspection = inspect(directory, system=arguments.system, **source_options(arguments))
     print(json.dumps(inspection.as_dict(), indent=2, ensure_ascii=False) if arguments.json else as_text(inspection))
     return DONE if inspection.ok else SOME_FAILED
 

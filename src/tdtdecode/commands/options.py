@@ -3,25 +3,70 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+from ..errors import InputError
+from ..networks.choice import ALL_PRECISIONS, NETWORKS
 from ..prepare.writing import WRITERS
+from ..speech.formats import FORMATS, CueOptions
+from ..speech.loading import DEVICES
 
 LAYOUTS = tuple(WRITERS)
 
-
-def add_variant(parser: argparse.ArgumentParser) -> None:
-    """Add ``--variant``."""
-    parser.add_argument("--variant", help="which files of the model: int8, fp16, ... (default: those without a suffix)")
+_OF_CUES = tuple(name for name, format in FORMATS.items() if format.cues)
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
-    """Add ``--layout``, ``--variant`` and ``--durations``, which say how to read a model directory."""
-    parser.add_argument("--layout", choices=("auto", *LAYOUTS), default="auto",
-                        help="layout of the model directory (default: auto, by its file names)")
-    add_variant(parser)
-    parser.add_argument("--durations", type=durations, metavar="0,1,2,...",
-                        help="frames by duration index (default: what the directory states, else 0, 1, 2, ...)")
+    """Add the options that say how to read a model directory: `SOURCE_OPTIONS`."""
+    _add(parser, SOURCE_OPTIONS)
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `load_model`: `MODEL_OPTIONS`."""
+    _add(parser, MODEL_OPTIONS)
+
+
+def source_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments for `read_bundle` that were given by `SOURCE_OPTIONS`."""
+    return {name: getattr(arguments, name) for name in SOURCE_OPTIONS}
+
+
+def model_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments for `load_model` that were given by `MODEL_OPTIONS`."""
+    return {name: getattr(arguments, name) for name in MODEL_OPTIONS}
+
+
+def _add(parser: argparse.ArgumentParser, options: dict[str, dict[str, Any]]) -> None:
+    for name, settings in options.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", **settings)
+
+
+def add_cues(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `CueOptions`, with the same names and defaults."""
+    group = parser.add_argument_group("subtitles", f"for --format {' or '.join(_OF_CUES)}")
+    for option in fields(CueOptions):
+        group.add_argument("--" + option.name.replace("_", "-"), type=type(option.default), metavar="N",
+                           help=f"{option.metadata['help']} (default: {option.default:.3g})")
+
+
+def cues(arguments: argparse.Namespace, name: str) -> CueOptions | None:
+    """The `CueOptions` that were given, for a format of this name; None if it has no cues.
+
+    Raises
+    ------
+    InputError
+        If an option is out of its range, or the format has no cues.
+    """
+    given = {option.name: getattr(arguments, option.name) for option in fields(CueOptions)}
+    given = {option: value for option, value in given.items() if value is not None}
+    if FORMATS[name].cues:
+        return CueOptions(**given)
+    if given:
+        options = ", ".join("--" + option.replace("_", "-") for option in given)
+        raise InputError(f"{options}: only subtitles have that, --format {' or '.join(_OF_CUES)}")
+    return None
 
 
 def add_out(parser: argparse._ActionsContainer, required: bool = True) -> None:
@@ -43,6 +88,40 @@ def positive(text: str) -> int:
     return number
 
 
+def names(text: str) -> list[str]:
+    """Names with commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 # What argparse calls these types in "invalid ... value".
 durations.__name__ = "list of whole numbers"
 positive.__name__ = "positive integer"
+
+SOURCE_OPTIONS: dict[str, dict[str, Any]] = {
+    "layout": {"choices": ("auto", *LAYOUTS), "default": "auto",
+               "help": "layout of the model directory (default: auto, by its file names)"},
+    "variant": {"help": "which files of the model: int8, fp16, ... (default: those without a suffix, else the only "
+                        "ones)"},
+    "durations": {"type": durations, "metavar": "0,1,2,...",
+                  "help": "frames by duration index (default: what the directory states, else 0, 1, 2, ...)"},
+}  # fmt: skip
+"""The options of `read_bundle` on the command line: name of the parameter -> how argparse declares it."""
+
+MODEL_OPTIONS: dict[str, dict[str, Any]] = {
+    "device": {"choices": DEVICES, "default": "cpu",
+               "help": "both: each recording on the faster one (default: cpu)"},
+    **SOURCE_OPTIONS,
+    "network": {"choices": NETWORKS, "default": "auto", "help": "what decodes (default: auto, the fastest)"},
+    "kernels": {"default": "auto", "metavar": "SET",
+                "help": "a kernel set that `tdtdecode info` lists (default: the fastest)"},
+    "precision": {"choices": ALL_PRECISIONS, "default": "float32",
+                  "help": "arithmetic of the fused network (default: float32, which is exact)"},
+    "threads": {"type": positive, "metavar": "N",
+                "help": "threads of encoder and decoder (default: all cores for the encoder, 1 for the decoder)"},
+    "providers": {"type": names, "metavar": "NAME,...",
+                  "help": "ONNX Runtime's execution providers, in order of preference (default: the device's)"},
+}  # fmt: skip
+"""The options of `load_model` on the command line.
+
+It has two more, which are no text: the search, which has options of its own, and ONNX Runtime's session options.
+"""

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, TdtDecodeError, TdtDecodeWarning
 from ..outputs import identities, new_file, refuse_overwriting, same_name
 from ..speech.formats import FORMATS
-from .options import positive
+from .options import add_cues, add_model, cues, model_options, positive
 from .recordings import Given, recordings
 from .status import DONE, SOME_FAILED
 
 if TYPE_CHECKING:
     from ..hypothesis import Transcript
     from ..search import Beam, Fusion, Greedy
+    from ..speech.formats import CueOptions
     from ..speech.recognizer import Recognizer
 
 HELP = "Transcribe recordings. Text goes to stdout, one line per recording in order; messages go to stderr."
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recursive", action="store_true", help="read the folders in folders too")
     parser.add_argument("--model", default="demo",
                         help="'demo', a model directory, or a Hugging Face hub id (default: demo)")
-    parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="default: cpu")
+    add_model(parser)
     parser.add_argument("--search", choices=("greedy", "beam"), default="greedy", help="default: greedy")
     parser.add_argument("--max-symbols", type=positive, default=10, metavar="N",
                         help="most tokens emitted at one frame (default: 10)")
@@ -69,10 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="write one file per recording, NAME.FORMAT, into this folder instead of to stdout")
     parser.add_argument("--batch-size", type=positive, default=16, metavar="N",
                         help="most recordings decoded together (default: 16)")
-    parser.add_argument("--threads", type=positive, metavar="N",
-                        help="threads of encoder and decoder (default: all cores for the encoder, 1 for the decoder)")
     parser.add_argument("--strict", action="store_true",
                         help="treat warnings as errors: a recording that is cut short, a phrase that is left out, ...")
+    add_cues(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -92,14 +92,15 @@ def _run(arguments: argparse.Namespace) -> int:
     for name, problem in problems:
         _report(name, problem)
     search = _search(arguments)
+    options = cues(arguments, arguments.format)
 
     from ..speech.hub import find_model
     from ..speech.loading import load_model
 
-    directory = find_model(arguments.model)
+    directory = find_model(arguments.model, arguments.variant)
     given = [path for path in (directory, arguments.lm, arguments.phrases) if path is not None]
-    writer = _Writer(arguments.format, arguments.output, [one.path for one in inputs], given)
-    model = load_model(directory, device=arguments.device, threads=arguments.threads, search=search)
+    writer = _Writer(arguments.format, arguments.output, [one.path for one in inputs], given, options)
+    model = load_model(directory, search=search, **model_options(arguments))
     failed = _transcribe(model, inputs, writer, arguments.batch_size)
     return SOME_FAILED if failed or problems else DONE
 
@@ -174,6 +175,8 @@ class _Writer:
         The recordings.
     given:
         Other files and folders that the user gave, which must stay as they are.
+    options:
+        How words become cues, for formats that have them.
 
     Raises
     ------
@@ -182,8 +185,11 @@ class _Writer:
         holds only one, if a result would be written over a file that the user gave, or if the folder cannot be made.
     """
 
-    def __init__(self, name: str, folder: Path | None, paths: list[Path], given: list[Path]):
+    def __init__(
+        self, name: str, folder: Path | None, paths: list[Path], given: list[Path], options: CueOptions | None
+    ):
         self._name = name
+        self._options = [] if options is None else [options]
         self._folder = folder
         self._format = FORMATS[name]
         if folder is None:
@@ -216,7 +222,7 @@ class _Writer:
             message = str(result).removeprefix(f"{path}: ")
             ours = isinstance(result, (TdtDecodeError, TdtDecodeWarning))
             raise _Failed(message if ours else f"{type(result).__name__}: {message}")
-        text = self._format.render(result, str(path))
+        text = self._format.render(result, str(path), *self._options)
         if self._folder is None:
             sys.stdout.write(text)
             return

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NETWORKS = ("auto", "ort", "fused")
 PRECISIONS = {"cpu": CPU_PRECISIONS, "cuda": ("float32", "float16", "bfloat16")}
+ALL_PRECISIONS = tuple(dict.fromkeys(name for names in PRECISIONS.values() for name in names))
 
 TOLERANCE = {"float32": 1e-4, "float16": 3e-2, "bfloat16": 2e-1}
 """The largest deviation (`agreement.deviation`) of lifted weights that can be rounding, by the graph's arithmetic."""

@@ -67,8 +67,8 @@ def convert(
         raise InputError(f"{bundle.directory} has layout {to!r} already; use `repair` to correct mistakes in it")
     # Writing changes the graphs in place, so the writer gets a bundle of its own.
     with new_directory(out) as folder:
-        write_layout(read_bundle(directory, layout, variant, durations), folder, to)
-        written = read_bundle(folder, to, None if to == "genai" else variant)
+        write_layout(read_bundle(directory, bundle.layout, bundle.variant, durations), folder, to)
+        written = read_bundle(folder, to, None if to == "genai" else bundle.variant)
         check_same(bundle, written)
     return read_bundle(out, to, written.variant)
 

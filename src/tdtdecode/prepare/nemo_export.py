@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..bundle import Bundle, read_bundle
-from ..bundle.tokens import BLANK_NAMES
+from ..bundle.blank import BLANK_NAMES
 from ..decoder import Decoder
 from ..errors import BundleError, InputError
 from ..optional import needed

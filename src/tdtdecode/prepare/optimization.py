@@ -18,7 +18,7 @@ import numpy as np
 from ..bundle import Bundle, load_graph, read_bundle
 from ..bundle.encoder import encoder_ports
 from ..bundle.onnx_files.dependencies import import_onnx
-from ..bundle.onnx_files.flow import names_read
+from ..bundle.onnx_files.sorting import names_read, sort_nodes
 from ..errors import BundleError, InputError, MissingDependencyError
 from ..evaluation import edit_distance
 from ..optional import raise_interrupt
@@ -160,7 +160,7 @@ def optimize(
     sizes: dict[str, tuple[int, int]] = {}
     with new_directory(out) as folder:
         copy_texts(bundle.directory, folder, _TEXTS)
-        stems = {file: file.name.removesuffix(".onnx").removesuffix(f".{variant}") for file in graphs}
+        stems = {file: file.name.removesuffix(".onnx").removesuffix(f".{bundle.variant}") for file in graphs}
         targets = {file: folder / f"{stem}{suffix}.onnx" for file, stem in stems.items()}
         for file, target in targets.items():
             before = _write(bundle, file, graphs[file], target, to, block_size, algorithm, notes)
@@ -256,10 +256,9 @@ def _int8(source: Path, result: Path, is_encoder: bool, size: int) -> None:
 def _fp16(source: Path, result: Path) -> None:
     with _needing("onnx-ir and sympy"):
         from onnxruntime.transformers.float16 import convert_float_to_float16
-        from onnxruntime.transformers.onnx_model import OnnxModel
     # Given a path and not a model, the tool infers shapes in a file, which has no limit of two gigabytes.
     made = convert_float_to_float16(str(source), keep_io_types=True)
-    OnnxModel.graph_topological_sort(made.graph)  # the tool puts some Casts behind the nodes that read them
+    sort_nodes(made.graph, source)  # the tool puts some Casts behind the nodes that read them
     _save(made, result)
 
 

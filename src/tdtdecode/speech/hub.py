@@ -8,6 +8,7 @@ from importlib.resources import files
 from os import PathLike
 from pathlib import Path
 
+from ..bundle.layouts import match_variants
 from ..errors import InputError
 from ..optional import needed
 
@@ -29,7 +30,7 @@ def find_model(name: str | PathLike[str], variant: str | None = None) -> Path:
         Hugging Face hub. From the hub only the files of the variant are downloaded, and its cache is used. A
         directory ``demo`` in the current folder is named ``"./demo"``.
     variant:
-        The files to download: ``"int8"``, ``"fp16"``, ..., or None for those without a suffix.
+        The files to download: ``"int8"``, ``"fp16"``, ... None: those without a suffix, else the only variant there is.
 
     Raises
     ------
@@ -49,9 +50,19 @@ def find_model(name: str | PathLike[str], variant: str | None = None) -> Path:
         )
     purpose = f"{name!r} is neither 'demo' nor a directory here; downloading it from the Hugging Face hub"
     with needed("huggingface_hub", "hub", purpose):
-        from huggingface_hub import snapshot_download
+        import huggingface_hub
     try:
-        return Path(snapshot_download(name, allow_patterns=_patterns(variant)))
+        directory = Path(huggingface_hub.snapshot_download(name, allow_patterns=_patterns(variant)))
+        if variant is None and not any(directory.glob("*encoder*.onnx")):
+            others = _variants(huggingface_hub.list_repo_files(name))
+            if len(others) > 1:
+                listed = ", ".join(sorted(others))
+                raise InputError(f"{name} has no encoder without a suffix: choose a variant ({listed})")
+            if others:
+                huggingface_hub.snapshot_download(name, allow_patterns=_patterns(others.pop()))
+        return directory
+    except InputError:
+        raise
     except Exception as error:  # huggingface_hub raises errors of several packages, which differ between its releases
         raise InputError(
             f"no model {name!r}: it is neither 'demo' nor a directory here, and the Hugging Face hub does not provide "
@@ -62,6 +73,12 @@ def find_model(name: str | PathLike[str], variant: str | None = None) -> Path:
 def demo_directory() -> Path:
     """The demonstration model, which comes with the package."""
     return Path(str(files("tdtdecode") / "demo"))
+
+
+def _variants(names: list[str]) -> set[str]:
+    """The suffixes of the encoders among the files of a repository."""
+    found = (match_variants(names, f"{name}.onnx", None) for name in _GRAPHS if name.startswith("encoder"))
+    return {suffix for files in found for suffix in files if suffix is not None}
 
 
 def _patterns(variant: str | None) -> list[str]:

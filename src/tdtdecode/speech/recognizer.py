@@ -63,7 +63,7 @@ class Recognizer:
         self.device = decoder.network.device
         self.encoder = encoder
         self.decoder = decoder
-        self._extract = FeatureExtractor(features.mel_bins, features.normalize)
+        self._extract = FeatureExtractor(features.mel_bins, features.normalize, features.family)
         limits = [features.fixed_input_frames]
         if features.max_frames is not None:
             limits.append(features.max_frames * features.subsampling_factor)
@@ -222,6 +222,8 @@ class Recognizer:
             raise InputError(f"search must be Greedy(...) or Beam(...), got {search!r}")
         if isinstance(pause, bool) or not isinstance(pause, (int, float)) or not 0 < pause < math.inf:
             raise InputError(f"pause must be a number of seconds above 0, got {pause!r}")
+        if self._extract.family != "nemo":
+            raise InputError(f"live recordings need NeMo's features, and this model takes {self._extract.family!r}")
         factor = self.bundle.features.subsampling_factor
         walk: Walk
         if isinstance(self.encoder, CacheAwareEncoder):
@@ -277,7 +279,7 @@ class Recognizer:
 
     def _transcribe(self, recordings: list[np.ndarray], search: Greedy | Beam) -> list[Transcript]:
         """Transcribe one batch of recordings, float32 [n] each."""
-        spoken = [i for i, samples in enumerate(recordings) if len(samples) >= HOP]
+        spoken = [i for i, samples in enumerate(recordings) if self._extract.frames(len(samples))]
         hypotheses = [nothing() for _ in recordings]
         if spoken:
             features, lengths = self._extract([recordings[i] for i in spoken])

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..onnx_files.dependencies import import_onnx
-from ..onnx_files.flow import names_read
 from ..onnx_files.graph import Graph
+from ..onnx_files.sorting import names_read
 from .expressions import CannotLift, Expressions
 
 if TYPE_CHECKING:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-from ...errors import BundleError
 from ...forks import cached_property
 from .dependencies import import_onnx
 from .graph import Graph
+from .sorting import names_read
 
 if TYPE_CHECKING:
     import onnx
@@ -21,19 +21,11 @@ class Flow:
     ----------
     producer:
         The index of the node that computes a tensor, by the tensor's name.
-
-    Raises
-    ------
-    BundleError
-        If the nodes are not in topological order.
     """
 
     def __init__(self, graph: Graph):
         self._nodes = graph.model.graph.node
         self.producer = {name: i for i, node in enumerate(self._nodes) for name in node.output if name}
-        for i in range(len(self._nodes)):
-            if any(self.producer.get(name, -1) >= i for name in self.inputs(i)):
-                raise BundleError("its nodes are not in topological order", file=graph.file)
 
     @cached_property
     def _inputs(self) -> list[set[str]]:
@@ -101,16 +93,3 @@ def extract(
         made, opset_imports=whole.opset_import, functions=whole.functions, ir_version=whole.ir_version
     )
     return Graph(model, graph.file, graph.weights_folder)
-
-
-def names_read(node: onnx.NodeProto) -> Iterator[str]:
-    """The tensors of the surrounding graph that a node reads, including those that its subgraphs read."""
-    yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-            inner = {name for inner_node in graph.node for name in inner_node.output}
-            inner.update(value.name for value in graph.input)
-            inner.update(tensor.name for tensor in graph.initializer)
-            for inner_node in graph.node:
-                yield from (name for name in names_read(inner_node) if name not in inner)
-            yield from (value.name for value in graph.output if value.name not in inner)

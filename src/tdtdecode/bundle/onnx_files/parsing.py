@@ -13,6 +13,7 @@ from ...errors import BundleError
 from ..files import read_bytes
 from .dependencies import import_onnx
 from .external import external_tensors
+from .sorting import sort_nodes
 from .tensors import check_tensors
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def parse_graph(file: Path) -> onnx.ModelProto:
         if node.op_type == "EPContext":
             raise BundleError("contains precompiled code (EPContext); use the original export", file=file)
     _check_names(model, file)
+    sort_nodes(model.graph, file)
     _check_nodes(model, file)
     check_tensors(model, file)
     return model

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
 
+from ...bundle.cached_encoder import read_caches
 from ...bundle.description import FEATURE_FRAME_SECONDS, Bundle
+from ...bundle.encoder import encoder_ports
+from ...bundle.families import encoder_family
 from ...bundle.files import open_directory
 from ...bundle.onnx_files.dependencies import import_onnx, import_onnxruntime
 from ...bundle.onnx_files.external import external_tensors
-from ...bundle.onnx_files.graph import Graph
+from ...bundle.onnx_files.graph import Graph, load_graph
 from ...bundle.reading import read_bundle
 from ...errors import BundleError, InputError, TdtDecodeError
 from .checks import CHECKS, STILL_READABLE, overflow
@@ -28,6 +31,7 @@ def inspect(
     layout: str = "auto",
     variant: str | None = None,
     system: str | None = None,
+    durations: Sequence[int] | None = None,
 ) -> Inspection:
     """Find out what a model directory is, what is wrong with it, and which systems can use it.
 
@@ -45,6 +49,8 @@ def inspect(
         without a suffix, None means the first variant that exists.
     system:
         One of `SYSTEMS`. If that system cannot use the directory, the reasons are reported as problems, too.
+    durations:
+        The model's duration table, frames by duration index, if the directory does not state it.
 
     Returns
     -------
@@ -66,7 +72,7 @@ def inspect(
     root = open_directory(directory)
     evidence = collect(root, layout, variant)
     problems = [*evidence.problems, *(problem for check in CHECKS for problem in check(evidence))]
-    bundle, refusal = _read(evidence)
+    bundle, refusal = _read(evidence, durations)
     if bundle is not None:
         problems += overflow(bundle)
     if refusal is not None and all(problem.code in STILL_READABLE for problem in problems):
@@ -81,9 +87,16 @@ def inspect(
     )  # fmt: skip
 
 
-def _read(evidence: Evidence) -> tuple[Bundle | None, TdtDecodeError | None]:
+def _read(evidence: Evidence, durations: Sequence[int] | None) -> tuple[Bundle | None, TdtDecodeError | None]:
     try:
-        return read_bundle(evidence.root, evidence.layout or "auto", evidence.variant), None
+        bundle = read_bundle(evidence.root, evidence.layout or "auto", evidence.variant, durations)
+        if bundle.encoder is not None:
+            graph = load_graph(bundle.encoder, bundle.directory)
+            if bundle.cache_aware:
+                read_caches(graph, evidence.metadata, bundle.features.subsampling_factor)
+            else:
+                encoder_ports(graph)
+        return bundle, None
     except (BundleError, InputError) as error:
         return None, error
 
@@ -119,6 +132,8 @@ def _facts(evidence: Evidence, bundle: Bundle | None) -> Iterator[Fact]:
         yield Fact(f"{role}: operators", {e.domain or "ai.onnx": e.version for e in graph.model.opset_import}, file)
     if evidence.tokens is not None:
         yield Fact("tokens in the file", len(evidence.tokens.entries), evidence.tokens.file.name, evidence.tokens.form)
+    if evidence.spaces is not None and evidence.spaces.form is not None and evidence.tokens is not None:
+        yield Fact("spaces", evidence.spaces.form, evidence.tokens.file.name, "pieces")
     if evidence.embedding_rows is not None and evidence.decoder is not None:
         yield Fact("embedding rows", evidence.embedding_rows, evidence.decoder.file.name, "weights")
     if evidence.row_width is not None and evidence.joint is not None:
@@ -154,10 +169,12 @@ def _encoder_facts(evidence: Evidence, bundle: Bundle | None) -> Iterator[Fact]:
         return
     file = evidence.graphs[ENCODER].file.name
     _, mel, time = port.shape
+    yield Fact("encoder for", encoder_family(evidence.graphs[ENCODER]), file, "inputs")
     yield Fact("mel bins", mel, file, f"{port.name}, second axis")
     yield Fact("time axis", time if isinstance(time, int) else "dynamic", file, f"{port.name}, third axis")
     if bundle is not None:
         features = bundle.features
+        yield Fact("features", features.family, file, "metadata or configuration; default nemo")
         yield Fact("normalisation", features.normalize, file, "metadata or configuration; default per_feature")
         yield Fact("subsampling factor", features.subsampling_factor, file, "metadata or configuration; default 8")
         if features.max_frames is not None:

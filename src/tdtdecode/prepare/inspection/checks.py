@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ...bundle.blank import BLANK_NAMES
 from ...bundle.description import Bundle
 from ...bundle.layouts import parse_numbers
 from ...bundle.lifting import CannotLift, lift
@@ -24,7 +25,7 @@ GUESSED_DURATIONS = [0, 1, 2, 4, 8]
 DEFAULT_MEL_BINS = 80
 """What sherpa-onnx and onnx-asr assume if the number of mel bins is not stated."""
 
-STILL_READABLE = {"url", "predictor-size", "model-type", "durations-guessed", "int8-on-gpu", "not-finite"}
+STILL_READABLE = {"url", "predictor-size", "model-type", "durations-guessed", "int8-on-gpu", "not-finite", "spaces"}
 """Codes of problems that do not keep this package from reading a directory."""
 
 _LARGEST_FLOAT16 = 65504.0
@@ -143,13 +144,14 @@ def token_file(evidence: Evidence) -> Iterator[Problem]:
             f"{_REPAIR} numbers the lines if there are as many as the model has tokens",
         )  # fmt: skip
     yield from _blank(evidence, name, entries)
-    known = evidence.embedding_rows
+    embedding = evidence.embedding
     without = evidence.layout == "genai" or not table.blanks
-    if known is not None and entries != known and not (without and entries == known - 1):
+    if embedding is not None and entries != embedding.rows and not (without and entries == embedding.rows - 1):
         yield Problem(
             "tokens-count", name, "", f"{entries} entries",
-            f"{known} with the blank, as many as the embedding in {_name(evidence.decoder)} has rows",
-            "use the token file of this model: this one is incomplete, or belongs to another model",
+            f"{embedding.rows} with the blank, as many as the embedding in {_name(evidence.decoder)} has rows",
+            "use the token file of this model: this one is incomplete, or belongs to another model"
+            if entries < embedding.rows else "remove what the model does not have, such as special tokens of a tool",
         )  # fmt: skip
 
 
@@ -166,31 +168,58 @@ _FORMS = {
 
 
 def _blank(evidence: Evidence, name: str, entries: int) -> Iterator[Problem]:
-    """A blank that is missing, or in the wrong place, or there twice."""
-    table = evidence.tokens
+    """A blank that is missing, or at another place than the graph has it, or there twice."""
+    table, embedding = evidence.tokens, evidence.embedding
     assert table is not None
     blanks = table.blanks
+    zero = None if embedding is None or embedding.rows != entries else embedding.zero_row
     if evidence.layout == "genai":
+        stated = evidence.model.get("blank_id")
+        if isinstance(stated, int) and embedding is not None and embedding.zero_row not in (None, stated):
+            yield Problem(
+                "blank-place", evidence.configuration_name, "model.blank_id", f"{stated}",
+                f"{embedding.zero_row}, the row of zeros of the embedding in {embedding.file.name}, where NeMo's "
+                "models have the blank", _REPAIR,
+            )  # fmt: skip
         return
-    if not blanks and table.form == SYMBOLS:
+    if not blanks and table.form == SYMBOLS and (embedding is None or embedding.rows == entries + 1):
         yield Problem(
             "blank-missing", name, "", f"no <blk> among {entries} entries",
             f"<blk> with id {entries} in the last line: the joint has an output for it", f"{_REPAIR} appends it",
         )  # fmt: skip
     elif len(blanks) > 1:
+        several = f"several blanks, with ids {blanks}"
+        yield Problem("blank-place", name, "", several, "one blank", "remove the wrong ones")
+    elif blanks and table.regular_ids and zero not in (None, blanks[0]):
+        assert embedding is not None
         yield Problem(
-            "blank-place", name, "", f"several blanks, with ids {blanks}", "one blank", "remove the wrong ones"
-        )
-    elif blanks and table.regular_ids and blanks[0] not in (0, entries - 1):
+            "blank-place", name, "", f"the blank has id {blanks[0]} of {entries} entries",
+            f"id {zero}, the row of zeros of the embedding in {embedding.file.name}, which NeMo's models have for the "
+            "blank: with another id the ids between are shifted by one, and the text is wrong",
+            f"{_REPAIR} moves it, where the other symbols are in the right order",
+        )  # fmt: skip
+    elif blanks and table.regular_ids and zero is None and blanks[0] not in (0, entries - 1):
         yield Problem(
             "blank-place", name, "", f"the blank has id {blanks[0]} of {entries} entries",
             f"the last id, {entries - 1}, as in NeMo's models, or 0: otherwise sherpa-onnx stops with '<blk> is not "
             "the last token!'", "find out which of the joint's outputs is the blank: the ids are probably shifted",
         )  # fmt: skip
-    elif blanks and table.entries[-1][1] not in ("<blk>", "<blank>") and blanks[0] == entries - 1:
+    elif blanks and table.entries[-1][1] not in BLANK_NAMES and blanks[0] == entries - 1:
         yield Problem(
             "blank-place", name, "", "the blank has the last id, but is not in the last line",
             "lines in the order of their ids: sherpa-onnx expects the blank in the last line", f"{_REPAIR} sorts them",
+        )  # fmt: skip
+
+
+def spaces(evidence: Evidence) -> Iterator[Problem]:
+    """A vocabulary in which no piece writes the space, or of which it is not clear how it does."""
+    if evidence.tokens is None or evidence.embedding_rows not in (None, len(evidence.tokens.entries)):
+        return
+    if evidence.spaces is not None and evidence.spaces.problem:
+        yield Problem(
+            "spaces", evidence.tokens.file.name, "", evidence.spaces.problem,
+            "'\u2581' where a word begins, as SentencePiece writes it",
+            "write the file again from the model's tokenizer, with its own mark of the space",
         )  # fmt: skip
 
 
@@ -301,7 +330,7 @@ def mel_bins(evidence: Evidence) -> Iterator[Problem]:
             )  # fmt: skip
     where = {"split": ("feat_dim", encoder, evidence.metadata), "combined": (
         "features_size", evidence.configuration_name, evidence.configuration)}  # fmt: skip
-    if evidence.layout in where and mel != DEFAULT_MEL_BINS:
+    if evidence.layout in where and mel != DEFAULT_MEL_BINS and "is_giga_am" not in evidence.metadata:
         name, file, section = where[evidence.layout]
         if name not in section:
             yield Problem(
@@ -428,7 +457,7 @@ def _name(graph: Graph | None) -> str:
 
 
 CHECKS: tuple[Callable[[Evidence], Iterator[Problem]], ...] = (
-    no_model, missing_graphs, misnamed_encoder, ctc_head, token_file, vocabulary_size, durations, mel_bins,
+    no_model, missing_graphs, misnamed_encoder, ctc_head, token_file, spaces, vocabulary_size, durations, mel_bins,
     predictor_sizes, url, model_type, finite_weights, quantised_on_a_gpu,
 )  # fmt: skip
 """All checks but `overflow`, in the order in which their problems are shown."""

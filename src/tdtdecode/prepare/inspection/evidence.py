@@ -11,9 +11,10 @@ from ...bundle import combined, genai, split
 from ...bundle.cut import encoder_input
 from ...bundle.files import find_file, read_json
 from ...bundle.layouts import check_variant, variants_of
-from ...bundle.onnx_files.embedding import embedding_rows
+from ...bundle.onnx_files.embedding import Embedding, find_embedding
 from ...bundle.onnx_files.graph import Graph, Port, load_graph
 from ...bundle.ports import token_inputs
+from ...bundle.spaces import Spaces, read_spaces
 from ...errors import BundleError, InputError
 from ...forks import cached_property
 from .report import Problem
@@ -25,8 +26,8 @@ ENCODER, PREDICTOR, JOINT, COMBINED = "encoder", "predictor", "joint", "predicto
 """The roles of graphs."""
 
 GRAPH_NAMES: dict[str, dict[str, str]] = {
-    "split": {ENCODER: "encoder.onnx", PREDICTOR: split.PREDICTOR, JOINT: split.JOINT},
-    "combined": {ENCODER: "encoder-model.onnx", COMBINED: combined.GRAPH},
+    "split": {ENCODER: split.ENCODER, PREDICTOR: split.PREDICTOR, JOINT: split.JOINT},
+    "combined": {ENCODER: combined.ENCODER, COMBINED: combined.GRAPH},
     "genai": {ENCODER: "encoder.onnx", PREDICTOR: "decoder.onnx", JOINT: "joint.onnx"},
 }
 TOKEN_FILES = {
@@ -119,9 +120,14 @@ class Evidence:
         return rows.shape[-1] if rows is not None and isinstance(rows.shape[-1], int) else None
 
     @cached_property
+    def embedding(self) -> Embedding | None:
+        """The predictor's embedding; None if it is not found."""
+        return self._attempt(lambda graph: find_embedding(graph, token_inputs(graph).targets), self.decoder)
+
+    @property
     def embedding_rows(self) -> int | None:
         """V + 1, the number of rows of the predictor's embedding; None if it is not found."""
-        return self._attempt(lambda graph: embedding_rows(graph, token_inputs(graph).targets), self.decoder)
+        return None if self.embedding is None else self.embedding.rows
 
     @cached_property
     def states(self) -> tuple[Port, ...]:
@@ -140,6 +146,15 @@ class Evidence:
             lambda graph: next((port for port in graph.inputs if port.is_float and port.rank == 3), None),
             self.graphs.get(ENCODER),
         )
+
+    @cached_property
+    def spaces(self) -> Spaces | None:
+        """How the token file writes the space; None if it cannot be read."""
+        table = self.tokens
+        if table is None or table.irregular or not table.regular_ids:
+            return None
+        blanks = table.blanks or ([len(table.entries) - 1] if len(table.entries) == self.embedding_rows else [-1])
+        return read_spaces(table.pieces(), blanks[0])
 
     @property
     def entries(self) -> int | None:
@@ -208,14 +223,16 @@ def collect(root: Path, layout: str, variant: str | None) -> Evidence:
     if chosen == "genai":
         evidence.audio_configuration = _json(evidence, "audio_processor_config.json")
     names = {role: _graph_name(evidence, role, name) for role, name in GRAPH_NAMES[chosen].items()}
-    found = {role: _variants(evidence, name) for role, name in names.items()}
+    found = {role: variants_of(root, name, variant) for role, name in names.items()}
     if variant is None and not any(None in files for files in found.values()):
         evidence.variant = next((key for files in found.values() for key in files), None)
     evidence.variants = tuple(key for files in found.values() for key in files)
     for role, files in found.items():
-        if evidence.variant in files:
-            evidence.files[role] = files[evidence.variant]
-            _load(evidence, role)
+        chosen = next((key for key in (evidence.variant, None) if key in files), None)
+        if chosen not in files and variant is None and len(files) == 1:
+            chosen = next(iter(files))
+        if chosen in files:
+            _load(evidence, role, files[chosen])
     _read_tokens(evidence)
     return evidence
 
@@ -240,15 +257,14 @@ def _graph_name(evidence: Evidence, role: str, default: str) -> str:
     return name if plain and not Path(name).is_absolute() and ".." not in Path(name).parts else default
 
 
-def _variants(evidence: Evidence, name: str) -> dict[str | None, Path]:
+def _load(evidence: Evidence, role: str, name: str) -> None:
     try:
-        return variants_of(evidence.root, name, evidence.variant)
+        file = find_file(evidence.root, name)
     except BundleError as error:
         evidence.add_problem("file", error, "a regular file in the directory", "put the file itself there")
-        return {}
-
-
-def _load(evidence: Evidence, role: str) -> None:
+        return
+    assert file is not None
+    evidence.files[role] = file
     try:
         graph = load_graph(evidence.files[role], evidence.root)
         _ = graph.inputs, graph.outputs  # raises an error if they are not tensors

@@ -9,6 +9,8 @@ from .report import Use
 
 _SHERPA_FIELDS = ("vocab_size", "subsampling_factor", "pred_rnn_layers", "pred_hidden", "normalize_type", "url")
 
+_OTHER_SPACES = "it knows no mark of the space but '\u2581': `tdtdecode repair DIR -o OUT` writes it"
+
 
 def _all_files(evidence: Evidence) -> Iterator[str]:
     if ENCODER not in evidence.graphs:
@@ -56,6 +58,9 @@ def sherpa_onnx(evidence: Evidence) -> Iterator[str]:
     table = evidence.tokens
     if table is not None and table.blanks and table.blanks != [len(table.entries) - 1]:
         yield "blank is not the last token"
+    if evidence.spaces is not None and evidence.tokens is not None:
+        if list(evidence.spaces.pieces) != evidence.tokens.pieces():
+            yield _OTHER_SPACES
     if len(evidence.states) not in (0, 2):
         yield f"the predictor has {len(evidence.states)} states; expected two or none"
 
@@ -73,6 +78,8 @@ def onnx_asr(evidence: Evidence) -> Iterator[str]:
             yield f"{graph.file.name} has no inputs or outputs with the names {', '.join(sorted(absent))}"
     if evidence.tokens is not None and evidence.tokens.file.name != "vocab.txt":
         yield f"the token file is called {evidence.tokens.file.name}, not vocab.txt"
+    if evidence.spaces is not None and not evidence.spaces.is_usual:
+        yield _OTHER_SPACES
     mel = evidence.audio_port.shape[1] if evidence.audio_port is not None else None
     if isinstance(mel, int) and mel not in (80, 128):
         yield f"it computes features of 80 or 128 mel bins, not {mel}"

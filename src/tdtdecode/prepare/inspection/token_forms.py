@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...bundle.blank import BLANK_NAMES
 from ...bundle.files import parse_json, read_text
-from ...bundle.tokens import BLANK_NAMES
+from ...bundle.tokens import symbol_of
 
 SYMBOLS, SWAPPED, PAIRS, PIECES, JSON = "symbol id", "id symbol", "pair id", "pieces", "JSON"
 """The forms. ``symbol id`` lines are correct. In PAIRS the symbol is a tuple of piece and score, written as text."""
@@ -51,7 +52,7 @@ class TokenTable:
     @property
     def blanks(self) -> list[int]:
         """The ids of the symbols that are blank."""
-        return [i for i, symbol in self.entries if symbol in BLANK_NAMES]
+        return [i for i, symbol in self.entries if symbol.strip(" ") in BLANK_NAMES]
 
     def pieces(self) -> list[str]:
         """The symbols, in the order of their ids."""
@@ -80,8 +81,7 @@ def read_token_table(file: Path) -> TokenTable:
         return TokenTable(file, SWAPPED, tuple(entries), _missing(swapped))
     if with_ids * 2 < len(lines):
         return TokenTable(file, PIECES, tuple(enumerate(lines)), tuple(i for i, x in enumerate(lines, 1) if not x))
-    # A symbol of nothing but white space is the space itself.
-    entries = [(int(match[2]), match[1].strip(" \t") or " ") for match in symbols if match]
+    entries = [(int(match[2]), symbol_of(match[1])) for match in symbols if match]
     pairs = [_PAIR.fullmatch(symbol) for _, symbol in entries]
     if sum(match is not None for match in pairs) * 2 > len(entries):
         inner = [(i, _unquoted(match[1]) if match else symbol) for (i, symbol), match in zip(entries, pairs)]

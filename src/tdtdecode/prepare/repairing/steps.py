@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...bundle.blank import BLANK_NAMES
 from ...bundle.description import Bundle, FeatureSettings
 from ...bundle.encoder import encoder_ports
 from ...bundle.files import is_file
@@ -18,7 +19,6 @@ from ...bundle.onnx_files.parsing import parse_graph
 from ...bundle.onnx_files.tensors import tensor_bytes
 from ...bundle.probe import BATCH_AXIS
 from ...bundle.reading import read_bundle
-from ...bundle.tokens import BLANK_NAMES
 from ...bundle.transducers import SplitTransducer
 from ...errors import BundleError
 from ..inspection.evidence import COMBINED, ENCODER, GRAPH_NAMES, JOINT, PREDICTOR, TOKEN_FILES, Evidence, collect
@@ -163,7 +163,7 @@ def write_token_file(repairs: Repairs) -> None:
     evidence = repairs.evidence()
     table, name = evidence.tokens, TOKEN_FILES[repairs.layout][0]
     named = table is not None and (table.file.name == name or repairs.layout == "genai")
-    if table is not None and named and is_correct(table, repairs.layout, evidence.embedding_rows):
+    if table is not None and named and is_correct(table, repairs.layout, evidence.embedding):
         return
     found = best_pieces(evidence)
     if found is None:
@@ -298,7 +298,10 @@ def _correct_genai(evidence: Evidence, durations: list[int] | None) -> dict[str,
     if evidence.entries is not None:
         correct["vocab_size"] = evidence.entries, "the tokens with the blank"
         blank = evidence.model.get("blank_id")
-        if not isinstance(blank, int) or not 0 <= blank < evidence.entries:
+        zero = None if evidence.embedding is None else evidence.embedding.zero_row
+        if zero is not None:
+            correct["blank_id"] = zero, "the row of zeros of the embedding, which NeMo's models have for the blank"
+        elif not isinstance(blank, int) or not 0 <= blank < evidence.entries:
             correct["blank_id"] = evidence.entries - 1, "the last token, as in all of NeMo's models"
     if count is not None and count > 0:
         stated = evidence.model.get("tdt_durations")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...bundle.blank import BLANK_NAMES, named_blanks
 from ...bundle.files import find_file, read_bytes
-from ...bundle.tokens import BLANK_NAMES
+from ...bundle.onnx_files.embedding import Embedding
+from ...bundle.spaces import read_spaces
 from ...errors import BundleError
 from ...optional import needed
 from ..inspection.evidence import Evidence
@@ -18,14 +20,18 @@ _MODEL_LIMIT = 64 << 20
 """Largest SentencePiece model that is read, in bytes."""
 
 
-def is_correct(table: TokenTable, layout: str, entries: int | None) -> bool:
-    """Whether a token file has the form that its layout requires, and `entries` entries, if that number is known."""
+def is_correct(table: TokenTable, layout: str, embedding: Embedding | None) -> bool:
+    """Whether a token file has the form that its layout requires, and fits the embedding, if that is known."""
+    entries = None if embedding is None else embedding.rows
     if layout == "genai":
         return entries is None or len(table.entries) in (entries, entries - 1)
-    in_order = table.blanks in ([0], [len(table.entries) - 1]) and table.ids == sorted(table.ids)
+    zero = None if embedding is None else embedding.zero_row
+    places = ([0], [len(table.entries) - 1]) if zero is None else ([zero],)
+    in_order = table.blanks in places and table.ids == sorted(table.ids)
     return (
         table.form == SYMBOLS and not table.irregular and table.regular_ids and in_order
         and entries in (None, len(table.entries))
+        and list(read_spaces(table.pieces(), table.blanks[0]).pieces) == table.pieces()
     )  # fmt: skip
 
 
@@ -38,7 +44,7 @@ def best_pieces(evidence: Evidence) -> tuple[list[str], str] | None:
             table = None if file is None else _table(file)
         except BundleError:
             continue
-        pieces = None if table is None else _pieces(table, evidence.embedding_rows)
+        pieces = None if table is None else _pieces(table, evidence.embedding)
         if pieces is not None:
             return pieces, name
     return None
@@ -57,27 +63,31 @@ def _table(file: Path) -> TokenTable:
     return TokenTable(file, PIECES, tuple((i, processor.IdToPiece(i)) for i in range(processor.GetPieceSize())))
 
 
-def _pieces(table: TokenTable, entries: int | None) -> list[str] | None:
-    """The pieces by id, with the blank; None if the table does not have all of them.
+def _pieces(table: TokenTable, embedding: Embedding | None) -> list[str] | None:
+    """The pieces by id, with the blank where the graph has it; None if the table does not have all of them.
 
-    Parameters
-    ----------
-    entries:
-        V + 1; None if unknown.
+    The blank is appended, or moved, or gets its name, as the embedding asks for it.
     """
     if table.irregular or len(table.blanks) > 1:
         return None
+    rows, zero = (None, None) if embedding is None else (embedding.rows, embedding.zero_row)
     if table.regular_ids:
         pieces = table.pieces()
-    elif table.ids == sorted(set(table.ids)) and entries in (len(table.entries), len(table.entries) + 1):
+    elif table.ids == sorted(set(table.ids)) and rows in (len(table.entries), len(table.entries) + 1):
         pieces = [symbol for _, symbol in table.entries]  # ids count from 1, or have gaps, but the order is right
     else:
         return None
     if table.form == PIECES and all("\t" in piece for piece in pieces):  # SentencePiece's .vocab: piece, tab, score
         pieces = [piece.rsplit("\t", 1)[0] for piece in pieces]
-    blanks = [i for i, piece in enumerate(pieces) if piece in BLANK_NAMES]
-    if not blanks:
-        pieces = [*pieces, BLANK_NAMES[0]]
-    elif blanks[0] not in (0, len(pieces) - 1):
+    blanks = named_blanks(pieces)
+    if not blanks and len(pieces) == rows:
+        pieces[len(pieces) - 1 if zero is None else zero] = BLANK_NAMES[0]  # it has another name there
+    elif not blanks:
+        pieces.insert(len(pieces) if zero is None else zero, BLANK_NAMES[0])
+    elif blanks[0] not in (zero, 0, len(pieces) - 1):
         return None
-    return pieces if entries in (None, len(pieces)) and len(pieces) > 1 else None
+    elif zero is not None:
+        pieces.insert(zero, pieces.pop(blanks[0]))
+    if rows not in (None, len(pieces)) or len(pieces) < 2:
+        return None
+    return list(read_spaces(pieces, named_blanks(pieces)[0]).pieces)

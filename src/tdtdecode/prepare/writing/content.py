@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...bundle.blank import BLANK_NAMES
 from ...bundle.description import FeatureSettings
 from ...bundle.onnx_files.graph import Graph
-from ...bundle.tokens import BLANK_NAMES
 from ...bundle.transducers import SplitTransducer
 from ...bundle.vocabulary import Vocabulary
 from ...transducer import TransducerSpec
@@ -69,6 +69,8 @@ class Content:
             entries["feat_dim"] = self.features.mel_bins
         if self.spec.durations:
             entries["tdt_durations"] = ",".join(map(str, self.spec.durations))
+        if self.features.family != "nemo":  # sherpa-onnx knows no version
+            entries["is_giga_am"] = 1
         return {name: str(value) for name, value in entries.items()} | {"url": self.url}
 
     @property

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ...bundle.blank import BLANK_NAMES
 from ...bundle.description import FeatureSettings
-from ...bundle.tokens import BLANK_NAMES
 from ...bundle.transducers import SplitTransducer
 from ...bundle.vocabulary import SPACE, UNKNOWN
 from ...errors import BundleError

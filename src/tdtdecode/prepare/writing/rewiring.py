@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...bundle.onnx_files.dependencies import import_onnx
-from ...bundle.onnx_files.flow import Flow, names_read
+from ...bundle.onnx_files.flow import Flow
 from ...bundle.onnx_files.graph import Graph, Port
+from ...bundle.onnx_files.sorting import names_read
 
 if TYPE_CHECKING:
     import onnx

@@ -29,7 +29,7 @@ _ARRAYS = ("u8", "s16", "s32", "flt", "dbl")
 """The formats of samples that PyAV makes an array of, as FFmpeg calls them."""
 _COMPRESSED = ("FLAC", "OGG", "MP3")
 
-_FORMATS = (
+FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,loas,latm,amr,amrnb,amrwb,ac3,eac3,dts,dtshd,truehd,mlp,"
     "mpegts,mpeg,asf,avi,flv,live_flv,mp3,ogg,flac,wav,w64,aiff,au,caf,voc,nistsphere,ape,wv,tta,tak,"
     "mpc,mpc8,rm,mxf,gxf,nut,gsm,dsf,shn,qcp,oma,xwma,wtv,dss,spdif,dhav,ilbc"
@@ -114,12 +114,12 @@ class SoundfileDecoder:
         self.notes: list[str] = []
         with _opening:
             try:
-                self._file = _forward(soundfile)(view)
+                self._file = forward_file(soundfile)(view)
             except soundfile.SoundFileRuntimeError as error:
                 if not _is_headerless(source):
                     raise CannotDecode(_reason(error)) from error
                 try:
-                    self._file = _forward(soundfile)(source.path)
+                    self._file = forward_file(soundfile)(source.path)
                 except (soundfile.SoundFileRuntimeError, TypeError) as again:
                     raise CannotDecode(_reason(again)) from again
         self.rate: int = self._file.samplerate
@@ -177,7 +177,7 @@ class MediaDecoder:
         self._av = import_av()
         self._view = view
         # No protocol is allowed, so that nothing but the view is opened.
-        options = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
+        options = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
         try:
             with _opening:
                 self._container = self._av.open(view, options=options, metadata_errors="ignore")
@@ -321,7 +321,7 @@ def libavformat_version() -> str:
     return ".".join(map(str, library_versions["libavformat"]))
 
 
-def _forward(soundfile: Any) -> Any:
+def forward_file(soundfile: Any) -> Any:
     """soundfile's class for reading from the beginning to the end.
 
     It would seek after each block, which fails after the last one of a FLAC file without a length, and would stop where

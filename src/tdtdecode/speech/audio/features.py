@@ -1,12 +1,16 @@
-"""The log-mel features of NeMo's transducers, in NumPy.
+"""The log-mel features of NeMo's and GigaAM's transducers, in NumPy.
 
-Source of every number: ``AudioToMelSpectrogramPreprocessor`` of NeMo 3.0.0, in evaluation mode, with the
+Sources of NeMo's numbers: ``AudioToMelSpectrogramPreprocessor`` of NeMo 3.0.0, in evaluation mode, with the
 settings of the Parakeet models; the mel filters are those of ``librosa.filters.mel(norm="slaney", htk=False)``.
+
+Sources of GigaAM's: the ``FeatureExtractor`` of its three versions, which is torchaudio's ``MelSpectrogram`` with HTK's
+mel scale. The third version stores window and filters in bfloat16, as onnx-asr computes them too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,7 +21,6 @@ SAMPLE_RATE = 16000
 HOP = 160
 """Samples from one feature frame to the next: 10 ms."""
 
-_FFT = 512
 _WINDOW = 400
 _PRE_EMPHASIS = np.float32(0.97)
 _LOG_FLOOR = np.float32(2.0**-24)
@@ -25,12 +28,92 @@ STD_FLOOR = 1e-5
 _BLOCK = 256  # frames at a time: their spectra stay in the L2 cache, and working memory does not grow with the audio
 
 
-class FeatureExtractor:
-    """Log-mel features as NeMo computes them, for a batch of recordings of different lengths.
+@dataclass(frozen=True)
+class _Family:
+    """What a family of models does with samples.
 
-    Pre-emphasis ``y[n] = x[n] - 0.97 x[n-1]``; power spectrum of centred frames (512 points, symmetric Hann window
-    of 400 samples, every 160, zeros beyond the ends); Slaney mel filters from 0 to 8000 Hz; ``ln(m + 2^-24)``;
+    Attributes
+    ----------
+    fft:
+        Points of the transform. A window that is shorter comes first, which changes only phases.
+    window:
+        Makes the window, float64 [samples of a frame].
+    filters:
+        Makes the mel filters of a number of bins, float32 [mel_bins, fft // 2 + 1].
+    frames:
+        The number of frames of so many samples.
+    framed:
+        The signal that the first frame begins with, float32, of a recording's samples.
+    logarithm:
+        Takes the logarithm of mel energies, into another array. The energies are changed.
+    padding:
+        Frames of zeros behind the longest recording.
+    """
+
+    fft: int
+    window: Callable[[], np.ndarray]
+    filters: Callable[[int], np.ndarray]
+    frames: Callable[[int], int]
+    framed: Callable[[np.ndarray], np.ndarray]
+    logarithm: Callable[[np.ndarray, np.ndarray], object]
+    padding: int = 0
+
+
+def _emphasized(samples: np.ndarray) -> np.ndarray:
+    """With pre-emphasis, and half a window of zeros at both ends."""
+    margin = _WINDOW // 2
+    signal = np.zeros(len(samples) + _WINDOW, dtype=np.float32)
+    emphasized = signal[margin : margin + len(samples)]
+    emphasized[:] = samples
+    emphasized[1:] -= _PRE_EMPHASIS * samples[:-1]
+    return signal
+
+
+def _log_of_sum(mel: np.ndarray, out: np.ndarray) -> None:
+    mel += _LOG_FLOOR
+    np.log(mel, out=out)
+
+
+def _log_of_clamped(mel: np.ndarray, out: np.ndarray) -> None:
+    np.log(np.clip(mel, np.float32(1e-9), np.float32(1e9), out=mel), out=out)
+
+
+def _bfloat16(values: np.ndarray) -> np.ndarray:
+    """float32 with the precision of bfloat16: rounded to the nearest, ties to even."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+_FAMILIES = {
+    "nemo": _Family(
+        512, lambda: np.hanning(_WINDOW), lambda mel_bins: mel_filters(mel_bins), lambda n: n // HOP, _emphasized,
+        _log_of_sum, padding=1,
+    ),
+    "gigaam": _Family(
+        320, lambda: _bfloat16(np.hanning(321)[:-1]), lambda mel_bins: _bfloat16(htk_filters(mel_bins, 320)),
+        lambda n: max((n - 320) // HOP + 1, 0), lambda samples: samples.astype(np.float32), _log_of_clamped,
+    ),
+    "gigaam-v2": _Family(
+        400, lambda: np.hanning(401)[:-1], lambda mel_bins: htk_filters(mel_bins, 400),
+        lambda n: n // HOP + 1 if n > 200 else 0,  # there must be as much to mirror
+        lambda samples: np.pad(samples.astype(np.float32), 200, mode="reflect"), _log_of_clamped,
+    ),
+}  # fmt: skip
+
+FAMILIES = tuple(_FAMILIES)
+"""The families of features, by the models that take them: NeMo's; GigaAM's third version; its first and second."""
+
+
+class FeatureExtractor:
+    """Log-mel features for a batch of recordings of different lengths, computed as the models' own code does it.
+
+    ``"nemo"``: pre-emphasis ``y[n] = x[n] - 0.97 x[n-1]``; power spectrum of centred frames (512 points, symmetric Hann
+    window of 400 samples, every 160, zeros beyond the ends); Slaney mel filters from 0 to 8000 Hz; ``ln(m + 2^-24)``;
     then, per mel bin, ``(x - mean) / (std + 1e-5)`` over the frames of the recording, with the N - 1 estimate.
+
+    ``"gigaam"``: power spectrum of frames that begin with the recording (320 points, periodic Hann window, every 160);
+    HTK mel filters from 0 to 8000 Hz; ``ln`` of what is clamped to 1e-9 .. 1e9. ``"gigaam-v2"``: the same with centred
+    frames of 400 points, the recording mirrored at its ends.
 
     A recording's features do not depend on the others in the batch. A recording of one frame has no standard
     deviation and gets zeros, as in NeMo. Digital silence gets exact zeros too, where NeMo returns the rounding error
@@ -39,25 +122,38 @@ class FeatureExtractor:
     Parameters
     ----------
     mel_bins:
-        Number of mel filters, 80 or 128 in the models known.
+        Number of mel filters: 80 or 128 in the NeMo models known, 64 in GigaAM.
     normalize:
         ``"per_feature"``, or None to leave the logarithms as they are.
+    family:
+        One of `FAMILIES`.
 
     Raises
     ------
     InputError
-        If ``mel_bins`` is not positive or ``normalize`` is neither of the two.
+        If ``mel_bins`` is not positive, or ``normalize`` or ``family`` is none of those.
     """
 
-    def __init__(self, mel_bins: int, normalize: str | None = "per_feature"):
+    def __init__(self, mel_bins: int, normalize: str | None = "per_feature", family: str = "nemo"):
         if mel_bins < 1:
             raise InputError(f"mel_bins must be at least 1, got {mel_bins}")
         if normalize not in ("per_feature", None):
             raise InputError(f"normalize must be 'per_feature' or None, got {normalize!r}")
+        if family not in _FAMILIES:
+            raise InputError(f"family must be one of {', '.join(map(repr, FAMILIES))}, got {family!r}")
         self.mel_bins = mel_bins
         self.normalize = normalize
-        self._window = np.hanning(_WINDOW).astype(np.float32)
-        self._filters = _SparseFilters(mel_filters(mel_bins))
+        self.family = family
+        self._family = _FAMILIES[family]
+        self._window = self._family.window().astype(np.float32)
+        self._filters = _SparseFilters(self._family.filters(mel_bins))
+
+    def __reduce__(self) -> tuple[type[FeatureExtractor], tuple[int, str | None, str]]:
+        return type(self), (self.mel_bins, self.normalize, self.family)
+
+    def frames(self, samples: int) -> int:
+        """The number of feature frames of so many samples: in NeMo, for example, ``samples // 160``."""
+        return self._family.frames(samples)
 
     def __call__(self, recordings: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Features of a batch.
@@ -70,46 +166,36 @@ class FeatureExtractor:
         Returns
         -------
         features:
-            float32 [B, mel_bins, T], zero past each recording's end. T is ``longest // 160 + 1``, NeMo's width.
+            float32 [B, mel_bins, T], zero past each recording's end. In NeMo, T is ``longest // 160 + 1``; in GigaAM,
+            the frames of the longest.
         lengths:
-            int64 [B], valid frames: ``n // 160``.
+            int64 [B], valid frames, as `frames` gives them.
         """
-        lengths = np.array([len(samples) // HOP for samples in recordings], dtype=np.int64)
-        width = max((len(samples) // HOP + 1 for samples in recordings), default=0)
+        lengths = np.array([self.frames(len(samples)) for samples in recordings], dtype=np.int64)
+        width = int(lengths.max(initial=0)) + self._family.padding if len(recordings) else 0
         features = np.zeros((len(recordings), self.mel_bins, width), dtype=np.float32)
         for out, samples, length in zip(features, recordings, lengths, strict=True):
             if length:
-                self._log_mel(samples, out[:, :length])
+                self._transform(self._family.framed(samples), out[:, :length])
                 if self.normalize:
                     _standardize(out[:, :length])
         return features, lengths
 
-    def _log_mel(self, samples: np.ndarray, out: np.ndarray) -> None:
-        """Write the logarithms of one recording's mel energies to ``out``, float32 [mel_bins, frames]."""
-        margin = _WINDOW // 2
-        signal = np.zeros(len(samples) + _WINDOW, dtype=np.float32)
-        emphasized = signal[margin : margin + len(samples)]
-        emphasized[:] = samples
-        emphasized[1:] -= _PRE_EMPHASIS * samples[:-1]
-        self._transform(signal, out)
-
     def _transform(self, signal: np.ndarray, out: np.ndarray) -> None:
         """Write log-mel frames to ``out``, float32 [mel_bins, frames], of a signal that begins with the first frame."""
-        frames = out.shape[1]
-        # torch.stft puts the 400 samples in the middle of the 512 points. Here they come first, which changes only the
-        # phases and not the power.
-        windows = np.lib.stride_tricks.sliding_window_view(signal, _WINDOW)[::HOP][:frames]
-        padded = np.zeros((min(_BLOCK, frames), _FFT), dtype=np.float32)
+        frames, window = out.shape[1], len(self._window)
+        # torch.stft puts a short window in the middle of the points. Here it comes first, which changes only the phases
+        # and not the power.
+        windows = np.lib.stride_tricks.sliding_window_view(signal, window)[::HOP][:frames]
+        padded = np.zeros((min(_BLOCK, frames), self._family.fft), dtype=np.float32)
         for start in range(0, frames, _BLOCK):
             block = windows[start : start + _BLOCK]
             points = padded[: len(block)]
-            np.multiply(block, self._window, out=points[:, :_WINDOW])
+            np.multiply(block, self._window, out=points[:, :window])
             spectrum = np.fft.rfft(points)
             power = np.square(spectrum.real, dtype=np.float32)
             power += np.square(spectrum.imag, dtype=np.float32)
-            mel = self._filters(power)
-            mel += _LOG_FLOOR
-            np.log(mel, out=out[:, start : start + len(block)])
+            self._family.logarithm(self._filters(power), out[:, start : start + len(block)])
 
 
 class FeatureStream:
@@ -118,7 +204,7 @@ class FeatureStream:
     Parameters
     ----------
     extractor:
-        Whose features they are.
+        Whose features they are: NeMo's.
 
     Attributes
     ----------
@@ -166,12 +252,12 @@ class _SparseFilters:
 
     It is no matrix product on purpose. NumPy hands those to BLAS, whose pool of threads is shared by the whole process:
     a fork in one thread shuts the pool down while another thread waits for it, which then waits for ever. It is faster
-    as well: each of the 257 frequencies lies in at most two filters.
+    as well: each frequency lies in at most two filters.
 
     Parameters
     ----------
     filters:
-        float32 [mel_bins, 257].
+        float32 [mel_bins, frequencies].
     """
 
     def __init__(self, filters: np.ndarray):
@@ -182,7 +268,7 @@ class _SparseFilters:
         self._starts = np.flatnonzero(np.diff(rows, prepend=-1))
 
     def __call__(self, power: np.ndarray) -> np.ndarray:
-        """Mel energies float32 [mel_bins, frames] of power spectra float32 [frames, 257]."""
+        """Mel energies float32 [mel_bins, frames] of power spectra float32 [frames, frequencies]."""
         weighted = power.T[self._bins]
         weighted *= self._weights
         return np.add.reduceat(weighted, self._starts, axis=0)
@@ -201,14 +287,29 @@ def mel_filters(mel_bins: int) -> np.ndarray:
 
     Source: Slaney, "Auditory Toolbox" (1998), as in ``librosa.filters.mel``.
     """
-    bins = np.fft.rfftfreq(_FFT, 1.0 / SAMPLE_RATE)
     edges = _mel_to_hertz(np.linspace(0.0, _hertz_to_mel(SAMPLE_RATE / 2), mel_bins + 2))
+    return (_triangles(edges, 512) * (2.0 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
+
+
+def htk_filters(mel_bins: int, fft: int) -> np.ndarray:
+    """Triangular filters of height 1 on HTK's mel scale from 0 to 8000 Hz: float32 [mel_bins, fft // 2 + 1].
+
+    Source: ``torchaudio.functional.melscale_fbanks(norm=None, mel_scale="htk")``; HTK's scale is
+    ``2595 log10(1 + f / 700)``.
+    """
+    highest = 2595.0 * np.log10(1.0 + SAMPLE_RATE / 2 / 700.0)
+    edges = 700.0 * (10.0 ** (np.linspace(0.0, highest, mel_bins + 2) / 2595.0) - 1.0)
+    return _triangles(edges, fft).astype(np.float32)
+
+
+def _triangles(edges: np.ndarray, fft: int) -> np.ndarray:
+    """Triangles that rise from each edge to the next and fall to the one after, by frequency of a transform."""
+    bins = np.fft.rfftfreq(fft, 1.0 / SAMPLE_RATE)
     widths = np.diff(edges)
     distances = edges[:, None] - bins
     rising = -distances[:-2] / widths[:-1, None]
     falling = distances[2:] / widths[1:, None]
-    triangles = np.maximum(0.0, np.minimum(rising, falling))
-    return (triangles * (2.0 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
+    return np.maximum(0.0, np.minimum(rising, falling))
 
 
 # The Slaney scale: linear with 3 mels per 200 Hz up to 1000 Hz, then logarithmic with 27 mels per factor of 6.4.

@@ -5,6 +5,7 @@ To add a format, write a file here that ends with its ``FORMAT``, and give it a 
 
 from . import ctm, json, srt, tsv, txt, vtt
 from .format import Format
+from .options import CueOptions
 
 FORMATS: dict[str, Format] = {
     "txt": txt.FORMAT,
@@ -16,4 +17,4 @@ FORMATS: dict[str, Format] = {
 }
 """Name -> format. The name is also the suffix of the format's files, and a choice of ``--format``."""
 
-__all__ = ["FORMATS", "Format"]
+__all__ = ["FORMATS", "CueOptions", "Format"]

@@ -21,4 +21,4 @@ def render(transcript: Transcript, recording: str) -> str:
 
 
 # Every line begins with its recording's name.
-FORMAT = Format(render=render, concatenable=True, alternatives=False, failed="")
+FORMAT = Format(render=render, concatenable=True, alternatives=False, cues=False, failed="")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...hypothesis import Transcript
-
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
@@ -16,16 +14,20 @@ class Format:
     ----------
     render:
         (transcript, name of the recording) -> the whole text of a file, which ends with a newline unless it is empty.
+        A format of cues takes `CueOptions` as a third argument.
     concatenable:
         Whether the texts of several recordings may follow each other in one stream, because a reader can tell where
         each one ends. False where a text has a header or numbers of its own.
     alternatives:
         Whether the next best hypotheses of a beam search are written.
+    cues:
+        Whether the words are gathered into cues.
     failed:
         What a stream holds in the place of a recording that failed, often nothing.
     """
 
-    render: Callable[[Transcript, str], str]
+    render: Callable[..., str]
     concatenable: bool
     alternatives: bool
+    cues: bool
     failed: str

@@ -62,4 +62,4 @@ def _finite(number: float) -> float | None:
     return round(number, 4) if math.isfinite(number) else None
 
 
-FORMAT = Format(render=render, concatenable=True, alternatives=True, failed="")
+FORMAT = Format(render=render, concatenable=True, alternatives=True, cues=False, failed="")

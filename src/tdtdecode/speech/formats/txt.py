@@ -12,4 +12,4 @@ def render(transcript: Transcript, recording: str) -> str:
 
 
 # A recording that failed leaves an empty line, so that line n always belongs to recording n.
-FORMAT = Format(render=render, concatenable=True, alternatives=False, failed="\n")
+FORMAT = Format(render=render, concatenable=True, alternatives=False, cues=False, failed="\n")

@@ -33,8 +33,8 @@ class Latency:
     """
 
     chunk: float = 0.8
-    right: float = 0.4
-    left: float = 5.6
+    right: float = 1.0
+    left: float = 2.8
 
     def __post_init__(self) -> None:
         for name in ("chunk", "right", "left"):

@@ -30,6 +30,7 @@ class Wording:
         self.language: str | None = None
         self._vocabulary, self._frame_seconds, self._confidence = bundle.vocabulary, bundle.frame_seconds, confidence
         self._open: list[Hypothesis] = []
+        self._previous_end: float | None = None
         self._last_frame: int | None = None
 
     def add(self, part: Hypothesis) -> bool:
@@ -61,15 +62,17 @@ class Wording:
         if not self._open:
             return []
         tokens = joined(self._open)
-        places = self._vocabulary.word_tokens(tokens.tokens.tolist())
-        settled = len(places) if ended else len(places) - 1
-        if settled < 1:
-            return []
-        words = [
-            replace(word, end=max(word.start, min(word.end, seconds)))
-            for word in self._vocabulary.words(tokens, self._frame_seconds, self._confidence)[:settled]
-        ]
-        self._open = [] if ended else [tokens.select(slice(places[settled].start, None))]
+        found = self._vocabulary.words_and_tokens(tokens, self._frame_seconds, self._confidence, self._previous_end)
+        settled = len(found) if ended else len(found) - 1
+        while 0 < settled < len(found) and found[settled - 1][1].stop > found[settled][1].start:
+            settled -= 1  # the two share a token
+        if ended:
+            self._open = []
+        elif settled > 0:
+            self._open = [tokens.select(slice(found[settled][1].start, None))]
+        words = [replace(word, end=max(word.start, min(word.end, seconds))) for word, _ in found[: max(settled, 0)]]
+        if words:
+            self._previous_end = words[-1].end
         self.words += words
         return words
 

@@ -1,0 +1,166 @@
+"""Following a live recording: its words on the terminal as they come, or one JSON object per event."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from ..hypothesis import Word
+    from ..speech.recognizer import Recognizer
+    from ..speech.streaming import News
+
+FORMATS = ("txt", "json")
+
+
+def add_stream(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add the options of `Recognizer.stream`."""
+    parser.add_argument("--language", metavar="NAME", help="for models that are told one, such as en-US")
+    parser.add_argument("--pause", type=float, metavar="S",
+                        help="an utterance ends after so many seconds without a word (default: 0.8)")
+    for name, default, what in (
+        ("chunk", 0.8, "how much is decoded at a time"),
+        ("right", 1.0, "how much is heard after a chunk before it is decoded"),
+        ("left", 2.8, "how much is heard before it"),
+    ):
+        parser.add_argument(f"--{name}", type=float, metavar="S", help=f"{what}, in seconds (default: {default:g})")
+
+
+def stream_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `Recognizer.stream` that were given.
+
+    Raises
+    ------
+    InputError
+        If one is out of its range.
+    """
+    from ..speech.streaming import Latency
+
+    given = {name: getattr(arguments, name) for name in ("chunk", "right", "left")}
+    given = {name: value for name, value in given.items() if value is not None}
+    latency = Latency(**given) if given else None
+    options = {"language": arguments.language, "latency": latency, "pause": arguments.pause}
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def follow(model: Recognizer, blocks: Iterator[tuple[int, Any]], format: str, options: dict[str, Any]) -> None:
+    """Show what a stream tells, until its audio ends or the user interrupts. Then the rest is decoded and shown.
+
+    Parameters
+    ----------
+    blocks:
+        Rates in Hz and samples, as they come.
+    format:
+        ``"txt"``: a line for each utterance; on a terminal it grows, and the text that may still change stands at its
+        end. ``"json"``: a line for each event.
+    options:
+        Of `Recognizer.stream`.
+    """
+    stream = model.stream(**options)
+    printer = _Json() if format == "json" else _Text(sys.stdout.isatty())
+    with _interruptible():
+        for rate, block in blocks:
+            came = time.perf_counter()
+            printer.show(stream.feed(block, rate), came)
+    came = time.perf_counter()
+    told = printer.words
+    transcript = stream.finish()
+    printer.end(transcript.words[told:], transcript.duration, came)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """An interrupt ends what is inside, as a matter of course."""
+    handler = signal.getsignal(signal.SIGINT)
+    listened_to = handler not in (signal.SIG_IGN, signal.SIG_DFL, None)
+    if listened_to:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        if listened_to:
+            signal.signal(signal.SIGINT, handler)
+
+
+class _Text:
+    """Prints words. On a terminal the last line is written anew as it changes."""
+
+    def __init__(self, terminal: bool):
+        self.words = 0
+        self._terminal = terminal
+        self._line: list[str] = []
+        self._shown = ""
+
+    def show(self, news: News, came: float) -> None:
+        self.words += len(news.words)
+        self._line += [word.text for word in news.words]
+        if news.ended and self._line:
+            self._rewrite(" ".join(self._line), "\n")
+            self._line = []
+        elif self._terminal:
+            self._rewrite(" ".join([*self._line, *([news.tentative] if news.tentative else [])]), "")
+
+    def end(self, words: list[Word], seconds: float, came: float) -> None:
+        self._line += [word.text for word in words]
+        self._rewrite(" ".join(self._line), "\n" if self._line else "")
+
+    def _rewrite(self, line: str, end: str) -> None:
+        """Replace the last line. One that has grown over several rows of the terminal is ended and begun anew."""
+        if self._terminal:
+            if line == self._shown and not end:
+                return
+            sys.stdout.write(f"\r\x1b[K{line}{end}" if self._fits() else f"\n{line}{end}")
+            self._shown = "" if end else line
+        else:
+            sys.stdout.write(line + end)
+        sys.stdout.flush()
+
+    def _fits(self) -> bool:
+        return len(self._shown) < shutil.get_terminal_size().columns
+
+
+class _Json:
+    """Prints a JSON object for each event: words, text that changed, an end of an utterance."""
+
+    def __init__(self) -> None:
+        self.words = 0
+        self._tentative = ""
+
+    def show(self, news: News, came: float) -> None:
+        if news.words or news.ended or news.tentative != self._tentative:
+            self._write(news.words, news.tentative, news.ended, news.heard, news.decoded, news.language, came, False)
+
+    def end(self, words: list[Word], seconds: float, came: float) -> None:
+        self._write(words, "", bool(words), seconds, seconds, None, came, True)
+
+    def _write(
+        self, words: Any, tentative: str, ended: bool, heard: float, decoded: float, language: str | None, came: float,
+        finished: bool,
+    ) -> None:  # fmt: skip
+        self.words += len(words)
+        self._tentative = tentative
+        event = {
+            "words": [
+                {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3),
+                 "confidence": round(word.confidence, 4)}
+                for word in words
+            ],
+            "tentative": tentative, "ended": ended, "heard": round(heard, 3), "decoded": round(decoded, 3),
+            "delay": round(time.perf_counter() - came, 4), "finished": finished,
+        }  # fmt: skip
+        if language is not None:
+            event["language"] = language
+        print(json.dumps(event, ensure_ascii=False), flush=True)
+
+
+def standard_input() -> BinaryIO:
+    """Standard input, as it comes."""
+    return sys.stdin.buffer

@@ -1,0 +1,224 @@
+"""``tdtdecode listen``: what comes through a pipe, and what a microphone hears."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+
+from tdtdecode import DeviceError, MissingDependencyError  # noqa: E402
+from tdtdecode.speech.audio.live import microphone, piped  # noqa: E402
+from tests.conftest import HANGING  # noqa: E402
+
+RECORDINGS = Path(__file__).parents[1] / "recordings"
+TEXT = "set a timer for ten hours and fifty two minutes"
+
+
+@pytest.fixture(scope="module")
+def samples() -> np.ndarray:
+    return soundfile.read(RECORDINGS / "known-2.flac", dtype="int16")[0]
+
+
+def wav(samples: np.ndarray, size: int) -> bytes:
+    """A WAV of 16 bits at 16 kHz whose header states that many bytes of samples."""
+    head = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", min(size + 36, 2**32 - 1), b"WAVE", b"fmt ", 16, 1, 1, 16_000,
+                       32_000, 2, 16, b"data", size)  # fmt: skip
+    return head + samples.tobytes()
+
+
+def encoded(samples: np.ndarray, format: str) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16_000, format=format)
+    return file.getvalue()
+
+
+def listened(data: bytes, *options: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "tdtdecode", "listen", "-", *options], input=data, capture_output=True, timeout=HANGING
+    )
+
+
+def needs_av() -> None:
+    pytest.importorskip("av", reason="PyAV is not installed")
+
+
+def test_text_of_a_pipe(samples):
+    result = listened(wav(samples, 2**32 - 1))
+    assert (result.returncode, result.stdout.decode(), result.stderr) == (0, TEXT + "\n", b"")
+
+
+def test_two_utterances_are_two_lines(samples):
+    both = np.concatenate([samples, np.zeros(3 * 16_000, np.int16), samples])
+    result = listened(wav(both, 2**31 - 1))
+    assert result.stdout.decode() == f"{TEXT}\n{TEXT}\n"
+
+
+def test_events(samples):
+    result = listened(wav(samples, 0x7FFFF000), "--format", "json", "--chunk", "0.4", "--right", "1.2")
+    events = [json.loads(line) for line in result.stdout.decode().splitlines()]
+    assert [word["word"] for event in events for word in event["words"]] == TEXT.split()
+    assert [event["finished"] for event in events] == [False] * (len(events) - 1) + [True]
+    heard = [event["heard"] for event in events]
+    assert heard == sorted(heard) and heard[-1] == pytest.approx(len(samples) / 16_000, abs=1e-3)
+    assert all(0 <= event["decoded"] <= event["heard"] and event["delay"] >= 0 for event in events)
+    assert any(event["tentative"] for event in events) and not events[-1]["tentative"]
+
+
+@pytest.mark.parametrize("format", ["FLAC", "OGG", "MP3", "AU", "WAV without a length"])
+def test_other_formats(samples, format):
+    if format.startswith(("FLAC", "WAV")):
+        needs_av()
+    data = wav(samples, 0) if format.startswith("WAV") else encoded(samples, format)
+    found = np.concatenate([block for _, block in piped(io.BytesIO(data), "x")])
+    assert found.shape[1] == 1 and abs(len(found) - len(samples)) < (3000 if format == "MP3" else 1)
+    if format not in ("OGG", "MP3"):
+        np.testing.assert_array_equal(found[:, 0], (samples / 32768).astype(np.float32))
+
+
+def test_samples_come_before_the_end(samples):
+    into, out = os.pipe()
+    with os.fdopen(out, "wb", buffering=0) as writer, os.fdopen(into, "rb") as reader:
+        data = wav(samples, 2**32 - 1)
+        writer.write(data[: 44 + 2 * 8000])
+        blocks = piped(reader, "x")
+        assert len(next(blocks)[1]) == 800
+        writer.write(data[44 + 2 * 8000 :])
+        writer.close()
+        assert 800 + sum(len(block) for _, block in blocks) == len(samples)
+
+
+@pytest.mark.parametrize("data", [b"", b"RIFF", b"not a recording at all " * 400, wav(np.zeros(0, np.int16), 100)])
+def test_what_is_no_recording(data):
+    result = listened(data)
+    assert b"Traceback" not in result.stderr
+    empty = not data or data.startswith(b"RIFF\x88")
+    assert result.returncode == (0 if empty else 2) and result.stdout == b""
+    assert empty or b"<stdin>" in result.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_an_interrupt_ends_it_and_the_rest_is_decoded(samples):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tdtdecode", "listen", "-", "--format", "json"], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    process.stdin.write(wav(samples, 2**32 - 1))
+    process.stdin.flush()
+    lines = [process.stdout.readline() for _ in range(3)]
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=HANGING)
+    events = [json.loads(line) for line in [*lines, *out.splitlines()]]
+    assert (process.returncode, err) == (0, b"")
+    assert events[-1]["finished"]
+    # What had not been read when the interrupt came is not heard.
+    words = [word["word"] for event in events for word in event["words"]]
+    assert words[:8] == TEXT.split()[:8]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals of POSIX")
+def test_a_terminal_shows_what_may_change(samples):
+    import pty
+
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tdtdecode", "listen", "-"], stdin=subprocess.PIPE, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    process.stdin.write(wav(samples, 2**32 - 1))
+    process.stdin.close()
+    shown = b""
+    while True:
+        try:
+            block = os.read(ours, 4096)
+        except OSError:  # the terminal has no writer any more
+            break
+        if not block:
+            break
+        shown += block
+    os.close(ours)
+    assert process.wait(HANGING) == 0
+    lines = shown.decode().split("\r\x1b[K")
+    assert lines[-1] == f"{TEXT}\r\n"
+    assert "set a timer for ten hours" in lines and all(TEXT.startswith(line[:13]) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["file.wav"], "a file: transcribe"),
+        (["-", "--chunk", "0"], "chunk must be more than 0"),
+        (["-", "--pause", "-1"], "pause must be"),
+        (["-", "--language", "en"], "is not told a language"),
+        (["-", "--microphone", "1"], "standard input was chosen"),
+    ],
+)
+def test_wrong_options(options, message):
+    result = subprocess.run(
+        [sys.executable, "-m", "tdtdecode", "listen", *options], input=b"", capture_output=True, timeout=HANGING
+    )
+    assert result.returncode == 2 and message in result.stderr.decode()
+
+
+class Microphones(types.ModuleType):
+    """Stands for sounddevice: one microphone of one rate."""
+
+    class PortAudioError(Exception):
+        pass
+
+    def __init__(self, rate: int = 44_100, fails: bool = False):
+        super().__init__("sounddevice")
+        self.rate, self.fails, self.closed = rate, fails, False
+        self.InputStream = self.opened
+
+    def query_devices(self, device, kind):
+        if self.fails:
+            raise ValueError(f"No input device matching {device!r}")
+        return {"default_samplerate": float(self.rate)}
+
+    def opened(self, rate, blocksize, device, channels, dtype, callback):
+        if self.fails or rate != self.rate:
+            raise self.PortAudioError("Invalid sample rate")
+        outer = self
+
+        class Stream:
+            def __enter__(self):
+                for value in range(3):
+                    callback(np.full((blocksize, channels), value, dtype), blocksize, None, None)
+
+            def __exit__(self, *_):
+                outer.closed = True
+
+        return Stream()
+
+
+def test_a_microphone_is_heard_at_its_own_rate(monkeypatch):
+    fake = Microphones()
+    monkeypatch.setitem(sys.modules, "sounddevice", fake)
+    blocks = microphone()
+    for value in range(3):
+        rate, block = next(blocks)
+        assert (rate, block.shape, block[0, 0]) == (44_100, (2205, 1), value)
+    blocks.close()
+    assert fake.closed
+
+
+def test_no_microphone(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sounddevice", Microphones(fails=True))
+    with pytest.raises(DeviceError, match="no microphone can be opened"):
+        next(microphone("kitchen"))
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    with pytest.raises(MissingDependencyError, match=r"tdtdecode\[mic\]"):
+        next(microphone())
