@@ -10,7 +10,8 @@ import io
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .errors import TdtDecodeError, TdtDecodeWarning
@@ -157,6 +158,7 @@ def _command(arguments: Sequence[str] | None) -> int:
     """Run a command and return its status."""
     import argparse
     import logging
+    import warnings
 
     from .commands import COMMANDS
 
@@ -166,12 +168,25 @@ def _command(arguments: Sequence[str] | None) -> int:
     for name, command in COMMANDS.items():
         command.add_arguments(subparsers.add_parser(name, help=command.HELP, description=command.HELP))
     logging.basicConfig(format="tdtdecode: %(message)s", level=logging.WARNING)
-    logging.getLogger(__package__).setLevel(logging.INFO)
     try:
         options = parser.parse_args(arguments)
-        return COMMANDS[options.command].run(options)
+        logging.getLogger(__package__).setLevel(logging.INFO if getattr(options, "verbose", False) else logging.WARNING)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error" if getattr(options, "strict", False) else "always", TdtDecodeWarning)
+            warnings.showwarning = partial(_show_warning, warnings.showwarning)
+            return COMMANDS[options.command].run(options)
     finally:
         sys.stdout.flush()
+
+
+def _show_warning(
+    show_others: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any, **more: Any
+) -> None:
+    """Our own warnings in one line; those of other packages as Python shows them."""
+    if issubclass(category, TdtDecodeWarning):
+        print(f"tdtdecode: warning: {message}", file=sys.stderr)
+    else:
+        show_others(message, category, *place, **more)
 
 
 def _handle_interrupts(handler: Callable[[int, FrameType | None], None]) -> bool:

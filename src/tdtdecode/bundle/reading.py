@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..arguments import as_choice, as_durations
 from ..errors import BundleError, InputError
 from ..transducer import TransducerSpec
 from . import combined, genai, split
@@ -15,7 +16,7 @@ from .cut import CannotSplit, Cut, encoder_input
 from .description import Bundle, BundleFiles
 from .encoder import EncoderFacts, read_encoder
 from .files import find_file, open_directory
-from .layouts import check_variant, variants_of
+from .layouts import check_variant, listing, variants_of
 from .onnx_files.dependencies import import_onnx, import_onnxruntime
 from .onnx_files.embedding import find_embedding
 from .onnx_files.graph import Graph, load_graph
@@ -63,14 +64,12 @@ def read_bundle(
     MissingDependencyError
         If onnx or onnxruntime is not installed.
     """
+    durations = checked_reading(layout, variant, durations)
     import_onnx()
     import_onnxruntime()
     root = open_directory(directory)
-    check_variant(variant)
     if layout == "auto":
         layout = _layout(root, variant)
-    if layout not in LAYOUTS:
-        raise InputError(f"layout must be 'auto' or one of {', '.join(map(repr, LAYOUTS))}, got {layout!r}")
     files = LAYOUTS[layout](root, variant)
     facts = read_encoder(files.chosen.encoder, root, files)
     graph = load_graph(files.chosen.graphs[0], root)
@@ -91,6 +90,13 @@ def read_bundle(
     )
 
 
+def checked_reading(layout: object, variant: object, durations: object) -> tuple[int, ...] | None:
+    """The durations, as a table. An InputError unless these can say how to read a directory, whatever is in it."""
+    as_choice("layout", layout, ("auto", *LAYOUTS))
+    check_variant(variant)
+    return None if durations is None else as_durations("durations", durations)
+
+
 copyreg.pickle(
     Bundle, lambda bundle: (read_bundle, (bundle.directory, bundle.layout, bundle.variant, bundle.spec.durations))
 )
@@ -103,10 +109,9 @@ def _layout(root: Path, variant: str | None) -> str:
         return "split"
     if variants_of(root, combined.GRAPH, variant):
         return "combined"
-    listed = ", ".join(sorted(path.name for path in root.iterdir())[:12]) or "nothing"
     raise BundleError(
         f"no model in it: expected {genai.CONFIGURATION}, or {split.PREDICTOR} with {split.JOINT}, or "
-        f"{combined.GRAPH}, in any variant; found {listed}",
+        f"{combined.GRAPH}, in any variant; found {listing(root)}",
         file=root,
     )
 
@@ -142,7 +147,7 @@ def _check_count(files: BundleFiles, facts: EncoderFacts) -> None:
 
 
 def _durations(
-    files: BundleFiles, facts: EncoderFacts, joint: Path, row_width: int, asked: Iterable[int] | None
+    files: BundleFiles, facts: EncoderFacts, joint: Path, row_width: int, asked: tuple[int, ...] | None
 ) -> tuple[int, ...]:
     """The duration table: `asked` if given, else the stated one, else ``range(D)``.
 
@@ -163,10 +168,6 @@ def _durations(
         )
     outputs = f"{joint.name} has {count} duration outputs ({row_width} outputs - {entries} tokens with blank)"
     if asked is not None:
-        try:
-            asked = tuple(asked)
-        except TypeError:
-            raise InputError(f"durations must be a sequence of frame counts, got {asked!r}") from None
         if len(asked) != count:
             raise InputError(f"durations has {len(asked)} entries, but {outputs}")
         return asked

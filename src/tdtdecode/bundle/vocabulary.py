@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import unicodedata
 from codecs import getincrementaldecoder
 from collections.abc import Iterable
@@ -11,10 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..arguments import as_instance, as_integer, as_number, as_tuple
 from ..confidence import Confidence
 from ..errors import InputError
 from ..forks import cached_property
 from ..hypothesis import Hypothesis, Word
+from ..reprs import counted, one_line
 from .words import Segment, spans, token_times
 
 SPACE = "\u2581"
@@ -49,6 +52,9 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.pieces)
 
+    def __repr__(self) -> str:
+        return one_line(self, counted(self.size, "piece"), f"blank {self.blank}")
+
     @property
     def size(self) -> int:
         """V, the number of pieces without blank."""
@@ -66,7 +72,8 @@ class Vocabulary:
         InputError
             If an id is not in the vocabulary.
         """
-        text, removed = self._joined(self._segments(tokens))
+        ids = as_tuple("tokens", tokens, "token ids")
+        text, removed = self._joined(self._segments([as_integer("a token", token, low=0) for token in ids]))
         text = "".join(char for i, char in enumerate(text) if i not in removed).lstrip(" ")
         return text.rstrip(" ") if self._marks_ends else text
 
@@ -115,6 +122,9 @@ class Vocabulary:
         previous_end:
             Of a hypothesis that continues others: where the word before it ends, in seconds.
         """
+        as_instance("hypothesis", hypothesis, Hypothesis, "a Hypothesis, as Decoder.decode returns them")
+        frame_seconds = as_number("frame_seconds", frame_seconds, "seconds, above 0", above=0, high=sys.float_info.max)
+        as_instance("confidence", confidence, Confidence, "Confidence(...)")
         segments = self._segments(hypothesis.tokens)
         # RNN-T has neither durations nor their log-probs.
         tdt = bool(np.any(hypothesis.durations) or np.any(hypothesis.duration_logprobs))

@@ -15,13 +15,16 @@ from typing import Literal
 
 import numpy as np
 
-from ...errors import InputError
+from ...arguments import as_choice, as_integer, as_tuple, refusal
+from ...reprs import one_line
 
 SAMPLE_RATE = 16000
 """The rate, in Hz, that the features are defined for."""
 HOP = 160
 """Samples from one feature frame to the next: 10 ms."""
 
+_MOST_MEL_BINS = 1024
+_SAMPLES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 _LOG_FLOOR = np.float32(2.0**-24)
 STD_FLOOR = 1e-5
 _BLOCK = 256  # frames at a time: their spectra stay in the L2 cache, and working memory does not grow with the audio
@@ -139,12 +142,10 @@ class FeatureExtractor:
     """
 
     def __init__(self, mel_bins: int, normalize: str | None = "per_feature", family: str = "nemo"):
-        if mel_bins < 1:
-            raise InputError(f"mel_bins must be at least 1, got {mel_bins}")
-        if normalize not in ("per_feature", None):
-            raise InputError(f"normalize must be 'per_feature' or None, got {normalize!r}")
-        if family not in _FAMILIES:
-            raise InputError(f"family must be one of {', '.join(map(repr, FAMILIES))}, got {family!r}")
+        mel_bins = as_integer("mel_bins", mel_bins, low=1, high=_MOST_MEL_BINS)
+        if normalize is not None:
+            as_choice("normalize", normalize, ["per_feature"], "or None")
+        as_choice("family", family, FAMILIES)
         self.mel_bins = mel_bins
         self.normalize = normalize
         self.family = family
@@ -158,6 +159,10 @@ class FeatureExtractor:
     def frames(self, samples: int) -> int:
         """The number of feature frames of so many samples: in NeMo, for example, ``samples // 160``."""
         return self._family.frames(samples)
+
+    def __repr__(self) -> str:
+        normalized = "normalised per feature" if self.normalize else "not normalised"
+        return one_line(self, f"{self.mel_bins} mel bins every 10 ms at 16 kHz", normalized)
 
     def __call__(self, recordings: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Features of a batch.
@@ -175,6 +180,13 @@ class FeatureExtractor:
         lengths:
             int64 [B], valid frames, as `frames` gives them.
         """
+        recordings = as_tuple("recordings", recordings, "a list of arrays of samples")
+        for i, samples in enumerate(recordings):
+            if not isinstance(samples, np.ndarray) or samples.ndim != 1 or samples.dtype not in _SAMPLES:
+                advice = "tdtdecode.speech.audio.as_samples makes them" if not isinstance(samples, float) else (
+                    "give one array for each recording, [samples] for a single one"
+                )
+                raise refusal(f"recordings[{i}]", f"float32 [n], samples at {SAMPLE_RATE} Hz", samples, advice)
         lengths = np.array([self.frames(len(samples)) for samples in recordings], dtype=np.int64)
         width = int(lengths.max(initial=0)) + self._family.padding if len(recordings) else 0
         features = np.zeros((len(recordings), self.mel_bins, width), dtype=np.float32)
