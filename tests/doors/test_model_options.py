@@ -52,7 +52,7 @@ def test_every_command_that_reads_a_model_has_them(name):
     parser = argparse.ArgumentParser()
     COMMANDS[name].add_arguments(parser)
     options = {action.dest for action in parser._actions}
-    assert options >= set(MODEL_OPTIONS if name == "transcribe" else SOURCE_OPTIONS)
+    assert options >= set(MODEL_OPTIONS if name in ("transcribe", "listen") else SOURCE_OPTIONS)
 
 
 def test_the_devices_are_those_of_the_library():

@@ -220,10 +220,11 @@ def test_4_blank_in_the_middle(whole_bundle):
     assert "id 5 of 13" in only(inspect(directory), "blank-place").found
 
 
-def test_4_blank_in_another_line(whole_bundle):
+def test_4_the_order_of_lines_is_free(whole_bundle):
+    """The ids count, to all systems."""
     directory = whole_bundle("split")
     rewrite(directory / "tokens.txt", lambda lines: [lines[-1], *lines[:-1]])
-    assert "not in the last line" in only(inspect(directory), "blank-place").found
+    assert inspect(directory).ok and usable(inspect(directory))["sherpa-onnx"]
 
 
 @pytest.mark.parametrize(("change", "found"), [

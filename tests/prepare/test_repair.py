@@ -175,6 +175,16 @@ def test_genai_vocabulary(whole_bundle, tmp_path):
     assert pieces_of(tmp_path / "mended") == right
 
 
+def test_genai_s_unknown_piece(whole_bundle, tmp_path):
+    """onnxruntime-genai demands one, and export scripts write none."""
+    directory = whole_bundle("genai")
+    configure(directory / "tokenizer.json", lambda data: data["model"].update(unk_id=None))
+    assert not next(use for use in inspect(directory).uses if use.system == "onnxruntime-genai").usable
+    mended(directory, tmp_path)
+    assert next(use for use in inspect(tmp_path / "mended").uses if use.system == "onnxruntime-genai").usable
+    assert pieces_of(tmp_path / "mended") == pieces_of(directory)
+
+
 def test_genai_vocabulary_with_blank_first(tmp_path):
     directory = small_bundle(tmp_path / "bundle", "genai", mel_bins=80, blank="first")
     right = list(read_bundle(directory).vocabulary.pieces)

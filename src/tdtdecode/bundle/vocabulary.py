@@ -6,6 +6,7 @@ import math
 import re
 import sys
 import unicodedata
+from codecs import getincrementaldecoder
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -175,21 +176,31 @@ class Vocabulary:
 
     def _segments(self, tokens: Iterable[int]) -> list[Segment]:
         segments: list[Segment] = []
-        pending = bytearray()
+        # The bytes of one character may be spread over several pieces, and a piece may end within a character.
+        characters = getincrementaldecoder("utf-8")("replace")
+        began: int | None = None  # the token in which an unfinished character began
+        i = -1
         for i, token in enumerate(tokens):
             if not 0 <= token < len(self.pieces):
                 raise InputError(f"token id {token} is outside the vocabulary of {len(self.pieces)} entries")
             piece = self.pieces[token]
             if _BYTES.fullmatch(piece):
-                # The bytes of one character may be spread over several pieces, so a run of them is decoded as a whole.
-                first = segments.pop().first if pending else i
-                pending += bytes.fromhex(piece.replace("<0x", "").replace(">", ""))
-                segments.append(Segment(pending.decode("utf-8", errors="replace"), first, i))
+                text = characters.decode(bytes.fromhex(piece.replace("<0x", "").replace(">", "")))
+                if text:
+                    segments.append(Segment(text, i if began is None else began, i))
+                    began = None
+                if began is None and characters.getstate()[0]:
+                    began = i
                 continue
-            pending.clear()
+            if began is not None:
+                segments.append(Segment(characters.decode(b"", final=True), began, i - 1))
+                began = None
             if token != self.blank and token not in self.events:
                 text = UNKNOWN_SURFACE if piece == UNKNOWN else piece.replace(SPACE, " ")
-                segments.append(Segment(text, i, i, text.lstrip(" ") in self._marks, piece == " "))
+                if text:
+                    segments.append(Segment(text, i, i, text.strip(" ") in self._marks, piece == " "))
+        if began is not None:
+            segments.append(Segment(characters.decode(b"", final=True), began, i))
         return segments
 
     def _joined(self, segments: list[Segment]) -> tuple[str, set[int]]:

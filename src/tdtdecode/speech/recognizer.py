@@ -287,8 +287,6 @@ class Recognizer:
         """
         search = self.decoder.search if search is None else as_search(search)
         pause = as_number("pause", pause, "a number of seconds above 0", above=0, high=_LONGEST_PAUSE)
-        if self._extract.family != "nemo":
-            raise InputError(f"live recordings need NeMo's features, and this model takes {self._extract.family!r}")
         factor = self.bundle.features.subsampling_factor
         walk: Walk
         if isinstance(self.encoder, CacheAwareEncoder):

@@ -12,7 +12,6 @@ from ...arguments import as_choice
 from ...bundle.cached_encoder import read_caches
 from ...bundle.description import FEATURE_FRAME_SECONDS, Bundle
 from ...bundle.encoder import encoder_ports
-from ...bundle.families import encoder_family
 from ...bundle.files import open_directory
 from ...bundle.onnx_files.dependencies import import_onnx, import_onnxruntime
 from ...bundle.onnx_files.external import external_tensors
@@ -172,7 +171,7 @@ def _encoder_facts(evidence: Evidence, bundle: Bundle | None) -> Iterator[Fact]:
         return
     file = evidence.graphs[ENCODER].file.name
     _, mel, time = port.shape
-    yield Fact("encoder for", encoder_family(evidence.graphs[ENCODER]), file, "inputs")
+    yield Fact("encoder for", evidence.family, file, "inputs")
     yield Fact("mel bins", mel, file, f"{port.name}, second axis")
     yield Fact("time axis", time if isinstance(time, int) else "dynamic", file, f"{port.name}, third axis")
     if bundle is not None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ...bundle.blank import BLANK_NAMES
 from ...bundle.description import Bundle
 from ...bundle.layouts import listing, parse_numbers
 from ...bundle.lifting import CannotLift, lift
@@ -203,11 +202,6 @@ def _blank(evidence: Evidence, name: str, entries: int) -> Iterator[Problem]:
             f"the last id, {entries - 1}, as in NeMo's models, or 0: otherwise sherpa-onnx stops with '<blk> is not "
             "the last token!'", "find out which of the joint's outputs is the blank: the ids are probably shifted",
         )  # fmt: skip
-    elif blanks and table.entries[-1][1] not in BLANK_NAMES and blanks[0] == entries - 1:
-        yield Problem(
-            "blank-place", name, "", "the blank has the last id, but is not in the last line",
-            "lines in the order of their ids: sherpa-onnx expects the blank in the last line", f"{_REPAIR} sorts them",
-        )  # fmt: skip
 
 
 def spaces(evidence: Evidence) -> Iterator[Problem]:
@@ -356,6 +350,8 @@ def predictor_sizes(evidence: Evidence) -> Iterator[Problem]:
 def url(evidence: Evidence) -> Iterator[Problem]:
     """A URL in the metadata by which sherpa-onnx would mistake TDT for RNN-T, or RNN-T for TDT."""
     if evidence.layout != "split" or ENCODER not in evidence.graphs or evidence.durations is None:
+        return
+    if evidence.streaming:  # it looks for the URL in models of whole recordings only
         return
     stated = evidence.metadata.get("url")
     if evidence.durations > 0 and "tdt" not in (stated or "") and evidence.metadata:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...bundle import combined, genai, split
+from ...bundle.cached_encoder import is_cache_aware
 from ...bundle.cut import encoder_input
+from ...bundle.families import OFFLINE, encoder_family
 from ...bundle.files import find_file, read_json
 from ...bundle.layouts import check_variant, variants_of
 from ...bundle.onnx_files.embedding import Embedding, find_embedding
@@ -109,6 +111,31 @@ class Evidence:
         """The encoder's metadata; empty if there is no encoder."""
         encoder = self.graphs.get(ENCODER)
         return {} if encoder is None else {entry.key: entry.value for entry in encoder.model.metadata_props}
+
+    @property
+    def family(self) -> str:
+        """What the encoder is for; whole recordings if there is none."""
+        return encoder_family(self.graphs[ENCODER]) if ENCODER in self.graphs else OFFLINE
+
+    @property
+    def streaming(self) -> bool:
+        """Whether the encoder has caches."""
+        return ENCODER in self.graphs and is_cache_aware(self.graphs[ENCODER])
+
+    @cached_property
+    def tokenizer(self) -> dict[str, Any]:
+        """The content of tokenizer.json; empty if there is none that can be read."""
+        try:
+            file = find_file(self.root, "tokenizer.json")
+            return {} if file is None else read_json(file)
+        except BundleError:
+            return {}
+
+    @property
+    def lacks_unknown(self) -> bool:
+        """Whether tokenizer.json is a Unigram model that names no unknown piece, which onnxruntime-genai demands."""
+        model = self.tokenizer.get("model")
+        return isinstance(model, dict) and model.get("type") == "Unigram" and model.get("unk_id") is None
 
     @cached_property
     def row_width(self) -> int | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from ...bundle.blank import BLANK_NAMES
 from .evidence import COMBINED, ENCODER, JOINT, PREDICTOR, Evidence
 from .report import Use
 
-_SHERPA_FIELDS = ("vocab_size", "subsampling_factor", "pred_rnn_layers", "pred_hidden", "normalize_type", "url")
+_SHERPA_FIELDS = ("vocab_size", "subsampling_factor", "pred_rnn_layers", "pred_hidden", "normalize_type")
 
 _OTHER_SPACES = "it knows no mark of the space but '\u2581': `tdtdecode repair DIR -o OUT` writes it"
 
@@ -41,6 +42,8 @@ def _common(evidence: Evidence) -> Iterator[str]:
     yield from _all_files(evidence)
     yield from _float32(evidence)
     yield from _any_length(evidence)
+    if evidence.streaming and evidence.layout != "split":
+        yield f"it takes no encoder for {evidence.family}"
 
 
 def _any_length(evidence: Evidence) -> Iterator[str]:
@@ -56,8 +59,10 @@ def sherpa_onnx(evidence: Evidence) -> Iterator[str]:
     if ENCODER in evidence.graphs and missing:
         yield f"the encoder's metadata has no {', '.join(missing)}: `tdtdecode repair DIR -o OUT` adds them"
     table = evidence.tokens
-    if table is not None and table.blanks and table.blanks != [len(table.entries) - 1]:
-        yield "blank is not the last token"
+    if table is not None and (len(table.entries) - 1, BLANK_NAMES[0]) not in table.entries:
+        yield f"{BLANK_NAMES[0]} is not the last token"
+    if evidence.streaming and evidence.durations:
+        yield "it has no streaming TDT: it reads a streaming encoder's model as RNN-T, and durations as tokens"
     if evidence.spaces is not None and evidence.tokens is not None:
         if list(evidence.spaces.pieces) != evidence.tokens.pieces():
             yield _OTHER_SPACES
@@ -76,6 +81,8 @@ def onnx_asr(evidence: Evidence) -> Iterator[str]:
         absent = names - {port.name for port in (*graph.inputs, *graph.outputs)} if graph is not None else set()
         if absent and graph is not None:
             yield f"{graph.file.name} has no inputs or outputs with the names {', '.join(sorted(absent))}"
+    if evidence.tokens is not None and BLANK_NAMES[0] not in evidence.tokens.pieces():
+        yield f"no token is called {BLANK_NAMES[0]}, as it looks for the blank: `tdtdecode repair DIR -o OUT` writes it"
     if evidence.tokens is not None and evidence.tokens.file.name != "vocab.txt":
         yield f"the token file is called {evidence.tokens.file.name}, not vocab.txt"
     if evidence.spaces is not None and not evidence.spaces.is_usual:
@@ -105,6 +112,8 @@ def onnxruntime_genai(evidence: Evidence) -> Iterator[str]:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if not (evidence.root / name).exists():
             yield f"there is no {name}"
+    if evidence.lacks_unknown:
+        yield "tokenizer.json names no unknown piece (model.unk_id): `tdtdecode repair DIR -o OUT` writes it"
 
 
 def _genai_names(evidence: Evidence) -> Iterator[str]:

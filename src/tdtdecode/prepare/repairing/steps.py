@@ -163,7 +163,8 @@ def write_token_file(repairs: Repairs) -> None:
     evidence = repairs.evidence()
     table, name = evidence.tokens, TOKEN_FILES[repairs.layout][0]
     named = table is not None and (table.file.name == name or repairs.layout == "genai")
-    if table is not None and named and is_correct(table, repairs.layout, evidence.embedding):
+    whole = repairs.layout != "genai" or not evidence.lacks_unknown
+    if table is not None and named and whole and is_correct(table, repairs.layout, evidence.embedding):
         return
     found = best_pieces(evidence)
     if found is None:

@@ -137,12 +137,13 @@ def _audio(content: Content) -> dict[str, Any]:
 def write_tokenizer(pieces: list[str], blank: int, folder: Path) -> None:
     """Write vocab.txt, one piece per line, tokenizer.json and tokenizer_config.json.
 
-    tokenizer.json is a Unigram model. All its scores are 0, since only encoding text would need them.
+    tokenizer.json is a Unigram model. All its scores are 0, since only encoding text would need them. So would the
+    unknown piece; onnxruntime-genai demands one, and where there is none the blank stands for it.
     """
     pieces = [*pieces[:blank], BLANK_NAMES[1], *pieces[blank + 1 :]]
     (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8", newline="\n")
     spaces = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "always", "split": True}
-    unknown = pieces.index(UNKNOWN) if UNKNOWN in pieces else None
+    unknown = pieces.index(UNKNOWN) if UNKNOWN in pieces else blank
     added = {
         "id": blank, "content": BLANK_NAMES[1], "single_word": False, "lstrip": False,
         "rstrip": False, "normalized": False, "special": True,
