@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from .live import FORMATS, add_stream, follow, standard_input, stream_options
-from .options import add_model, model_options
+from .options import add_model, add_verbose, model_options
+from .search_options import add_search, search_of
 from .status import DONE
 
 HELP = "Show what is said while it is said: into a microphone, or into a pipe. Ctrl-C ends it."
@@ -20,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="demo",
                         help="'demo', a model directory, or a Hugging Face hub id (default: demo)")
     add_model(parser)
+    add_search(parser)
     add_stream(parser)
+    add_verbose(parser)
     parser.add_argument("--format", choices=FORMATS, default="txt",
                         help="txt: a line for each utterance (default); json: a line for each event")
 
@@ -36,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.audio and arguments.microphone:
         raise InputError("--microphone: standard input was chosen")
     options = stream_options(arguments)
-    model = load_model(arguments.model, **model_options(arguments))
+    model = load_model(arguments.model, search=search_of(arguments), **model_options(arguments))
     name = arguments.microphone
     blocks = piped(standard_input(), "<stdin>") if arguments.audio else microphone(
         int(name) if name and name.isdecimal() else name
