@@ -53,7 +53,7 @@ class NgramLM:
     _lock: Lock = field(default_factory=Lock, repr=False)
 
     @staticmethod
-    def from_arpa(path: str | PathLike[str], weight: float = 0.1, *, units: str = "pieces") -> NgramLM:
+    def from_arpa(path: str | PathLike[str], weight: float = 0.1, units: str = "pieces") -> NgramLM:
         """A model from an ARPA file, of order 32 at most.
 
         The file is compiled to tables when a decoder first needs it. The tables are stored with a checksum in a cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from numbers import Real
 from os import PathLike
@@ -74,7 +74,6 @@ class PhraseBoost:
 
     phrases: Sequence[Any]
     weight: float = 0.6
-    _: KW_ONLY
     context_score: float = 1.0
     depth_scaling: float = 2.0
     ignore_case: bool = False
@@ -100,7 +99,6 @@ class PhraseBoost:
     def from_file(
         path: str | PathLike[str],
         weight: float = 0.6,
-        *,
         context_score: float = 1.0,
         depth_scaling: float = 2.0,
         ignore_case: bool = False,
@@ -141,7 +139,6 @@ class PhraseBoost:
     def per_row(
         lists: Sequence[Sequence[Any]],
         weight: float = 0.6,
-        *,
         context_score: float = 1.0,
         depth_scaling: float = 2.0,
         ignore_case: bool = False,
