@@ -551,11 +551,11 @@ def _checked_network(network: Network) -> Network:
 def _checked_vocabulary(vocabulary: Vocabulary | None, spec: TransducerSpec) -> Vocabulary | None:
     if vocabulary is None:
         return None
-    if isinstance(vocabulary, type) or not all(hasattr(vocabulary, name) for name in ("pieces", "blank", "words")):
+    if isinstance(vocabulary, type) or not hasattr(vocabulary, "pieces"):
         raise refusal("vocabulary", "a tdtdecode.bundle.Vocabulary or None", vocabulary)
-    if len(vocabulary) != spec.vocab_size + 1:
+    if (count := len(vocabulary.pieces)) != spec.vocab_size + 1:
         raise InputError(
-            f"vocabulary must have {spec.vocab_size + 1} pieces, blank among them, for this spec, got {len(vocabulary)}"
+            f"vocabulary must have {spec.vocab_size + 1} pieces, blank among them, for this spec, got {count}"
         )
     return vocabulary
 
