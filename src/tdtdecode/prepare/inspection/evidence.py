@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...bundle import combined, genai, split
-from ...bundle.cached_encoder import is_cache_aware
 from ...bundle.cut import encoder_input
-from ...bundle.families import OFFLINE, encoder_family
+from ...bundle.families import OFFLINE, encoder_family, is_cache_aware
 from ...bundle.files import find_file, read_json
 from ...bundle.layouts import check_variant, variants_of
 from ...bundle.onnx_files.embedding import Embedding, find_embedding
