@@ -16,6 +16,7 @@ if _TYPE_CHECKING:
         MissingDependencyError,
         PhraseWarning,
         SkippedInputWarning,
+        SlowerWarning,
         TdtDecodeError,
         TdtDecodeWarning,
         UnsupportedVersionError,
@@ -25,6 +26,7 @@ if _TYPE_CHECKING:
     from .networks.callable import CallableNetwork
     from .search import Beam, Greedy
     from .speech.loading import load_model
+    from .speech.progress import Progress
     from .speech.recognizer import Recognizer
     from .speech.streaming import Latency
     from .transducer import TransducerSpec
@@ -49,9 +51,11 @@ __all__ = [
     "NgramLM",
     "PhraseBoost",
     "PhraseWarning",
+    "Progress",
     "Recognizer",
     "ScoringFunction",
     "SkippedInputWarning",
+    "SlowerWarning",
     "TdtDecodeError",
     "TdtDecodeWarning",
     "Transcript",
@@ -73,6 +77,7 @@ _HOMES = {
     "Latency": "speech.streaming",
     "NgramLM": "fusion",
     "PhraseBoost": "fusion",
+    "Progress": "speech.progress",
     "Recognizer": "speech.recognizer",
     "ScoringFunction": "fusion",
     "Transcript": "hypothesis",

@@ -18,9 +18,6 @@ from .hypothesis import Hypothesis
 from .networks.fused import PRECISIONS, FusedProgram
 from .networks.packing import aligned
 
-_TRIAL_FRAMES = 400
-"""Frames of the random encoder output on which `edits_between_networks` compares two networks."""
-
 
 def compare_decoders(
     bundle: Bundle,
@@ -31,6 +28,7 @@ def compare_decoders(
     kernels: str = "auto",
     threads: int = 1,
     runs: int = 7,
+    speech: Callable[[Decoder], list[Hypothesis]] | None = None,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Measure greedy decoding of the same encoder output by several networks and precisions.
 
@@ -47,13 +45,18 @@ def compare_decoders(
         As for `Decoder.from_bundle`.
     runs:
         How often each decoder is timed, after one run as a warm-up.
+    speech:
+        Decodes some speech, to count the edits; None: they are not counted. On random encoder output decisions are
+        close, so that far more of them differ than on speech.
 
     Returns
     -------
     The figures of each decoder by its name, such as ``"fused int8"``. The first decoder is the most exact. Then the
     reason why each of the other decoders cannot be used, by its name. The figures are:
 
-    - ``tokens``: number of emitted tokens; ``differing_tokens``: edits between them and the first decoder's.
+    - ``tokens``: number of emitted tokens.
+    - ``differing_tokens``: edits between the tokens on speech and the first decoder's; ``compared_tokens``: the number
+      of the first decoder's tokens on speech. Both are missing without ``speech``.
     - ``kernels``: name of the kernel set.
     - ``median``, ``min``, ``max``: seconds per run.
     - ``times_real_time``: seconds of audio decoded per second; ``us_per_token``: microseconds per token, if any.
@@ -76,28 +79,16 @@ def compare_decoders(
         raise InputError("; ".join(dict.fromkeys(refused.values())))
     seconds = alternate(runs, {name: partial(decoders[name].decode, encoder_out, lengths) for name in hypotheses})
     audio_seconds = int(np.sum(lengths)) * bundle.frame_seconds
-    reference = next(iter(hypotheses.values()))
+    spoken = {} if speech is None else {name: speech(decoders[name]) for name in hypotheses}
+    reference = next(iter(spoken.values()), [])
     figures = {}
     for name, found in hypotheses.items():
         entry = _speed(decoders[name], sum(map(len, found)), len(lengths), seconds[name], audio_seconds, threads)
-        entry["differing_tokens"] = sum(map(_edits, reference, found))
+        if spoken:
+            entry["differing_tokens"] = sum(map(_edits, reference, spoken[name]))
+            entry["compared_tokens"] = sum(map(len, reference))
         figures[name] = entry
     return figures, refused
-
-
-def edits_between_networks(bundle: Bundle) -> tuple[int, int]:
-    """Compare the networks ``"ort"`` and ``"fused"`` on random encoder output.
-
-    Returns
-    -------
-    The edits between their tokens, and the number of tokens that ``"ort"`` emits.
-    """
-    decoders = [Decoder.from_bundle(bundle, network=network) for network in ("ort", "fused")]
-    size = bundle.spec.encoder_size
-    assert size is not None  # known for every bundle
-    noise = np.random.default_rng(0).standard_normal((1, size, _TRIAL_FRAMES)).astype(np.float32)
-    graphs, fused = (decoder.decode(noise)[0] for decoder in decoders)
-    return _edits(graphs, fused), len(graphs)
 
 
 def _decoders(

@@ -10,7 +10,8 @@ import io
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .errors import TdtDecodeError, TdtDecodeWarning
@@ -18,6 +19,7 @@ from .errors import TdtDecodeError, TdtDecodeWarning
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import FrameType
+    from typing import TextIO
 
 # The statuses that a shell reports for programs ended by a signal: 128 + SIGINT and 128 + SIGPIPE.
 _INTERRUPTED = 130
@@ -39,9 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     -------
     The exit status. 0: all is done. 1: some inputs failed, and the others were done; or a directory has problems.
     2: wrong usage, such as a model that does not exist. 130: interrupted. 141: the reader of the output has gone. If
-    standard output cannot be written, because the disk is full for example, the status is 1.
+    standard output or standard error cannot be written, because the disk is full for example, the status is 1.
     """
     _open_closed_streams()
+    _use_utf8()
+    sys.stderr = messages = _Messages(sys.stderr)
     status = 0
     interrupts: list[int] = []
 
@@ -72,8 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("tdtdecode: interrupted", file=sys.stderr)
             status = _INTERRUPTED
     finally:
+        sys.stderr = messages.stream
         if handled:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+    if messages.lost and not status:
+        from .commands.status import SOME_FAILED
+
+        return SOME_FAILED
     return status
 
 
@@ -105,6 +114,33 @@ def _open_closed_streams() -> None:
         sys.stderr = open(os.devnull, "w")
 
 
+class _Messages(io.TextIOBase):
+    """Standard error. A message that cannot be written, as the disk is full, is lost, and the work goes on."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+        self.lost = False
+
+    def write(self, text: str, /) -> int:
+        try:
+            return self.stream.write(text)
+        except OSError:
+            self.lost = True
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except OSError:
+            self.lost = True
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+
 class _ClosedOutput(io.TextIOBase):
     """Stands for standard output where it is closed, so that writing there is an error that can be reported."""
 
@@ -122,6 +158,7 @@ def _command(arguments: Sequence[str] | None) -> int:
     """Run a command and return its status."""
     import argparse
     import logging
+    import warnings
 
     from .commands import COMMANDS
 
@@ -130,14 +167,26 @@ def _command(arguments: Sequence[str] | None) -> int:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         command.add_arguments(subparsers.add_parser(name, help=command.HELP, description=command.HELP))
-    _use_utf8()
     logging.basicConfig(format="tdtdecode: %(message)s", level=logging.WARNING)
-    logging.getLogger(__package__).setLevel(logging.INFO)
     try:
         options = parser.parse_args(arguments)
-        return COMMANDS[options.command].run(options)
+        logging.getLogger(__package__).setLevel(logging.INFO if getattr(options, "verbose", False) else logging.WARNING)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error" if getattr(options, "strict", False) else "always", TdtDecodeWarning)
+            warnings.showwarning = partial(_show_warning, warnings.showwarning)
+            return COMMANDS[options.command].run(options)
     finally:
         sys.stdout.flush()
+
+
+def _show_warning(
+    show_others: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any, **more: Any
+) -> None:
+    """Our own warnings in one line; those of other packages as Python shows them."""
+    if issubclass(category, TdtDecodeWarning):
+        print(f"tdtdecode: warning: {message}", file=sys.stderr)
+    else:
+        show_others(message, category, *place, **more)
 
 
 def _handle_interrupts(handler: Callable[[int, FrameType | None], None]) -> bool:

@@ -8,14 +8,14 @@ row.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from enum import IntEnum
-from numbers import Real
 
 import numpy as np
 
-from .errors import InputError
+from .arguments import as_choice, as_number
 
 MEASURES = ("max_prob", "gibbs", "tsallis", "renyi")
 NORMALIZATIONS = ("lin", "exp")
@@ -68,6 +68,7 @@ class Confidence:
     """
 
     measure: str = "tsallis"
+    _: KW_ONLY
     alpha: float = 0.33
     normalization: str = "exp"
     aggregation: str = "min"
@@ -75,11 +76,9 @@ class Confidence:
     def __post_init__(self) -> None:
         options = (("measure", MEASURES), ("normalization", NORMALIZATIONS), ("aggregation", tuple(AGGREGATIONS)))
         for name, names in options:
-            if getattr(self, name) not in names:
-                raise InputError(f"{name} must be {' or '.join(map(repr, names))}, got {getattr(self, name)!r}")
-        if not isinstance(self.alpha, Real) or not 0 < self.alpha < math.inf:
-            raise InputError(f"alpha must be a positive number, got {self.alpha!r}")
-        object.__setattr__(self, "alpha", float(self.alpha))
+            as_choice(name, getattr(self, name), names)
+        alpha = as_number("alpha", self.alpha, "a positive number", above=0, high=sys.float_info.max)
+        object.__setattr__(self, "alpha", alpha)
 
     @property
     def statistic(self) -> tuple[Statistic, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -11,13 +13,24 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from . import kernels as kernel_sets
+from .arguments import as_choice, as_flag, as_instance, as_integer, as_tuple, refusal
 from .arrays import frames_first, utterances_of
 from .errors import InputError
 from .hypothesis import Hypothesis, Trace
+from .kernels.sets import ISA_VARIABLE
 from .networks import Network, NetworkState
 from .networks.loops import label_looping, lockstep, run_beam
-from .search import Beam, Greedy, for_utterances, runs_in_the_beam_engine
-from .transducer import TransducerSpec, as_integer
+from .reprs import counted, one_line
+from .search import (
+    Beam,
+    Greedy,
+    as_search,
+    changeable_settings,
+    changed_settings,
+    for_utterances,
+    runs_in_the_beam_engine,
+)
+from .transducer import TransducerSpec
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -27,6 +40,12 @@ if TYPE_CHECKING:
     from .fusion.binding import BoundFusion
     from .kernels.beam_state import BeamState
     from .networks import SteppedNetwork
+
+
+_log = logging.getLogger(__name__)
+
+MAX_THREADS = 1024
+"""The most threads of a decoder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +79,10 @@ class DecoderState:
     def __len__(self) -> int:
         return len(self.consumed)
 
+    def __repr__(self) -> str:
+        frames = f"{self.consumed.min()} to {self.consumed.max()} frames received" if len(self) else ""
+        return one_line(self, counted(len(self), "stream"), frames, repr(self.search) if self.beams else "")
+
     @property
     def places(self) -> np.ndarray:
         """int [B + 1]: the states of stream i in `network` are those from ``places[i]`` up to ``places[i + 1]``."""
@@ -74,7 +97,10 @@ class DecoderState:
         InputError
             If ``index`` is no list of integers, or there is no such stream.
         """
-        index = np.atleast_1d(index)
+        try:
+            index = np.atleast_1d(index)
+        except ValueError:
+            raise refusal("index", "integers [N]", index) from None
         if index.ndim != 1 or (index.size and not np.issubdtype(index.dtype, np.integer)):
             raise InputError(f"index must be integers [N], got {index.dtype} {list(index.shape)}")
         if index.size and not (-len(self) <= index.min() and index.max() < len(self)):
@@ -96,13 +122,18 @@ class DecoderState:
         InputError
             If there is no state, or the states are those of different networks or searches.
         """
-        states = list(states)
+        states = list(as_tuple("states", states, "what decode_chunk returned"))
+        for i, state in enumerate(states):
+            as_instance(f"states[{i}]", state, DecoderState, "what decode_chunk returned")
         if not states:
             raise InputError("join needs at least one state")
         if not all(states[0].network.like(state.network) for state in states[1:]):
             raise InputError("states of decoders with different networks cannot be joined")
-        if not all(states[0].search == state.search for state in states[1:]):
-            raise InputError("states of different searches cannot be joined")
+        first = states[0]
+        for state in states[1:]:
+            changes = changed_settings(first.search or Greedy(), state.search or Greedy())
+            if changes or (first.beams is None) != (state.beams is None):
+                raise InputError(f"states of different searches cannot be joined: they depend on {', '.join(changes)}")
         beams = None if states[0].beams is None else tuple(beam for state in states for beam in state.beams or ())
         return DecoderState(
             np.concatenate([state.consumed for state in states]),
@@ -142,16 +173,17 @@ class Decoder:
         self,
         network: Network,
         spec: TransducerSpec,
+        *,
         search: Greedy | Beam = Greedy(),
         kernels: str = "auto",
         vocabulary: Vocabulary | None = None,
     ):
-        self.network = network
-        self.spec = spec
-        self.search = _checked_search(search)
-        self.kernels = _kernel_set(kernels, network.device)
-        self.vocabulary = vocabulary
-        self._arguments = network, spec, search, kernels, vocabulary
+        self.network = _checked_network(network)
+        self.spec = as_instance("spec", spec, TransducerSpec, "a TransducerSpec")
+        self.search = as_search(search)
+        self.kernels = checked_kernels(kernels, network.device)
+        self.vocabulary = _checked_vocabulary(vocabulary, spec)
+        self._arguments = {"search": search, "kernels": kernels, "vocabulary": vocabulary}
         self._directory: tuple[Any, ...] | None = None
         self._options: dict[str, Any] = {}
         self._bound(self.search)  # raises if a fusion does not fit the vocabulary
@@ -163,6 +195,7 @@ class Decoder:
     def from_bundle(
         cls,
         directory: str | PathLike[str] | Bundle,
+        *,
         layout: str = "auto",
         variant: str | None = None,
         durations: Sequence[int] | None = None,
@@ -218,16 +251,24 @@ class Decoder:
         InputError, DeviceError, MissingDependencyError
             If an option is not available. The message lists what is.
         """
-        if device not in ("cpu", "cuda"):
-            raise InputError(f"no device {device!r}: cpu, cuda")
-        threads = as_integer("threads", threads, low=1)
-        kernel_set = _kernel_set(kernels, device)
+        as_choice("device", device, ("cpu", "cuda"))
+        threads = as_integer("threads", threads, low=1, high=MAX_THREADS)
+        as_search(search)
+        kernel_set = checked_kernels(kernels, device)
         from .bundle import Bundle, read_bundle
-        from .networks.choice import bundle_network
+        from .networks.choice import bundle_network, check_network_options
 
-        bundle = directory if isinstance(directory, Bundle) else read_bundle(directory, layout, variant, durations)
+        check_network_options(network, precision, session_options, providers, device)
+        if isinstance(directory, Bundle):
+            bundle = directory
+        else:
+            bundle = read_bundle(directory, layout, variant, durations)
+            log_files(bundle)
+        forced = f", which {ISA_VARIABLE} asks for" if kernel_set.isa and ISA_VARIABLE in os.environ else ""
+        _log.info("device: %s, %d of the decoder's own threads", device, threads)
+        _log.info("kernels: %s%s", kernel_set.name, forced)
         chosen = bundle_network(bundle, kernel_set, network, precision, threads, session_options, providers, device)
-        decoder = cls(chosen, bundle.spec, search, kernels, bundle.vocabulary)
+        decoder = cls(chosen, bundle.spec, search=search, kernels=kernels, vocabulary=bundle.vocabulary)
         decoder._directory = bundle.directory, bundle.layout, bundle.variant, bundle.spec.durations
         decoder._options = {
             "device": device, "network": network, "kernels": kernels, "precision": precision, "threads": threads,
@@ -235,9 +276,25 @@ class Decoder:
         }  # fmt: skip
         return decoder
 
+    def __repr__(self) -> str:
+        return one_line(self, *self.choices, repr(self.search))
+
+    @property
+    def choices(self) -> list[str]:
+        """What runs: model, network, precision, kernels, device; for people."""
+        model = []
+        if self._directory is not None:
+            directory, layout, variant, _ = self._directory
+            model = [f"{directory} ({layout}{f', {variant}' if variant else ''})"]
+        precision = getattr(self.network, "precision", None)
+        return [
+            *model, f"network {self.network.name}{f' in {precision}' if precision else ''}",
+            f"kernels {self.kernels.name}", f"on the {self.network.device}",
+        ]  # fmt: skip
+
     def __reduce__(self) -> tuple[Any, ...]:
         if self._directory is None:
-            return type(self), self._arguments
+            return _remade, (type(self), self.network, self.spec, self._arguments)
         return _reopened, (type(self), *self._directory, self.bundle_options)
 
     @property
@@ -318,7 +375,8 @@ class Decoder:
         DeviceError
             If an array lies on another device than the decoder can read.
         """
-        search = self.search if search is None else _checked_search(search)
+        search = self.search if search is None else as_search(search)
+        as_flag("final", final)
         utterances, lengths = self._door(encoder_out, lengths, self.spec.encoder_size)
         if state is None:
             state = self.initial_state(len(lengths))
@@ -330,8 +388,11 @@ class Decoder:
             raise InputError(f"state has {len(state)} streams, but encoder_out has {len(lengths)} utterances")
         beamed = runs_in_the_beam_engine(search)
         started = state.beams is not None or bool(state.consumed.any())
-        if started and state.search != (search if beamed else None):
-            raise InputError(f"state comes from another search, {state.search or 'Greedy()'}, not from {search}")
+        if started and (changes := changed_settings(state.search or Greedy(), search)):
+            raise InputError(
+                f"state comes from another search: it depends on {', '.join(changes)}; in the middle of a stream only "
+                f"{', '.join(changeable_settings(search))} may change: give final=True first, or begin without a state"
+            )
         if not len(lengths):
             return [], state
         return (self._beam_chunk if beamed else self._greedy_chunk)(search, utterances, lengths, state, final)
@@ -364,7 +425,7 @@ class Decoder:
         DeviceError
             If an array is not in main memory.
         """
-        chosen = self.search if search is None else _checked_search(search)
+        chosen = self.search if search is None else as_search(search)
         if not isinstance(chosen, Greedy) or runs_in_the_beam_engine(chosen):
             raise InputError(f"trace follows greedy search without fusion and confidence, got {chosen!r}")
         if self.network.device != "cpu":
@@ -441,14 +502,35 @@ class Decoder:
         return bound(search.fusion, self.spec, self.vocabulary)
 
 
+def log_files(bundle: Bundle) -> None:
+    """Say which files of a model directory are used."""
+    files = [*([] if bundle.encoder is None else [bundle.encoder]), *(g.file for g in bundle.transducer.graphs)]
+    _log.info(
+        "files: %s, layout %s, %s: %s", bundle.directory, bundle.layout,
+        f"variant {bundle.variant}" if bundle.variant else "without a suffix",
+        ", ".join(dict.fromkeys(file.name for file in files)),
+    )  # fmt: skip
+
+
+def _remade(cls: type[Decoder], network: Network, spec: TransducerSpec, options: dict[str, Any]) -> Decoder:
+    return cls(network, spec, **options)
+
+
 def _reopened(
     cls: type[Decoder], directory: Path, layout: str, variant: str | None, durations: Any, options: dict
 ) -> Decoder:
-    return cls.from_bundle(directory, layout, variant, durations, **options)
+    return cls.from_bundle(directory, layout=layout, variant=variant, durations=durations, **options)
 
 
-def _kernel_set(name: str, device: str) -> kernel_sets.KernelSet:
-    if name == "cuda" and device == "cpu":
+def checked_kernels(name: str, device: str) -> kernel_sets.KernelSet:
+    """The kernel set of a name for a device.
+
+    Raises
+    ------
+    InputError, MissingDependencyError, DeviceError
+        If it does not exist here, see `tdtdecode.kernels.get`.
+    """
+    if isinstance(name, str) and name == "cuda" and device == "cpu":
         raise InputError("kernels 'cuda' run on a GPU only: choose device='cuda'")
     return kernel_sets.get(name, device)
 
@@ -459,14 +541,25 @@ def _device_door() -> Callable:
     return device_utterances
 
 
-def _checked_search(search: Greedy | Beam) -> Greedy | Beam:
-    if not isinstance(search, (Greedy, Beam)):
-        raise InputError(f"search must be Greedy(...) or Beam(...), got {search!r}")
-    return search
+def _checked_network(network: Network) -> Network:
+    if isinstance(network, type) or not all(hasattr(network, name) for name in ("name", "device", "start", "program")):
+        advice = "Decoder.from_bundle opens a model directory" if isinstance(network, (str, PathLike)) else ""
+        raise refusal("network", "a CallableNetwork, or another network of tdtdecode.networks", network, advice)
+    return network
+
+
+def _checked_vocabulary(vocabulary: Vocabulary | None, spec: TransducerSpec) -> Vocabulary | None:
+    if vocabulary is None:
+        return None
+    if isinstance(vocabulary, type) or not all(hasattr(vocabulary, name) for name in ("pieces", "blank", "words")):
+        raise refusal("vocabulary", "a tdtdecode.bundle.Vocabulary or None", vocabulary)
+    if len(vocabulary) != spec.vocab_size + 1:
+        raise InputError(
+            f"vocabulary must have {spec.vocab_size + 1} pieces, blank among them, for this spec, got {len(vocabulary)}"
+        )
+    return vocabulary
 
 
 def _blank(spec: TransducerSpec) -> int:
-    if not isinstance(spec, TransducerSpec):
-        raise InputError(f"spec must be a TransducerSpec, got {type(spec).__name__}")
     assert spec.blank is not None
     return spec.blank

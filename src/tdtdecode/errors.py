@@ -108,6 +108,10 @@ class PhraseWarning(TdtDecodeWarning):
     """A phrase cannot be spelt with the vocabulary and is left out."""
 
 
+class SlowerWarning(TdtDecodeWarning):
+    """Something slower than usual had to be chosen: the result is the same, and the message says why."""
+
+
 class SkippedInputWarning(TdtDecodeWarning):
     """An input was skipped."""
 

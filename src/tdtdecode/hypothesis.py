@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .reprs import counted, excerpt, one_line
+
 
 @dataclass(frozen=True, eq=False)
 class Hypothesis:
@@ -44,6 +46,11 @@ class Hypothesis:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def __repr__(self) -> str:
+        frames = f"frames {self.frames[0]} to {self.frames[-1]}" if len(self) else ""
+        others = counted(len(self.alternatives), "alternative") if self.alternatives else ""
+        return one_line(self, counted(len(self), "token"), frames, f"score {self.score:.2f}", others)
 
     def select(self, index: np.ndarray | slice) -> Hypothesis:
         """The tokens at ``index`` alone, with this hypothesis's score and without alternatives."""
@@ -111,6 +118,9 @@ class Trace:
     def __len__(self) -> int:
         return len(self.frames)
 
+    def __repr__(self) -> str:
+        return one_line(self, counted(len(self), "step"), f"{int(self.emitted.sum())} of them emit a token")
+
     @property
     def emitted(self) -> np.ndarray:
         """bool [n]: the steps that emitted a token."""
@@ -160,3 +170,8 @@ class Transcript:
     duration: float = 0.0
     hypothesis: Hypothesis | None = None
     alternatives: list[Transcript] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        others = counted(len(self.alternatives), "alternative") if self.alternatives else ""
+        words = counted(len(self.words), "word")
+        return one_line(self, excerpt(self.text), words, f"{self.duration:.2f} s of audio", others)

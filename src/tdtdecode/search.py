@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from numbers import Real
-from typing import Protocol, runtime_checkable
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
+from typing import Any, Protocol, runtime_checkable
 
+from .arguments import as_choice, as_instance, as_integer, as_number, as_tuple, refusal, shown
 from .confidence import Confidence
 from .errors import InputError
-from .transducer import as_integer
 
 MAX_SYMBOLS = 2**31 - 1
 MAX_BEAM = 1024
@@ -18,6 +18,8 @@ MAX_WEIGHT = 1e6
 STRATEGIES = ("tsd", "malsd")
 BLANK_MODES = ("no_score", "lm_weighted_full")
 PRUNING_MODES = ("early", "late")
+DEFAULT_THRESHOLD = 6.0
+"""Nats, see `Beam`."""
 
 
 class Fusion(Protocol):
@@ -38,6 +40,50 @@ class FusionByUtterance(Protocol):
 
     def select(self, utterances: Sequence[int]) -> Fusion:
         """The fusion for some utterances of the batch, by their places in it, in that order."""
+
+
+def _statistic(confidence: Confidence | None) -> object:
+    """What beams hold for a confidence: a sum for each token. The measure itself is made of it at the end."""
+    return None if confidence is None else confidence.statistic
+
+
+def _held(value: Callable[[Any], Any] = lambda value: value) -> dict[str, Any]:
+    """Marks an option that the state of a stream depends on; ``value`` gives the part of it that does."""
+    return {"held": value}
+
+
+def as_search(search: object) -> Greedy | Beam:
+    """The search, or an InputError that says how one is made."""
+    if not isinstance(search, (Greedy, Beam)):
+        advice = ""
+        if isinstance(search, str) and search.lower() in ("greedy", "beam", *STRATEGIES):
+            made = {"greedy": "Greedy()", "beam": "Beam()"}.get(search.lower(), f"Beam(strategy={search.lower()!r})")
+            advice = f"give tdtdecode.{made}"
+        elif isinstance(search, int):
+            advice = "samples and their rate are one recording, (samples, rate); other options are given by name"
+        raise refusal("search", "Greedy(...) or Beam(...)", search, advice)
+    return search
+
+
+def changed_settings(before: Greedy | Beam, after: Greedy | Beam) -> list[str]:
+    """What differs between two searches of what the state of a stream depends on, in words; empty if nothing does.
+
+    A state that was made by one of them can be gone on with by the other only if nothing differs.
+    """
+    if type(before) is not type(after):
+        return [f"the search, {type(before).__name__} (now {type(after).__name__})"]
+    changes = []
+    for option in fields(before):
+        part = option.metadata.get("held")
+        old, new = getattr(before, option.name), getattr(after, option.name)
+        if part is not None and part(old) != part(new):
+            changes.append(f"{option.name}={old!r} (now {new!r})")
+    return changes
+
+
+def changeable_settings(search: Greedy | Beam) -> list[str]:
+    """The options of a search that may change in the middle of a stream."""
+    return [option.name for option in fields(search) if "held" not in option.metadata]
 
 
 def for_utterances(search: Greedy | Beam, utterances: Sequence[int], batch: int) -> Greedy | Beam:
@@ -104,19 +150,26 @@ class Greedy:
     confidence:
         The measure for `Hypothesis.token_confidence`; None: it is not computed.
 
+    In the middle of a stream (`Decoder.decode_chunk`), ``max_symbols`` and ``blank_penalty`` may change. ``fusion`` and
+    ``confidence`` may not, since the state of the stream depends on them.
+
     Raises
     ------
     InputError
         If an option is out of range.
     """
 
+    _: KW_ONLY
     max_symbols: int = 10
     blank_penalty: float = 0.0
-    fusion: Sequence[Fusion] = ()
-    confidence: Confidence | None = None
+    fusion: Sequence[Fusion] = field(default=(), metadata=_held())
+    confidence: Confidence | None = field(default=None, metadata=_held(_statistic))
 
     def __post_init__(self) -> None:
         _check_common(self)
+
+    def __repr__(self) -> str:
+        return _options_given(self, {option.name: option.default for option in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -151,14 +204,16 @@ class Beam:
     size:
         The number of hypotheses kept, 1 to 1024.
     nbest:
-        The number of hypotheses returned, at most `size`; None: all that were kept.
+        The number of hypotheses returned, at most `size`. With a number above 1 the threshold gives way: unless one is
+        given too, there is none, so that the list is as long as was asked for. None: all that the threshold has left,
+        often only one.
     max_symbols:
         The most tokens emitted at one frame, as for `Greedy`.
     blank_penalty:
         Subtracted from blank's log-probability in the scores. A value above 0 means fewer deletions.
     threshold:
         "tsd" also drops a hypothesis if the best of those at least as far in the audio scores higher by more than this
-        many nats. ``inf``: never.
+        many nats. ``inf``: never, which is slower. None: 6, or ``inf`` if ``nbest`` asks for more than one hypothesis.
     temperature:
         Temperature of the softmaxes in the score of "tsd", 0.01 to 100; the reported log-probs ignore it. A value above
         1 trusts the network less. Models tend to be overconfident: with 1.2 to 1.5 the demo model makes fewer word
@@ -171,59 +226,91 @@ class Beam:
         Whether "malsd" prunes before fusion scores are added (``"early"``) or after (``"late"``): NeMo's
         ``pruning_mode``.
 
+    In the middle of a stream (`Decoder.decode_chunk`), ``nbest``, ``max_symbols``, ``threshold`` and ``pruning_mode``
+    may change. The others may not: the state of the stream holds hypotheses with scores, which depend on them.
+
     Raises
     ------
     InputError
         If an option is out of range, or not the strategy's.
     """
 
-    strategy: str = "tsd"
-    size: int = 4
+    strategy: str = field(default="tsd", metadata=_held())
+    _: KW_ONLY
+    size: int = field(default=4, metadata=_held())
     nbest: int | None = None
     max_symbols: int = 10
-    blank_penalty: float = 0.0
-    threshold: float = 6.0
-    temperature: float = 1.0
-    fusion: Sequence[Fusion] = ()
-    confidence: Confidence | None = None
-    blank_mode: str = "no_score"
+    blank_penalty: float = field(default=0.0, metadata=_held())
+    threshold: float | None = None
+    temperature: float = field(default=1.0, metadata=_held())
+    fusion: Sequence[Fusion] = field(default=(), metadata=_held())
+    confidence: Confidence | None = field(default=None, metadata=_held(_statistic))
+    blank_mode: str = field(default="no_score", metadata=_held())
     pruning_mode: str = "early"
 
     def __post_init__(self) -> None:
+        advice = "give the other options by name, as in Beam(size=4)" if not isinstance(self.strategy, str) else ""
+        as_choice("strategy", self.strategy, STRATEGIES, advice)
         _check_common(self)
-        for name, names in (("strategy", STRATEGIES), ("blank_mode", BLANK_MODES), ("pruning_mode", PRUNING_MODES)):
-            if getattr(self, name) not in names:
-                raise InputError(f"{name} must be {' or '.join(map(repr, names))}, got {getattr(self, name)!r}")
+        as_choice("blank_mode", self.blank_mode, BLANK_MODES)
+        as_choice("pruning_mode", self.pruning_mode, PRUNING_MODES)
         size = as_integer("size", self.size, low=1, high=MAX_BEAM)
-        object.__setattr__(self, "size", size)
         nbest = size if self.nbest is None else as_integer("nbest", self.nbest, low=1)
         if nbest > size:
-            raise InputError(f"nbest must be at most size, {size}, got {nbest}")
-        object.__setattr__(self, "nbest", nbest)
-        if not isinstance(self.threshold, Real) or not self.threshold > 0:
-            raise InputError(f"threshold must be a positive number of nats, got {self.threshold!r}")
-        object.__setattr__(self, "threshold", float(self.threshold))
-        if not isinstance(self.temperature, Real) or not 0.01 <= self.temperature <= 100:
-            raise InputError(f"temperature must be a number from 0.01 to 100, got {self.temperature!r}")
-        object.__setattr__(self, "temperature", float(self.temperature))
+            raise InputError(f"nbest must be at most size, {size}, got {shown(nbest)}")
+        if self.threshold is None:
+            threshold = DEFAULT_THRESHOLD if self.nbest in (None, 1) else math.inf
+        else:
+            threshold = as_number("threshold", self.threshold, "a positive number of nats", above=0)
+        temperature = as_number("temperature", self.temperature, "a number from 0.01 to 100", low=0.01, high=100)
+        for name, value in (
+            ("size", size), ("nbest", nbest), ("threshold", threshold), ("temperature", temperature)
+        ):  # fmt: skip
+            object.__setattr__(self, name, value)
         if self.strategy != "tsd" and self.temperature != 1:
             raise InputError("temperature is an option of strategy 'tsd'")
         if self.strategy != "malsd" and (self.blank_mode, self.pruning_mode) != (BLANK_MODES[0], PRUNING_MODES[0]):
             raise InputError("blank_mode and pruning_mode are options of strategy 'malsd'")
 
+    def __repr__(self) -> str:
+        made = {option.name: option.default for option in fields(self)} | {"nbest": self.size}
+        made["threshold"] = DEFAULT_THRESHOLD
+        if (self.nbest, self.threshold) != (self.size, DEFAULT_THRESHOLD):  # `nbest` is what the threshold follows
+            made["nbest"] = None
+            if (self.nbest or 0) > 1:
+                made["threshold"] = math.inf
+        return _options_given(self, made)
+
+
+def _options_given(search: Greedy | Beam, defaults: dict[str, Any]) -> str:
+    """A search with the options that differ from the defaults."""
+    options = {name: getattr(search, name) for name in defaults if getattr(search, name) != defaults[name]}
+    if "fusion" in options:
+        options["fusion"] = list(options["fusion"])
+    return f"{type(search).__name__}({', '.join(f'{name}={value!r}' for name, value in options.items())})"
+
 
 def _check_common(search: Greedy | Beam) -> None:
-    object.__setattr__(
-        search, "max_symbols", as_integer("max_symbols", search.max_symbols, low=1, high=MAX_SYMBOLS)
-    )
-    if not isinstance(search.blank_penalty, Real) or not abs(search.blank_penalty) <= MAX_WEIGHT:
-        raise InputError(
-            f"blank_penalty must be a finite number of at most {MAX_WEIGHT:.0e}, got {search.blank_penalty!r}"
-        )
-    object.__setattr__(search, "blank_penalty", float(search.blank_penalty))
-    fusion = search.fusion
-    if not isinstance(fusion, Iterable) or any(not hasattr(part, "weight") for part in fusion):
-        raise InputError(f"fusion must be a list of NgramLM, PhraseBoost and ScoringFunction, got {fusion!r}")
-    object.__setattr__(search, "fusion", tuple(fusion))
-    if search.confidence is not None and not isinstance(search.confidence, Confidence):
-        raise InputError(f"confidence must be Confidence(...), got {search.confidence!r}")
+    fusion = as_tuple("fusion", search.fusion, _FUSION)
+    for i, part in enumerate(fusion):
+        if isinstance(part, type) or not hasattr(part, "weight") or not _SCORES & set(dir(part)):
+            raise refusal(f"fusion[{i}]", "an NgramLM, a PhraseBoost or a ScoringFunction", part)
+    if search.confidence is not None:
+        as_instance("confidence", search.confidence, Confidence, "Confidence(...) or None")
+    for name, value in (
+        ("max_symbols", as_integer("max_symbols", search.max_symbols, low=1, high=MAX_SYMBOLS)),
+        ("blank_penalty", as_weight("blank_penalty", search.blank_penalty)),
+        ("fusion", fusion),
+    ):
+        object.__setattr__(search, name, value)
+
+
+_SCORES = {"automaton", "compiled"}
+"""What fusions are turned into: they have one method or the other."""
+
+_FUSION = "a list of NgramLM, PhraseBoost and ScoringFunction"
+
+
+def as_weight(name: str, value: object) -> float:
+    """A weight, a penalty or a score: a number whose product with a score cannot overflow."""
+    return as_number(name, value, f"a finite number of at most {MAX_WEIGHT:.0e}", low=-MAX_WEIGHT, high=MAX_WEIGHT)

@@ -22,6 +22,15 @@ _UNSPACED = (
 )  # fmt: skip
 """How the Unicode names of characters begin that belong to writing without spaces between words."""
 
+_BY_DICTIONARY = ("THAI", "LAO", "KHMER", "MYANMAR")
+"""The same of scripts in which ICU finds words by dictionaries."""
+
+DICTIONARY_WORDS = 8
+"""Words at the end of text of such a script that may be others once more text follows.
+
+ICU looks three words ahead. The beginning of a long word may look like several short ones.
+"""
+
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -44,6 +53,11 @@ def unspaced_breaks(text: str) -> list[int]:
 def is_unspaced(text: str) -> bool:
     """Whether some character belongs to a script that is written without spaces between words."""
     return any(map(_is_unspaced, text))
+
+
+def needs_dictionary(text: str) -> bool:
+    """Whether some character belongs to a script in which words are found by a dictionary."""
+    return any(char > "\x7f" and unicodedata.name(char, "").startswith(_BY_DICTIONARY) for char in text)
 
 
 def line_breaks(text: str) -> list[int]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .arguments import as_instance, as_tuple, listed, refusal
 from .bundle.onnx_files.dependencies import import_onnxruntime
-from .errors import DeviceError, MissingDependencyError
+from .errors import DeviceError, MissingDependencyError, SlowerWarning
+from .reprs import joined_names
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -18,6 +21,36 @@ CPU_PROVIDERS = ("CPUExecutionProvider",)
 CUDA_PROVIDER = "CUDAExecutionProvider"
 CUDA = "cuda"
 """ONNX Runtime's name for the device of the CUDA provider."""
+
+
+def check_session_arguments(session_options: Any, providers: Any) -> None:
+    """Raise an InputError unless these are ONNX Runtime's session options and its providers; None is neither.
+
+    ONNX Runtime itself only warns of a provider that it does not have, and takes the CPU.
+    """
+    if session_options is not None:
+        kind = import_onnxruntime().SessionOptions
+        as_instance("session_options", session_options, kind, "onnxruntime.SessionOptions() or None")
+    if providers is None:
+        return
+    available = import_onnxruntime().get_available_providers()
+    for i, provider in enumerate(as_tuple("providers", providers, f"a list, such as {[CPU_PROVIDERS[0]]}")):
+        name, options = provider if isinstance(provider, tuple) and len(provider) == 2 else (provider, {})
+        if not isinstance(name, str) or not isinstance(options, dict):
+            raise refusal(f"providers[{i}]", "the name of an execution provider, or (name, options)", provider)
+        if name not in available:
+            raise refusal(f"providers[{i}]", f"a provider of this ONNX Runtime, {listed(available)}", name)
+
+
+def _warn_of_lost(providers: Sequence[Any], session: ort.InferenceSession, name: str) -> None:
+    """Say if ONNX Runtime has left out a provider that was asked for, because a library of it is missing."""
+    asked = [provider[0] if isinstance(provider, tuple) else provider for provider in providers]
+    used = session.get_providers()
+    if lost := [name for name in asked if name not in used]:
+        warnings.warn(
+            f"{name}: ONNX Runtime cannot use {joined_names(lost)} and runs it with {joined_names(used)}",
+            SlowerWarning, stacklevel=2,
+        )  # fmt: skip
 
 
 def cuda_options(device: int, stream: int) -> dict[str, Any]:
@@ -90,11 +123,19 @@ class ForkSafeSession:
     ----------
     open_session:
         Opens the session. It is called at once, and in each child process on first use.
+    providers:
+        The providers that it opens the session with.
+    name:
+        What the session runs, for messages.
     """
 
-    def __init__(self, open_session: Callable[[], ort.InferenceSession]):
+    def __init__(
+        self, open_session: Callable[[], ort.InferenceSession], providers: Sequence[Any] = (), name: str = ""
+    ):
         self._open_session = open_session
         self._open()
+        if providers:
+            _warn_of_lost(providers, self._session, name)
 
     @property
     def current(self) -> ort.InferenceSession:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import InputError
-
-MAX_DURATION = 1 << 20
-"""The longest duration accepted, in frames; far more than any model has."""
+from .arguments import as_durations, as_integer
 
 MAX_FRAMES = 1 << 30
 """The most frames in an utterance. A duration added to this many frames still fits an int32."""
@@ -39,18 +35,14 @@ class TransducerSpec:
     """
 
     vocab_size: int
-    durations: tuple[int, ...] = (0, 1, 2, 3, 4)
+    durations: Sequence[int] = (0, 1, 2, 3, 4)
     blank: int | None = None
     encoder_size: int | None = None
 
     def __post_init__(self) -> None:
         vocab_size = as_integer("vocab_size", self.vocab_size, low=1)
         blank = vocab_size if self.blank is None else as_integer("blank", self.blank, low=0, high=vocab_size)
-        if not isinstance(self.durations, Iterable) or isinstance(self.durations, (str, bytes)):
-            raise InputError(f"durations must be a sequence of frame counts, got {self.durations!r}")
-        durations = tuple(
-            as_integer(f"durations[{i}]", d, low=0, high=MAX_DURATION) for i, d in enumerate(self.durations)
-        )
+        durations = as_durations("durations", self.durations)
         object.__setattr__(self, "vocab_size", vocab_size)
         object.__setattr__(self, "blank", blank)
         object.__setattr__(self, "durations", durations)
@@ -71,15 +63,3 @@ class TransducerSpec:
     def duration_table(self) -> np.ndarray:
         """The durations as int32 [D]."""
         return np.asarray(self.durations, dtype=np.int32)
-
-
-def as_integer(name: str, value: object, *, low: int, high: int | None = None) -> int:
-    """The value as an int if it lies within the limits, else an InputError that names the argument."""
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise InputError(f"{name} must be an integer, got {value!r}") from None
-    if number < low or (high is not None and number > high):
-        limits = f"at least {low}" if high is None else f"from {low} to {high}"
-        raise InputError(f"{name} must be {limits}, got {number}")
-    return number

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .reprs import one_line
+
 ACTIVATIONS = ("relu", "tanh", "sigmoid")
 
 LARGEST_WEIGHT = 1e30
@@ -79,6 +81,16 @@ class TransducerWeights:
     encoder: Affine
     activation: str
     output: Affine
+
+    def __repr__(self) -> str:
+        return one_line(self, self.sizes)
+
+    @property
+    def sizes(self) -> str:
+        """The structure, for people."""
+        width, joint = self.prediction.weight.shape[1], len(self.encoder.weight)
+        layers = f"{len(self.layers)} LSTM layers" if self.layers else "no LSTM layers"
+        return f"{layers} of {width}, joint of {joint}, {self.activation}"
 
     def problem(self) -> str:
         """Why no network can compute with these weights; empty if it can.

@@ -46,6 +46,11 @@ def test_forms_that_mark_where_a_word_begins(form):
     assert list(spaces.pieces[:7]) == USUAL[:7]  # language models and phrases need no other form
 
 
+def test_no_space_before_punctuation():
+    assert detokenized(["hello", "##s", ",", "how", "?", "'"], [0, 1, 2, 3, 4]) == "hellos, how?"
+    assert detokenized(["hel", "lo</w>", ",</w>", "how</w>", "?</w>"], [0, 1, 2, 3, 4]) == "hello, how?"
+
+
 @pytest.mark.parametrize("form", ENDINGS)
 def test_forms_that_mark_where_a_word_ends_or_goes_on(form):
     assert detokenized(ENDINGS[form]) == TEXT

@@ -171,6 +171,14 @@ def test_what_cannot_be_divided_ends_in_time():
     assert spoken(["▁so", "▁the"], [0, 600], [600, 2], second=0.0625)[0] == ("so", 0, 112, True)
 
 
+def test_a_character_of_bytes_has_the_time_of_its_own_tokens():
+    pieces = ["▁", *(f"<0x{byte:02X}>" for byte in "私は".encode()), "▁the"]
+    assert spoken(pieces)[:2] == [("私", 0, 23, True), ("は", 28, 44, False)]
+    # The second piece ends the first character and begins the second.
+    pieces = ["▁", "<0xE7><0xA7>", "<0x81><0xE3>", "<0x81><0xAF>", "▁the"]
+    assert [word[:3] for word in spoken(pieces)] == [("私", 0, 14), ("は", 14, 23), ("the", 28, 30)]
+
+
 # Scripts without spaces
 
 
@@ -200,6 +208,9 @@ def test_scripts_without_spaces(text, words):
     # As bytes, of which each piece is a part of a character.
     parts = [f"<0x{byte:02X}>" for byte in text.encode()]
     assert texts(["▁", *parts], more=["▁the", *parts]) == words
+    # As bytes in twos, so that pieces end within characters.
+    twos = [piece + (following or "") for piece, following in itertools.zip_longest(parts[::2], parts[1::2])]
+    assert texts(["▁", *twos], more=["▁the", *twos]) == words
     found = spoken(["▁", *text])
     assert [spaced for *_, spaced in found] == [True] + [False] * (len(words) - 1)
     assert all(end <= start for (_, _, end, _), (_, start, _, _) in itertools.pairwise(found))

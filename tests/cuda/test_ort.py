@@ -151,7 +151,7 @@ class TestMissing:
     @pytest.mark.parametrize(
         "options, message",
         [
-            ({"device": "tpu"}, "no device 'tpu': cpu, cuda"),
+            ({"device": "tpu"}, "device must be 'cpu' or 'cuda', got 'tpu'"),
             ({"device": "cuda", "precision": "int8"}, "choose float16"),
             ({"device": "cuda", "precision": "float16", "network": "ort"}, "'ort' computes in the precision of"),
             ({"device": "cuda", "network": "trt"}, "no network 'trt' for a bundle on the cuda"),

@@ -426,7 +426,7 @@ def test_many_threads_and_a_fork():
         ({"pruning_mode": "late"}, "options of strategy 'malsd'"),
         ({"strategy": "malsd", "blank_mode": "none"}, "blank_mode must be"),
         ({"fusion": "lm.arpa"}, "fusion must be a list of NgramLM"),
-        ({"fusion": [3]}, "fusion must be a list of NgramLM"),
+        ({"fusion": [3]}, r"fusion\[0\] must be an NgramLM, a PhraseBoost or a ScoringFunction, got 3"),
         ({"confidence": "entropy"}, "confidence must be Confidence"),
     ],
 )

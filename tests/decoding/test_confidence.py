@@ -14,7 +14,7 @@ from tdtdecode.confidence import MEASURES, NORMALIZATIONS, Statistic
 from tests.conftest import KERNELS, RandomTransducer, random_frames
 
 ALL = [
-    tdt.Confidence(measure, alpha, normalization)
+    tdt.Confidence(measure, alpha=alpha, normalization=normalization)
     for measure in MEASURES
     for alpha in (0.33, 0.5, 1.0, 2.0)
     for normalization in NORMALIZATIONS
@@ -74,7 +74,9 @@ def test_values_are_nemos(confidence):
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_alpha_of_one_is_the_limit(measure, normalization):
     p = probabilities(np.random.default_rng(1).normal(size=(20, 40)) * 2)
-    near, at = (measured(tdt.Confidence(measure, alpha, normalization), p) for alpha in (1.0001, 1.0))
+    near, at = (
+        measured(tdt.Confidence(measure, alpha=alpha, normalization=normalization), p) for alpha in (1.0001, 1.0)
+    )
     if (measure, normalization) not in (("tsallis", "exp"), ("gibbs", "exp")):  # the exponential of another entropy
         np.testing.assert_allclose(near, at, atol=2e-3)
 

@@ -129,7 +129,7 @@ def test_random_models():
         weights = random_weights(spec, hidden=6, joint=joint, layers=1, activation=activation, seed=seed)
         weights = with_output(weights, weights.output.weight * np.float32(10**weight_scale))
         frames, lengths = random_frames(6, 5, 12, seed)
-        search = tdt.Greedy(10, penalty)
+        search = tdt.Greedy(max_symbols=10, blank_penalty=penalty)
         assert check_screening(weights, spec, frames * np.float32(10**frame_scale), lengths, search) >= 0
 
     any_model()

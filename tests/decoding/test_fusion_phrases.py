@@ -84,7 +84,7 @@ def test_scores_are_the_definitions():
         phrases = [rng.integers(0, 4, rng.integers(1, 6)).tolist() for _ in range(rng.integers(1, 9))]
         context_score, depth_scaling = rng.uniform(0.5, 2), rng.uniform(0.5, 3)
         tokens = rng.integers(0, 4, 40).tolist()
-        boost = tdt.PhraseBoost(phrases, 1.0, context_score, depth_scaling)
+        boost = tdt.PhraseBoost(phrases, 1.0, context_score=context_score, depth_scaling=depth_scaling)
         assert scored(boost, tokens) == pytest.approx(
             definition(phrases, tokens, context_score, depth_scaling), abs=1e-4
         )
@@ -632,7 +632,9 @@ def test_the_longest_phrases_cost_little(text):
 
 def test_phrases_can_be_pickled(tmp_path):
     (tmp_path / "names.txt").write_text("new york\n19\n")
-    for boost in (tdt.PhraseBoost(["new york", ([1, 2], 3.0)], 0.5, 2.0, 3.0, True),
+    for boost in (tdt.PhraseBoost(
+        ["new york", ([1, 2], 3.0)], 0.5, context_score=2.0, depth_scaling=3.0, ignore_case=True
+    ),
                   tdt.PhraseBoost((word for word in ("new", "york")), 0.5),
                   tdt.PhraseBoost.per_row([["new"], [], ["york"]], 0.5).select([2, 0]),
                   tdt.PhraseBoost.from_file(tmp_path / "names.txt", 0.5)):  # fmt: skip

@@ -224,7 +224,8 @@ def random_configurations(count, seed):
         vocab_size = int(rng.integers(1, 40))
         blank = [0, vocab_size, int(rng.integers(0, vocab_size + 1))][rng.integers(3)]
         spec = tdt.TransducerSpec(vocab_size, tables[rng.integers(len(tables))], blank)
-        search = tdt.Greedy(int(rng.choice([1, 2, 3, 10])), float(rng.choice([0, 0, 1.5, -1])))
+        symbols, penalty = int(rng.choice([1, 2, 3, 10])), float(rng.choice([0, 0, 1.5, -1]))
+        search = tdt.Greedy(max_symbols=symbols, blank_penalty=penalty)
         levels, bad = rng.choice([None, 1.0, 4.0]), float(rng.choice([0, 0, 0.05, 0.5]))
         yield spec, search, RandomTransducer(spec, int(rng.integers(1 << 30)), levels, bad)
 

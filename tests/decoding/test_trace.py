@@ -13,7 +13,7 @@ from tests.decoding.fused_helpers import fused, random_weights
 SPECS = {
     "tdt": tdt.TransducerSpec(30, encoder_size=6),
     "rnnt": tdt.TransducerSpec(12, (), encoder_size=6),
-    "blank-first": tdt.TransducerSpec(20, (0, 1, 2, 4, 8), 0, encoder_size=6),
+    "blank-first": tdt.TransducerSpec(20, (0, 1, 2, 4, 8), blank=0, encoder_size=6),
 }
 SEARCHES = tdt.Greedy(), tdt.Greedy(max_symbols=2, blank_penalty=1.5), tdt.Greedy(blank_penalty=-2.0)
 

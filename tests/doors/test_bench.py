@@ -29,9 +29,29 @@ def test_every_decoder_is_measured(tmp_path, capsys):
     assert (result["batch"], result["frames"]) == (2, 120)
     for entry in result["decoders"].values():
         assert entry["min"] <= entry["median"] <= entry["max"] and entry["times_real_time"] > 0
-    assert result["decoders"]["ort"]["differing_tokens"] == 0
+        assert "differing_tokens" not in entry and "compared_tokens" not in entry
     assert main(["bench", str(tmp_path), "--runs", "1", "--frames", "60"]) == 0
     assert "of what memory allows" in capsys.readouterr().out
+
+
+def test_edits_are_counted_on_speech(tmp_path, capsys):
+    """On random frames, half of the tokens of int8 differ; on speech, few do."""
+    own = demo.DIRECTORY / "speech.flac"
+    one = own.parents[3] / "tests" / "recordings" / "known-0.flac"
+    counts = {}
+    for given in ([], ["--recordings", str(own)], ["--recordings", str(one), str(own)]):
+        assert main(["bench", "--runs", "1", "--frames", "40", "--json", *given]) == 0
+        decoders = json.loads(capsys.readouterr().out)["decoders"]
+        counts[len(given)] = {
+            name: (entry["differing_tokens"], entry["compared_tokens"]) for name, entry in decoders.items()
+        }
+    assert counts[0] == counts[2] and counts[0]["ort"] == (0, 44) and counts[0]["fused int8"][0] <= 4
+    assert counts[3]["ort"][0] == 0 and counts[3]["ort"][1] > 44
+    assert main(["bench", "--runs", "1", "--frames", "40"]) == 0
+    assert "edits from the first" not in capsys.readouterr().out
+    np.savez(tmp_path / "out.npz", encoder_out=np.zeros((1, 128, 5), np.float32))
+    assert main(["bench", "--runs", "1", "--encoder-out", str(tmp_path / "out.npz"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["decoders"]["ort"]["differing_tokens"] == 0
 
 
 def test_what_cannot_be_had_is_said(tmp_path, capsys, monkeypatch):
@@ -125,7 +145,9 @@ def test_info_tells_how_a_model_is_decoded(tmp_path, capsys):
     assert "network: fused (1 LSTM layers of 96" in capsys.readouterr().out
     make_bundle(tmp_path, "combined", precision="int8", **SIZES)
     assert main(["info", str(tmp_path), "--variant", "int8"]) == 0
-    assert "tokens on random input differ" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "some tokens differ from network ort" in out and f"tdtdecode bench {tmp_path} --recordings" in out
+    assert "random" not in out
 
 
 def test_floor():

@@ -43,8 +43,8 @@ def transcribe(capsys):
 
 def process(*arguments, stdin=subprocess.DEVNULL, **options):
     return subprocess.run(
-        [sys.executable, "-m", "tdtdecode", *map(str, arguments)], stdin=stdin, stderr=subprocess.PIPE,
-        encoding="utf-8", **{"stdout": subprocess.PIPE, **options},
+        [sys.executable, "-m", "tdtdecode", *map(str, arguments)], stdin=stdin, encoding="utf-8",
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
     )  # fmt: skip
 
 
@@ -241,6 +241,17 @@ class TestFullOutput:
         command = f"'{sys.executable}' -m tdtdecode transcribe '{SPEECH}' {closed}"
         run = subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, text=True)
         assert (run.returncode, run.stdout) == (status, out)
+
+    def test_full_standard_error(self, tmp_path):
+        """A warning that nobody can read does not cost the result; the status says that something was lost."""
+        cut = tmp_path / "cut.flac"
+        cut.write_bytes(SPEECH.read_bytes()[:-5_000])
+        with open("/dev/full", "w") as full:
+            run = process("transcribe", cut, SPEECH, stderr=full)
+            assert run.returncode == 1 and run.stdout.startswith("set an alarm") and run.stdout.endswith("\n" + TEXT)
+            assert process("transcribe", SPEECH, stderr=full).returncode == 0
+            assert process("transcribe", tmp_path / "none.wav", stderr=full).returncode == 1
+            assert process("transcribe", "--model", tmp_path / "none", SPEECH, stderr=full).returncode == 2
 
     def test_no_file_takes_the_place_of_standard_error(self, tmp_path):
         """Libraries write there by its number: what they say would stand in the next file that is opened."""

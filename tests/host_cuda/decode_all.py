@@ -57,7 +57,7 @@ def decode(how: dict, precision: str) -> None:
     frames, lengths = random_frames(4, 6, 8, seed=layers)
     decoder = tdt.Decoder(FusedCudaNetwork(weights, spec, precision, launch(slots=3, **how)), spec)
     boost = PhraseBoost([[3, 5], [7, 1, 2]], weight=1.0)
-    searches = tdt.Greedy(), tdt.Beam(size=2, fusion=[boost]), tdt.Beam("malsd", 2), tdt.Greedy(fusion=[boost])
+    searches = tdt.Greedy(), tdt.Beam(size=2, fusion=[boost]), tdt.Beam("malsd", size=2), tdt.Greedy(fusion=[boost])
     for search in searches:
         _, state = decoder.decode_chunk(frames[:, :, :5], np.minimum(lengths, 5), search=search)
         decoder.decode_chunk(frames[:, :, 5:], np.maximum(lengths - 5, 0), state, final=True, search=search)

@@ -481,14 +481,45 @@ def test_wrong_arguments(tmp_path):
         inspect(tmp_path, layout="nemo")
     with pytest.raises(tdt.InputError, match="variant must be"):
         inspect(tmp_path, variant="../x")
-    with pytest.raises(tdt.InputError, match="no system 'kaldi'"):
+    with pytest.raises(tdt.InputError, match="system must be .*got 'kaldi'"):
         inspect(tmp_path, system="kaldi")
 
 
 # The command
 
 
-def test_the_command(whole_bundle, capsys):
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_lines_fit_the_terminal(whole_bundle, capsys, monkeypatch, columns):
+    """The verdict comes first, and no line is longer than the terminal is wide."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    directory = whole_bundle("split")
+    set_metadata(directory / "encoder.onnx", vocab_size="13")
+    for model, verdict in (("demo", "no problems, can be used with tdtdecode"), (directory, "1 problem, can be used")):
+        main(["inspect", str(model)])
+        lines = capsys.readouterr().out.splitlines()
+        assert " ".join(" ".join(lines[:3]).split()).startswith(verdict)
+        assert max(map(len, lines)) <= min(columns, 120)
+        text = " ".join(" ".join(lines).split())
+        assert text.index("problems:") < text.index("what it is:") < text.index("embedding rows:")
+
+
+def test_unrelated_files_are_not_listed(tmp_path, capsys):
+    for name in ("notes.txt", "photo.jpg", "data.json", "secret"):
+        (tmp_path / name).write_text("")
+    assert main(["inspect", str(tmp_path)]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "the directory: no model, but no file of a model" in out
+    with pytest.raises(tdt.BundleError, match="no model in it: expected .* found no file of a model") as failure:
+        tdt.load_model(tmp_path)
+    (tmp_path / "model.nemo").write_text("")
+    with pytest.raises(tdt.BundleError, match="found model.nemo$"):
+        tdt.load_model(tmp_path)
+    for text in (out, str(failure.value)):
+        assert not any(name in text for name in ("notes", "photo", "data.json", "secret"))
+
+
+def test_the_command(whole_bundle, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     directory = whole_bundle("split")
     assert main(["inspect", str(directory)]) == 0
     out = capsys.readouterr().out

@@ -144,6 +144,14 @@ def test_sentences_come_before_pauses():
         ]
 
 
+def test_a_sentence_that_does_not_fit_begins_a_cue_of_its_own():
+    long = "then we went on to the first part of it all which is about the length of lines and the time on screens"
+    found = [cue.text for cue in cues(spoken("Nobody", "asked.", *long.capitalize().split()))]
+    assert found[0] == "Nobody asked." and len(found) == 3
+    # Not where it could not be read.
+    assert not cues(spoken("So.", *long.capitalize().split()))[0].text.endswith(".")
+
+
 def test_pauses_come_before_length():
     words = ["what", "is", "the", "weather", "like", "in", "new", "york", "tomorrow", 0.7,
              "add", "chocolate", "to", "the", "shopping", "list", "and", "bread"]  # fmt: skip

@@ -255,7 +255,7 @@ def test_progress(model):
     seen = []
     model.recognize(
         [noise(8_000), None, noise(9_000), noise(1_000)], batch_size=1, on_error="return",
-        progress=lambda done, total: seen.append((done, total)),
+        progress=lambda now: seen.append((now.recordings_done, now.recordings_total)),
     )
     assert seen == [(2, 4), (3, 4), (4, 4)]
 
@@ -268,7 +268,7 @@ def test_bad_options(model, options):
 
 class TestDevices:
     def test_names(self, bundles):
-        with pytest.raises(InputError, match="no device 'gpu': cpu, cuda, auto, both"):
+        with pytest.raises(InputError, match="device must be 'cpu' or 'cuda' or 'auto' or 'both', got 'gpu'"):
             load_model(bundles(), device="gpu")
 
     @pytest.mark.parametrize("card", PROVIDER_CARDS)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from ..reprs import counted, joined_names, one_line
 from ..transducer import TransducerSpec
 from .transducers import CombinedTransducer, SplitTransducer
 from .vocabulary import Vocabulary
@@ -142,6 +143,15 @@ class Bundle:
     features: FeatureSettings
     transducer: SplitTransducer | CombinedTransducer
     cache_aware: bool = False
+
+    def __repr__(self) -> str:
+        encoder = "no encoder" if self.encoder is None else self.encoder.name
+        files = dict.fromkeys(graph.file.name for graph in self.transducer.graphs)
+        return one_line(
+            self, str(self.directory), f"layout {self.layout}", f"variant {self.variant}" if self.variant else "",
+            f"{counted(self.spec.vocab_size, 'token')}", f"durations {list(self.spec.durations)}",
+            joined_names([encoder, *files]),
+        )  # fmt: skip
 
     @property
     def frame_seconds(self) -> float:

@@ -8,7 +8,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from ..errors import BundleError, InputError
+from ..arguments import refusal
+from ..errors import BundleError
 
 TEXT_LIMIT = 32 << 20
 """Largest text file that is read, in bytes."""
@@ -29,7 +30,7 @@ def open_directory(directory: str | os.PathLike[str]) -> Path:
         mode = path.stat().st_mode
         path = path.resolve()
     except TypeError:
-        raise InputError(f"a model directory must be a path, got {directory!r}") from None
+        raise refusal("directory", "the path of a model directory", directory) from None
     except (OSError, ValueError, RuntimeError) as error:
         raise BundleError(f"no such model directory ({error})", file=os.fspath(directory)) from None
     if not stat.S_ISDIR(mode):

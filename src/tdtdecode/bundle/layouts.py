@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..errors import BundleError, InputError
-from ..transducer import MAX_DURATION
+from ..arguments import MAX_DURATION, refusal
+from ..errors import BundleError
 from .description import ChosenFiles, Stated
 from .files import find_file
 
@@ -17,13 +17,17 @@ _VARIANT = re.compile(r"\w[\w-]*(\.\w[\w-]*)*")
 _PRECISION = re.compile(r"(u?int|[bn]?fp?|b?float|[wqa])\d\w*|quant\w*|q|half|static|dynamic", re.IGNORECASE)
 """What a suffix begins with that follows a hyphen or an underscore, which are parts of names as well."""
 
+_MODELS = (".onnx", ".ort", ".nemo", ".safetensors", ".gguf", ".ggml", ".pt", ".pth", ".ckpt")
+_BESIDE_MODELS = (".txt", ".json", ".model", ".data", ".vocab", ".yaml")
+"""Suffixes of models of all kinds, and of what stands beside an ONNX model."""
+
 _log = logging.getLogger(__name__)
 
 
 def check_variant(variant: object) -> None:
     """Raise an `InputError` if `variant` is neither None nor a suffix of file names."""
     if variant is not None and (not isinstance(variant, str) or not _VARIANT.fullmatch(variant)):
-        raise InputError(f"variant must be a suffix of file names such as 'int8', or None, got {variant!r}")
+        raise refusal("variant", "a suffix of file names such as 'int8', or None", variant)
 
 
 def variants_of(directory: Path, name: str, variant: str | None) -> dict[str | None, str]:
@@ -118,7 +122,7 @@ def find_token_file(directory: Path, names: Iterable[str]) -> Path:
         if file is not None:
             return file
     raise BundleError(
-        f"no token file: looked for {' and '.join(names)}; found {_listing(directory)}", file=directory
+        f"no token file: looked for {' and '.join(names)}; found {listing(directory)}", file=directory
     )
 
 
@@ -171,10 +175,14 @@ def _advice(directory: Path, found: dict[str | None, str]) -> str:
     names = [path.name for path in directory.iterdir()]
     others = [layout for layout, stem in layouts.items() if any(name.startswith(stem) for name in names)]
     hint = f"; the files look like layout {others[0]!r}" if others else ""
-    return f"found {_listing(directory)}{hint}"
+    return f"found {listing(directory)}{hint}"
 
 
-def _listing(directory: Path) -> str:
+def listing(directory: Path) -> str:
+    """The names of files in a directory that could belong to a model, for messages; of others, people know more."""
     names = sorted(path.name for path in directory.iterdir())
-    shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-    return shown or "an empty directory"
+    models = [name for name in names if name.lower().endswith(_MODELS)]
+    if any(name.endswith(".onnx") for name in models):
+        models = [name for name in names if name.lower().endswith(_MODELS + _BESIDE_MODELS)]
+    shown = ", ".join(models[:12]) + (f" and {len(models) - 12} more" if len(models) > 12 else "")
+    return shown or ("no file of a model" if names else "an empty directory")

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..arguments import as_choice, as_durations
 from ..errors import BundleError, InputError
 from ..transducer import TransducerSpec
 from . import combined, genai, split
@@ -15,7 +16,7 @@ from .cut import CannotSplit, Cut, encoder_input
 from .description import Bundle, BundleFiles
 from .encoder import EncoderFacts, read_encoder
 from .files import find_file, open_directory
-from .layouts import check_variant, variants_of
+from .layouts import check_variant, listing, variants_of
 from .onnx_files.dependencies import import_onnx, import_onnxruntime
 from .onnx_files.embedding import find_embedding
 from .onnx_files.graph import Graph, load_graph
@@ -63,23 +64,17 @@ def read_bundle(
     MissingDependencyError
         If onnx or onnxruntime is not installed.
     """
+    durations = checked_reading(layout, variant, durations)
     import_onnx()
     import_onnxruntime()
     root = open_directory(directory)
-    check_variant(variant)
-    try:
-        asked = None if durations is None else tuple(durations)
-    except TypeError:
-        raise InputError(f"durations must be a sequence of frame counts, got {durations!r}") from None
     if layout == "auto":
         layout = _layout(root, variant)
-    if layout not in LAYOUTS:
-        raise InputError(f"layout must be 'auto' or one of {', '.join(map(repr, LAYOUTS))}, got {layout!r}")
     files = LAYOUTS[layout](root, variant)
     facts = read_encoder(files.chosen.encoder, root, files)
     graph = load_graph(files.chosen.graphs[0], root)
     embedding = find_embedding(graph, token_inputs(graph).targets)
-    entries = _entries(root, files, facts, asked) if embedding is None else embedding.rows
+    entries = _entries(root, files, facts, durations) if embedding is None else embedding.rows
     blank = find_blank(files.symbols, embedding, files.token_file, files.blank, entries)
     vocabulary = Vocabulary(read_spaces(files.symbols, blank).pieces, blank)
     _check_count(files, facts)
@@ -87,7 +82,7 @@ def read_bundle(
     joint = transducer.joint if isinstance(transducer, SplitTransducer) else transducer
     spec = TransducerSpec(
         vocab_size=vocabulary.size,
-        durations=_durations(files, facts, joint.graph.file, width(joint.output_shape), asked),
+        durations=_durations(files, facts, joint.graph.file, width(joint.output_shape), durations),
         blank=blank,
         encoder_size=width(joint.encoder_shape),
     )
@@ -95,6 +90,13 @@ def read_bundle(
     return Bundle(
         root, layout, chosen.variant, spec, vocabulary, chosen.encoder, features, transducer, facts.cache_aware
     )
+
+
+def checked_reading(layout: object, variant: object, durations: object) -> tuple[int, ...] | None:
+    """The durations, as a table. An InputError unless these can say how to read a directory, whatever is in it."""
+    as_choice("layout", layout, ("auto", *LAYOUTS))
+    check_variant(variant)
+    return None if durations is None else as_durations("durations", durations)
 
 
 copyreg.pickle(
@@ -109,10 +111,9 @@ def _layout(root: Path, variant: str | None) -> str:
         return "split"
     if variants_of(root, combined.GRAPH, variant):
         return "combined"
-    listed = ", ".join(sorted(path.name for path in root.iterdir())[:12]) or "nothing"
     raise BundleError(
         f"no model in it: expected {genai.CONFIGURATION}, or {split.PREDICTOR} with {split.JOINT}, or "
-        f"{combined.GRAPH}, in any variant; found {listed}",
+        f"{combined.GRAPH}, in any variant; found {listing(root)}",
         file=root,
     )
 
@@ -156,7 +157,7 @@ def _check_count(files: BundleFiles, facts: EncoderFacts) -> None:
 
 
 def _durations(
-    files: BundleFiles, facts: EncoderFacts, joint: Path, row_width: int, asked: tuple[int, ...] | None
+    files: BundleFiles, facts: EncoderFacts, joint: Path, row: int, asked: tuple[int, ...] | None
 ) -> tuple[int, ...]:
     """The duration table: `asked` if given, else the stated one, else ``range(D)``.
 
@@ -164,18 +165,18 @@ def _durations(
     ----------
     joint:
         The joint's file, for messages.
-    row_width:
+    row:
         V + 1 + D, the width of a joint row.
     """
     entries = len(files.symbols)
-    count = row_width - entries
+    count = row - entries
     if count < 0:
         raise BundleError(
-            f"its joint rows have {row_width} values, fewer than the {entries} entries of {files.token_file.name} "
+            f"its joint rows have {row} values, fewer than the {entries} entries of {files.token_file.name} "
             "(which count the blank): the files belong to different models",
             file=joint,
         )
-    outputs = f"{joint.name} has {count} duration outputs ({row_width} outputs - {entries} tokens with blank)"
+    outputs = f"{joint.name} has {count} duration outputs ({row} outputs - {entries} tokens with blank)"
     if asked is not None:
         if len(asked) != count:
             raise InputError(f"durations has {len(asked)} entries, but {outputs}")

@@ -119,6 +119,11 @@ def _begins(mark: str) -> Callable[[str], str]:
     return lambda piece: SPACE + piece.removeprefix(mark) if piece.startswith(mark) else piece
 
 
+def _is_mark(piece: str) -> bool:
+    """Whether a piece is a mark of punctuation. WordPiece does not say if a space comes before it; NeMo has none."""
+    return len(piece) == 1 and unicodedata.category(piece).startswith("P")
+
+
 def _joined_by(mark: str) -> Callable[[str], str]:
     """For pieces that go on with the piece after them where they end with a mark, and end a word otherwise."""
     return lambda piece: piece.removesuffix(mark) if piece.endswith(mark) else piece + SPACE
@@ -131,7 +136,7 @@ _FORMS: tuple[tuple[str, Callable[[Sequence[str], Sequence[str]], bool], Callabl
      lambda texts, _: _starts(texts, "\u0120") > 0 and all(letter in _byte_letters() for t in texts for letter in t),
      _from_bytes),
     ("'##' of WordPiece where a word goes on", lambda texts, _: _starts(texts, "##") > 0,
-     lambda piece: piece[2:] if piece.startswith("##") else SPACE + piece),
+     lambda piece: piece[2:] if piece.startswith("##") else piece if _is_mark(piece) else SPACE + piece),
     ("'</w>' where a word ends", lambda texts, _: _ends(texts, "</w>") > 0,
      lambda piece: piece.removesuffix("</w>") + SPACE if piece.endswith("</w>") else piece),
     ("'@@' where a word goes on", lambda texts, _: _ends(texts, "@@") > 1, _joined_by("@@")),

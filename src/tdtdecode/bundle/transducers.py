@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..reprs import joined_names, one_line
 from .onnx_files.graph import Graph, Port
 
 Shape = tuple[int | None, ...]
@@ -77,6 +78,9 @@ class SplitTransducer:
     predictor: PredictorGraph
     joint: JointGraph
 
+    def __repr__(self) -> str:
+        return one_line(self, joined_names(dict.fromkeys(graph.file.name for graph in self.graphs)))
+
     @property
     def graphs(self) -> tuple[Graph, ...]:
         """The graphs of predictor and joint."""
@@ -110,6 +114,9 @@ class CombinedTransducer:
     output: Port
     output_shape: Shape
     reason: str
+
+    def __repr__(self) -> str:
+        return one_line(self, self.graph.file.name, f"not split: {self.reason}")
 
     @property
     def graphs(self) -> tuple[Graph, ...]:

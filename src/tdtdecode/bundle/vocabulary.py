@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import unicodedata
+from codecs import getincrementaldecoder
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..arguments import as_instance, as_integer, as_number, as_tuple
 from ..confidence import Confidence
 from ..errors import InputError
 from ..forks import cached_property
 from ..hypothesis import Hypothesis, Word
+from ..reprs import counted, one_line
 from .words import Segment, spans, token_times
 
 SPACE = "\u2581"
@@ -48,6 +52,9 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.pieces)
 
+    def __repr__(self) -> str:
+        return one_line(self, counted(self.size, "piece"), f"blank {self.blank}")
+
     @property
     def size(self) -> int:
         """V, the number of pieces without blank."""
@@ -65,7 +72,8 @@ class Vocabulary:
         InputError
             If an id is not in the vocabulary.
         """
-        text, removed = self._joined(self._segments(tokens))
+        ids = as_tuple("tokens", tokens, "token ids")
+        text, removed = self._joined(self._segments([as_integer("a token", token, low=0) for token in ids]))
         text = "".join(char for i, char in enumerate(text) if i not in removed).lstrip(" ")
         return text.rstrip(" ") if self._marks_ends else text
 
@@ -114,6 +122,9 @@ class Vocabulary:
         previous_end:
             Of a hypothesis that continues others: where the word before it ends, in seconds.
         """
+        as_instance("hypothesis", hypothesis, Hypothesis, "a Hypothesis, as Decoder.decode returns them")
+        frame_seconds = as_number("frame_seconds", frame_seconds, "seconds, above 0", above=0, high=sys.float_info.max)
+        as_instance("confidence", confidence, Confidence, "Confidence(...)")
         segments = self._segments(hypothesis.tokens)
         # RNN-T has neither durations nor their log-probs.
         tdt = bool(np.any(hypothesis.durations) or np.any(hypothesis.duration_logprobs))
@@ -165,21 +176,31 @@ class Vocabulary:
 
     def _segments(self, tokens: Iterable[int]) -> list[Segment]:
         segments: list[Segment] = []
-        pending = bytearray()
+        # The bytes of one character may be spread over several pieces, and a piece may end within a character.
+        characters = getincrementaldecoder("utf-8")("replace")
+        began: int | None = None  # the token in which an unfinished character began
+        i = -1
         for i, token in enumerate(tokens):
             if not 0 <= token < len(self.pieces):
                 raise InputError(f"token id {token} is outside the vocabulary of {len(self.pieces)} entries")
             piece = self.pieces[token]
             if _BYTES.fullmatch(piece):
-                # The bytes of one character may be spread over several pieces, so a run of them is decoded as a whole.
-                first = segments.pop().first if pending else i
-                pending += bytes.fromhex(piece.replace("<0x", "").replace(">", ""))
-                segments.append(Segment(pending.decode("utf-8", errors="replace"), first, i))
+                text = characters.decode(bytes.fromhex(piece.replace("<0x", "").replace(">", "")))
+                if text:
+                    segments.append(Segment(text, i if began is None else began, i))
+                    began = None
+                if began is None and characters.getstate()[0]:
+                    began = i
                 continue
-            pending.clear()
+            if began is not None:
+                segments.append(Segment(characters.decode(b"", final=True), began, i - 1))
+                began = None
             if token != self.blank and token not in self.events:
                 text = UNKNOWN_SURFACE if piece == UNKNOWN else piece.replace(SPACE, " ")
-                segments.append(Segment(text, i, i, text.lstrip(" ") in self._marks, piece == " "))
+                if text:
+                    segments.append(Segment(text, i, i, text.strip(" ") in self._marks, piece == " "))
+        if began is not None:
+            segments.append(Segment(characters.decode(b"", final=True), began, i))
         return segments
 
     def _joined(self, segments: list[Segment]) -> tuple[str, set[int]]:

@@ -112,7 +112,7 @@ def spans(
         Whether other words came before.
     """
     found: list[Span] = []
-    for run in _runs(segments, times, removed):
+    for run in _runs(segments, times, removed, continued):
         spaced = bool(found) or not continued or (segments[0].text[0].isspace() and 0 not in removed)
         for word in _units(run, has_spaces):
             for part in _cut(word, frame_seconds):
@@ -124,9 +124,10 @@ def spans(
 
 
 def _runs(
-    segments: list[Segment], times: list[tuple[float, float]], removed: set[int]
+    segments: list[Segment], times: list[tuple[float, float]], removed: set[int], continued: bool
 ) -> Iterator[list[_Character]]:
     """The characters between spaces."""
+    leading = not continued
     run: list[_Character] = []
     mark: tuple[int, float] | None = None  # the space mark before the next run: token and start
     gap = False
@@ -139,10 +140,13 @@ def _runs(
                 if not run or index not in removed:
                     if run:
                         yield run
-                    # NeMo: the first word starts with the first token, whatever it is.
-                    if not visible and (not segment.delimiter or not segment.first):
+                        leading = False
+                    if segment.delimiter:
+                        # As in NeMo, it belongs to no word, but the first word starts with the first token.
+                        mark = mark or ((segment.first, start) if leading else None)
+                    elif not visible:
                         mark = segment.first, start
-                    elif run or index not in removed:
+                    elif run or index not in removed or not segment.punctuation:
                         mark = None
                     run, gap = [], False
                 else:

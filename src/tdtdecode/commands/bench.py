@@ -6,17 +6,22 @@ import argparse
 import json
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..arguments import as_integer
 from ..benchmark import compare_decoders, random_encoder_out
 from ..bundle import Bundle, read_bundle
+from ..decoder import Decoder
 from ..errors import InputError
+from ..hypothesis import Hypothesis
 from ..networks.fused import PRECISIONS
-from ..speech.hub import find_model
-from ..transducer import as_integer
+from ..speech.hub import demo_directory, find_model
+from ..speech.loading import open_encoder
+from ..speech.recognizer import Recognizer
 from .options import add_source, source_options
 from .status import DONE
 
@@ -33,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source(parser)
     parser.add_argument("--encoder-out", type=Path, metavar="FILE.npz",
                         help="encoder output to decode: arrays encoder_out [B, E, T] and lengths [B] (default: random)")
+    parser.add_argument("--recordings", nargs="+", type=Path, default=[], metavar="AUDIO",
+                        help="count on these in how many tokens the decoders differ (default: for the demo model its "
+                        "own recording, else they are not counted)")
     parser.add_argument("--network", choices=("fused", "ort"), help="default: all that can be used")
     parser.add_argument("--precision", choices=PRECISIONS, help="default: all that the network has")
     parser.add_argument("--batch", type=int, default=1, help="random utterances decoded together (default: 1)")
@@ -52,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     encoder_out, lengths = _input(arguments, bundle)
     figures, refused = compare_decoders(
         bundle, encoder_out, lengths, arguments.network, arguments.precision, arguments.kernels, arguments.threads,
-        arguments.runs,
+        arguments.runs, _speech(arguments, bundle, encoder_out, lengths),
     )  # fmt: skip
     frames = int(np.sum(lengths))
     result = {
@@ -76,6 +84,26 @@ def _input(arguments: argparse.Namespace, bundle: Bundle) -> tuple[np.ndarray, n
             f"--batch {arguments.batch}, --frames {arguments.frames}: so much encoder output does not fit into memory"
         ) from None
     return encoder_out, np.full(arguments.batch, arguments.frames)
+
+
+def _speech(
+    arguments: argparse.Namespace, bundle: Bundle, encoder_out: np.ndarray, lengths: np.ndarray
+) -> Callable[[Decoder], list[Hypothesis]] | None:
+    """What decodes speech, to count edits; None if there is none."""
+    recordings = [*arguments.recordings]
+    if not recordings and arguments.encoder_out is not None:
+        return lambda decoder: decoder.decode(encoder_out, lengths)
+    if not recordings and bundle.directory == demo_directory().resolve() and bundle.encoder is not None:
+        recordings = [demo_directory() / "speech.flac"]
+    if not recordings:
+        return None
+    encoder = open_encoder(bundle)
+
+    def decoded(decoder: Decoder) -> list[Hypothesis]:
+        found = Recognizer(bundle, encoder, decoder).recognize(recordings)
+        return [transcript.hypothesis for transcript in found if transcript.hypothesis is not None]
+
+    return decoded
 
 
 def _read_encoder_out(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -108,7 +136,10 @@ def _print(result: dict[str, Any]) -> None:
             floor = f", {entry['bytes_per_token'] / 1e6:.1f} MB/token at {entry['stream_bandwidth'] / 1e9:.0f} GB/s"
         if "floor_fraction" in entry:
             floor += f": {entry['floor_fraction']:.0%} of what memory allows"
-        other = f", {entry['differing_tokens']} edits from the first" if entry["differing_tokens"] else ""
+        other = ""
+        if entry.get("differing_tokens"):
+            edits, compared = entry["differing_tokens"], entry["compared_tokens"]
+            other = f", on speech {edits} edits in {compared} tokens ({edits / max(compared, 1):.1%})"
         print(
             f"  {name:<15} {entry['kernels']:<15} {entry['tokens']:6} tokens {rate} "
             f"{entry['times_real_time']:9.0f} times real time{floor}{other}"

@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Convert, and print what was written."""
     bundle = convert(
-        find_model(arguments.model, arguments.variant), arguments.out, arguments.to, arguments.layout,
-        arguments.variant, arguments.durations,
+        find_model(arguments.model, arguments.variant), arguments.out, arguments.to, layout=arguments.layout,
+        variant=arguments.variant, durations=arguments.durations,
     )  # fmt: skip
     spec = bundle.spec
     print(f"{bundle.directory}: layout {bundle.layout}, {spec.vocab_size} tokens, durations {list(spec.durations)}")

@@ -33,8 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Optimise, and print the sizes and what has changed."""
     result = optimize(
-        find_model(arguments.model, arguments.variant), arguments.out, arguments.to, arguments.layout,
-        arguments.variant, arguments.durations, arguments.block_size, arguments.algorithm, arguments.recordings,
+        find_model(arguments.model, arguments.variant), arguments.out, arguments.to, layout=arguments.layout,
+        variant=arguments.variant, durations=arguments.durations, block_size=arguments.block_size,
+        algorithm=arguments.algorithm, recordings=arguments.recordings,
     )  # fmt: skip
     print(f"{result.bundle.directory}: layout {result.bundle.layout}, variant {result.bundle.variant or 'unsuffixed'}")
     for name, (before, after) in result.sizes.items():

@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Repair, and print what was changed. The status is 1 if problems are left."""
     result = repair(
-        find_model(arguments.model, arguments.variant), arguments.out, arguments.layout, arguments.variant,
-        arguments.durations,
+        find_model(arguments.model, arguments.variant), arguments.out, layout=arguments.layout,
+        variant=arguments.variant, durations=arguments.durations,
     )  # fmt: skip
     print(f"{result.directory}: {len(result.changes) or 'nothing'} changed")
     for change in result.changes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,14 @@ from ..outputs import identities, new_file, refuse_overwriting, same_name
 from ..speech.formats import FORMATS
 from .options import add_cues, add_model, cues, model_options, positive
 from .recordings import Given, recordings
+from .search_options import add_search, files_given, search_of
 from .status import DONE, SOME_FAILED
 
 if TYPE_CHECKING:
     from ..hypothesis import Transcript
-    from ..search import Beam, Fusion, Greedy
+    from ..search import Beam, Greedy
     from ..speech.formats import CueOptions
+    from ..speech.progress import Progress
     from ..speech.recognizer import Recognizer
 
 HELP = "Transcribe recordings. Text goes to stdout, one line per recording in order; messages go to stderr."
@@ -46,30 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="demo",
                         help="'demo', a model directory, or a Hugging Face hub id (default: demo)")
     add_model(parser)
-    parser.add_argument("--search", choices=("greedy", "beam"), default="greedy", help="default: greedy")
-    parser.add_argument("--max-symbols", type=positive, default=10, metavar="N",
-                        help="most tokens emitted at one frame (default: 10)")
-    parser.add_argument("--beam-size", type=positive, metavar="N", help="hypotheses kept (default: 4)")
-    parser.add_argument("--nbest", type=positive, metavar="N",
-                        help=f"hypotheses written, with {_WITH_ALTERNATIVES} (default: 1)")
-    parser.add_argument("--lm", type=Path, metavar="ARPA",
-                        help="n-gram language model over the model's tokens; the file may be compressed")
-    parser.add_argument("--lm-weight", type=float, metavar="W",
-                        help="weight of the language model's scores (default: 0.3)")
-    parser.add_argument("--lm-units", choices=("pieces", "nemo"), metavar="UNITS",
-                        help="what the language model's words are: pieces, as in the token file (default), or nemo, "
-                        "NeMo's characters")
-    parser.add_argument("--phrases", type=Path, metavar="FILE",
-                        help="phrases to expect, one per line; a tab and a number after a phrase multiply its weight")
-    parser.add_argument("--phrases-weight", type=float, metavar="W",
-                        help="weight of the phrases' scores (default: 0.6)")
-    parser.add_argument("--phrases-ignore-case", action="store_true",
-                        help="expect the phrases in any case: as they stand, in capitals, in lower case")
+    add_search(parser)
     parser.add_argument("--format", choices=tuple(FORMATS), default="txt", help="default: txt")
     parser.add_argument("-o", dest="output", type=Path, metavar="DIR",
                         help="write one file per recording, NAME.FORMAT, into this folder instead of to stdout")
     parser.add_argument("--batch-size", type=positive, default=16, metavar="N",
                         help="most recordings decoded together (default: 16)")
+    parser.add_argument("-v", "--verbose", action="store_true",
+                        help="say on stderr what was chosen: files, device, network, kernels, precision, batches")
     parser.add_argument("--strict", action="store_true",
                         help="treat warnings as errors: a recording that is cut short, a phrase that is left out, ...")
     add_cues(parser)
@@ -77,17 +63,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Transcribe, and return the exit status."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error" if arguments.strict else "always", TdtDecodeWarning)
-        warnings.showwarning = _show_warning
-        return _run(arguments)
-
-
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"tdtdecode: warning: {message}", file=sys.stderr)
-
-
-def _run(arguments: argparse.Namespace) -> int:
     inputs, problems = recordings(arguments.audio, arguments.recursive)
     for name, problem in problems:
         _report(name, problem)
@@ -98,7 +73,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from ..speech.loading import load_model
 
     directory = find_model(arguments.model, arguments.variant)
-    given = [path for path in (directory, arguments.lm, arguments.phrases) if path is not None]
+    given = [directory, *map(Path, files_given(arguments))]
     writer = _Writer(arguments.format, arguments.output, [one.path for one in inputs], given, options)
     model = load_model(directory, search=search, **model_options(arguments))
     failed = _transcribe(model, inputs, writer, arguments.batch_size)
@@ -107,33 +82,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _search(arguments: argparse.Namespace) -> Greedy | Beam:
     """The search that the options describe."""
-    from ..search import Beam, Greedy
-
-    fusion: list[Fusion] = []
-    if arguments.lm is not None:
-        from ..fusion import NgramLM
-
-        weight = 0.3 if arguments.lm_weight is None else arguments.lm_weight
-        fusion.append(NgramLM.from_arpa(arguments.lm, weight, arguments.lm_units or "pieces"))
-    elif arguments.lm_weight is not None or arguments.lm_units is not None:
-        raise InputError("--lm-weight and --lm-units need a language model: --lm ARPA")
-    if arguments.phrases is not None:
-        from ..fusion import PhraseBoost
-
-        weight = 0.6 if arguments.phrases_weight is None else arguments.phrases_weight
-        fusion.append(PhraseBoost.from_file(arguments.phrases, weight, ignore_case=arguments.phrases_ignore_case))
-    elif arguments.phrases_weight is not None or arguments.phrases_ignore_case:
-        raise InputError("--phrases-weight and --phrases-ignore-case need phrases: --phrases FILE")
-    if arguments.search == "greedy":
-        if arguments.beam_size is not None or arguments.nbest is not None:
-            raise InputError("--beam-size and --nbest need --search beam")
-        return Greedy(max_symbols=arguments.max_symbols, fusion=tuple(fusion))
-    if arguments.nbest is not None and arguments.nbest > 1 and not FORMATS[arguments.format].alternatives:
+    if (arguments.nbest or 1) > 1 and not FORMATS[arguments.format].alternatives:
         raise InputError(f"--nbest needs {_WITH_ALTERNATIVES}: other formats hold one text per recording")
-    return Beam(
-        size=4 if arguments.beam_size is None else arguments.beam_size, nbest=arguments.nbest or 1,
-        max_symbols=arguments.max_symbols, fusion=tuple(fusion),
-    )  # fmt: skip
+    return search_of(arguments)
 
 
 def _transcribe(model: Recognizer, inputs: list[Given], writer: _Writer, batch_size: int) -> int:
@@ -145,9 +96,9 @@ def _transcribe(model: Recognizer, inputs: list[Given], writer: _Writer, batch_s
         part = inputs[start : start + together]
         results = model.recognize(
             [one.audio for one in part], batch_size=batch_size, on_error="return",
-            progress=lambda done, _: progress.show(start + done),
+            progress=progress.show,
         )  # fmt: skip
-        progress.clear()
+        progress.next_part()
         for one, result in zip(part, results, strict=True):
             try:
                 writer.write(one.path, result)
@@ -243,27 +194,74 @@ class _Writer:
 
 
 class _Progress:
-    """Shows how many recordings are done: on a terminal in one line that is updated, else in a new line every 10 s."""
+    """Shows how far the work has come: on a terminal in one line that is updated, else in a new line every 10 s.
+
+    Recordings come in parts. How long those of later parts are is not known yet, so it is guessed from the others.
+    """
 
     _SECONDS_BETWEEN_LINES = 10.0
+    _SECONDS_BETWEEN_UPDATES = 0.1
 
-    def __init__(self, total: int):
-        self._total = total
+    def __init__(self, recordings: int):
+        self._recordings = recordings
         self._terminal = sys.stderr.isatty()
-        self._shown = time.monotonic()
+        self._begin = self._shown = time.monotonic()
+        self._before = self._now = (0.0, 0.0, 0, 0)  # seconds done and in all, recordings done and in all
 
-    def show(self, done: int) -> None:
-        line = f"{done} of {self._total} recordings"
+    def show(self, progress: Progress) -> None:
+        """Show the progress within this part."""
+        news = (
+            progress.seconds_done, progress.seconds_total, progress.recordings_done, progress.recordings_total
+        )  # fmt: skip
+        self._now = tuple(before + new for before, new in zip(self._before, news))  # type: ignore[assignment]
+        now = time.monotonic()
+        if now - self._shown < (self._SECONDS_BETWEEN_UPDATES if self._terminal else self._SECONDS_BETWEEN_LINES):
+            return
+        self._shown = now
+        line = progress_line(*self._now, self._recordings, now - self._begin)
         if self._terminal:
-            print(f"\r{line}", end="", file=sys.stderr, flush=True)
-        elif time.monotonic() - self._shown >= self._SECONDS_BETWEEN_LINES:
-            self._shown = time.monotonic()
+            columns = shutil.get_terminal_size().columns
+            print(f"\r\x1b[K{line[: columns - 1]}", end="", file=sys.stderr, flush=True)
+        else:
             print(f"tdtdecode: {line}", file=sys.stderr, flush=True)
 
-    def clear(self) -> None:
-        """Remove the line from the terminal, before other lines are printed."""
+    def next_part(self) -> None:
+        """Remove the line from the terminal, before other lines are printed, and go on with the next part."""
+        self._before = self._now
         if self._terminal:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def progress_line(
+    done: float, known: float, recordings_done: int, recordings_known: int, recordings: int, elapsed: float
+) -> str:
+    """How far the work has come, how fast it is, and how long it will take, in one line.
+
+    Parameters
+    ----------
+    done, known:
+        Seconds of audio that are done, and that all recordings have whose lengths are known.
+    recordings_done, recordings_known, recordings:
+        The number of recordings that are done, of those whose lengths are known, and of all.
+    elapsed:
+        Seconds since the begin.
+    """
+    parts = [f"{recordings_done} of {recordings} recordings"]
+    total = known * recordings / recordings_known if recordings_known else 0.0
+    if total:
+        about = "" if recordings == recordings_known else "about "
+        parts.append(f"{clock(done)} of {about}{clock(total)} of audio")
+    if done and elapsed > 0:
+        parts.append(f"{done / elapsed:.3g} times real time")
+        parts.append(f"{clock((total - done) * elapsed / done)} left")
+    return ", ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, and hours if there are any."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _report(name: str, problem: str) -> None:

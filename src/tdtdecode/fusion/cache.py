@@ -7,13 +7,14 @@ import json
 import logging
 import os
 import stat
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, SlowerWarning
 from ..outputs import new_file
 from .automaton import DTYPES, Automaton
 
@@ -67,7 +68,10 @@ def cached(key: dict, entries: int, compile_automaton: Callable[[], Compiled]) -
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, *compiled)
     except (OSError, InputError) as error:
-        _log.info("%s: cannot be written (%s); the compiled tables stay in memory", path, error)
+        warnings.warn(
+            f"{path}: cannot be written ({error}); the tables stay in memory, and are compiled anew next time; "
+            f"{CACHE_VARIABLE} can name another folder", SlowerWarning, stacklevel=2,
+        )  # fmt: skip
         return compiled
     return _opened(path, entries) or compiled
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
+from ..arguments import as_function, as_integer, as_tuple
 from ..errors import InputError
 from ..optional import needed
-from ..transducer import as_integer
-from .ngram import as_weight
+from ..reprs import one_line
+from ..search import as_weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,15 +84,20 @@ class ScoringFunction:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("scores", "advance"):
-            if not callable(getattr(self, name)):
-                raise InputError(f"{name} must be a function, got {getattr(self, name)!r}")
-        start = tuple(as_integer(f"start[{i}]", value, low=-(2**63), high=2**63 - 1)
-                      for i, value in enumerate(np.atleast_1d(self.start).tolist()))  # fmt: skip
+        as_function("scores", self.scores)
+        as_function("advance", self.advance)
+        given = (self.start,) if isinstance(self.start, Integral) else self.start
+        start = tuple(
+            as_integer(f"start[{i}]", value, low=-(2**63), high=2**63 - 1)
+            for i, value in enumerate(as_tuple("start", given, "integers"))
+        )
         if not start:
             raise InputError("start must have at least one integer")
         object.__setattr__(self, "start", start)
-        object.__setattr__(self, "weight", as_weight(self.weight))
+        object.__setattr__(self, "weight", as_weight("weight", self.weight))
+
+    def __repr__(self) -> str:
+        return one_line(self, f"function {self.name}", f"start {list(self.start)}", f"weight {self.weight:g}")
 
     @property
     def name(self) -> str:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass, field
-from numbers import Real
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..arguments import as_choice, as_path
 from ..errors import InputError
 from ..forks import Lock
-from ..search import MAX_WEIGHT
+from ..reprs import one_line
+from ..search import as_weight
 from .arpa import read_arpa
 from .automaton import Automaton
 from .cache import Compiled, cached
 from .fit import UNITS, Fit, Tokens
-from .text import TextFile, as_path
+from .text import TextFile
 
 _KIND = "an ARPA file"
 
@@ -52,7 +53,7 @@ class NgramLM:
     _lock: Lock = field(default_factory=Lock, repr=False)
 
     @staticmethod
-    def from_arpa(path: str | PathLike[str], weight: float, units: str = "pieces") -> NgramLM:
+    def from_arpa(path: str | PathLike[str], weight: float = 0.1, *, units: str = "pieces") -> NgramLM:
         """A model from an ARPA file, of order 32 at most.
 
         The file is compiled to tables when a decoder first needs it. The tables are stored with a checksum in a cache
@@ -66,7 +67,8 @@ class NgramLM:
         path:
             The ARPA file. It may be compressed with gzip, bzip2 or xz.
         weight:
-            Factor on the scores, which are natural log-probabilities.
+            Factor on the scores, which are natural log-probabilities. The default is small, since a transducer contains
+            a language model already.
         units:
             ``"pieces"``: the words are tokens, spelt as in the model's token file. ``"nemo"``: the word
             ``chr(i + 100)`` is token i, as in the models that NeMo trains.
@@ -77,11 +79,13 @@ class NgramLM:
             If the file cannot be read or an option is wrong. The content is checked on first use: the decoder then
             raises an InputError that names the line.
         """
-        if units not in UNITS:
-            raise InputError(f"units must be {' or '.join(map(repr, UNITS))}, got {units!r}")
-        weight = as_weight(weight)
-        file = TextFile(as_path(path, _KIND), _KIND)
+        as_choice("units", units, UNITS)
+        weight = as_weight("weight", weight)
+        file = TextFile(as_path("path", path, f"the path of {_KIND}"), _KIND)
         return NgramLM(file.path, weight, units, file.digest())
+
+    def __repr__(self) -> str:
+        return one_line(self, f"{self.path}", f"weight {self.weight:g}", f"units {self.units!r}")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, NgramLM) and self._value == other._value
@@ -132,10 +136,3 @@ class NgramLM:
             raise InputError(f"{self.path}: a negative weight needs a model that makes every token possible: add <unk>")
         Fit(**fit).warn(self.path, self.units)
         return automaton
-
-
-def as_weight(weight: float) -> float:
-    """The weight as a float, or an InputError unless it is a number that no score times it can overflow."""
-    if not isinstance(weight, Real) or not abs(weight) <= MAX_WEIGHT:
-        raise InputError(f"weight must be a finite number of at most {MAX_WEIGHT:.0e}, got {weight!r}")
-    return float(weight)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 from itertools import islice
 from numbers import Real
 from os import PathLike
@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import as_flag, as_integer, as_number, as_path, as_tuple, refusal
 from ..errors import InputError, PhraseWarning
 from ..forks import Lock
-from ..search import MAX_WEIGHT
-from ..transducer import as_integer
+from ..reprs import counted, excerpt, one_line
+from ..search import MAX_WEIGHT, as_weight
 from .automaton import Automaton
-from .ngram import as_weight
 from .spelling import BEGIN, CannotSpell, Speller
-from .text import TextFile, as_path
+from .text import TextFile
 
 MAX_LENGTH = 1000
 """Longest phrase, in characters or tokens: phrases are words and names."""
@@ -72,7 +72,8 @@ class PhraseBoost:
     """
 
     phrases: Sequence[Any]
-    weight: float
+    weight: float = 0.6
+    _: KW_ONLY
     context_score: float = 1.0
     depth_scaling: float = 2.0
     ignore_case: bool = False
@@ -84,21 +85,21 @@ class PhraseBoost:
     _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.phrases, (str, Sequence, Mapping)) and isinstance(self.phrases, Iterable):
-            object.__setattr__(self, "phrases", list(self.phrases))
-        object.__setattr__(self, "weight", as_weight(self.weight))
+        if not isinstance(self.phrases, (list, tuple)):  # what can be iterated only once
+            object.__setattr__(self, "phrases", list(as_tuple("phrases", self.phrases, "a list of phrases")))
+        object.__setattr__(self, "weight", as_weight("weight", self.weight))
         for name in ("context_score", "depth_scaling"):
             value = getattr(self, name)
             object.__setattr__(self, name, _positive(name, value))
-        if not isinstance(self.ignore_case, bool):
-            raise InputError(f"ignore_case must be True or False, got {self.ignore_case!r}")
+        as_flag("ignore_case", self.ignore_case)
         object.__setattr__(self, "_lists", (_checked(self.phrases),))
         object.__setattr__(self, "_list_of", (0,))
 
     @staticmethod
     def from_file(
         path: str | PathLike[str],
-        weight: float,
+        weight: float = 0.6,
+        *,
         context_score: float = 1.0,
         depth_scaling: float = 2.0,
         ignore_case: bool = False,
@@ -113,7 +114,7 @@ class PhraseBoost:
         InputError
             If the file cannot be read, or an option or a phrase is wrong. The message names the line.
         """
-        file = TextFile(as_path(path, _KIND), _KIND, MAX_FILE)
+        file = TextFile(as_path("path", path, f"the path of {_KIND}"), _KIND, MAX_FILE)
         phrases: list[Phrase | tuple[Phrase, float]] = []
         numbers = []
         for line in file.lines():
@@ -129,14 +130,17 @@ class PhraseBoost:
             except InputError as error:
                 file.fail(str(error))
             numbers.append(file.number)
-        made = PhraseBoost(phrases, weight, context_score, depth_scaling, ignore_case)
+        made = PhraseBoost(
+            phrases, weight, context_score=context_score, depth_scaling=depth_scaling, ignore_case=ignore_case
+        )
         object.__setattr__(made, "_file", (file.path, tuple(numbers)))
         return made
 
     @staticmethod
     def per_row(
         lists: Sequence[Sequence[Any]],
-        weight: float,
+        weight: float = 0.6,
+        *,
         context_score: float = 1.0,
         depth_scaling: float = 2.0,
         ignore_case: bool = False,
@@ -145,9 +149,13 @@ class PhraseBoost:
 
         The other parameters are those of the class.
         """
-        made = PhraseBoost((), weight, context_score, depth_scaling, ignore_case)
+        made = PhraseBoost(
+            (), weight, context_score=context_score, depth_scaling=depth_scaling, ignore_case=ignore_case
+        )
         distinct: dict[tuple, int] = {}
-        list_of = [distinct.setdefault(_checked(phrases), len(distinct)) for phrases in lists]
+        lists = as_tuple("lists", lists, "a list of phrases for each utterance")
+        list_of = [distinct.setdefault(_checked(phrases, f"lists[{i}]"), len(distinct))
+                   for i, phrases in enumerate(lists)]  # fmt: skip
         return made._with_lists(tuple(lists), tuple(distinct) or ((),), tuple(list_of))
 
     def _with_lists(self, phrases: tuple, lists: tuple, list_of: tuple[int, ...]) -> PhraseBoost:
@@ -163,11 +171,18 @@ class PhraseBoost:
 
     def select(self, utterances: Sequence[int]) -> PhraseBoost:
         """The boost for some utterances of a batch, by their places in it, in that order."""
-        made = PhraseBoost((), self.weight, self.context_score, self.depth_scaling, self.ignore_case)
+        made = replace(self, phrases=())
         object.__setattr__(made, "_automata", self._automata)
         object.__setattr__(made, "_lock", self._lock)
         picked = tuple(self._list_of[i] for i in utterances)
         return made._with_lists(tuple(self.phrases[i] for i in utterances), self._lists, picked)
+
+    def __repr__(self) -> str:
+        first = next((f" from {excerpt(str(phrase))} on" for phrases in self._lists for phrase, _ in phrases), "")
+        return one_line(
+            self, counted(sum(map(len, self._lists)), "phrase") + first,
+            f"for {counted(len(self._list_of), 'utterance')}" if self._for_each else "", f"weight {self.weight:g}",
+        )  # fmt: skip
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PhraseBoost) and self._value == other._value
@@ -298,11 +313,9 @@ class PhraseBoost:
         )
 
 
-def _checked(phrases: Any) -> tuple[tuple[Phrase, float], ...]:
+def _checked(phrases: Any, name: str = "phrases") -> tuple[tuple[Phrase, float], ...]:
     """The phrases with their weights, checked."""
-    if isinstance(phrases, (str, bytes, Mapping)) or not isinstance(phrases, Iterable):
-        raise InputError(f"phrases must be a list, perhaps of (phrase, weight), got {phrases!r:.80}")
-    return tuple(map(_checked_phrase, phrases))
+    return tuple(map(_checked_phrase, as_tuple(name, phrases, "a list of phrases")))
 
 
 def _checked_phrase(entry: Any) -> tuple[Phrase, float]:
@@ -313,7 +326,7 @@ def _checked_phrase(entry: Any) -> tuple[Phrase, float]:
     ):
         phrase, weight = entry
     if isinstance(phrase, bytes) or not isinstance(phrase, Iterable):
-        raise InputError(f"a phrase must be text or a list of token ids, got {phrase!r}")
+        raise refusal("a phrase", "text or a list of token ids", phrase)
     phrase = phrase if isinstance(phrase, str) else tuple(islice(phrase, MAX_LENGTH + 1))
     if len(phrase) > MAX_LENGTH:
         unit = "characters" if isinstance(phrase, str) else "tokens"
@@ -327,9 +340,7 @@ def _checked_phrase(entry: Any) -> tuple[Phrase, float]:
 
 
 def _positive(name: str, value: Any) -> float:
-    if not isinstance(value, Real) or not 0 < float(value) <= MAX_WEIGHT:
-        raise InputError(f"{name} must be a positive number of at most {MAX_WEIGHT:.0e}, got {value!r}")
-    return float(value)
+    return as_number(name, value, f"a positive number of at most {MAX_WEIGHT:.0e}", above=0, high=MAX_WEIGHT)
 
 
 def _token_lists(phrase: Phrase, vocab_size: int, blank: int, speller: Speller | None) -> Iterable[Sequence[int]]:

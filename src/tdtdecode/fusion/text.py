@@ -176,13 +176,6 @@ class TextFile:
             raise InputError(f"{self.path}: is not text, let alone {self.kind}")
 
 
-def as_path(path: object, kind: str) -> Path:
-    """The path as a `Path`, or an InputError unless it is one."""
-    if not isinstance(path, (str, os.PathLike)):
-        raise InputError(f"{kind} must be given by its path, got {path!r}")
-    return Path(path)
-
-
 def _require_file(path: Path, kind: str, pipes: bool = False) -> None:
     """A pipe or a device could be waited for, or read, without an end."""
     mode = os.stat(path).st_mode

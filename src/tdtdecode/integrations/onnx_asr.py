@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -18,13 +19,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ..arguments import as_integer, as_path
 from ..bundle import Bundle, CombinedTransducer, read_bundle
-from ..decoder import Decoder
+from ..decoder import MAX_THREADS, Decoder, checked_kernels
 from ..errors import InputError, MissingDependencyError, UnsupportedVersionError
-from ..search import Greedy
+from ..networks.choice import check_network_options
+from ..search import Beam, Greedy, as_search
 
 SUPPORTED = "0.12"
 """The releases of onnx-asr that this module is tested with. It replaces a private part of them."""
+
+_log = logging.getLogger(__name__)
 
 Adapter = TypeVar("Adapter")
 
@@ -34,11 +39,12 @@ _GRAPH = re.compile(r"decoder_joint-model(?:[._-](?P<variant>\w+))?\.onnx")
 def accelerate(
     model: Adapter,
     directory: str | PathLike[str] | None = None,
+    *,
     network: str = "auto",
     kernels: str = "auto",
     precision: str = "float32",
     threads: int = 1,
-    search: Greedy | None = None,
+    search: Greedy | Beam | None = None,
 ) -> Adapter:
     """Put this package's decoder behind a model of onnx-asr.
 
@@ -77,6 +83,13 @@ def accelerate(
 
     if not isinstance(model, AsrAdapter):
         raise InputError(f"model must be what onnx_asr.load_model returned, got {type(model).__name__}")
+    if directory is not None:
+        as_path("directory", directory, "the path of the folder with the model's files")
+    as_integer("threads", threads, low=1, high=MAX_THREADS)
+    if search is not None:
+        as_search(search)
+    check_network_options(network, precision, None, None, "cpu")
+    checked_kernels(kernels, "cpu")
     asr = model.asr
     if not isinstance(asr, NemoConformerRnnt):
         raise InputError(
@@ -87,6 +100,7 @@ def accelerate(
     bundle = _bundle(graph, tdt=isinstance(asr, NemoConformerTdt))
     if network == "auto" and precision == "float32" and _quantized(bundle):
         network = "ort"
+        _log.info("network: ort, so that a quantised model gives the results of onnx-asr; network='fused' is faster")
     decoder = Decoder.from_bundle(
         bundle, network=network, kernels=kernels, precision=precision, threads=threads,
         search=search or Greedy(max_symbols=asr._max_tokens_per_step),

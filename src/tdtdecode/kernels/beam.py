@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import as_instance, as_tuple
 from ..errors import InputError
 from ..fusion.binding import BoundFusion
 from ..hypothesis import Hypothesis
 from ..options import Strategy, beam_options
+from ..reprs import counted, one_line
 from ..search import Beam, Greedy
 from ..transducer import TransducerSpec
 from .beam_state import BeamState, FusionError
-from .greedy import checked_lengths
-from .sets import KernelSet, get
+from .greedy import check_rows, checked_lengths
+from .sets import KernelSet, as_kernels
 
 MAX_HYPOTHESES = 8192
 """The most hypotheses of one utterance. It bounds the memory, since a hypothesis may need a predictor state."""
@@ -76,9 +78,19 @@ class BeamSearch:
         fusions: Sequence[BoundFusion] = (),
         states: Sequence[BeamState] | None = None,
     ):
-        if isinstance(kernels, str):
-            kernels = get(kernels)
+        as_instance("spec", spec, TransducerSpec, "a TransducerSpec")
+        as_instance("options", options, (Greedy, Beam), "Beam(...) or Greedy(...)")
+        kernels = as_kernels(kernels)
         lengths = checked_lengths(lengths)
+        fusions = as_tuple("fusions", fusions, "the fusions, bound to the vocabulary")
+        for i, fusion in enumerate(fusions):
+            as_instance(f"fusions[{i}]", fusion, BoundFusion, "a fusion that is bound to the vocabulary")
+        if states is not None:
+            states = as_tuple("states", states, "the beams that `close` returned")
+            for i, state in enumerate(states):
+                as_instance(f"states[{i}]", state, BeamState, "a beam that `close` returned")
+            if len(states) != len(lengths):
+                raise InputError(f"states must have one beam for each of the {len(lengths)} lengths, got {len(states)}")
         kernel_options = beam_options(options, [fusion.weight for fusion in fusions])
         size = int(kernel_options["size"])
         hypotheses = size * (max((1, *spec.durations)) + 1)
@@ -125,14 +137,14 @@ class BeamSearch:
         InputError
             If the rows have another shape or dtype.
         """
-        width = self.spec.joint_width
-        if rows.shape != (self.pending, width) or rows.dtype != np.float32 or not rows.flags.c_contiguous:
-            raise InputError(
-                f"joint rows must be contiguous float32 [{self.pending}, {width}], got {rows.dtype} {list(rows.shape)}"
-            )
+        check_rows(rows, self.pending, self.spec.joint_width)
         self.engine.answer(rows)
         with self.naming_failures():
             self.predictions, self._wanted = self.engine.request()
+
+    def __repr__(self) -> str:
+        batch = counted(len(self._lengths), "utterance")
+        return one_line(self, batch, f"{self.pending} joint rows wanted", repr(self.options))
 
     @property
     def pending(self) -> int:

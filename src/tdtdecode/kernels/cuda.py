@@ -22,7 +22,7 @@ def decide(
 ) -> None:
     """`reference.decide` for ``rows`` on the device. ``decisions`` and ``logprobs`` are on the host."""
     cupy, card, count = import_cupy(), current_device(), len(rows)
-    layout, kept = row_layout(TransducerSpec(vocab_size, tuple(durations.tolist()), blank))
+    layout, kept = row_layout(TransducerSpec(vocab_size, tuple(durations.tolist()), blank=blank))
     made, values = cupy.empty((2, count), np.int32), cupy.empty((2, count), np.float32)
     arguments = (
         rows, np.int32(count), np.uint64(0), cupy.asarray(layout.view(np.uint8)),

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..arguments import as_flag, as_instance, refusal
 from ..errors import InputError
 from ..hypothesis import Hypothesis, Trace
 from ..options import greedy_options
-from ..search import Greedy
+from ..reprs import counted, one_line
+from ..search import Beam, Greedy
 from ..transducer import MAX_FRAMES, TransducerSpec
-from .sets import KernelSet, get
+from .sets import KernelSet, as_kernels
 
 
 class GreedySearch:
@@ -60,17 +62,21 @@ class GreedySearch:
         symbols: np.ndarray | None = None,
         trace: bool = False,
     ):
-        if isinstance(kernels, str):
-            kernels = get(kernels)
+        as_instance("spec", spec, TransducerSpec, "a TransducerSpec")
+        as_instance("options", options, (Greedy, Beam), "Greedy(...)")
+        kernels = as_kernels(kernels)
         lengths = checked_lengths(lengths)
+        frame = checked_positions("frame", frame, len(lengths))
+        symbols = checked_positions("symbols", symbols, len(lengths))
+        as_flag("trace", trace)
         self.spec = spec
         self.options = greedy_options(options, trace)
         self._kernels = kernels
         self._durations = spec.duration_table
         batch = len(lengths)
         self.positions = np.zeros((3, batch), np.int32)
-        self.positions[0] = 0 if frame is None else frame
-        self.positions[1] = 0 if symbols is None else symbols
+        self.positions[0] = frame
+        self.positions[1] = symbols
         self.positions[2] = lengths
         self._queue = np.empty((2, batch), np.int32)
         self._decisions = np.empty((2, batch), np.int32)
@@ -81,6 +87,10 @@ class GreedySearch:
         self._logged = 0
         self.pending = 0
         self.resume(np.arange(batch, dtype=np.int32))
+
+    def __repr__(self) -> str:
+        batch = counted(self.positions.shape[1], "utterance")
+        return one_line(self, batch, f"{self.pending} joint rows wanted", f"kernels {self._kernels.name}")
 
     @property
     def slots(self) -> np.ndarray:
@@ -116,11 +126,9 @@ class GreedySearch:
         InputError
             If the rows have another shape or dtype.
         """
-        count, width = self.pending, self.spec.joint_width
-        if rows.shape != (count, width) or rows.dtype != np.float32 or not rows.flags.c_contiguous:
-            raise InputError(
-                f"joint rows must be contiguous float32 [{count}, {width}], got {rows.dtype} {list(rows.shape)}"
-            )
+        count = self.pending
+        check_rows(rows, count, self.spec.joint_width)
+        as_flag("hold", hold)
         if self._logged + count > self._log.shape[1]:
             self._grow()
         self._kernels.decide(
@@ -219,11 +227,33 @@ class GreedySearch:
             setattr(self, name, new)
 
 
-def checked_lengths(lengths: np.ndarray) -> np.ndarray:
+def check_rows(rows: object, count: int, width: int) -> None:
+    """Raise an InputError unless joint rows, on any device, are those that were wanted."""
+    expected = f"contiguous float32 [{count}, {width}]"
+    if not hasattr(rows, "shape") or not hasattr(rows, "dtype") or not hasattr(rows, "flags"):
+        raise refusal("joint rows", expected, rows)
+    if rows.shape != (count, width) or rows.dtype != np.float32 or not rows.flags.c_contiguous:
+        raise InputError(f"joint rows must be {expected}, got {rows.dtype} {list(rows.shape)}")
+
+
+def checked_positions(name: str, positions: np.ndarray | None, batch: int) -> np.ndarray:
+    """Counts as integers [B]; None means zeros."""
+    if positions is None:
+        return np.zeros(batch, np.int32)
+    found = checked_lengths(positions, name)
+    if len(found) != batch:
+        raise InputError(f"{name} must have one entry for each of the {batch} lengths, got {len(found)}")
+    return found
+
+
+def checked_lengths(lengths: np.ndarray, name: str = "lengths") -> np.ndarray:
     """The lengths as integers [B]; an InputError if one is no possible number of frames."""
-    lengths = np.asarray(lengths)
+    try:
+        lengths = np.asarray(lengths)
+    except ValueError:
+        raise refusal(name, "integers [B]", lengths) from None
     if lengths.ndim != 1 or (lengths.size and not np.issubdtype(lengths.dtype, np.integer)):
-        raise InputError(f"lengths must be integers [B], got {lengths.dtype} {list(lengths.shape)}")
+        raise InputError(f"{name} must be integers [B], got {lengths.dtype} {list(lengths.shape)}")
     if lengths.size and not 0 <= lengths.min() <= lengths.max() <= MAX_FRAMES:
-        raise InputError(f"lengths must be from 0 to {MAX_FRAMES}, got {lengths.min()} to {lengths.max()}")
+        raise InputError(f"{name} must be from 0 to {MAX_FRAMES}, got {lengths.min()} to {lengths.max()}")
     return lengths

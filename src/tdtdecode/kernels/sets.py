@@ -9,8 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
+from ..arguments import as_choice, refusal
 from ..errors import InputError
 from ..optional import needed
+from ..reprs import one_line
 
 ISA_VARIABLE = "TDTDECODE_ISA"
 """Environment variable that forces the instruction set behind ``kernels="cpu"``."""
@@ -25,6 +27,9 @@ class KernelSet:
     decide: Callable
     advance: Callable
     beam_engine: Callable
+
+    def __repr__(self) -> str:
+        return one_line(self, self.name, f"C++ for {self.isa}" if self.isa else "")
 
 
 def available() -> list[KernelSet]:
@@ -75,6 +80,9 @@ def get(name: str = "auto", device: str = "cpu") -> KernelSet:
     DeviceError
         If the name is ``"cuda"`` and there is no card.
     """
+    if not isinstance(name, str):
+        raise refusal("kernels", "the name of a kernel set, such as 'auto' or 'cpu'", name)
+    as_choice("device", device, ("cpu", "cuda"))
     if name == "auto":
         name = device
     if name == "cuda":
@@ -102,3 +110,8 @@ def _cpu_names() -> tuple[str, ...]:
 
 def _isas() -> str:
     return ", ".join(name.removeprefix("cpu-") for name in _cpu_names())
+
+
+def as_kernels(kernels: KernelSet | str) -> KernelSet:
+    """A kernel set, or the one of a name."""
+    return kernels if isinstance(kernels, KernelSet) else get(kernels)

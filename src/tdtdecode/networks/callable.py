@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..arguments import as_choice, as_function
+from ..reprs import one_line
 from .functions import CallableState, CallableWorkspace, UserFunctions
 
 if TYPE_CHECKING:
@@ -56,12 +57,17 @@ class CallableNetwork:
         predict: Callable[[np.ndarray, Any], tuple[np.ndarray, Any]],
         joint: Callable[[np.ndarray, np.ndarray], np.ndarray],
         select: Callable[[Any, np.ndarray], Any],
+        *,
         device: str = "cpu",
     ):
-        if device not in ("cpu", "cuda"):
-            raise InputError(f"no device {device!r}: cpu, cuda")
+        for name, function in (("predict", predict), ("joint", joint), ("select", select)):
+            as_function(name, function)
+        as_choice("device", device, ("cpu", "cuda"))
         self.device = device
         self._functions = UserFunctions(predict, joint, select, device)
+
+    def __repr__(self) -> str:
+        return one_line(self, f"the caller's functions on the {self.device}")
 
     def start(self, blank: int) -> CallableState:
         g, state = self._functions.predict(np.array([blank], np.int32), None)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..arguments import as_choice, listed, refusal
 from ..bundle.description import Bundle
 from ..bundle.lifting import CannotLift, lift
 from ..bundle.lifting.dequantize import dequantized
 from ..bundle.transducers import CombinedTransducer, SplitTransducer, arithmetic
-from ..errors import BundleError, InputError
+from ..errors import BundleError, InputError, SlowerWarning
+from ..sessions import check_session_arguments
 from ..weights import TransducerWeights
 from . import Network
 from .agreement import deviation
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
     from ..kernels import KernelSet
+
+_log = logging.getLogger(__name__)
 
 NETWORKS = ("auto", "ort", "fused")
 PRECISIONS = {"cpu": CPU_PRECISIONS, "cuda": ("float32", "float16", "bfloat16")}
@@ -54,8 +60,54 @@ def bundle_network(
     DeviceError, MissingDependencyError
         On cuda, if there is no card, or a package that the network needs is missing.
     """
-    if network not in NETWORKS:
-        raise InputError(f"no network {network!r} for a bundle on the {device}: {', '.join(NETWORKS)}")
+    check_network_options(network, precision, session_options, providers, device)
+    if network == "fused" or precision != "float32":
+        try:
+            return _fused(bundle, precision, threads, device)
+        except CannotLift as error:
+            wanted = "network='fused'" if network == "fused" else f"precision={precision!r}"
+            raise BundleError(f"{wanted} is not possible: {error}; use network='ort'", file=bundle.directory) from None
+    why = "as asked"
+    if network == "auto" and (kernels.isa is not None or device == "cuda"):
+        try:
+            return _fused(bundle, precision, threads, device)
+        except CannotLift as error:
+            why = f"since the weights cannot be lifted: {error}"
+            _warn(f"{bundle.directory}: network 'ort' decodes it, which is slower than 'fused', {why}")
+    elif network == "auto":
+        why = f"since 'fused' does not exist for kernels {kernels.name!r}"
+    elif isinstance(bundle.transducer, CombinedTransducer):
+        _warn(
+            f"{bundle.directory}: predictor and joint run together for every joint row, which is slower, since the "
+            f"graph cannot be split: {bundle.transducer.reason}"
+        )
+    _log.info("network: ort, %s", why)
+    _log.info("precision: that of the graphs%s", _one_row_at_a_time(bundle))
+    if device == "cuda":
+        from .cuda.ort import OrtCudaNetwork
+
+        return OrtCudaNetwork(bundle.transducer, session_options)
+    return OrtNetwork(bundle.transducer, threads, session_options, providers)
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, SlowerWarning, stacklevel=4)
+
+
+def _one_row_at_a_time(bundle: Bundle) -> str:
+    quantized = [graph.file.name for graph in bundle.transducer.graphs if graph.quantized]
+    if not quantized:
+        return ""
+    return f"; {', '.join(dict.fromkeys(quantized))} runs one joint row at a time, being dynamically quantised"
+
+
+def check_network_options(
+    network: str, precision: str, session_options: Any, providers: Sequence[Any] | None, device: str
+) -> None:
+    """Raise an InputError if an option of `bundle_network` is wrong, or two exclude each other."""
+    as_choice("network", network, NETWORKS)
+    if not isinstance(precision, str):
+        raise refusal("precision", listed(map(repr, PRECISIONS[device])), precision)
     if precision not in PRECISIONS[device]:
         advice = ": choose float16, which is as fast" if (device, precision) == ("cuda", "int8") else ""
         raise InputError(f"no precision {precision!r} on the {device}{advice} ({', '.join(PRECISIONS[device])})")
@@ -66,30 +118,18 @@ def bundle_network(
             f"network 'ort' computes in the precision of the graphs, so precision={precision!r} is not possible: "
             "choose other files by variant, or network='fused'"
         )
-    if network == "fused" or precision != "float32":
-        try:
-            return _fused(bundle, precision, threads, device)
-        except CannotLift as error:
-            wanted = "network='fused'" if network == "fused" else f"precision={precision!r}"
-            raise BundleError(f"{wanted} is not possible: {error}; use network='ort'", file=bundle.directory) from None
-    if network == "auto" and (kernels.isa is not None or device == "cuda"):
-        try:
-            return _fused(bundle, precision, threads, device)
-        except CannotLift:
-            pass  # `tdtdecode info` says why
-    if device == "cuda":
-        from .cuda.ort import OrtCudaNetwork
-
-        return OrtCudaNetwork(bundle.transducer, session_options)
-    return OrtNetwork(bundle.transducer, threads, session_options, providers)
+    check_session_arguments(session_options, providers)
 
 
 def _fused(bundle: Bundle, precision: str, threads: int, device: str) -> Network:
+    weights = lifted_weights(bundle)
+    _log.info("network: fused, %s, found in the graphs", weights.sizes)
+    _log.info("precision: %s%s", precision, " (exact)" if precision == "float32" else "")
     if device == "cpu":
-        return fused_network(bundle, precision, threads)
+        return FusedNetwork(weights, bundle.spec, precision, threads)
     from .cuda.fused import FusedCudaNetwork
 
-    return FusedCudaNetwork(lifted_weights(bundle), bundle.spec, precision)
+    return FusedCudaNetwork(weights, bundle.spec, precision)
 
 
 def fused_network(bundle: Bundle, precision: str = "float32", threads: int = 1) -> FusedNetwork:

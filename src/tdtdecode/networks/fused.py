@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError
+from ..reprs import counted, one_line
 from ..transducer import TransducerSpec
 from ..weights import Affine, TransducerWeights
 from .packing import MAX_INPUTS, Arithmetic, pack_network
@@ -68,6 +69,11 @@ class FusedNetwork:
         self.spec = spec
         self.precision = precision
         self.threads = threads
+
+    def __repr__(self) -> str:
+        return one_line(
+            self, f"{self.precision} on the {self.device}", self.weights.sizes, counted(self.threads, "thread")
+        )
 
     def start(self, blank: int) -> ArrayState:
         layers, size = len(self.weights.layers), self.weights.prediction.weight.shape[1]

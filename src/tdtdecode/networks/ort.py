@@ -10,6 +10,7 @@ import numpy as np
 from ..bundle.onnx_files.graph import Graph
 from ..bundle.transducers import CombinedTransducer, Ports, PredictorGraph, SplitTransducer, token_ports, width
 from ..errors import InputError
+from ..reprs import joined_names, one_line
 from ..sessions import CPU_PROVIDERS, ForkSafeSession, default_options
 from .state import ArrayState, array_state
 
@@ -72,6 +73,10 @@ class OrtNetwork:
             encoder = transducer.encoder
         self.frame_dtype = encoder.dtype
 
+    def __repr__(self) -> str:
+        names = joined_names(dict.fromkeys(graph.file.name for graph in self._transducer.graphs))
+        return one_line(self, f"{names} on ONNX Runtime", f"on the {self.device}")
+
     def start(self, blank: int) -> ArrayState:
         first = np.array([blank], np.int32)
         if isinstance(self._transducer, CombinedTransducer):
@@ -103,7 +108,7 @@ class _Model:
     def __init__(self, graph: Graph, options: ort.SessionOptions, providers: list[Any]):
         self.rows_at_once = 1 if graph.quantized else MAX_ROWS
         """1 for dynamically quantised graphs: they scale a whole batch at once, so rows would depend on each other."""
-        self.session = ForkSafeSession(lambda: graph.session(options, providers))
+        self.session = ForkSafeSession(lambda: graph.session(options, providers), providers, graph.file.name)
 
 
 class _Runs:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from ..arguments import as_path
 from ..bundle import Bundle, read_bundle
+from ..bundle.reading import checked_reading
 from ..bundle.transducers import arithmetic
 from ..errors import BundleError, InputError
 from ..networks.agreement import deviation
@@ -25,6 +27,7 @@ def convert(
     directory: str | os.PathLike[str],
     out: str | os.PathLike[str],
     to: str,
+    *,
     layout: str = "auto",
     variant: str | None = None,
     durations: Sequence[int] | None = None,
@@ -62,6 +65,8 @@ def convert(
         If onnx or onnxruntime is not installed.
     """
     check_layout(to)
+    durations = checked_reading(layout, variant, durations)
+    as_path("out", out, "the path of a new folder")
     bundle = read_bundle(directory, layout, variant, durations)
     if bundle.layout == to:
         raise InputError(f"{bundle.directory} has layout {to!r} already; use `repair` to correct mistakes in it")

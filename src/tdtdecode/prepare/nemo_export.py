@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import as_path
 from ..bundle import Bundle, read_bundle
 from ..bundle.blank import BLANK_NAMES
 from ..decoder import Decoder
 from ..errors import BundleError, InputError
 from ..optional import needed
 from ..outputs import new_directory
+from ..reprs import counted, one_line
 from ..search import Greedy
 from ..speech.audio import FeatureExtractor
 from ..speech.audio.features import SAMPLE_RATE
@@ -63,6 +65,10 @@ class Export:
     feature_difference: float
     encoder_difference: float
 
+    def __repr__(self) -> str:
+        checked = f"the same {counted(self.tokens, 'token')} as NeMo"
+        return one_line(self, self.kind, str(self.bundle.directory), checked)
+
 
 def export(checkpoint: str | os.PathLike[str], out: str | os.PathLike[str], to: str = "combined") -> Export:
     """Export a NeMo transducer as a model directory, and check that it decodes the same tokens as NeMo.
@@ -95,6 +101,8 @@ def export(checkpoint: str | os.PathLike[str], out: str | os.PathLike[str], to: 
         If NeMo is not installed.
     """
     check_layout(to)
+    as_path("checkpoint", checkpoint, "a .nemo file, or a hub name such as 'nvidia/parakeet-...'")
+    as_path("out", out, "the path of a new folder")
     model, kind = _restored(checkpoint)
     durations = _durations(model)
     with new_directory(out) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:

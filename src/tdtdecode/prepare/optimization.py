@@ -15,17 +15,19 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import as_choice, as_integer, as_path, as_tuple, listed, refusal
 from ..bundle import Bundle, load_graph, read_bundle
 from ..bundle.encoder import encoder_ports
 from ..bundle.onnx_files.dependencies import import_onnx
 from ..bundle.onnx_files.sorting import names_read, sort_nodes
+from ..bundle.reading import checked_reading
 from ..errors import BundleError, InputError, MissingDependencyError
 from ..evaluation import edit_distance
 from ..optional import raise_interrupt
 from ..outputs import new_directory
-from ..speech.audio.reading import Audio
+from ..reprs import counted, one_line
+from ..speech.audio.reading import Audio, check_audio
 from ..speech.loading import load_model
-from ..transducer import as_integer
 from .inspection.checks import overflow
 from .writing import copy_texts
 from .writing.saving import save_graph
@@ -95,11 +97,17 @@ class Optimization:
     notes: tuple[str, ...]
     change: Change | None
 
+    def __repr__(self) -> str:
+        before, after = (sum(sizes[i] for sizes in self.sizes.values()) for i in range(2))
+        change = "" if self.change is None else f"{self.change.edits} edits in {counted(self.change.tokens, 'token')}"
+        return one_line(self, str(self.bundle.directory), f"{before:,} -> {after:,} bytes", change)
+
 
 def optimize(
     directory: str | os.PathLike[str],
     out: str | os.PathLike[str],
     to: str,
+    *,
     layout: str = "auto",
     variant: str | None = None,
     durations: Sequence[int] | None = None,
@@ -147,12 +155,15 @@ def optimize(
     MissingDependencyError
         If a package is missing that ONNX Runtime's tools need.
     """
-    if to not in METHODS:
-        raise InputError(f"to must be one of {', '.join(map(repr, METHODS))}, got {to!r}")
-    if algorithm not in ALGORITHMS:
-        raise InputError(f"algorithm must be one of {', '.join(map(repr, ALGORITHMS))}, got {algorithm!r}")
-    if block_size not in BLOCK_SIZES:
-        raise InputError(f"block_size must be one of {', '.join(map(str, BLOCK_SIZES))}, got {block_size!r}")
+    as_choice("to", to, METHODS)
+    durations = checked_reading(layout, variant, durations)
+    as_choice("algorithm", algorithm, ALGORITHMS)
+    if isinstance(block_size, bool) or not isinstance(block_size, int) or block_size not in BLOCK_SIZES:
+        raise refusal("block_size", listed(map(str, BLOCK_SIZES)), block_size)
+    recordings = as_tuple("recordings", recordings, "a list of recordings")
+    for i, recording in enumerate(recordings):
+        check_audio(f"recordings[{i}]", recording)
+    as_path("out", out, "the path of a new folder")
     bundle = read_bundle(directory, layout, variant, durations)
     graphs = _graphs(bundle)
     suffix = "" if bundle.layout == "genai" or to == "fused" else f".{to}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -9,16 +10,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arguments import as_choice, as_instance, as_integer, refusal
+from ..arrays import check_lengths
 from ..bundle import Bundle, load_graph
 from ..bundle.encoder import encoder_ports
 from ..bundle.onnx_files.dependencies import import_onnxruntime
 from ..bundle.onnx_files.graph import Graph, Port, first_line, loading
+from ..decoder import MAX_THREADS
 from ..errors import BundleError, DeviceError, InputError
-from ..sessions import CPU_PROVIDERS, CUDA, ForkSafeSession, cuda_session, default_options, quantized_refusal
+from ..reprs import one_line
+from ..sessions import (
+    CPU_PROVIDERS,
+    CUDA,
+    ForkSafeSession,
+    check_session_arguments,
+    cuda_session,
+    default_options,
+    quantized_refusal,
+)
 from .audio.features import HOP, SAMPLE_RATE
 
 if TYPE_CHECKING:
     import onnxruntime as ort
+
+_log = logging.getLogger(__name__)
 
 _TRIAL_FRAMES = 100
 """Feature frames of a recording that any encoder takes, a second."""
@@ -61,11 +76,17 @@ class Encoder:
     def __init__(
         self,
         bundle: Bundle,
+        *,
         threads: int | None = None,
         session_options: ort.SessionOptions | None = None,
         providers: Sequence[Any] | None = None,
         device: str = "cpu",
     ):
+        as_instance("bundle", bundle, Bundle, "what tdtdecode.bundle.read_bundle returned")
+        if threads is not None:
+            as_integer("threads", threads, low=1, high=MAX_THREADS)
+        as_choice("device", device, ("cpu", "cuda"))
+        check_session_arguments(session_options, providers)
         self._asked = {
             "threads": threads, "session_options": session_options, "providers": providers, "device": device,
         }  # fmt: skip
@@ -86,11 +107,15 @@ class Encoder:
         # A graph holds the weights that its own file contains. Keeping it would keep a second copy of them beside the
         # session's, so such a file is opened again when a session is made.
         self._graph = graph if graph.weights_folder is not None else None
+        reason = ""
+        if not self.takes_batches:
+            reason = ", being dynamically quantised" if graph.quantized else ", as it was exported"
+        _log.info("encoder: %s on the %s, %s%s", file.name, device, self.batches, reason)
         self._options = session_options or default_options(threads)
         self._providers = list(providers or CPU_PROVIDERS)
         self._card: int | None = None
         if device == "cpu":
-            self._session = ForkSafeSession(partial(self._open, self._providers))
+            self._session = ForkSafeSession(partial(self._open, self._providers), self._providers, file.name)
         else:
             if graph.quantized:
                 raise DeviceError(quantized_refusal(file, "an encoder of another variant, or device='cpu'"))
@@ -103,6 +128,15 @@ class Encoder:
     def _read_ports(self, graph: Graph, bundle: Bundle) -> tuple[Port, Port, Port, Port]:
         """The ports of the features, their lengths, the encoder frames and their lengths."""
         return encoder_ports(graph)
+
+    def __repr__(self) -> str:
+        device = "cpu" if self._card is None else "cuda"
+        return one_line(self, self._file.name, f"on the {device}", self.batches)
+
+    @property
+    def batches(self) -> str:
+        """Whether recordings share batches, for people."""
+        return "several recordings at a time" if self.takes_batches else "one recording at a time"
 
     def __call__(self, features: np.ndarray, lengths: np.ndarray) -> tuple[Any, np.ndarray]:
         """Encode a batch.
@@ -128,6 +162,7 @@ class Encoder:
         BundleError
             If the encoder fails on any recording, or what it returns is not what it says.
         """
+        features, lengths = self._checked(features, lengths)
         if self._width is not None:
             features = np.pad(features, ((0, 0), (0, 0), (0, max(0, self._width - features.shape[2]))))
         try:
@@ -151,6 +186,16 @@ class Encoder:
                 "than the frames", file=self._file, field=self._counts.name,
             )  # fmt: skip
         return frames, counts
+
+    def _checked(self, features: Any, lengths: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The batch, if its shapes are those of features."""
+        if not isinstance(features, np.ndarray) or not np.issubdtype(features.dtype, np.floating):
+            raise refusal("features", "float32 [B, mel, T]", features)
+        mel = self._audio.shape[1]
+        if features.ndim != 3 or (isinstance(mel, int) and features.shape[1] != mel):
+            wanted = mel if isinstance(mel, int) else "mel"
+            raise InputError(f"features must be [B, {wanted}, T], got {list(features.shape)}")
+        return features, check_lengths(lengths, np.full(len(features), features.shape[2], np.int64)).astype(np.int64)
 
     def _run(self, features: np.ndarray, lengths: np.ndarray) -> tuple[ort.OrtValue, np.ndarray]:
         session = self._session.current

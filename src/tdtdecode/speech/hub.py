@@ -8,11 +8,13 @@ from importlib.resources import files
 from os import PathLike
 from pathlib import Path
 
-from ..bundle.layouts import match_variants
+from ..arguments import refusal
+from ..bundle.layouts import check_variant, match_variants
 from ..errors import InputError
 from ..optional import needed
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_EXPECTED = "'demo', an existing directory, or a Hugging Face hub id such as 'organisation/name'"
 _GRAPHS = ("encoder", "decoder", "joiner", "joint", "encoder-model", "decoder_joint-model")
 _TEXTS = (
     "tokens.txt", "vocab.txt", "config.json", "genai_config.json", "audio_processor_config.json", "tokenizer.json",
@@ -39,15 +41,15 @@ def find_model(name: str | PathLike[str], variant: str | None = None) -> Path:
     MissingDependencyError
         If `name` has the form of a hub id and huggingface_hub is not installed.
     """
-    if name == "demo":
+    check_variant(variant)
+    if isinstance(name, str) and name == "demo":
         return demo_directory()
     if isinstance(name, (str, PathLike)) and os.path.isdir(name):
         return Path(name)
+    if not isinstance(name, (str, PathLike)):
+        raise refusal("the model", f"{_EXPECTED}, as text or pathlib.Path", name)
     if not isinstance(name, str) or not _HUB_ID.fullmatch(name):
-        raise InputError(
-            f"no model {name!r}: expected 'demo', an existing directory, or a Hugging Face hub id such as "
-            "'organisation/name'"
-        )
+        raise InputError(f"no model {os.fspath(name)!r}: expected {_EXPECTED}")
     purpose = f"{name!r} is neither 'demo' nor a directory here; downloading it from the Hugging Face hub"
     with needed("huggingface_hub", "hub", purpose):
         import huggingface_hub

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from ..bundle import read_bundle
+from ..arguments import as_choice, as_instance, as_integer
+from ..bundle import Bundle, read_bundle
+from ..bundle.reading import checked_reading
 from ..cuda.device import current_device
-from ..decoder import Decoder
-from ..errors import DeviceError, InputError, MissingDependencyError
-from ..search import Beam, Greedy
+from ..decoder import MAX_THREADS, Decoder, checked_kernels, log_files
+from ..errors import DeviceError, MissingDependencyError, SlowerWarning
+from ..networks.choice import check_network_options
+from ..search import Beam, Greedy, as_search
 from .encoder import Encoder
 from .hub import find_model
 from .recognizer import Recognizer
@@ -28,6 +32,7 @@ _log = logging.getLogger(__name__)
 
 def load_model(
     name_or_directory: str | PathLike[str],
+    *,
     device: str = "cpu",
     layout: str = "auto",
     variant: str | None = None,
@@ -71,9 +76,19 @@ def load_model(
     MissingDependencyError
         If a package that the model, the network or the device needs is not installed.
     """
-    if device not in DEVICES:
-        raise InputError(f"no device {device!r}: {', '.join(DEVICES)}")
+    as_choice("device", device, DEVICES)
+    if threads is not None:
+        as_integer("threads", threads, low=1, high=MAX_THREADS)
+    as_search(search)
+    durations = checked_reading(layout, variant, durations)
+    likely = ("cpu" if str(precision) == "int8" else "cuda",)
+    for one in {"auto": likely, "both": ("cpu", "cuda")}.get(device, (device,)):
+        check_network_options(network, precision, session_options, providers, one)
+    if device == "cpu":
+        checked_kernels(kernels, device)
+    as_instance("kernels", kernels, str, "the name of a kernel set, such as 'auto' or 'cpu'")
     bundle = read_bundle(find_model(name_or_directory, variant), layout, variant, durations)
+    log_files(bundle)
 
     def on(device: str) -> Recognizer:
         decoder = Decoder.from_bundle(
@@ -81,8 +96,10 @@ def load_model(
             threads=1 if threads is None else threads, search=search, session_options=session_options,
             providers=providers,
         )  # fmt: skip
-        encoder = (CacheAwareEncoder if bundle.cache_aware else Encoder)
-        return Recognizer(bundle, encoder(bundle, threads, session_options, providers, device), decoder)
+        encoder = open_encoder(
+            bundle, threads=threads, session_options=session_options, providers=providers, device=device
+        )  # fmt: skip
+        return Recognizer(bundle, encoder, decoder)
 
     if device == "both":
         return RoutedRecognizer(on("cpu"), on("cuda"))
@@ -91,7 +108,24 @@ def load_model(
     try:
         model = on("cuda")
     except (DeviceError, MissingDependencyError) as error:
-        _log.info("device: cpu, because cuda cannot be used: %s", error)
+        text = f"device: cpu, since cuda cannot be used: {error}"
+        if _has_card():
+            warnings.warn(text, SlowerWarning, stacklevel=2)
+        _log.info("%s", text)
         return on("cpu")
     _log.info("device: cuda (%s)", current_device().name)
     return model
+
+
+def open_encoder(bundle: Bundle, **options: Any) -> Encoder:
+    """The encoder of a bundle; options as for `Encoder`."""
+    return (CacheAwareEncoder if bundle.cache_aware else Encoder)(bundle, **options)
+
+
+def _has_card() -> bool:
+    """Whether there is a card that would be faster, if all that it needs were installed."""
+    try:
+        current_device()
+    except (DeviceError, MissingDependencyError):
+        return False
+    return True

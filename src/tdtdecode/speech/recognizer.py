@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import math
+import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Literal, overload
 
 import numpy as np
 
+from ..arguments import as_choice, as_function, as_instance, as_integer, as_number, refusal
 from ..bundle import Bundle
 from ..confidence import Confidence
 from ..decoder import Decoder
 from ..errors import BundleError, InputError
 from ..hypothesis import Hypothesis, Transcript
-from ..search import Beam, Greedy, for_utterances
-from ..transducer import as_integer
-from .audio import Audio, FeatureExtractor, as_samples, audio_seconds, held
+from ..reprs import one_line
+from ..search import Beam, Greedy, as_search, for_utterances
+from .audio import Audio, FeatureExtractor, as_samples, audio_seconds, check_audio, held
 from .audio.features import HOP, SAMPLE_RATE
 from .encoder import Encoder
+from .progress import Meter, Progress
 from .streaming.cache_aware import CacheAwareEncoder
 from .streaming.latency import Latency, windows_for
 from .streaming.stream import Stream, Streams
@@ -25,8 +28,12 @@ from .streaming.walks import CacheAwareWalk, Walk, WindowedWalk
 from .transcripts import nothing, transcript
 from .windows import Windows, decode_in_windows
 
+_LONGEST_PAUSE = 1e6
 _BATCH_SECONDS = 480.0
 """The most audio in a batch, padding included. An encoder's attention needs memory by the square of the length."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class Recognizer:
@@ -50,6 +57,10 @@ class Recognizer:
     """
 
     def __init__(self, bundle: Bundle, encoder: Encoder, decoder: Decoder):
+        as_instance("bundle", bundle, Bundle, "what tdtdecode.bundle.read_bundle returned", "load_model does it all")
+        if not callable(encoder) or isinstance(encoder, type):
+            raise refusal("encoder", "a tdtdecode.speech.encoder.Encoder", encoder)
+        as_instance("decoder", decoder, Decoder, "a Decoder")
         features = bundle.features
         file = bundle.encoder or bundle.directory
         if features.sample_rate != SAMPLE_RATE:
@@ -70,6 +81,12 @@ class Recognizer:
         self._max_input_frames = min((limit for limit in limits if limit is not None), default=None)
         self._windows = Windows.of(features)
 
+    def __repr__(self) -> str:
+        limit = "" if self.max_seconds is None else f"in windows beyond {self.max_seconds:g} s"
+        choices = self.decoder.choices
+        model = [] if choices[0].startswith(str(self.bundle.directory)) else [str(self.bundle.directory)]
+        return one_line(self, *model, *choices, repr(self.decoder.search), limit)
+
     def __reduce__(self) -> tuple[Any, ...]:
         decoder = self.decoder.bundle_options or self.decoder
         return _reopened, (type(self), self.bundle, type(self.encoder), self.encoder.bundle_options, decoder)
@@ -82,15 +99,21 @@ class Recognizer:
         """
         return None if self._max_input_frames is None else self._max_input_frames * HOP / SAMPLE_RATE
 
+    @property
+    def window_seconds(self) -> float:
+        """Seconds of a window, with its context on either side, for recordings longer than `max_seconds`."""
+        return (self._windows.left + self._windows.chunk + self._windows.right) * self.bundle.frame_seconds
+
     # The lists are typed as sequences: lists are invariant, and a list of paths would be no list[Audio].
     @overload
     def recognize(  # type: ignore[overload-overlap]
         self,
         audio: Audio,
         search: Greedy | Beam | None = ...,
+        *,
         batch_size: int = ...,
         on_error: Literal["raise"] = ...,
-        progress: Callable[[int, int], None] | None = ...,
+        progress: Callable[[Progress], object] | None = ...,
     ) -> Transcript: ...
 
     @overload
@@ -98,9 +121,10 @@ class Recognizer:
         self,
         audio: Sequence[Audio],
         search: Greedy | Beam | None = ...,
+        *,
         batch_size: int = ...,
         on_error: Literal["raise"] = ...,
-        progress: Callable[[int, int], None] | None = ...,
+        progress: Callable[[Progress], object] | None = ...,
     ) -> list[Transcript]: ...
 
     @overload
@@ -108,19 +132,20 @@ class Recognizer:
         self,
         audio: Sequence[Audio],
         search: Greedy | Beam | None = ...,
-        batch_size: int = ...,
         *,
+        batch_size: int = ...,
         on_error: Literal["return"],
-        progress: Callable[[int, int], None] | None = ...,
+        progress: Callable[[Progress], object] | None = ...,
     ) -> list[Transcript | Exception]: ...
 
     def recognize(
         self,
         audio: Audio | Sequence[Any],
         search: Greedy | Beam | None = None,
+        *,
         batch_size: int = 16,
         on_error: str = "raise",
-        progress: Callable[[int, int], None] | None = None,
+        progress: Callable[[Progress], object] | None = None,
     ) -> Any:
         """Transcribe one recording or many, of any length.
 
@@ -142,7 +167,8 @@ class Recognizer:
             ``"raise"``: the first error ends the call. ``"return"``: the other recordings are transcribed all the same,
             and the exception stands in the failed recording's place.
         progress:
-            Called after each batch with two numbers: recordings finished, and recordings in all.
+            Called with a `Progress` whenever more is done: after each batch, and within long recordings after each
+            window. What it raises ends the call.
 
         Returns
         -------
@@ -155,46 +181,88 @@ class Recognizer:
         MissingDependencyError
             If reading or resampling needs a package that is not installed.
         """
+        search = self.decoder.search if search is None else as_search(search)
         batch_size = as_integer("batch_size", batch_size, low=1)
-        if on_error not in ("raise", "return"):
-            raise InputError(f"on_error must be 'raise' or 'return', got {on_error!r}")
-        search = self.decoder.search if search is None else search
+        as_choice("on_error", on_error, ("raise", "return"))
+        if progress is not None:
+            as_function("progress", progress, "a function of a Progress, or None")
+        many = isinstance(audio, list)
         recordings: list[Any] = list(audio) if isinstance(audio, list) else [audio]
         for_utterances(search, range(len(recordings)), len(recordings))  # raises before any work if it does not fit
         results: list[Transcript | Exception | None] = [None] * len(recordings)
         catch: tuple[type[Exception], ...] = (Exception,) if on_error == "return" else ()
+        meter = Meter(len(recordings), progress)
 
         seconds = {}
         for i, recording in enumerate(recordings):
             try:
+                check_audio(f"audio[{i}]" if many else "audio", recording)
                 recordings[i] = held(recording)  # a pipe is read once: here for its length, below for its samples
                 seconds[i] = audio_seconds(recordings[i])
+                meter.expect(i, seconds[i])
             except catch as error:
                 results[i] = error
-        for batch in self._batches(seconds, batch_size):
+        meter.finish([i for i, result in enumerate(results) if result is not None], tell=not seconds)
+        batches = list(self._batches(seconds, batch_size))
+        self._log_batches(seconds, batches, batch_size)
+        for batch in batches:
             samples = {}
             for i in batch:
                 try:
                     samples[i] = as_samples(recordings[i], SAMPLE_RATE)
+                    meter.expect(i, len(samples[i]) / SAMPLE_RATE)
                 except catch as error:
                     results[i] = error
             # Headers may have stated other lengths: the batch is made again of what there is.
-            for part in self._batches({i: len(array) / SAMPLE_RATE for i, array in samples.items()}, batch_size):
-                try:
-                    transcripts: Sequence[Transcript | Exception] = self._transcribe(
-                        [samples[i] for i in part], for_utterances(search, part, len(recordings))
-                    )
-                except catch as error:
-                    transcripts = (
-                        [self._alone(samples[i], for_utterances(search, [i], len(recordings))) for i in part]
-                        if len(part) > 1
-                        else [error]
-                    )
-                for i, found in zip(part, transcripts, strict=True):
-                    results[i] = found
-            if progress is not None:
-                progress(sum(result is not None for result in results), len(results))
-        return results if isinstance(audio, list) else results[0]
+            for part in self._batches({i: len(found) / SAMPLE_RATE for i, found in samples.items()}, batch_size):
+                made = self._transcribed(part, samples, search, len(recordings), meter, catch)
+                for i, result in zip(part, made, strict=True):
+                    results[i] = result
+            meter.finish(batch)
+        return results if many else results[0]
+
+    def _transcribed(
+        self,
+        part: list[int],
+        samples: dict[int, np.ndarray],
+        search: Greedy | Beam,
+        recordings: int,
+        meter: Meter,
+        catch: tuple[type[Exception], ...],
+    ) -> Sequence[Transcript | Exception]:
+        """Transcribe some of the recordings together; where that fails with an error to catch, one by one."""
+
+        def together(places: list[int]) -> list[Transcript]:
+            chosen = for_utterances(search, places, recordings)
+            reached = [partial(meter.reach, i) for i in places]
+            return self._transcribe([samples[i] for i in places], chosen, reached)
+
+        def alone(place: int) -> Transcript | Exception:
+            try:
+                return together([place])[0]
+            except Exception as error:
+                if meter.failure is not None:
+                    raise
+                return error
+
+        try:
+            return together(part)
+        except catch as error:
+            if meter.failure is not None:
+                raise
+            # Most likely one of them was the cause.
+            return [alone(i) for i in part] if len(part) > 1 else [error]
+
+    def _log_batches(self, seconds: dict[int, float], batches: list[list[int]], batch_size: int) -> None:
+        if not seconds:
+            return
+        why = "" if self.encoder.takes_batches else ", since this encoder takes one recording at a time"
+        long = sum(self.max_seconds is not None and length > self.max_seconds for length in seconds.values())
+        _log.info(
+            "batches: %d recordings (%.1f s) in %d batches of at most %d%s%s", len(seconds), sum(seconds.values()),
+            len(batches), batch_size if self.encoder.takes_batches else 1, why,
+            f"; {long} of them in windows of {self.window_seconds:g} s" if long else "",
+        )  # fmt: skip
 
     def streams(
         self, search: Greedy | Beam | None = None, latency: Latency | None = None, pause: float = 0.8
@@ -217,13 +285,8 @@ class Recognizer:
         InputError
             If an option is wrong, or the windows do not fit the model.
         """
-        search = self.decoder.search if search is None else search
-        if not isinstance(search, (Greedy, Beam)):
-            raise InputError(f"search must be Greedy(...) or Beam(...), got {search!r}")
-        if isinstance(pause, bool) or not isinstance(pause, (int, float)) or not 0 < pause < math.inf:
-            raise InputError(f"pause must be a number of seconds above 0, got {pause!r}")
-        if self._extract.family != "nemo":
-            raise InputError(f"live recordings need NeMo's features, and this model takes {self._extract.family!r}")
+        search = self.decoder.search if search is None else as_search(search)
+        pause = as_number("pause", pause, "a number of seconds above 0", above=0, high=_LONGEST_PAUSE)
         factor = self.bundle.features.subsampling_factor
         walk: Walk
         if isinstance(self.encoder, CacheAwareEncoder):
@@ -231,11 +294,11 @@ class Recognizer:
                 raise InputError("latency: the windows of a cache-aware encoder lie in its file")
             walk = CacheAwareWalk(self.encoder, factor)
         else:
-            if not isinstance(latency, Latency | None):
-                raise InputError(f"latency must be Latency(...), got {latency!r}")
+            if latency is not None:
+                as_instance("latency", latency, Latency, "Latency(...) or None")
             limit = None if self._max_input_frames is None else self._max_input_frames // factor
             walk = WindowedWalk(self.encoder, windows_for(latency, self.bundle.frame_seconds, limit), factor)
-        return Streams(self.bundle, walk, self.decoder, self._extract, search, float(pause))
+        return Streams(self.bundle, walk, self.decoder, self._extract, search, pause)
 
     def stream(
         self,
@@ -270,21 +333,17 @@ class Recognizer:
             yield waiting[:count]
             waiting = waiting[count:]
 
-    def _alone(self, samples: np.ndarray, search: Greedy | Beam) -> Transcript | Exception:
-        """Transcribe one recording of a batch that failed: most likely another recording was the cause."""
-        try:
-            return self._transcribe([samples], search)[0]
-        except Exception as error:
-            return error
-
-    def _transcribe(self, recordings: list[np.ndarray], search: Greedy | Beam) -> list[Transcript]:
-        """Transcribe one batch of recordings, float32 [n] each."""
+    def _transcribe(
+        self, recordings: list[np.ndarray], search: Greedy | Beam, reached: Sequence[Callable[[float], None]]
+    ) -> list[Transcript]:
+        """Transcribe one batch of recordings, float32 [n] each; ``reached`` is told the seconds done of each."""
         spoken = [i for i, samples in enumerate(recordings) if self._extract.frames(len(samples))]
         hypotheses = [nothing() for _ in recordings]
         if spoken:
             features, lengths = self._extract([recordings[i] for i in spoken])
             spoken_search = for_utterances(search, spoken, len(recordings))
-            for i, hypothesis in zip(spoken, self._decoded(features, lengths, spoken_search), strict=True):
+            found = self._decoded(features, lengths, spoken_search, [reached[i] for i in spoken])
+            for i, hypothesis in zip(spoken, found, strict=True):
                 hypotheses[i] = hypothesis
         confidence = search.confidence or Confidence()
         return [
@@ -292,7 +351,13 @@ class Recognizer:
             for hypothesis, samples in zip(hypotheses, recordings, strict=True)
         ]
 
-    def _decoded(self, features: np.ndarray, lengths: np.ndarray, search: Greedy | Beam) -> list[Hypothesis]:
+    def _decoded(
+        self,
+        features: np.ndarray,
+        lengths: np.ndarray,
+        search: Greedy | Beam,
+        reached: Sequence[Callable[[float], None]],
+    ) -> list[Hypothesis]:
         """Decode a batch of features, float32 [B, mel, T]; recordings too long for the encoder one by one."""
         limit = features.shape[2] if self._max_input_frames is None else self._max_input_frames
         hypotheses: dict[int, Hypothesis] = {}
@@ -302,12 +367,11 @@ class Recognizer:
             encoder_out, counts = self.encoder(features[whole, :, :limit], lengths[whole])
             found = self.decoder.decode(encoder_out, counts, for_utterances(search, whole.tolist(), len(lengths)))
             hypotheses.update(zip(whole.tolist(), found, strict=True))
-        seconds = (self._windows.left + self._windows.chunk + self._windows.right) * self.bundle.frame_seconds
-        at_once = max(1, int(_BATCH_SECONDS / seconds)) if self.encoder.takes_batches else 1
+        at_once = max(1, int(_BATCH_SECONDS / self.window_seconds)) if self.encoder.takes_batches else 1
         for i in np.flatnonzero(lengths > limit).tolist():
             hypotheses[i] = decode_in_windows(
                 features[i, :, : lengths[i]], self.encoder, self.decoder, for_utterances(search, [i], len(lengths)),
-                self._windows, self.bundle.features.subsampling_factor, at_once,
+                self._windows, self.bundle.features.subsampling_factor, at_once, reached[i],
             )  # fmt: skip
         return [hypotheses[i] for i in range(len(lengths))]
 

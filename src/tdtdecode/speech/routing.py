@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import TdtDecodeError
+from ..reprs import one_line
 from .audio import audio_seconds, held
 from .audio.features import SAMPLE_RATE
 from .recognizer import Recognizer
@@ -41,6 +42,11 @@ class RoutedRecognizer(Recognizer):
         self.cpu, self.cuda = cpu, cuda
         self.crossover = measured_crossover(cpu, cuda) if crossover is None else crossover
         _log.info("devices: cpu for up to %g s of audio, cuda beyond", self.crossover)
+
+    def __repr__(self) -> str:
+        return one_line(
+            self, str(self.bundle.directory), f"on the cpu for up to {self.crossover:g} s of audio, on cuda beyond"
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.cpu, self.cuda, self.crossover)

@@ -8,7 +8,7 @@ stays one word.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any
@@ -118,6 +118,7 @@ def decode_in_windows(
     windows: Windows,
     factor: int,
     at_once: int,
+    reached: Callable[[float], object] = lambda seconds: None,
 ) -> Hypothesis:
     """Decode one long recording.
 
@@ -131,6 +132,8 @@ def decode_in_windows(
         Feature frames per encoder frame.
     at_once:
         The number of windows that go through the encoder together.
+    reached:
+        Told after each window how many seconds of the recording are decoded.
     """
     plan = windows.over(features.shape[1], factor)
     state: DecoderState | None = None
@@ -139,6 +142,8 @@ def decode_in_windows(
         for window, frames in _encoded(features, group, encoder):
             (part,), state = decoder.decode_chunk([frames], None, state, final=window.last is None, search=search)
             parts.append(part)
+            end = window.stop if window.last is None else window.start + window.last * factor
+            reached(end * FEATURE_FRAME_SECONDS)
     return joined_stream(parts, search)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...errors import BundleError
 from ...forks import Lock, cached_property
+from ...reprs import one_line
 from .dependencies import import_onnx, import_onnxruntime
 from .external import resolve_weights
 from .parsing import parse_graph
@@ -75,6 +76,10 @@ class Graph:
     model: onnx.ModelProto
     file: Path
     weights_folder: Path | None = None
+
+    def __repr__(self) -> str:
+        inputs, outputs = ([port.name for port in ports] for ports in (self.inputs, self.outputs))
+        return one_line(self, self.file.name, f"inputs {', '.join(inputs)}", f"outputs {', '.join(outputs)}")
 
     @property
     def inputs(self) -> tuple[Port, ...]:

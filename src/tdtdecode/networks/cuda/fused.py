@@ -10,6 +10,7 @@ import numpy as np
 from ...cuda.device import current_device
 from ...cuda.state import DeviceState, uploaded
 from ...errors import DeviceError, InputError
+from ...reprs import one_line
 from ...transducer import TransducerSpec
 from ...weights import TransducerWeights
 from ..fused import FusedNetwork
@@ -70,6 +71,9 @@ class FusedCudaNetwork:
         self.on_device = FusedNetworkOnDevice(
             pack_network(weights, spec, precision, launch.blocks), self.card, launch
         )
+
+    def __repr__(self) -> str:
+        return one_line(self, f"{self.precision} on the {self.card.name}", self._specification.weights.sizes)
 
     def start(self, blank: int) -> DeviceState:
         state = self._specification.start(blank)

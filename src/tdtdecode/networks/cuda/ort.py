@@ -18,6 +18,7 @@ from ...cuda.requests import Requests
 from ...cuda.state import DeviceState, uploaded
 from ...cuda.structs import STEP
 from ...errors import DeviceError, InputError
+from ...reprs import joined_names, one_line
 from ...sessions import cuda_session, default_options, quantized_refusal
 from .graphs import Workspace
 from .stepwise import run_beam, run_greedy
@@ -82,6 +83,10 @@ class OrtCudaNetwork:
         # What follows a run is on the same stream and so comes after it: the host need not wait for the run.
         self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        names = joined_names(dict.fromkeys(graph.file.name for graph in self._transducer.graphs))
+        return one_line(self, f"{names} on ONNX Runtime", f"on the {self.card.name}")
 
     def start(self, blank: int) -> DeviceState:
         graph = self._transducer

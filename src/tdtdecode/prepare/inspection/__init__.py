@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
 
+from ...arguments import as_choice
 from ...bundle.cached_encoder import read_caches
 from ...bundle.description import FEATURE_FRAME_SECONDS, Bundle
 from ...bundle.encoder import encoder_ports
@@ -15,7 +16,7 @@ from ...bundle.files import open_directory
 from ...bundle.onnx_files.dependencies import import_onnx, import_onnxruntime
 from ...bundle.onnx_files.external import external_tensors
 from ...bundle.onnx_files.graph import Graph, load_graph
-from ...bundle.reading import read_bundle
+from ...bundle.reading import checked_reading, read_bundle
 from ...errors import BundleError, InputError, TdtDecodeError
 from .checks import CHECKS, STILL_READABLE, overflow
 from .evidence import ENCODER, Evidence, collect
@@ -27,6 +28,7 @@ __all__ = ["Fact", "Inspection", "Problem", "SYSTEMS", "Use", "inspect"]
 
 def inspect(
     directory: str | os.PathLike[str],
+    *,
     layout: str = "auto",
     variant: str | None = None,
     system: str | None = None,
@@ -64,10 +66,11 @@ def inspect(
     MissingDependencyError
         If onnx or onnxruntime is not installed.
     """
+    durations = checked_reading(layout, variant, durations)
+    if system is not None:
+        as_choice("system", system, SYSTEMS)
     import_onnx()
     import_onnxruntime()
-    if system is not None and system not in SYSTEMS:
-        raise InputError(f"no system {system!r}: expected one of {', '.join(SYSTEMS)}")
     root = open_directory(directory)
     evidence = collect(root, layout, variant)
     problems = [*evidence.problems, *(problem for check in CHECKS for problem in check(evidence))]

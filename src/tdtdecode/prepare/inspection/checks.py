@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...bundle.description import Bundle
-from ...bundle.layouts import parse_numbers
+from ...bundle.layouts import listing, parse_numbers
 from ...bundle.lifting import CannotLift, lift
 from ...bundle.onnx_files.graph import Graph
 from ...bundle.transducers import SplitTransducer, arithmetic
@@ -33,9 +33,8 @@ _LARGEST_FLOAT16 = 65504.0
 def no_model(evidence: Evidence) -> Iterator[Problem]:
     """Nothing that looks like a transducer."""
     if evidence.layout is None:
-        names = sorted(path.name for path in evidence.root.iterdir())
         yield Problem(
-            "no-model", ".", "", f"no model, but {', '.join(names[:12]) or 'no files'}",
+            "no-model", ".", "", f"no model, but {listing(evidence.root)}",
             "encoder.onnx, decoder.onnx and joiner.onnx (split), encoder-model.onnx and decoder_joint-model.onnx "
             "(combined), or genai_config.json with its graphs", "give the folder that contains the model's files",
         )  # fmt: skip

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ...reprs import counted, one_line
+
 
 @dataclass(frozen=True)
 class Fact:
@@ -55,7 +57,8 @@ class Problem:
     @property
     def where(self) -> str:
         """File and field, for messages."""
-        return f"{self.file}, {self.field}" if self.field else self.file
+        file = "the directory" if self.file == "." else self.file
+        return f"{file}, {self.field}" if self.field else file
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,12 @@ class Inspection:
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
     uses: tuple[Use, ...]
+
+    def __repr__(self) -> str:
+        layout = f"layout {self.layout}" if self.layout else "no model"
+        usable = sum(use.usable for use in self.uses)
+        systems = f"{usable} of {len(self.uses)} systems can use it"
+        return one_line(self, str(self.directory), layout, counted(len(self.problems), "problem"), systems)
 
     @property
     def ok(self) -> bool:

@@ -11,11 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...arguments import as_path
 from ...bundle.files import TEXT_LIMIT, find_file, open_directory
 from ...bundle.onnx_files.dependencies import import_onnx, import_onnxruntime
 from ...bundle.onnx_files.parsing import GRAPH_LIMIT
+from ...bundle.reading import checked_reading
 from ...errors import BundleError, InputError
 from ...outputs import new_directory, replace_file
+from ...reprs import counted, one_line
 from ..inspection import Problem, inspect
 from ..inspection.evidence import collect
 from ..writing.saving import require_space
@@ -45,10 +48,15 @@ class Repair:
     changes: tuple[Change, ...]
     problems: tuple[Problem, ...]
 
+    def __repr__(self) -> str:
+        left = f"{counted(len(self.problems), 'problem')} left"
+        return one_line(self, str(self.directory), counted(len(self.changes), "change"), left)
+
 
 def repair(
     directory: str | os.PathLike[str],
     out: str | os.PathLike[str] | None,
+    *,
     layout: str = "auto",
     variant: str | None = None,
     durations: Sequence[int] | None = None,
@@ -92,6 +100,9 @@ def repair(
     MissingDependencyError
         If onnx or onnxruntime is not installed.
     """
+    durations = checked_reading(layout, variant, durations)
+    if out is not None:
+        as_path("out", out, "the path of a new folder")
     import_onnx()
     import_onnxruntime()
     root = open_directory(directory)
@@ -104,7 +115,7 @@ def repair(
             repairs.changes += [Change(name, "", "a file", "left out", why) for name, why in left_out]
         for step in STEPS:
             step(repairs)
-        problems = inspect(folder, evidence.layout, evidence.variant).problems
+        problems = inspect(folder, layout=evidence.layout, variant=evidence.variant).problems
         if out is None:
             _put_back(folder, root, repairs)
     return Repair(open_directory(root if out is None else out), tuple(repairs.changes), problems)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from ...arguments import as_choice
 from ...bundle.description import Bundle
 from ...bundle.files import TEXT_LIMIT, find_file
 from ...bundle.onnx_files.graph import load_graph
-from ...errors import BundleError, InputError
+from ...errors import BundleError
 from . import combined, genai, split
 from .content import Content
 from .graphs import separate_modules
@@ -24,8 +25,7 @@ _COMPANIONS = ("readme", "license", "licence", "notice", "copying")
 
 def check_layout(to: str) -> None:
     """Raise an `InputError` if `to` is not a layout that can be written."""
-    if to not in WRITERS:
-        raise InputError(f"to must be one of {', '.join(map(repr, WRITERS))}, got {to!r}")
+    as_choice("to", to, WRITERS)
 
 
 def content_of(bundle: Bundle) -> Content:

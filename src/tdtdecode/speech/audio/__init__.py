@@ -1,9 +1,17 @@
 """Recordings in, log-mel features out."""
 
 from .features import FeatureExtractor
-from .reading import Audio, as_samples, audio_seconds, is_recording, read_audio
+from .reading import Audio, as_samples, audio_seconds, check_audio, is_recording, read_audio
 from .sources import held, name_of
 
 __all__ = [
-    "Audio", "FeatureExtractor", "as_samples", "audio_seconds", "held", "is_recording", "name_of", "read_audio",
-]  # fmt: skip
+    "Audio",
+    "FeatureExtractor",
+    "as_samples",
+    "audio_seconds",
+    "check_audio",
+    "held",
+    "is_recording",
+    "name_of",
+    "read_audio",
+]

@@ -11,18 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from ...errors import InputError
+from ...arguments import as_choice, as_integer, as_tuple, refusal
+from ...reprs import one_line
 
 SAMPLE_RATE = 16000
 """The rate, in Hz, that the features are defined for."""
 HOP = 160
 """Samples from one feature frame to the next: 10 ms."""
 
-_WINDOW = 400
-_PRE_EMPHASIS = np.float32(0.97)
+_MOST_MEL_BINS = 1024
+_SAMPLES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 _LOG_FLOOR = np.float32(2.0**-24)
 STD_FLOOR = 1e-5
 _BLOCK = 256  # frames at a time: their spectra stay in the L2 cache, and working memory does not grow with the audio
@@ -42,8 +44,12 @@ class _Family:
         Makes the mel filters of a number of bins, float32 [mel_bins, fft // 2 + 1].
     frames:
         The number of frames of so many samples.
-    framed:
-        The signal that the first frame begins with, float32, of a recording's samples.
+    margin:
+        How many values the signal has before the first sample and after the last. The first frame begins with them.
+    edges:
+        What these values are: ``"constant"``, zeros; or ``"reflect"``, the recording mirrored.
+    emphasis:
+        The share of the sample before that is subtracted from each sample.
     logarithm:
         Takes the logarithm of mel energies, into another array. The energies are changed.
     padding:
@@ -54,19 +60,20 @@ class _Family:
     window: Callable[[], np.ndarray]
     filters: Callable[[int], np.ndarray]
     frames: Callable[[int], int]
-    framed: Callable[[np.ndarray], np.ndarray]
+    margin: int
+    edges: Literal["constant", "reflect"]
+    emphasis: float
     logarithm: Callable[[np.ndarray, np.ndarray], object]
     padding: int = 0
 
-
-def _emphasized(samples: np.ndarray) -> np.ndarray:
-    """With pre-emphasis, and half a window of zeros at both ends."""
-    margin = _WINDOW // 2
-    signal = np.zeros(len(samples) + _WINDOW, dtype=np.float32)
-    emphasized = signal[margin : margin + len(samples)]
-    emphasized[:] = samples
-    emphasized[1:] -= _PRE_EMPHASIS * samples[:-1]
-    return signal
+    def emphasized(self, samples: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """The signal of samples float32 [n], ``before`` being the sample before them, [1], or nothing, [0]."""
+        signal = samples.astype(np.float32)
+        if self.emphasis:
+            share = np.float32(self.emphasis)
+            signal[1:] -= share * samples[:-1]
+            signal[: len(before)] -= share * before
+        return signal
 
 
 def _log_of_sum(mel: np.ndarray, out: np.ndarray) -> None:
@@ -86,17 +93,17 @@ def _bfloat16(values: np.ndarray) -> np.ndarray:
 
 _FAMILIES = {
     "nemo": _Family(
-        512, lambda: np.hanning(_WINDOW), lambda mel_bins: mel_filters(mel_bins), lambda n: n // HOP, _emphasized,
+        512, lambda: np.hanning(400), lambda mel_bins: mel_filters(mel_bins), lambda n: n // HOP, 200, "constant", 0.97,
         _log_of_sum, padding=1,
     ),
     "gigaam": _Family(
         320, lambda: _bfloat16(np.hanning(321)[:-1]), lambda mel_bins: _bfloat16(htk_filters(mel_bins, 320)),
-        lambda n: max((n - 320) // HOP + 1, 0), lambda samples: samples.astype(np.float32), _log_of_clamped,
+        lambda n: max((n - 320) // HOP + 1, 0), 0, "constant", 0.0, _log_of_clamped,
     ),
     "gigaam-v2": _Family(
         400, lambda: np.hanning(401)[:-1], lambda mel_bins: htk_filters(mel_bins, 400),
         lambda n: n // HOP + 1 if n > 200 else 0,  # there must be as much to mirror
-        lambda samples: np.pad(samples.astype(np.float32), 200, mode="reflect"), _log_of_clamped,
+        200, "reflect", 0.0, _log_of_clamped,
     ),
 }  # fmt: skip
 
@@ -135,12 +142,10 @@ class FeatureExtractor:
     """
 
     def __init__(self, mel_bins: int, normalize: str | None = "per_feature", family: str = "nemo"):
-        if mel_bins < 1:
-            raise InputError(f"mel_bins must be at least 1, got {mel_bins}")
-        if normalize not in ("per_feature", None):
-            raise InputError(f"normalize must be 'per_feature' or None, got {normalize!r}")
-        if family not in _FAMILIES:
-            raise InputError(f"family must be one of {', '.join(map(repr, FAMILIES))}, got {family!r}")
+        mel_bins = as_integer("mel_bins", mel_bins, low=1, high=_MOST_MEL_BINS)
+        if normalize is not None:
+            as_choice("normalize", normalize, ["per_feature"], "or None")
+        as_choice("family", family, FAMILIES)
         self.mel_bins = mel_bins
         self.normalize = normalize
         self.family = family
@@ -154,6 +159,10 @@ class FeatureExtractor:
     def frames(self, samples: int) -> int:
         """The number of feature frames of so many samples: in NeMo, for example, ``samples // 160``."""
         return self._family.frames(samples)
+
+    def __repr__(self) -> str:
+        normalized = "normalised per feature" if self.normalize else "not normalised"
+        return one_line(self, f"{self.mel_bins} mel bins every 10 ms at 16 kHz", normalized)
 
     def __call__(self, recordings: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Features of a batch.
@@ -171,12 +180,20 @@ class FeatureExtractor:
         lengths:
             int64 [B], valid frames, as `frames` gives them.
         """
+        recordings = as_tuple("recordings", recordings, "a list of arrays of samples")
+        for i, samples in enumerate(recordings):
+            if not isinstance(samples, np.ndarray) or samples.ndim != 1 or samples.dtype not in _SAMPLES:
+                advice = "tdtdecode.speech.audio.as_samples makes them" if not isinstance(samples, float) else (
+                    "give one array for each recording, [samples] for a single one"
+                )
+                raise refusal(f"recordings[{i}]", f"float32 [n], samples at {SAMPLE_RATE} Hz", samples, advice)
         lengths = np.array([self.frames(len(samples)) for samples in recordings], dtype=np.int64)
         width = int(lengths.max(initial=0)) + self._family.padding if len(recordings) else 0
         features = np.zeros((len(recordings), self.mel_bins, width), dtype=np.float32)
         for out, samples, length in zip(features, recordings, lengths, strict=True):
             if length:
-                self._transform(self._family.framed(samples), out[:, :length])
+                signal = self._family.emphasized(samples, samples[:0])
+                self._transform(np.pad(signal, self._family.margin, mode=self._family.edges), out[:, :length])
                 if self.normalize:
                     _standardize(out[:, :length])
         return features, lengths
@@ -204,7 +221,7 @@ class FeatureStream:
     Parameters
     ----------
     extractor:
-        Whose features they are: NeMo's.
+        Whose features they are.
 
     Attributes
     ----------
@@ -218,25 +235,30 @@ class FeatureStream:
         self.samples = self.frames = 0
         self._extract = extractor
         self._last = np.zeros(0, np.float32)
-        self._signal = np.zeros(_WINDOW // 2, np.float32)
+        self._signal = np.zeros(0, np.float32)
+        self._has_beginning = False
 
     def add(self, samples: np.ndarray) -> np.ndarray:
         """The feature frames that can be computed now, float32 [mel_bins, n], of samples float32 [n] at 16 kHz."""
-        if not len(samples):
-            return self._given(0)
-        emphasized = samples.astype(np.float32)
-        emphasized[1:] -= _PRE_EMPHASIS * samples[:-1]
-        if len(self._last):
-            emphasized[:1] -= _PRE_EMPHASIS * self._last
-        self._last = samples[-1:].astype(np.float32)
-        self.samples += len(samples)
-        self._signal = np.concatenate([self._signal, emphasized])
-        return self._given((len(self._signal) - _WINDOW) // HOP + 1)
+        family = self._extract._family
+        if len(samples):
+            self._signal = np.concatenate([self._signal, family.emphasized(samples, self._last)])
+            self._last = samples[-1:].astype(np.float32)
+            self.samples += len(samples)
+        if not self._has_beginning and self.samples > family.margin:  # as many samples as can be mirrored
+            self._has_beginning = True
+            self._signal = np.pad(self._signal, (family.margin, 0), mode=family.edges)
+        window = len(self._extract._window)
+        return self._given((len(self._signal) - window) // HOP + 1 if self._has_beginning else 0)
 
     def end(self) -> np.ndarray:
         """The last feature frames, float32 [mel_bins, n]."""
-        self._signal = np.concatenate([self._signal, np.zeros(_WINDOW, np.float32)])
-        return self._given(self.samples // HOP - self.frames)
+        family = self._extract._family
+        count = family.frames(self.samples) - self.frames
+        if count:
+            beginning = 0 if self._has_beginning else family.margin
+            self._signal = np.pad(self._signal, (beginning, family.margin), mode=family.edges)
+        return self._given(count)
 
     def _given(self, count: int) -> np.ndarray:
         out = np.empty((self._extract.mel_bins, max(count, 0)), np.float32)

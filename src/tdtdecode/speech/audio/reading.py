@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Generator, Sized
+from collections.abc import Generator, Iterable
 from numbers import Integral
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from ...arguments import as_integer, refusal, shown
 from ...errors import AudioWarning, InputError, MissingDependencyError, TdtDecodeError
 from ...optional import needed
 from .containers import Statement, statements, without_tags
@@ -20,6 +21,7 @@ from .sources import EXPECTED, File, Source, View, is_file, opened
 Audio: TypeAlias = File | tuple[Any, int]
 """A recording: the path of an audio file, its bytes, a binary file object, or (samples, rate in Hz)."""
 
+_RECORDING = "a recording: a path, bytes, a binary file object, or (samples, rate in Hz)"
 _LOUDEST = 2.0**31
 """The largest sample accepted. Integer PCM that was converted to float without scaling stays below it, and the powers
 in the features stay far below the end of float32."""
@@ -61,6 +63,9 @@ def read_audio(path: File | Source, sample_rate: int = 16000) -> np.ndarray:
     MissingDependencyError
         If soundfile is not installed, or soxr is not and the recording's rate has to be changed.
     """
+    sample_rate = checked_sample_rate(sample_rate)
+    if not is_file(path):
+        raise refusal("path", "a recording: a path, bytes or a binary file object", path, "as_samples takes arrays")
     with opened(path) as source:
         return _read(source, sample_rate)
 
@@ -97,6 +102,12 @@ def audio_seconds(audio: Audio) -> float:
         return total
 
 
+def check_audio(name: str, audio: object) -> None:
+    """Raise an `InputError` unless something is a recording, as far as can be told without opening a file."""
+    if not is_file(audio):
+        _pair(audio, name)
+
+
 def is_recording(path: File) -> bool:
     """Whether a file holds a recording that can be read here, whatever its name. Its first second is decoded."""
     try:
@@ -131,6 +142,7 @@ def as_samples(audio: Audio, sample_rate: int = 16000) -> np.ndarray:
     MissingDependencyError
         As for `read_audio`.
     """
+    sample_rate = checked_sample_rate(sample_rate)
     if is_file(audio):
         return read_audio(audio, sample_rate)
     assembly = Assembly("audio", sample_rate)
@@ -319,32 +331,53 @@ def _doubts(statement: Statement, decoder: Decoder, count: int, problem: str | N
     return [*doubts, *statement.notes, *decoder.notes]
 
 
-def _pair(audio: object) -> tuple[np.ndarray, int]:
+def _pair(audio: object, name: str = "audio") -> tuple[np.ndarray, int]:
     """Check an (array, rate) input for everything but its values."""
     if not isinstance(audio, tuple) or len(audio) != 2:
-        raise InputError(f"audio must be the path of a file or (samples, rate), got {type(audio).__name__}")
+        raise refusal(name, _RECORDING, audio, _advice(audio))
+    if is_file(audio[0]):
+        raise refusal(name, _RECORDING, audio, _advice(audio))
     rate = audio[1]
     if isinstance(rate, bool) or not isinstance(rate, Integral) or rate <= 0:
-        shown = type(rate).__name__ if isinstance(rate, Sized) and not isinstance(rate, str) else f"{rate!r:.80}"
-        raise InputError(f"audio: the sample rate must be a positive integer (Hz), got {shown}")
+        swapped = f"{name}: the order is (samples, rate)" if isinstance(audio[0], Integral) else ""
+        raise refusal(f"{name}: the sample rate", "a positive integer (Hz)", rate, swapped)
     try:
         array = np.asarray(audio[0])
-    except Exception as error:  # lists of unequal lengths, or whatever a tensor on another device raises
-        raise InputError(f"audio: samples must be an array; {type(audio[0]).__name__} is not ({error})") from error
+    except Exception as error:  # a list of unequal lists; an array on a GPU, whose package has errors of its own
+        raise InputError(f"{name}: samples must be an array in main memory, got {shown(audio[0])} ({error})") from None
     if array.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64, np.int16, np.int32):
-        raise InputError(f"audio: samples must be float32, or int16 or int32 PCM, got {array.dtype}")
+        raise InputError(f"{name}: samples must be float32, or int16 or int32 PCM, got {array.dtype}")
     if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] == 0):
-        raise InputError(f"audio: samples must be [n] or [n, channels], got shape {list(array.shape)}")
+        raise InputError(f"{name}: samples must be [n] or [n, channels], got shape {list(array.shape)}")
     most = _MOST_CHANNELS if len(array) > _MOST_CHANNELS else max(len(array), _FEW_CHANNELS)
     if array.ndim == 2 and array.shape[1] > most:
-        raise InputError(f"audio: samples must be [n, channels], got shape {list(array.shape)}: transpose the array")
-    return array, _checked_rate(int(rate), "audio")
+        raise InputError(f"{name}: samples must be [n, channels], got shape {list(array.shape)}: transpose the array")
+    return array, _checked_rate(int(rate), name)
+
+
+def _advice(audio: object) -> str:
+    """What to do with something that is no recording."""
+    if isinstance(audio, dict) and "array" in audio:
+        return "give (audio['array'], audio['sampling_rate'])"
+    if isinstance(audio, np.ndarray) or hasattr(audio, "__dlpack__"):
+        return "give the samples with their rate in Hz, (samples, 16000)"
+    if isinstance(audio, (int, float)):
+        return "give (samples, rate) for one recording of samples"
+    if isinstance(audio, Iterable):
+        return "give several recordings as a list, [one, another]"
+    return ""
+
+
+def checked_sample_rate(rate: int) -> int:
+    """The rate that is wanted, as an int, or an InputError."""
+    return as_integer("sample_rate", rate, low=_RATES[0], high=_RATES[1])
 
 
 def _checked_rate(rate: int, name: str) -> int:
     low, high = _RATES
     if not low <= rate <= high:
-        raise InputError(f"{name}: a sample rate of {rate:,} Hz; expected {low:,} to {high:,} Hz")
+        given = f"{rate:,}" if rate < 1 << 64 else shown(rate)
+        raise InputError(f"{name}: a sample rate of {given} Hz; expected {low:,} to {high:,} Hz")
     return rate
 
 

@@ -83,11 +83,13 @@ def _cue_starts(units: Sequence[Unit], options: CueOptions) -> list[int]:
     costs = [0.0] + [math.inf] * count
     before = [0] * (count + 1)
     for stop in range(1, count + 1):
-        end, wide = 0.0, False
+        end, wide, several = 0.0, False, False
+        whole = stop == count or units[stop].sentence or units[stop].pause >= options.pause_seconds
         following = units[stop].start if stop < count else math.inf
         for start in range(stop - 1, -1, -1):
             end, wide = max(end, units[start].end), wide or units[start].wide
             alone = stop - start == 1
+            several = several or (not alone and units[start + 1].sentence)
             if not alone and (
                 ends[start] < stop
                 or units[start + 1].pause >= options.pause_seconds
@@ -95,8 +97,9 @@ def _cue_starts(units: Sequence[Unit], options: CueOptions) -> list[int]:
             ):
                 break
             cost = costs[start] + _cue_cost(width(start, stop), wide, following - units[start].start, options)
-            if stop < count and units[stop].pause < options.pause_seconds:
-                cost += _break_cost(units[stop])
+            if not whole:
+                # A sentence that does not fit begins a cue of its own.
+                cost += _break_cost(units[stop]) + 0.5 * several
             if cost < costs[stop]:
                 costs[stop], before[stop] = cost, start
     starts = [before[count]]
@@ -124,9 +127,7 @@ def _cue_cost(width: int, wide: bool, seconds: float, options: CueOptions) -> fl
 
 
 def _break_cost(unit: Unit) -> float:
-    """What is bad about a cue that starts with this unit: nothing at the start of a sentence, less after a pause."""
-    if unit.sentence:
-        return 0.0
+    """What is bad about a cue that starts within a sentence with this unit: less after a pause or a comma."""
     cost = 4.0 / (1 + unit.pause / 0.2)
     if unit.clause:
         cost *= 0.6

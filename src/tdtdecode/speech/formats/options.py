@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass, field, fields
-from numbers import Real
 from typing import Any
 
+from ...arguments import as_integer, as_number
 from ...errors import InputError
-from ...transducer import as_integer
 
 
 def _option(default: Any, least: float, help: str) -> Any:
@@ -61,10 +60,9 @@ class CueOptions:
             value, least = getattr(self, option.name), option.metadata["least"]
             if isinstance(option.default, int):
                 value = as_integer(option.name, value, low=least)
-            elif isinstance(value, bool) or not isinstance(value, Real) or not least <= value < math.inf:
-                raise InputError(f"{option.name} must be a number of at least {least}, got {value!r}")
             else:
-                value = float(value)
+                expected = f"a number of at least {least}"
+                value = as_number(option.name, value, expected, low=least, high=sys.float_info.max)
             object.__setattr__(self, option.name, value)
         if self.min_cue_seconds > self.max_cue_seconds:
             raise InputError(

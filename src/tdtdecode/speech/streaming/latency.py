@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
-from numbers import Real
 
+from ...arguments import as_number
 from ...errors import InputError
 from ..windows import Windows
 
@@ -38,10 +38,8 @@ class Latency:
 
     def __post_init__(self) -> None:
         for name in ("chunk", "right", "left"):
-            value = getattr(self, name)
-            seconds = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-            if not 0 <= seconds < math.inf:
-                raise InputError(f"{name} must be a number of seconds, at least 0, got {value!r}")
+            expected = "a number of seconds, at least 0"
+            seconds = as_number(name, getattr(self, name), expected, low=0, high=sys.float_info.max)
             object.__setattr__(self, name, seconds)
         if not self.chunk:
             raise InputError("chunk must be more than 0 seconds")

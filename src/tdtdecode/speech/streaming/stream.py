@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from ...arguments import as_instance
 from ...bundle import Bundle
 from ...confidence import Confidence
 from ...decoder import Decoder, DecoderState
 from ...errors import InputError
 from ...forks import Lock
 from ...hypothesis import Hypothesis, Transcript, Word
-from ...search import Beam, Greedy, runs_in_the_beam_engine
+from ...search import Beam, Greedy, as_search, runs_in_the_beam_engine
 from ..audio import FeatureExtractor
 from ..audio.features import HOP, SAMPLE_RATE, FeatureStream
 from ..audio.reading import Assembly
@@ -61,6 +62,8 @@ class _Live:
 
     def __init__(self, streams: Streams, name: Hashable, language: str | None, search: Greedy | Beam):
         bundle = streams._bundle
+        if language is not None:
+            as_instance("language", language, str, "a language such as 'en-US', or None")
         self.name = name
         self.search = search
         self.position = streams._walk.begin(language)
@@ -175,8 +178,8 @@ class Streams:
         InputError
             If there is a stream of that name, or the model does not have the language.
         """
-        if search is not None and not isinstance(search, (Greedy, Beam)):
-            raise InputError(f"search must be Greedy(...) or Beam(...), got {search!r}")
+        if search is not None:
+            as_search(search)
         with self._lock:
             if name in self._streams:
                 raise InputError(f"there is a stream {name!r} already")

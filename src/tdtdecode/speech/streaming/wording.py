@@ -9,13 +9,15 @@ import numpy as np
 from ...bundle import Bundle
 from ...confidence import Confidence
 from ...hypothesis import Hypothesis, Word, joined
+from ...segmentation import DICTIONARY_WORDS, needs_dictionary
 
 
 class Wording:
     """The words of one stream, of the tokens decoded so far.
 
-    A word is settled when the next one has begun, and at the end of an utterance. A settled word never changes: what
-    continues it after the end of an utterance is a word of its own.
+    A word is settled when the next one has begun, and at the end of an utterance. In Thai, Lao, Khmer and Burmese it
+    takes some more words, as later text may change how the text before it is divided. A settled word never changes:
+    what continues it after the end of an utterance is a word of its own.
 
     Attributes
     ----------
@@ -64,8 +66,8 @@ class Wording:
         tokens = joined(self._open)
         found = self._vocabulary.words_and_tokens(tokens, self._frame_seconds, self._confidence, self._previous_end)
         settled = len(found) if ended else len(found) - 1
-        while 0 < settled < len(found) and found[settled - 1][1].stop > found[settled][1].start:
-            settled -= 1  # the two share a token
+        while 0 < settled < len(found) and not self._separate(found, settled):
+            settled -= 1
         if ended:
             self._open = []
         elif settled > 0:
@@ -75,6 +77,13 @@ class Wording:
             self._previous_end = words[-1].end
         self.words += words
         return words
+
+    @staticmethod
+    def _separate(found: list[tuple[Word, slice]], i: int) -> bool:
+        """Whether the words before index ``i`` stay as they are, whatever follows, and share no token with it."""
+        (before, tokens), (word, following) = found[i - 1], found[i]
+        open_ended = not word.space_before and needs_dictionary(before.text + word.text)
+        return tokens.stop <= following.start and not (open_ended and len(found) - i < DICTIONARY_WORDS)
 
     def pause(self, frame: int) -> int:
         """Frames from the end of the last token of this utterance to a frame; 0 if it has none yet."""
