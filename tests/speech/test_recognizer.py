@@ -294,9 +294,10 @@ class TestDevices:
             with on("emulated", count=0):
                 assert load_model(bundles(), device="auto").device == "cpu"
             monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-            with emulated_cupy.installed():
+            with emulated_cupy.installed(), pytest.warns(SlowerWarning, match="onnxruntime-gpu"):
                 assert load_model(bundles(), device="auto").device == "cpu"
-        first, second = (record.getMessage() for record in caplog.records if "device: cpu" in record.getMessage())
+        messages = [record.getMessage() for record in caplog.records]
+        first, second = (message for message in messages if message.startswith("device: cpu, since"))
         assert "no CUDA device is visible" in first and "onnxruntime-gpu" in second
 
     def test_both_gives_short_audio_to_the_faster_one(self, bundles, caplog, monkeypatch):
