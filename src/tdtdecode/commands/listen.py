@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .live import FORMATS, add_stream, follow, standard_input, stream_options
-from .options import add_model, model_options
+from .options import add_model, model_options, say_variant
 from .status import DONE
 
 HELP = "Show what is said while it is said: into a microphone, or into a pipe. Ctrl-C ends it."
@@ -37,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("--microphone: standard input was chosen")
     options = stream_options(arguments)
     model = load_model(arguments.model, **model_options(arguments))
+    say_variant(arguments, model.bundle)
     name = arguments.microphone
     blocks = piped(standard_input(), "<stdin>") if arguments.audio else microphone(
         int(name) if name and name.isdecimal() else name
