@@ -20,7 +20,7 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 from benches.random_bundle import LAYOUTS, make_bundle  # noqa: E402
 from tdtdecode.bundle import read_bundle  # noqa: E402
-from tdtdecode.errors import AudioWarning, BundleError, InputError  # noqa: E402
+from tdtdecode.errors import AudioWarning, BundleError, InputError, SlowerWarning  # noqa: E402
 from tdtdecode.fusion import PhraseBoost  # noqa: E402
 from tdtdecode.hypothesis import Transcript  # noqa: E402
 from tdtdecode.search import Beam, Greedy  # noqa: E402
