@@ -6,7 +6,7 @@ import argparse
 import contextlib
 
 from .live import FORMATS, add_stream, follow, opened, stream_options
-from .options import add_model, model_options, say_variant
+from .options import add_model, model_options
 from .search_options import add_search, search_of
 from .status import DONE
 
@@ -42,7 +42,6 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.audio:
             blocks = stack.enter_context(opened(arguments.audio))
         model = load_model(arguments.model, search=search, **model_options(arguments))
-        say_variant(arguments, model.bundle)
         if not arguments.audio:
             name = arguments.microphone
             device = int(name) if name and name.isdecimal() else name

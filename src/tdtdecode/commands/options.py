@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..bundle import Bundle
 from ..errors import InputError
 from ..networks.choice import ALL_PRECISIONS, NETWORKS
 from ..prepare.writing import WRITERS
@@ -38,12 +36,6 @@ def source_options(arguments: argparse.Namespace) -> dict[str, Any]:
 def model_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The arguments for `load_model` that were given by `MODEL_OPTIONS`."""
     return {name: getattr(arguments, name) for name in MODEL_OPTIONS}
-
-
-def say_variant(arguments: argparse.Namespace, bundle: Bundle) -> None:
-    """Say on standard error which variant was taken, if nobody chose it."""
-    if arguments.variant is None and bundle.variant is not None:
-        print(f"tdtdecode: variant {bundle.variant}: {bundle.directory} has no other files", file=sys.stderr)
 
 
 def _add(parser: argparse.ArgumentParser, options: dict[str, dict[str, Any]]) -> None:

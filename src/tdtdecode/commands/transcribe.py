@@ -14,7 +14,7 @@ from ..errors import InputError, TdtDecodeError, TdtDecodeWarning
 from ..outputs import identities, new_file, refuse_overwriting, same_name
 from ..speech.formats import FORMATS
 from . import live
-from .options import add_cues, add_model, cues, model_options, positive, say_variant
+from .options import add_cues, add_model, cues, model_options, positive
 from .recordings import Given, recordings
 from .search_options import add_search, files_given, search_of
 from .status import DONE, SOME_FAILED
@@ -81,7 +81,6 @@ def run(arguments: argparse.Namespace) -> int:
     given = [directory, *map(Path, files_given(arguments))]
     writer = _Writer(arguments.format, arguments.output, [one.path for one in inputs], given, options)
     model = load_model(directory, search=search, **model_options(arguments))
-    say_variant(arguments, model.bundle)
     failed = _transcribe(model, inputs, writer, arguments.batch_size)
     return SOME_FAILED if failed or problems else DONE
 
@@ -97,7 +96,6 @@ def _follow(arguments: argparse.Namespace) -> int:
     search = _search(arguments)
     with live.opened(arguments.audio[0]) as blocks:
         model = load_model(arguments.model, search=search, **model_options(arguments))
-        say_variant(arguments, model.bundle)
         live.follow(model, blocks, arguments.format, {})
     return DONE
 
