@@ -268,7 +268,7 @@ def test_bad_options(model, options):
 
 class TestDevices:
     def test_names(self, bundles):
-        with pytest.raises(InputError, match="device must be 'cpu' or 'cuda' or 'auto' or 'both', got 'gpu'"):
+        with pytest.raises(InputError, match="device must be one of 'cpu', 'cuda', 'auto', 'both', got 'gpu'"):
             load_model(bundles(), device="gpu")
 
     @pytest.mark.parametrize("card", PROVIDER_CARDS)

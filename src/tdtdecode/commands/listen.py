@@ -6,7 +6,7 @@ import argparse
 import contextlib
 
 from .live import FORMATS, add_stream, follow, opened, stream_options
-from .options import add_model, model_options
+from .options import add_model, add_verbose, model_options
 from .search_options import add_search, search_of
 from .status import DONE
 
@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_search(parser)
     add_stream(parser)
+    add_verbose(parser)
     parser.add_argument("--format", choices=FORMATS, default="txt",
                         help="txt: a line for each utterance (default); json: a line for each event")
 

@@ -14,7 +14,7 @@ from ..errors import InputError, TdtDecodeError, TdtDecodeWarning
 from ..outputs import identities, new_file, refuse_overwriting, same_name
 from ..speech.formats import FORMATS
 from . import live
-from .options import add_cues, add_model, cues, model_options, positive
+from .options import add_cues, add_model, add_verbose, cues, model_options, positive
 from .recordings import Given, recordings
 from .search_options import add_search, files_given, search_of
 from .status import DONE, SOME_FAILED
@@ -57,8 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="write one file per recording, NAME.FORMAT, into this folder instead of to stdout")
     parser.add_argument("--batch-size", type=positive, default=16, metavar="N",
                         help="most recordings decoded together (default: 16)")
-    parser.add_argument("-v", "--verbose", action="store_true",
-                        help="say on stderr what was chosen: files, device, network, kernels, precision, batches")
+    add_verbose(parser)
     parser.add_argument("--strict", action="store_true",
                         help="treat warnings as errors: a recording that is cut short, a phrase that is left out, ...")
     add_cues(parser)
