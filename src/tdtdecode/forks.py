@@ -10,7 +10,6 @@ import os
 import sys
 import threading
 import weakref
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or sys.version_info >= (3, 12):
@@ -35,19 +34,18 @@ else:
 
 
 class Lock:
-    """A lock for ``with`` that is free in a forked child. A pickled one is a new one."""
+    """A lock for ``with lock.held:`` that is free in a forked child. A pickled one is a new one.
+
+    Attributes
+    ----------
+    held:
+        Python's own lock. An exception that comes at any moment, as an interrupt does, leaves it free: between its
+        being taken and the block of ``with`` no other code of Python's runs.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.held = threading.Lock()
         _locks.add(self)
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._lock.release()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Lock, ()
@@ -61,7 +59,7 @@ _locks: weakref.WeakSet[Lock] = weakref.WeakSet()
 
 def _free_locks() -> None:
     for lock in _locks:
-        lock._lock = threading.Lock()
+        lock.held = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import random
 import re
+import signal
 import threading
 from pathlib import Path
 
@@ -52,7 +54,7 @@ def test_a_lock_held_by_another_thread_is_free_in_the_child():
     lock, held, done = Lock(), threading.Event(), threading.Event()
 
     def hold():
-        with lock:
+        with lock.held:
             held.set()
             done.wait(60)
 
@@ -61,7 +63,7 @@ def test_a_lock_held_by_another_thread_is_free_in_the_child():
     held.wait(60)
 
     def take():
-        with lock:
+        with lock.held:
             pass
 
     try:
@@ -99,14 +101,14 @@ def test_a_value_is_computed_once():
 
 def test_locks_exclude_and_are_copied_as_new_ones():
     lock = Lock()
-    with lock:
+    with lock.held:
         for other in (pickle.loads(pickle.dumps(lock)), copy.deepcopy(lock)):
-            with other:
+            with other.held:
                 pass
         entered = threading.Event()
 
         def enter():
-            with lock:
+            with lock.held:
                 entered.set()
 
         thread = threading.Thread(target=enter)
@@ -114,6 +116,30 @@ def test_locks_exclude_and_are_copied_as_new_ones():
         assert not entered.wait(0.05)
     thread.join(60)
     assert entered.is_set()
+
+
+class _Interrupt(BaseException):
+    pass
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
+def test_an_interrupt_at_any_moment_leaves_a_lock_free():
+    def interrupt(number, frame):
+        raise _Interrupt
+
+    lock, rng = Lock(), random.Random(0)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(500):
+            with pytest.raises(_Interrupt):
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-5, 1e-3))
+                while True:
+                    with lock.held:
+                        pass
+            assert not lock.held.locked()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_no_other_locks_are_held_where_a_fork_may_happen():

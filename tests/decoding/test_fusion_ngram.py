@@ -81,7 +81,7 @@ def by_definition(n_grams, history, word):
 
 
 def automaton(path, pieces=PIECES, blank=6, weight=1.0, units="pieces"):
-    return tdt.NgramLM.from_arpa(path, weight, units).automaton(len(pieces) - 1, blank, pieces)
+    return tdt.NgramLM.from_arpa(path, weight, units=units).automaton(len(pieces) - 1, blank, pieces)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 5])

@@ -114,7 +114,7 @@ class NgramLM:
             If the file is not a language model in ARPA format, or cannot be meant for the tokens.
         """
         tokens = Tokens(self.units, pieces, blank, vocab_size + 1)
-        with self._lock:
+        with self._lock.held:
             if tokens not in self._automata:
                 self._automata[tokens] = self._compiled(tokens)
             return self._automata[tokens]

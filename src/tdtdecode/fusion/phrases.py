@@ -209,7 +209,7 @@ class PhraseBoost:
             If a phrase has a token id that does not exist, or none of the phrases can be spelt.
         """
         key = vocab_size, blank, pieces
-        with self._lock:
+        with self._lock.held:
             if key not in self._automata:
                 self._automata[key] = self._compiled(vocab_size, blank, pieces)
             joined = self._automata[key]

@@ -140,7 +140,7 @@ class Graph:
         if options is None:
             options = ort.SessionOptions()
         data = self.model.SerializeToString()
-        with _options_lock:
+        with _options_lock.held:
             if self.weights_folder is not None:
                 _add_entry(options, _FOLDER_OPTION, str(self.weights_folder))
             with loading(self.file):

@@ -160,7 +160,7 @@ class Streams:
     @property
     def names(self) -> list[Hashable]:
         """The names of the streams that are open."""
-        with self._lock:
+        with self._lock.held:
             return list(self._streams)
 
     def open(self, name: Hashable, language: str | None = None, search: Greedy | Beam | None = None) -> None:
@@ -180,7 +180,7 @@ class Streams:
         """
         if search is not None:
             as_search(search)
-        with self._lock:
+        with self._lock.held:
             if name in self._streams:
                 raise InputError(f"there is a stream {name!r} already")
             self._streams[name] = _Live(self, name, language, search or self._search)
@@ -228,7 +228,7 @@ class Streams:
         InputError
             If there is no such stream. None has been ended then.
         """
-        with self._lock:
+        with self._lock.held:
             names = list(self._streams) if names is None else list(names)
             for name in names:
                 if name not in self._streams:
@@ -236,7 +236,7 @@ class Streams:
             for name in names:
                 self._ended(self._streams[name])
         self._work(names)
-        with self._lock:
+        with self._lock.held:
             return {name: self._finished(self._streams.pop(name)) for name in names if name in self._streams}
 
     def drop(self, name: Hashable) -> None:
@@ -247,7 +247,7 @@ class Streams:
         InputError
             If there is no such stream.
         """
-        with self._lock:
+        with self._lock.held:
             if self._streams.pop(name, None) is None:
                 raise InputError(f"there is no stream {name!r}")
 
@@ -255,7 +255,7 @@ class Streams:
         if not isinstance(pieces, Mapping):
             raise InputError(f"pieces must be a dictionary of streams' names and samples, got {type(pieces).__name__}")
         results: dict[Any, News | Exception] = {}
-        with self._lock:
+        with self._lock.held:
             for name, piece in pieces.items():
                 try:
                     live = self._streams.get(name) or _Live(self, name, None, self._search)
@@ -266,7 +266,7 @@ class Streams:
                 except Exception as error:
                     results[name] = error
         self._work([name for name in pieces if name not in results])
-        with self._lock:
+        with self._lock.held:
             for name in pieces:
                 if name not in results:
                     live_or_none = self._streams.get(name)
@@ -298,7 +298,7 @@ class Streams:
         """
         wanted = set(names)
         while True:
-            with self._lock:
+            with self._lock.held:
                 due = [live for live in self._streams.values() if self._is_due(live)]
                 if not wanted.intersection(live.name for live in due):
                     return
@@ -337,7 +337,9 @@ class Streams:
             live.parts.append(part)
             live.ahead = ahead.get(live.name)
             ended = live.wording.add(part) or live.position.done
-            ended = ended or live.wording.pause(live.position.frame) >= self._pause
+            # The hypotheses of a beam may still disagree on tokens that were decoded. Then no pause is certain.
+            certain = live.ahead is None or not (live.ahead.frames < live.position.frame).any()
+            ended = ended or (certain and live.wording.pause(live.position.frame) >= self._pause)
             live.utterance_ended |= ended
             # Only the end of the recording bounds words: how much has come depends on how it is cut into pieces.
             live.news += live.wording.settle(ended, live.seconds if live.position.done else math.inf)
