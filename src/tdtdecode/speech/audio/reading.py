@@ -335,7 +335,7 @@ def _pair(audio: object, name: str = "audio") -> tuple[np.ndarray, int]:
     """Check an (array, rate) input for everything but its values."""
     if not isinstance(audio, tuple) or len(audio) != 2:
         raise refusal(name, _RECORDING, audio, _advice(audio))
-    if is_file(audio[0]):
+    if is_file(audio[0]) and not isinstance(audio[0], memoryview):  # which may be one of samples
         raise refusal(name, _RECORDING, audio, _advice(audio))
     rate = audio[1]
     if isinstance(rate, bool) or not isinstance(rate, Integral) or rate <= 0:
