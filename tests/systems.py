@@ -66,10 +66,12 @@ def _sherpa_onnx(sherpa_onnx: Any, directory: Path, kind: str) -> str:
 
 
 def _onnx_asr(onnx_asr: Any, directory: Path, kind: str) -> str:
+    """By the type in config.json, as for a model of the hub; by name where there is none."""
+    file = directory / "config.json"
+    typed = file.exists() and "model_type" in json.loads(file.read_text())
     suffix = _graph(directory, "encoder-model").name.removeprefix("encoder-model").removesuffix(".onnx")
-    model = onnx_asr.load_model(
-        f"nemo-conformer-{kind}", directory, quantization=suffix[1:] or None, providers=["CPUExecutionProvider"]
-    )
+    name = "organisation/name" if typed else f"nemo-conformer-{kind}"
+    model = onnx_asr.load_model(name, directory, quantization=suffix[1:] or None, providers=["CPUExecutionProvider"])
     return model.recognize(audio())
 
 

@@ -24,15 +24,15 @@ _MOST_CHARACTERS = 80
 """The longest value that is shown whole."""
 
 
-def as_integer(name: str, value: object, *, low: int, high: int | None = None) -> int:
-    """The value as an int from ``low`` to ``high``."""
+def as_integer(name: str, value: object, *, low: int | None = None, high: int | None = None) -> int:
+    """The value as an int from ``low`` to ``high``; None: it may be any."""
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise refusal(name, "an integer", value) from None
     if isinstance(value, bool):
         raise refusal(name, "an integer", value)
-    if number < low or (high is not None and number > high):
+    if (low is not None and number < low) or (high is not None and number > high):
         raise refusal(name, f"at least {low}" if high is None else f"from {low} to {high}", value)
     return number
 
@@ -142,5 +142,6 @@ def shown(value: object) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names with an "or" between them."""
-    return " or ".join(names)
+    """Names to choose from: one, two with an "or" between them, or "one of" more."""
+    given = list(names)
+    return " or ".join(given) if len(given) <= 2 else f"one of {', '.join(given)}"

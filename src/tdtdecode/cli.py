@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
-from .errors import TdtDecodeError, TdtDecodeWarning
+from .errors import NOTICE, TdtDecodeError, TdtDecodeWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -170,7 +170,7 @@ def _command(arguments: Sequence[str] | None) -> int:
     logging.basicConfig(format="tdtdecode: %(message)s", level=logging.WARNING)
     try:
         options = parser.parse_args(arguments)
-        logging.getLogger(__package__).setLevel(logging.INFO if getattr(options, "verbose", False) else logging.WARNING)
+        logging.getLogger(__package__).setLevel(logging.INFO if getattr(options, "verbose", False) else NOTICE)
         with warnings.catch_warnings():
             warnings.simplefilter("error" if getattr(options, "strict", False) else "always", TdtDecodeWarning)
             warnings.showwarning = partial(_show_warning, warnings.showwarning)

@@ -265,7 +265,7 @@ class Decoder:
             bundle = read_bundle(directory, layout, variant, durations)
             log_files(bundle)
         forced = f", which {ISA_VARIABLE} asks for" if kernel_set.isa and ISA_VARIABLE in os.environ else ""
-        _log.info("device: %s, %d of the decoder's own threads", device, threads)
+        _log.info("decoder: device %s, threads %d", device, threads)
         _log.info("kernels: %s%s", kernel_set.name, forced)
         chosen = bundle_network(bundle, kernel_set, network, precision, threads, session_options, providers, device)
         decoder = cls(chosen, bundle.spec, search=search, kernels=kernels, vocabulary=bundle.vocabulary)

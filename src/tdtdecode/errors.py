@@ -15,6 +15,11 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+NOTICE = 25
+"""The level of log lines that the command line prints unasked, between INFO and WARNING: what was chosen that nobody
+asked for."""
+
+
 class TdtDecodeError(Exception):
     """Base of all errors that this package raises on purpose. The message can be printed, whatever names are in it."""
 

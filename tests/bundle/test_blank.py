@@ -133,6 +133,27 @@ def test_names_decide_where_the_embedding_does_not(tmp_path, layout, zeros):
         read_bundle(directory)
 
 
+def hide_the_embedding(model):
+    """The table is made by a sum, so that none is found where the tokens look it up."""
+    tensor = next(t for t in model.graph.initializer if list(t.dims) == [13, 8])
+    name, tensor.name = tensor.name, "half"
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 8), np.float32), "other_half"))
+    model.graph.node.insert(0, onnx.helper.make_node("Add", ["half", "other_half"], [name]))
+
+
+@pytest.mark.parametrize(("durations", "stated"), [((), False), ((0, 1, 2, 3, 4), True), ((0, 1, 2, 3, 4), False)])
+def test_the_joint_s_width_decides_where_there_is_no_table(tmp_path, layout, durations, stated):
+    directory = small_bundle(tmp_path, layout, durations=durations, mel_bins=80)
+    edit(directory / ("decoder.onnx" if layout == "split" else "decoder_joint-model.onnx"), hide_the_embedding)
+    assert read_bundle(directory).spec.blank == 12
+    with_symbols(directory, layout, lambda symbols: [*symbols[:-1], "<pad>"])
+    if stated or not durations:
+        assert read_bundle(directory, durations=durations or None).spec.blank == 12
+    else:
+        with pytest.raises(tdt.BundleError, match="no blank"):
+            read_bundle(directory)
+
+
 @pytest.mark.parametrize("blank", ["first", "last"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_sound_neighbours(tmp_path, layout, precision, blank):

@@ -51,7 +51,7 @@ def test_detokenize(tokens, text):
 
 @pytest.mark.parametrize("token", [-1, 11])
 def test_ids_outside_the_vocabulary_are_refused(token):
-    with pytest.raises(tdt.InputError, match="outside the vocabulary"):
+    with pytest.raises(tdt.InputError, match="outside the vocabulary|at least 0"):
         VOCABULARY.detokenize([token])
 
 

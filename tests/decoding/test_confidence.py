@@ -129,7 +129,7 @@ def test_a_word_has_the_confidence_of_its_tokens(how, expected):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"measure": "entropy"}, "measure must be 'max_prob' or"),
+        ({"measure": "entropy"}, "measure must be one of 'max_prob', "),
         ({"normalization": "log"}, "normalization must be"),
         ({"aggregation": "max"}, "aggregation must be"),
         ({"alpha": 0}, "alpha must be a positive number"),

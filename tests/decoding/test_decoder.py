@@ -325,7 +325,7 @@ class TestOptions:
         "options, error, message",
         [
             ({"device": "tpu"}, tdt.InputError, "device must be 'cpu' or 'cuda', got 'tpu'"),
-            ({"network": "tensorrt"}, tdt.InputError, "network must be 'auto' or 'ort' or 'fused', got 'tensorrt'"),
+            ({"network": "tensorrt"}, tdt.InputError, "network must be one of 'auto', 'ort', 'fused', got 'tensorrt'"),
             ({"network": "fused", "kernels": "jit"}, tdt.InputError, "not exist for kernels 'jit': reference, cpu"),
             ({"network": "ort", "precision": "int8"}, tdt.InputError, "precision='int8'.*variant"),
             ({"precision": "float16"}, tdt.InputError, r"'float16' on the cpu \(float32, bfloat16, int8\)"),

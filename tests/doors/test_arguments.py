@@ -204,7 +204,7 @@ def doors(folder: Path) -> dict[str, Door]:
         "Encoder()": Door(
             model().encoder, {"features": np.zeros((1, 80, 20), np.float32), "lengths": np.array([20])}
         ),
-        "FeatureExtractor": Door(FeatureExtractor, {"mel_bins": 80, "normalize": None}),
+        "FeatureExtractor": Door(FeatureExtractor, {"mel_bins": 80, "normalize": None, "family": "nemo"}),
         "FeatureExtractor()": Door(FeatureExtractor(80), {"recordings": [SILENCE[0]]}),
         "as_samples": Door(as_samples, {"audio": SILENCE, "sample_rate": 16000}),
         "audio_seconds": Door(audio_seconds, {"audio": SILENCE}),

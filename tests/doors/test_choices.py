@@ -54,7 +54,7 @@ class TestLog:
         model.recognize([SPEECH, SPEECH])
         said = lines(caplog)
         kinds = [line.partition(":")[0] for line in said]
-        assert kinds == ["files", "device", "kernels", "network", "precision", "encoder", "batches"]
+        assert kinds == ["files", "decoder", "kernels", "network", "precision", "encoder", "batches"]
         assert not any("\n" in line for line in said)
         text = "\n".join(said)
         for part in ("encoder-model.onnx, decoder_joint-model.onnx", "layout combined", "without a suffix",
@@ -69,7 +69,7 @@ class TestLog:
         tdt.Decoder.from_bundle(tmp_path, variant="int8", network="ort", threads=2)
         text = "\n".join(lines(caplog))
         for part in ("layout split", "variant int8", "decoder.int8.onnx", "network: ort, as asked",
-                     "2 of the decoder's",
+                     "decoder: device cpu, threads 2",
                      "kernels: cpu-baseline, which TDTDECODE_ISA asks for", "one joint row at a time"):  # fmt: skip
             assert part in text
         caplog.clear()
@@ -96,7 +96,7 @@ class TestLog:
         command = [sys.executable, "-m", "tdtdecode", "transcribe", str(SPEECH)]
         assert subprocess.run(command, capture_output=True, text=True).stderr == ""
         err = subprocess.run([*command, "-v"], capture_output=True, text=True).stderr
-        kinds = ["files", "device", "kernels", "network", "precision", "encoder", "batches"]
+        kinds = ["files", "decoder", "kernels", "network", "precision", "encoder", "batches"]
         assert re.findall(r"^tdtdecode: (\w+): ", err, re.MULTILINE) == kinds
 
 

@@ -59,6 +59,39 @@ def test_text_of_a_pipe(samples):
     assert (result.returncode, result.stdout.decode(), result.stderr) == (0, TEXT + "\n", b"")
 
 
+def test_transcribe_follows_a_pipe_too(samples):
+    result = subprocess.run(
+        [sys.executable, "-m", "tdtdecode", "transcribe", "--stream", "-", "--search", "beam"],
+        input=wav(samples, 2**32 - 1), capture_output=True, timeout=HANGING,
+    )  # fmt: skip
+    assert (result.returncode, result.stdout.decode(), result.stderr) == (0, TEXT + "\n", b"")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-", "a.wav"], "follows one recording"),
+        (["-", "--format", "srt"], "writes txt or json"),
+        (["-", "-o", "x"], "writes txt or json"),
+    ],
+)
+def test_transcribe_follows_one_recording_alone(options, message):
+    result = subprocess.run(
+        [sys.executable, "-m", "tdtdecode", "transcribe", "--stream", *options], input=b"", capture_output=True,
+        timeout=HANGING,
+    )  # fmt: skip
+    assert result.returncode == 2 and message in result.stderr.decode()
+
+
+def test_a_file_is_followed(samples):
+    result = subprocess.run(
+        [sys.executable, "-m", "tdtdecode", "listen", str(RECORDINGS / "known-2.flac")], capture_output=True,
+        timeout=HANGING,
+    )  # fmt: skip
+    needs_av()
+    assert (result.returncode, result.stdout.decode()) == (0, TEXT + "\n")
+
+
 def test_two_utterances_are_two_lines(samples):
     both = np.concatenate([samples, np.zeros(3 * 16_000, np.int16), samples])
     result = listened(wav(both, 2**31 - 1))
@@ -158,11 +191,11 @@ def test_a_terminal_shows_what_may_change(samples):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["file.wav"], "a file: transcribe"),
+        (["file.wav"], "file.wav: cannot be read (No such file or directory)"),
         (["-", "--chunk", "0"], "chunk must be more than 0"),
         (["-", "--pause", "-1"], "pause must be"),
         (["-", "--language", "en"], "is not told a language"),
-        (["-", "--microphone", "1"], "standard input was chosen"),
+        (["-", "--microphone", "1"], "- is heard instead"),
     ],
 )
 def test_wrong_options(options, message):

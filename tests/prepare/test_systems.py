@@ -131,6 +131,29 @@ def without_durations(model):
         setattr(dim, "dim_value" if isinstance(size, int) else "dim_param", size)
 
 
+def lengths_as_int32(model):
+    (output,) = [output for output in model.graph.output if output.name == "encoded_lengths"]
+    (node,) = [node for node in model.graph.node if "encoded_lengths" in node.output]
+    node.output[0] = "counts"
+    model.graph.node.append(helper.make_node("Cast", ["counts"], ["encoded_lengths"], to=TensorProto.INT32))
+    output.type.tensor_type.elem_type = TensorProto.INT32
+
+
+def port_renamed(old, new):
+    def change(model):
+        for value in (*model.graph.input, *model.graph.output):
+            value.name = new if value.name == old else value.name
+        for node in model.graph.node:
+            node.input[:] = [new if name == old else name for name in node.input]
+            node.output[:] = [new if name == old else name for name in node.output]
+
+    return change
+
+
+def file(name, change):
+    return lambda directory: edit(directory / name, change)
+
+
 RNNT = {"durations": ()}
 BEFORE_THE_BLANK = symbols(lambda s: [*s[:-1], "<s>", s[-1]])
 SPLIT = {
@@ -141,6 +164,10 @@ SPLIT = {
     "another suffix": Row("split", renamed(".quantized")),
     "nodes in any order": Row("split", every_graph(shuffled)),
     "any batch": Row("split", options={"static_batch": False}),
+    "int32 lengths": Row("split", encoder(lengths_as_int32)),
+    "another name of a port": Row("split", file("joiner.onnx", port_renamed("encoder_outputs", "frames"))),
+    "one layer": Row("split", like=None, options={"predictor_layers": 1}),
+    "tanh": Row("split", like=None, options={"activation": "tanh"}),
     "RNN-T": Row("split", kind="rnnt", like=None, options=RNNT),
     "RNN-T without a url": Row("split", metadata(url=None), like="RNN-T", kind="rnnt", options=RNNT),
     "RNN-T with tdt in the url": Row("split", metadata(url="tdt"), like="RNN-T", kind="rnnt", options=RNNT),
@@ -200,6 +227,13 @@ COMBINED = {
     "float16 with its ports": Row("combined", like=None, options={"precision": "fp16"}),
     "another suffix": Row("combined", renamed(".quantized")),
     "nodes in any order": Row("combined", every_graph(shuffled)),
+    "int32 lengths": Row("combined", encoder(lengths_as_int32)),
+    "another name of a port": Row(
+        "combined", file("decoder_joint-model.onnx", port_renamed("input_states_1", "h"))),
+    "another name of the audio": Row("combined", file("encoder-model.onnx", port_renamed("audio_signal", "processed"))),
+    "a batch of one": Row("combined", options={"static_batch": True}),
+    "one layer": Row("combined", like=None, options={"predictor_layers": 1}),
+    "the wrong type": Row("combined", config(model_type="nemo-conformer-rnnt"), like=None),
     "RNN-T": Row("combined", kind="rnnt", like=None, options=RNNT),
     "128 bins": Row("combined", like=None, options={"mel_bins": 128}),
     "128 bins not stated": Row("combined", lambda d: configure(
@@ -230,6 +264,8 @@ COMBINED = {
 GENAI = {
     "sound": Row("genai"),
     "external weights": Row("genai", options={"external_weights": True}),
+    "one layer": Row("genai", like=None, options={"predictor_layers": 1}),
+    "eleven tokens": Row("genai", like=None, options={"vocab_size": 11}),
     "other durations": Row("genai", like=None, options={"durations": (0, 1, 2, 4, 8)}),
     "no tokenizer.json": Row("genai", without("tokenizer.json")),
     "no tokenizer_config.json": Row("genai", without("tokenizer_config.json")),

@@ -84,11 +84,6 @@ def test_the_model_gets_these_features(tmp_path):
     assert model.recognize((TONE[:200], 16_000)).text == ""
 
 
-def test_live_recordings_are_refused_by_name(tmp_path):
-    with pytest.raises(tdt.InputError, match="live recordings need NeMo's features, and this model takes 'gigaam'"):
-        load_model(gigaam_bundle(tmp_path)).stream()
-
-
 @pytest.mark.parametrize("layout", ["split", "combined"])
 def test_converting_keeps_the_family(tmp_path, layout):
     other = "combined" if layout == "split" else "split"
@@ -121,5 +116,5 @@ def test_other_families_are_refused_by_name(tmp_path, layout, model_type):
 
 
 def test_wrong_arguments():
-    with pytest.raises(tdt.InputError, match="family must be one of 'nemo', 'gigaam', 'gigaam-v2', got 'kaldi'"):
+    with pytest.raises(tdt.InputError, match="family must be .*'gigaam'.*, got 'kaldi'"):
         FeatureExtractor(64, None, "kaldi")

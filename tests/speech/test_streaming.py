@@ -231,6 +231,19 @@ def test_a_pause_ends_an_utterance(demo):
     assert stream.finish().words == words
 
 
+@pytest.mark.parametrize("search", [Beam(size=4), Beam(size=8, strategy="tsd")], ids=str)
+def test_a_beam_settles_no_word_that_may_still_change(demo, search):
+    for samples in recordings(6).values():
+        stream = demo.stream(search=search, pause=0.1)
+        settled = []
+        for start in range(0, len(samples), 1600):
+            settled += stream.feed(samples[start : start + 1600]).words
+        transcript = stream.finish()
+        assert transcript.words[: len(settled)] == settled
+        assert transcript.text == demo.recognize((samples, 16_000), search=search).text
+        assert " ".join(word.text for word in transcript.words) == transcript.text
+
+
 def test_tokens_that_end_utterances_and_name_languages_are_no_text(tmp_path):
     directory = tmp_path / "model"
     shutil.copytree(GOLDEN / "rnnt-8-1", directory)

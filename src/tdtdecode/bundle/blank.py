@@ -19,13 +19,18 @@ def named_blanks(symbols: Sequence[str]) -> list[int]:
 
 
 def find_blank(
-    symbols: Sequence[str], embedding: Embedding | None, file: Path, stated: Stated[int] | None = None
+    symbols: Sequence[str],
+    embedding: Embedding | None,
+    file: Path,
+    stated: Stated[int] | None = None,
+    entries: int | None = None,
 ) -> int:
     """The blank's id.
 
     NeMo pads with the blank, so its row of the embedding is zero. Where a single row is, that is the blank. A symbol
-    with the blank's name, and a stated id, must agree. Where the embedding does not tell, they decide; and if it has as
-    many rows as there are symbols and none has the name, the blank is the last, as in NeMo, whatever it is called.
+    with the blank's name, and a stated id, must agree. Where the embedding does not tell, they decide; and if the model
+    has as many entries as there are symbols and none has the name, the blank is the last, as in NeMo, whatever it is
+    called.
 
     Parameters
     ----------
@@ -37,6 +42,8 @@ def find_blank(
         The token file, for messages.
     stated:
         The blank's id in a configuration that states it.
+    entries:
+        V + 1 by the joint's width, where there is no embedding to count; None if unknown.
 
     Raises
     ------
@@ -57,7 +64,7 @@ def find_blank(
         return embedding.zero_row
     if stated is not None:
         return stated.value
-    if not named and embedding is None:
+    if not named and embedding is None and entries != len(symbols):
         raise BundleError(
             f"no blank: expected {names} as the first or the last of its {len(symbols)} entries; add it", file=file
         )

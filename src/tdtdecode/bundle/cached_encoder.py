@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..errors import BundleError
 from .caches import CachePort, EncoderCaches
+from .families import is_cache
 from .layouts import stated_count
 from .onnx_files.graph import Graph, Port
 
@@ -19,11 +20,6 @@ _PRE_ENCODE = 9
 """Features of the window before that a window begins with. NeMo's subsampling by 8 needs them."""
 _MOST = 1 << 16
 """The largest size of a cache's axis."""
-
-
-def is_cache_aware(graph: Graph) -> bool:
-    """Whether a graph has an input that is named as NeMo names the caches of a streaming encoder."""
-    return any(port.name.startswith("cache_") for port in graph.inputs)
 
 
 def read_caches(graph: Graph, metadata: Mapping[str, str], subsampling_factor: int) -> EncoderCaches:
@@ -75,7 +71,7 @@ def _caches(
     """The three caches. Exports put `_next` at the end of a name or before its `_len`, or `new_` before it."""
     found = []
     for port in inputs:
-        if not port.name.startswith("cache_"):
+        if not is_cache(port.name):
             continue
         stem, length = (port.name[:-4], "_len") if port.name.endswith("_len") else (port.name, "")
         names = {f"{stem}{length}_next", f"{stem}_next{length}", f"new_{port.name}"}

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleError
-from .cached_encoder import is_cache_aware
 from .description import BundleFiles, FeatureSettings, Stated
-from .families import OFFLINE, encoder_family, feature_family
+from .families import OFFLINE, encoder_family, feature_family, is_cache_aware
 from .layouts import parse_numbers, stated_count, stated_durations
 from .onnx_files.dependencies import import_onnx
 from .onnx_files.graph import Graph, Port, load_graph

@@ -18,6 +18,16 @@ _OTHERS = (("language prompt", ("prompt", "lang")), ("speakers to follow", ("spk
 """Inputs that encoders of any family may have besides, with parts of their names."""
 
 
+def is_cache_aware(graph: Graph) -> bool:
+    """Whether an encoder goes over a recording window by window, with caches: it has inputs for them."""
+    return any(is_cache(port.name) for port in graph.inputs)
+
+
+def is_cache(name: str) -> bool:
+    """Whether a port is a cache, by its name."""
+    return _part_of(name) == _CACHES
+
+
 def encoder_family(graph: Graph) -> str:
     """What an encoder expects besides features and their lengths, for messages: `OFFLINE` if nothing.
 

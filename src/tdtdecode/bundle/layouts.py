@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..arguments import MAX_DURATION, refusal
-from ..errors import BundleError
+from ..errors import NOTICE, BundleError
 from .description import ChosenFiles, Stated
 from .files import find_file
 
@@ -101,7 +101,7 @@ def choose_files(directory: Path, layout: str, graphs: Iterable[str], encoder: s
     taken = [found[name][suffix] for name, suffix in chosen.items() if suffix != variant]
     if taken:
         why = "the only variant there is" if variant is None else f"because they have no variant {variant!r}"
-        _log.info("model files: %s, %s (%s)", ", ".join(taken), why, directory)
+        _log.log(NOTICE, "model files: %s, %s (%s)", ", ".join(taken), why, directory)
     suffixes = {chosen[name] for name in graphs}
     files_of = tuple(path for name in graphs if (path := paths[name]) is not None)
     own = variant if variant is not None else suffixes.pop() if len(suffixes) == 1 else None

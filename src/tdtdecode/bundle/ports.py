@@ -5,6 +5,7 @@ Names differ between exporters, so they are not used. Inputs and outputs are rec
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -241,6 +242,15 @@ def bind_combined(graph: Graph, encoder: Port, blank: int, encoder_size: int | N
         output_shape=output_shape,
         reason=reason,
     )
+
+
+def row_width(outputs: Iterable[Port]) -> int | None:
+    """V + 1 + D, the width of a joint row, by the outputs of a joint or a combined graph; None if it is open."""
+    floats = [port for port in outputs if port.is_float and port.rank >= 2]
+    rows = max(floats, key=lambda port: port.rank, default=None)  # states have three axes, rows mostly four
+    if rows is None or not isinstance(rows.shape[-1], int):
+        return None
+    return rows.shape[-1]
 
 
 def encoder_step_shape(graph: Graph, encoder: Port, size: int | None) -> Shape:

@@ -20,7 +20,7 @@ from .layouts import check_variant, listing, variants_of
 from .onnx_files.dependencies import import_onnx, import_onnxruntime
 from .onnx_files.embedding import find_embedding
 from .onnx_files.graph import Graph, load_graph
-from .ports import bind_combined, bind_joint, bind_predictor, encoder_step_shape, token_inputs
+from .ports import bind_combined, bind_joint, bind_predictor, encoder_step_shape, row_width, token_inputs
 from .spaces import read_spaces
 from .transducers import CombinedTransducer, SplitTransducer, width
 from .vocabulary import Vocabulary
@@ -73,7 +73,9 @@ def read_bundle(
     files = LAYOUTS[layout](root, variant)
     facts = read_encoder(files.chosen.encoder, root, files)
     graph = load_graph(files.chosen.graphs[0], root)
-    blank = find_blank(files.symbols, find_embedding(graph, token_inputs(graph).targets), files.token_file, files.blank)
+    embedding = find_embedding(graph, token_inputs(graph).targets)
+    entries = _entries(root, files, facts, durations) if embedding is None else embedding.rows
+    blank = find_blank(files.symbols, embedding, files.token_file, files.blank, entries)
     vocabulary = Vocabulary(read_spaces(files.symbols, blank).pieces, blank)
     _check_count(files, facts)
     transducer = _transducer(root, graph, files.chosen.graphs, blank, facts.size)
@@ -133,6 +135,14 @@ def _transducer(
         return bind_combined(graph, encoder, blank, encoder_size, str(reason))
 
 
+def _entries(root: Path, files: BundleFiles, facts: EncoderFacts, asked: tuple[int, ...] | None) -> int | None:
+    """V + 1 by the joint's width, less the durations that are known; RNN-T has none. None if the width is open."""
+    row = row_width(load_graph(files.chosen.graphs[-1], root).outputs)
+    stated = files.durations or facts.durations
+    known = asked if asked is not None else () if stated is None else stated.value
+    return None if row is None else row - len(known)
+
+
 def _check_count(files: BundleFiles, facts: EncoderFacts) -> None:
     """Check the token file's length against the encoder's metadata."""
     entries = len(files.symbols)
@@ -147,7 +157,7 @@ def _check_count(files: BundleFiles, facts: EncoderFacts) -> None:
 
 
 def _durations(
-    files: BundleFiles, facts: EncoderFacts, joint: Path, row_width: int, asked: tuple[int, ...] | None
+    files: BundleFiles, facts: EncoderFacts, joint: Path, row: int, asked: tuple[int, ...] | None
 ) -> tuple[int, ...]:
     """The duration table: `asked` if given, else the stated one, else ``range(D)``.
 
@@ -155,18 +165,18 @@ def _durations(
     ----------
     joint:
         The joint's file, for messages.
-    row_width:
+    row:
         V + 1 + D, the width of a joint row.
     """
     entries = len(files.symbols)
-    count = row_width - entries
+    count = row - entries
     if count < 0:
         raise BundleError(
-            f"its joint rows have {row_width} values, fewer than the {entries} entries of {files.token_file.name} "
+            f"its joint rows have {row} values, fewer than the {entries} entries of {files.token_file.name} "
             "(which count the blank): the files belong to different models",
             file=joint,
         )
-    outputs = f"{joint.name} has {count} duration outputs ({row_width} outputs - {entries} tokens with blank)"
+    outputs = f"{joint.name} has {count} duration outputs ({row} outputs - {entries} tokens with blank)"
     if asked is not None:
         if len(asked) != count:
             raise InputError(f"durations has {len(asked)} entries, but {outputs}")

@@ -73,7 +73,7 @@ class Vocabulary:
             If an id is not in the vocabulary.
         """
         ids = as_tuple("tokens", tokens, "token ids")
-        text, removed = self._joined(self._segments([as_integer("a token", token, low=0) for token in ids]))
+        text, removed = self._joined(self._segments([as_integer("a token", token) for token in ids]))
         text = "".join(char for i, char in enumerate(text) if i not in removed).lstrip(" ")
         return text.rstrip(" ") if self._marks_ends else text
 

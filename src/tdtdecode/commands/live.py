@@ -10,7 +10,9 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
 
 if TYPE_CHECKING:
     from ..hypothesis import Word
@@ -161,6 +163,20 @@ class _Json:
         print(json.dumps(event, ensure_ascii=False), flush=True)
 
 
-def standard_input() -> BinaryIO:
-    """Standard input, as it comes."""
-    return sys.stdin.buffer
+@contextlib.contextmanager
+def opened(name: str) -> Iterator[Iterator[tuple[int, Any]]]:
+    """The samples of a pipe, a file, or ``-`` for standard input, as they come.
+
+    Raises
+    ------
+    InputError
+        If there is no such file.
+    """
+    from ..speech.audio.live import piped
+
+    with contextlib.ExitStack() as stack:
+        try:
+            source = sys.stdin.buffer if name == "-" else stack.enter_context(open(name, "rb"))
+        except OSError as error:
+            raise InputError(f"{name}: cannot be read ({error.strerror})") from error
+        yield stack.enter_context(contextlib.closing(piped(source, "<stdin>" if name == "-" else name)))

@@ -69,6 +69,12 @@ def cues(arguments: argparse.Namespace, name: str) -> CueOptions | None:
     return None
 
 
+def add_verbose(parser: argparse.ArgumentParser) -> None:
+    """Add ``-v``."""
+    parser.add_argument("-v", "--verbose", action="store_true",
+                        help="say on stderr what was chosen: files, device, network, kernels, precision, batches")
+
+
 def add_out(parser: argparse._ActionsContainer, required: bool = True) -> None:
     """Add ``-o OUT`` to a parser, or to a group of options of which one is required."""
     parser.add_argument("-o", dest="out", type=Path, required=required, metavar="OUT",

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..arguments import listed
 from ..confidence import AGGREGATIONS, MEASURES, NORMALIZATIONS, Confidence
 from ..errors import InputError
 from ..fusion import NgramLM, PhraseBoost
 from ..fusion.fit import UNITS
+from ..reprs import joined_names
 from ..search import BLANK_MODES, PRUNING_MODES, STRATEGIES, Beam, Fusion, Greedy
 from .options import positive
 
@@ -152,4 +152,4 @@ def _given(arguments: argparse.Namespace, owner: Callable[..., Any]) -> dict[str
 
 
 def _flags(owner: Callable[..., Any], names: Any) -> str:
-    return listed(option.flag for option in OPTIONS if owner in option.owner and option.field in names)
+    return joined_names(option.flag for option in OPTIONS if owner in option.owner and option.field in names)

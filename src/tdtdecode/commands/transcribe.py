@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, TdtDecodeError, TdtDecodeWarning
 from ..outputs import identities, new_file, refuse_overwriting, same_name
 from ..speech.formats import FORMATS
-from .options import add_cues, add_model, cues, model_options, positive
+from . import live
+from .options import add_cues, add_model, add_verbose, cues, model_options, positive
 from .recordings import Given, recordings
 from .search_options import add_search, files_given, search_of
 from .status import DONE, SOME_FAILED
@@ -44,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("audio", nargs="+", metavar="AUDIO",
                         help="recordings (WAV, FLAC, OGG, MP3; with tdtdecode[media] also m4a, mp4, webm, ...), "
                         "folders of them, or - for standard input")
+    parser.add_argument("--stream", action="store_true",
+                        help="show the words of one recording as it comes through a pipe, as 'tdtdecode listen -' does")
     parser.add_argument("--recursive", action="store_true", help="read the folders in folders too")
     parser.add_argument("--model", default="demo",
                         help="'demo', a model directory, or a Hugging Face hub id (default: demo)")
@@ -54,8 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="write one file per recording, NAME.FORMAT, into this folder instead of to stdout")
     parser.add_argument("--batch-size", type=positive, default=16, metavar="N",
                         help="most recordings decoded together (default: 16)")
-    parser.add_argument("-v", "--verbose", action="store_true",
-                        help="say on stderr what was chosen: files, device, network, kernels, precision, batches")
+    add_verbose(parser)
     parser.add_argument("--strict", action="store_true",
                         help="treat warnings as errors: a recording that is cut short, a phrase that is left out, ...")
     add_cues(parser)
@@ -63,6 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Transcribe, and return the exit status."""
+    if arguments.stream:
+        return _follow(arguments)
     inputs, problems = recordings(arguments.audio, arguments.recursive)
     for name, problem in problems:
         _report(name, problem)
@@ -80,11 +84,27 @@ def run(arguments: argparse.Namespace) -> int:
     return SOME_FAILED if failed or problems else DONE
 
 
+def _follow(arguments: argparse.Namespace) -> int:
+    """Show the words of one recording as they come."""
+    if arguments.format not in live.FORMATS or arguments.output is not None:
+        raise InputError(f"--stream writes {' or '.join(live.FORMATS)} to standard output")
+    if len(arguments.audio) != 1:
+        raise InputError("--stream follows one recording: a pipe, a file, or - for standard input")
+    from ..speech.loading import load_model
+
+    search = _search(arguments)
+    with live.opened(arguments.audio[0]) as blocks:
+        model = load_model(arguments.model, search=search, **model_options(arguments))
+        live.follow(model, blocks, arguments.format, {})
+    return DONE
+
+
 def _search(arguments: argparse.Namespace) -> Greedy | Beam:
     """The search that the options describe."""
+    search = search_of(arguments)
     if (arguments.nbest or 1) > 1 and not FORMATS[arguments.format].alternatives:
         raise InputError(f"--nbest needs {_WITH_ALTERNATIVES}: other formats hold one text per recording")
-    return search_of(arguments)
+    return search
 
 
 def _transcribe(model: Recognizer, inputs: list[Given], writer: _Writer, batch_size: int) -> int:

@@ -31,6 +31,7 @@ MAX_FILE = 32 << 20
 Phrase = str | tuple[int, ...]
 
 _KIND = "a list of phrases"
+_PHRASES = "a list, perhaps of (phrase, weight)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,7 @@ class PhraseBoost:
 
     def __post_init__(self) -> None:
         if not isinstance(self.phrases, (list, tuple)):  # what can be iterated only once
-            object.__setattr__(self, "phrases", list(as_tuple("phrases", self.phrases, "a list of phrases")))
+            object.__setattr__(self, "phrases", list(as_tuple("phrases", self.phrases, _PHRASES)))
         object.__setattr__(self, "weight", as_weight("weight", self.weight))
         for name in ("context_score", "depth_scaling"):
             value = getattr(self, name)
@@ -315,7 +316,7 @@ class PhraseBoost:
 
 def _checked(phrases: Any, name: str = "phrases") -> tuple[tuple[Phrase, float], ...]:
     """The phrases with their weights, checked."""
-    return tuple(map(_checked_phrase, as_tuple(name, phrases, "a list of phrases")))
+    return tuple(map(_checked_phrase, as_tuple(name, phrases, _PHRASES)))
 
 
 def _checked_phrase(entry: Any) -> tuple[Phrase, float]:

@@ -13,7 +13,7 @@ Function      What it does                                                      
               NeMo.
 ============  =========================================================================  ==============================
 
-They share these parameters, in this order:
+They share these parameters. The first three are given in this order, the others by name:
 
 - `directory`: the model directory to read. Only ``repair(directory, None)`` changes it. `export` reads a `checkpoint`.
 - `out`: the folder to write, which must be new or empty. It is written completely, or, after an error, not at all.

@@ -13,7 +13,7 @@ from ..bundle import Bundle, read_bundle
 from ..bundle.reading import checked_reading
 from ..cuda.device import current_device
 from ..decoder import MAX_THREADS, Decoder, checked_kernels, log_files
-from ..errors import DeviceError, MissingDependencyError, SlowerWarning
+from ..errors import NOTICE, DeviceError, MissingDependencyError, SlowerWarning
 from ..networks.choice import check_network_options
 from ..search import Beam, Greedy, as_search
 from .encoder import Encoder
@@ -109,11 +109,12 @@ def load_model(
         model = on("cuda")
     except (DeviceError, MissingDependencyError) as error:
         text = f"device: cpu, since cuda cannot be used: {error}"
-        if _has_card():
+        card = _has_card()
+        if card:
             warnings.warn(text, SlowerWarning, stacklevel=2)
-        _log.info("%s", text)
+        _log.log(logging.INFO if card else NOTICE, "%s", text)
         return on("cpu")
-    _log.info("device: cuda (%s)", current_device().name)
+    _log.log(NOTICE, "device: cuda (%s)", current_device().name)
     return model
 
 

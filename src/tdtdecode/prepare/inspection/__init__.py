@@ -185,6 +185,9 @@ def _encoder_facts(evidence: Evidence, bundle: Bundle | None) -> Iterator[Fact]:
 
 
 def _notes(evidence: Evidence, bundle: Bundle | None) -> Iterator[str]:
+    if None not in evidence.variants and len(set(evidence.variants)) > 1:
+        names = ", ".join(sorted({str(variant) for variant in evidence.variants}))
+        yield f"there are several variants ({names}) and none without a suffix: choose one with --variant"
     port = evidence.audio_port
     if port is not None and isinstance(port.shape[2], int) and isinstance(port.shape[1], int):
         yield (

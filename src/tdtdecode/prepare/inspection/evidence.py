@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...bundle import combined, genai, split
-from ...bundle.cached_encoder import is_cache_aware
 from ...bundle.cut import encoder_input
-from ...bundle.families import OFFLINE, encoder_family
+from ...bundle.families import OFFLINE, encoder_family, is_cache_aware
 from ...bundle.files import find_file, read_json
 from ...bundle.layouts import check_variant, variants_of
 from ...bundle.onnx_files.embedding import Embedding, find_embedding
 from ...bundle.onnx_files.graph import Graph, Port, load_graph
-from ...bundle.ports import token_inputs
+from ...bundle.ports import row_width, token_inputs
 from ...bundle.spaces import Spaces, read_spaces
 from ...errors import BundleError, InputError
 from ...forks import cached_property
@@ -142,9 +141,7 @@ class Evidence:
         """Width of a joint row; None if it is unknown."""
         if self.joint is None:
             return None
-        floats = [port for port in self._shaped_outputs(self.joint) if port.rank >= 2 and port.is_float]
-        rows = max(floats, key=lambda port: port.rank, default=None)  # states have three axes, rows mostly four
-        return rows.shape[-1] if rows is not None and isinstance(rows.shape[-1], int) else None
+        return row_width(self._shaped_outputs(self.joint))
 
     @cached_property
     def embedding(self) -> Embedding | None:

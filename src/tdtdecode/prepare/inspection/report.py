@@ -57,8 +57,7 @@ class Problem:
     @property
     def where(self) -> str:
         """File and field, for messages."""
-        file = "the directory" if self.file == "." else self.file
-        return f"{file}, {self.field}" if self.field else file
+        return f"{self.file}, {self.field}" if self.field else self.file
 
 
 @dataclass(frozen=True)

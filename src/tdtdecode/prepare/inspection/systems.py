@@ -81,6 +81,10 @@ def onnx_asr(evidence: Evidence) -> Iterator[str]:
         absent = names - {port.name for port in (*graph.inputs, *graph.outputs)} if graph is not None else set()
         if absent and graph is not None:
             yield f"{graph.file.name} has no inputs or outputs with the names {', '.join(sorted(absent))}"
+    encoder = evidence.graphs.get(ENCODER)
+    narrow = [port.name for port in encoder.outputs if port.dtype.name == "int32"] if encoder is not None else []
+    if narrow:
+        yield f"it wants int64 lengths from the encoder, and {', '.join(narrow)} is int32"
     if evidence.tokens is not None and BLANK_NAMES[0] not in evidence.tokens.pieces():
         yield f"no token is called {BLANK_NAMES[0]}, as it looks for the blank: `tdtdecode repair DIR -o OUT` writes it"
     if evidence.tokens is not None and evidence.tokens.file.name != "vocab.txt":

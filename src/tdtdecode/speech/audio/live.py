@@ -6,7 +6,7 @@ import os
 import queue
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -23,7 +23,7 @@ _PIPE_BYTES = 4096
 """Read at once: a tenth of a second of PCM, or less."""
 
 
-def piped(source: BinaryIO, name: str) -> Iterator[tuple[int, np.ndarray]]:
+def piped(source: BinaryIO, name: str) -> Generator[tuple[int, np.ndarray]]:
     """The samples of a recording that comes through a pipe, as they come.
 
     soundfile reads them where libsndfile can do that without going back: WAV, AU, Ogg, MP3. PyAV reads the rest: FLAC,
@@ -172,7 +172,7 @@ def _with_av(first: bytes, source: BinaryIO, name: str) -> Iterator[tuple[int, n
             raise InputError(f"{name}: cannot be decoded to its end ({error.strerror})") from error
 
 
-def microphone(device: int | str | None = None) -> Iterator[tuple[int, np.ndarray]]:
+def microphone(device: int | str | None = None) -> Generator[tuple[int, np.ndarray]]:
     """What a microphone hears, until the iterator is closed.
 
     Parameters

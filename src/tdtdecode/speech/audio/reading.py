@@ -6,6 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Generator, Iterable
 from numbers import Integral
+from os import PathLike
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -335,7 +336,7 @@ def _pair(audio: object, name: str = "audio") -> tuple[np.ndarray, int]:
     """Check an (array, rate) input for everything but its values."""
     if not isinstance(audio, tuple) or len(audio) != 2:
         raise refusal(name, _RECORDING, audio, _advice(audio))
-    if is_file(audio[0]) and not isinstance(audio[0], memoryview):  # which may be one of samples
+    if isinstance(audio[0], (str, PathLike)):
         raise refusal(name, _RECORDING, audio, _advice(audio))
     rate = audio[1]
     if isinstance(rate, bool) or not isinstance(rate, Integral) or rate <= 0:
@@ -344,7 +345,7 @@ def _pair(audio: object, name: str = "audio") -> tuple[np.ndarray, int]:
     try:
         array = np.asarray(audio[0])
     except Exception as error:  # a list of unequal lists; an array on a GPU, whose package has errors of its own
-        raise InputError(f"{name}: samples must be an array in main memory, got {shown(audio[0])} ({error})") from None
+        raise InputError(f"{name}: samples must be an array; {type(audio[0]).__name__} is not ({error})") from error
     if array.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64, np.int16, np.int32):
         raise InputError(f"{name}: samples must be float32, or int16 or int32 PCM, got {array.dtype}")
     if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] == 0):

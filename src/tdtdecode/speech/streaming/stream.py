@@ -337,7 +337,9 @@ class Streams:
             live.parts.append(part)
             live.ahead = ahead.get(live.name)
             ended = live.wording.add(part) or live.position.done
-            ended = ended or live.wording.pause(live.position.frame) >= self._pause
+            # The hypotheses of a beam may still disagree on tokens that were decoded. Then no pause is certain.
+            certain = live.ahead is None or not (live.ahead.frames < live.position.frame).any()
+            ended = ended or (certain and live.wording.pause(live.position.frame) >= self._pause)
             live.utterance_ended |= ended
             # Only the end of the recording bounds words: how much has come depends on how it is cut into pieces.
             live.news += live.wording.settle(ended, live.seconds if live.position.done else math.inf)
