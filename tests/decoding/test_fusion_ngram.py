@@ -208,7 +208,7 @@ def test_words_of_another_model(tmp_path):
         tdt.NgramLM.from_arpa(path, 1.0, units="words")
     for value in (3, None, b"lm.arpa", ["lm.arpa"]):
         for read in (tdt.NgramLM.from_arpa, tdt.PhraseBoost.from_file):
-            with pytest.raises(tdt.InputError, match="path must be the path of an ARPA file"):
+            with pytest.raises(tdt.InputError, match="path must be the path of "):
                 read(value, 1.0)
 
 
