@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import tdtdecode as tdt
+from tdtdecode.bundle.vocabulary import Vocabulary
 from tdtdecode.fusion import cache, text
 from tests.conftest import RandomTransducer, random_frames
 
@@ -581,7 +582,7 @@ def test_the_largest_weights_do_not_overflow(tmp_path, kernels, weight):
     frames, lengths = random_frames(4, model.encoder_size, 20, 3)
     decoder = tdt.Decoder(
         tdt.CallableNetwork(model.predict, model.joint, model.select), spec=spec, kernels=kernels,
-        vocabulary=type("Vocabulary", (), {"pieces": ("a", "b", "<blk>")})(),
+        vocabulary=Vocabulary(("a", "b", "<blk>"), 2),
     )
     for search in (tdt.Greedy(fusion=[tdt.NgramLM.from_arpa(path, weight)]),
                    tdt.Beam(fusion=[tdt.NgramLM.from_arpa(path, weight)]),
