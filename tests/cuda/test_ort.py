@@ -41,7 +41,7 @@ class TestGraphs:
 
     @pytest.mark.parametrize(
         "search",
-        [tdt.Greedy(), tdt.Greedy(max_symbols=1, blank_penalty=2), tdt.Beam(size=3), tdt.Beam("malsd", 4)],
+        [tdt.Greedy(), tdt.Greedy(max_symbols=1, blank_penalty=2), tdt.Beam(size=3), tdt.Beam(size=4, strategy="malsd")],
         ids=["greedy", "capped", "tsd", "malsd"],
     )
     def test_they_are_those_of_the_cpu(self, cupy, bundle, search):  # noqa: F811
@@ -124,7 +124,7 @@ class TestMissing:
         with pytest.raises(tdt.MissingDependencyError, match=r"'cuda' needs the package 'cupy-cuda13x'.*\[gpu\]"):
             tdt.Decoder.from_bundle(bundle, device="cuda")
         with pytest.raises(tdt.MissingDependencyError, match="cupy"):
-            tdt.CallableNetwork(None, None, None, device="cuda")
+            tdt.CallableNetwork(max, max, max, device="cuda")
         with pytest.raises(tdt.MissingDependencyError, match="cupy"):
             tdt.kernels.get("cuda")
 
@@ -154,7 +154,7 @@ class TestMissing:
             ({"device": "tpu"}, "device must be 'cpu' or 'cuda', got 'tpu'"),
             ({"device": "cuda", "precision": "int8"}, "choose float16"),
             ({"device": "cuda", "precision": "float16", "network": "ort"}, "'ort' computes in the precision of"),
-            ({"device": "cuda", "network": "trt"}, "no network 'trt' for a bundle on the cuda"),
+            ({"device": "cuda", "network": "trt"}, "network must be one of 'auto', 'ort', 'fused', got 'trt'"),
             ({"device": "cuda", "providers": ["CPUExecutionProvider"]}, "cannot both be given"),
             ({"device": "cuda", "kernels": "cpu"}, "does not exist for kernels 'cpu-"),
         ],
@@ -260,7 +260,7 @@ class TestDoor:
 
     def test_a_cpu_decoder_refuses_what_is_on_the_device(self, cupy, decoder):  # noqa: F811
         spec = decoder.spec
-        network = tdt.CallableNetwork(lambda t, s: (np.zeros((len(t), 1)), None), None, None)
+        network = tdt.CallableNetwork(lambda t, s: (np.zeros((len(t), 1)), None), max, max)
         with pytest.raises(tdt.DeviceError, match="not in main memory"):
             tdt.Decoder(network, spec).decode(cupy.asarray(np.zeros((1, 16, 3), np.float32)))
 

@@ -178,7 +178,7 @@ def test_thousands_of_phrases():
     ("phrases", "message"),
     [
         ("new york", "phrases must be a list"),
-        ({"new york": 2.0}, "phrases must be a list, perhaps of .phrase, weight., got"),
+        ({"new york": 2.0}, "phrases must be a list of phrases, perhaps of .phrase, weight., got"),
         ([""], "a phrase must not be empty"),
         (["  "], "a phrase must not be empty"),
         ([[]], "a phrase must not be empty"),

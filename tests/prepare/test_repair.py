@@ -395,7 +395,7 @@ def test_the_command(whole_bundle, tmp_path, capsys):
     assert "1 changed" in out and "encoder.onnx, metadata vocab_size: 13 -> 12" in out
     (directory / "tokens.txt").unlink()
     assert main(["repair", str(directory), "--in-place"]) == 1
-    assert "left: the directory, tokens.txt: no tokens.txt" in capsys.readouterr().out
+    assert "left: tokens.txt: no tokens.txt" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["repair", str(directory)])
 

@@ -58,8 +58,7 @@ def as_text(inspection: Inspection, columns: int | None = None) -> str:
         lines += [wrapped(f"- {reason}", 5, 7) for reason in use.reasons]
     lines.append("problems: none" if inspection.ok else "problems:")
     for number, problem in enumerate(inspection.problems, 1):
-        where = problem.where if problem.file != "." else problem.field or "the directory"
-        lines.append(wrapped(f"{number}. {where}: {problem.found} [{problem.code}]", 2))
+        lines.append(wrapped(f"{number}. {problem.where}: {problem.found} [{problem.code}]", 2))
         lines.append(wrapped(f"expected: {problem.expected}", 5))
         lines.append(wrapped(f"to fix it: {problem.remedy}", 5))
     lines += [wrapped(f"note: {note}", 0) for note in inspection.notes]

@@ -31,7 +31,7 @@ MAX_FILE = 32 << 20
 Phrase = str | tuple[int, ...]
 
 _KIND = "a list of phrases"
-_PHRASES = "a list of phrases"
+_PHRASES = "a list of phrases, perhaps of (phrase, weight)"
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,6 +57,8 @@ class Problem:
     @property
     def where(self) -> str:
         """File and field, for messages."""
+        if self.file == ".":
+            return self.field or "the directory"
         return f"{self.file}, {self.field}" if self.field else self.file
 
 
