@@ -41,7 +41,7 @@ class TestGraphs:
 
     @pytest.mark.parametrize(
         "search",
-        [tdt.Greedy(), tdt.Greedy(max_symbols=1, blank_penalty=2), tdt.Beam(size=3), tdt.Beam(size=4, strategy="malsd")],
+        [tdt.Greedy(), tdt.Greedy(max_symbols=1, blank_penalty=2), tdt.Beam(size=3), tdt.Beam("malsd", size=4)],
         ids=["greedy", "capped", "tsd", "malsd"],
     )
     def test_they_are_those_of_the_cpu(self, cupy, bundle, search):  # noqa: F811
