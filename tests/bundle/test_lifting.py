@@ -25,6 +25,9 @@ from tests.bundle.edits import SIZES, after, before, edited, log_softmax_by_part
 from tests.conftest import random_frames
 from tests.decoding.fused_helpers import as_lifted
 
+pytestmark = pytest.mark.filterwarnings("ignore::tdtdecode.errors.SlowerWarning")
+"""These tests choose slower ways on purpose."""
+
 MODELS = [
     {"predictor_layers": 1, "activation": "relu"},
     {"predictor_layers": 2, "activation": "tanh", "blank": "first"},

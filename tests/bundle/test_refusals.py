@@ -14,6 +14,9 @@ from tdtdecode.bundle.lifting import CannotLift, lift
 from tdtdecode.networks import choice
 from tests.bundle.edits import SIZES, after, before, edited, log_softmax_by_parts, node, renamed, store
 
+pytestmark = pytest.mark.filterwarnings("ignore::tdtdecode.errors.SlowerWarning")
+"""These tests choose slower ways on purpose."""
+
 
 def with_attribute(**attributes):
     def edit(model):

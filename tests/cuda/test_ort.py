@@ -20,6 +20,9 @@ from tests.decoding.test_beam import check_same
 from tests.decoding.test_networks import whole_graph
 from tests.host_cuda import emulated_cupy
 
+pytestmark = pytest.mark.filterwarnings("ignore::tdtdecode.errors.SlowerWarning")
+"""These tests choose slower ways on purpose."""
+
 SIZES = {"encoder_size": 16, "predictor_size": 12, "joint_size": 14}
 
 

@@ -22,7 +22,10 @@ from tdtdecode.bundle.vocabulary import Vocabulary
 from tdtdecode.fusion import cache, text
 from tests.conftest import RandomTransducer, random_frames
 
-pytestmark = pytest.mark.filterwarnings("ignore::tdtdecode.LanguageModelWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::tdtdecode.LanguageModelWarning"),
+    pytest.mark.filterwarnings("ignore::tdtdecode.errors.SlowerWarning"),
+]
 
 WORDS = tuple("abcdef")
 PIECES = (*WORDS, "<blk>")

@@ -14,6 +14,9 @@ from tdtdecode.bundle.cut import CannotSplit
 from tests.conftest import random_decodes, random_frames
 from tests.decoding.compare import check_hypotheses, check_same_hypotheses, check_traces, traced_decode
 
+pytestmark = pytest.mark.filterwarnings("ignore::tdtdecode.errors.SlowerWarning")
+"""These tests choose slower ways on purpose."""
+
 SIZES = {"encoder_size": 16, "predictor_size": 12, "joint_size": 10, "tokens_per_second": None}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def test_every_decoder_is_measured(tmp_path, capsys):
 def test_edits_are_counted_on_speech(tmp_path, capsys):
     """On random frames, half of the tokens of int8 differ; on speech, few do."""
     own = demo.DIRECTORY / "speech.flac"
-    one = own.parents[3] / "tests" / "recordings" / "known-0.flac"
+    one = Path(__file__).parents[1] / "recordings" / "known-0.flac"
     counts = {}
     for given in ([], ["--recordings", str(own)], ["--recordings", str(one), str(own)]):
         assert main(["bench", "--runs", "1", "--frames", "40", "--json", *given]) == 0

@@ -21,6 +21,9 @@ from tests import systems
 from tests.bundle.helpers import SMALL, configure, edit, rewrite, set_metadata, small_bundle
 from tests.bundle.test_sorting import shuffled
 
+pytestmark = pytest.mark.filterwarnings("ignore::tdtdecode.errors.SlowerWarning")
+"""These tests choose slower ways on purpose."""
+
 SYSTEM = {"split": "sherpa-onnx", "combined": "onnx-asr", "genai": "onnxruntime-genai"}
 STREAMING = Path(__file__).parents[1] / "golden_streaming"
 TOKENS = {"split": "tokens.txt", "combined": "vocab.txt"}
