@@ -285,7 +285,11 @@ def test_an_error_stays_in_its_stream(demo):
     assert isinstance(results["good"], tdt.speech.streaming.News)
     assert isinstance(results["other"], InputError) and "NaN" in str(results["other"])
     assert isinstance(results["third"], InputError)
+    assert "samples must be an array" in str(results["third"])
     assert pool.names == ["good"]
+    late = np.zeros(3 * 16_000, np.float32)
+    late[-1] = np.inf  # what comes before it in the piece is not heard either
+    assert isinstance(pool.feed({"good": late})["good"], InputError)
     results = pool.feed({"good": bad, "other": other})
     assert isinstance(results["good"], InputError) and not isinstance(results["other"], Exception)
     assert isinstance(pool.feed({"good": good[half:]})["good"], tdt.speech.streaming.News)

@@ -185,27 +185,32 @@ class Assembly:
         Raises
         ------
         InputError
-            As `as_samples`. What was added before stays.
+            As `as_samples`. Nothing of it has been added then.
         """
         array, rate = _pair(audio)
         samples = _to_float32(array).reshape(-1, 1 if array.ndim == 1 else array.shape[1])
-        for start in range(0, len(samples), rate):
-            self.add(samples[start : start + rate], rate)
+        blocks = [samples[start : start + rate] for start in range(0, len(samples), rate)]
+        for block in blocks:
+            self._check(block)
+        for block in blocks:
+            self.add(block, rate)
 
     def add(self, block: np.ndarray, rate: int) -> None:
         """Add samples float32 [n, channels] of that rate."""
         samples = self._mix(block, rate)
-        # NaN fails the comparison too.
-        if len(samples) and not np.abs(samples).max() <= _LOUDEST:
-            raise InputError(
-                f"{self.name}: samples must be finite and around -1 to 1, found NaN, infinity or a huge number"
-            )
+        self._check(samples)
         if rate != self._rate:
             self._finish()
             self._rate = _checked_rate(rate, self.name)
             self._resampler = None if rate == self._wanted else _resampler(rate, self._wanted)
         self._counts[rate] = self._counts.get(rate, 0) + len(samples)
         self._parts.append(samples if self._resampler is None else self._resampler.resample_chunk(samples))
+
+    def _check(self, samples: np.ndarray) -> None:
+        if samples.size and not np.abs(samples).max() <= _LOUDEST:  # NaN fails the comparison too
+            raise InputError(
+                f"{self.name}: samples must be finite and around -1 to 1, found NaN, infinity or a huge number"
+            )
 
     def samples(self) -> np.ndarray:
         """The whole, or what came since `taken`; float32 [n]."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...arguments import as_instance
+from ...arguments import as_instance, refusal
 from ...bundle import Bundle
 from ...confidence import Confidence
 from ...decoder import Decoder, DecoderState
@@ -20,6 +20,7 @@ from ...search import Beam, Greedy, as_search, runs_in_the_beam_engine
 from ..audio import FeatureExtractor
 from ..audio.features import HOP, SAMPLE_RATE, FeatureStream
 from ..audio.reading import Assembly
+from ..audio.sources import is_file
 from ..transcripts import transcript
 from ..windows import joined_stream
 from .walks import Encoded, Heard, Walk
@@ -87,6 +88,8 @@ class _Live:
         return self.heard.frames * HOP / SAMPLE_RATE if self.audio is None else self.audio.seconds
 
     def add_samples(self, samples: object, rate: object) -> None:
+        if is_file(samples) or isinstance(samples, tuple):
+            raise refusal("samples", "an array, [n] or [n, channels]", samples, "Recognizer.recognize reads files")
         if self.audio is None:
             if self.heard.frames:
                 raise InputError("the stream has been fed features: go on with feed_features")
