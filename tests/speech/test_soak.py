@@ -110,6 +110,25 @@ def test_streams_that_come_and_go(model, searches):
     check_flat("streams", work, LENGTHS // 2)
 
 
+def test_ten_hours_of_live_recordings(model, speech):
+    """Live streams of 30 s on average, 16 at a time, that begin, end and are broken off."""
+    pool, rng = model.streams(), np.random.default_rng(0)
+    starts = dict.fromkeys(range(16), 0)
+
+    def work(i):
+        for name in starts:
+            if name in pool and rng.random() < 1 / 30:
+                if rng.random() < 0.5:
+                    assert not isinstance(pool.finish([name])[name], Exception)
+                else:
+                    pool.drop(name)
+        pieces = {name: speech[start : start + RATE] for name, start in starts.items()}
+        assert not any(isinstance(news, Exception) for news in pool.feed(pieces).values())
+        starts.update((name, (start + RATE) % (len(speech) - RATE)) for name, start in starts.items())
+
+    check_flat("live streams", work, 10 * 3600 // 16)
+
+
 def recognized(model, speech, seconds, search=None):
     out = model.recognize((speech[: int(seconds * RATE)], RATE), search=search)
     return out.text, out.hypothesis.tokens.tolist(), out.hypothesis.token_logprobs.tolist()
