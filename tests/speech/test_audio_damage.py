@@ -282,6 +282,29 @@ class TestMedia:
         assert len(found) / RATE == pytest.approx(30.0, abs=0.15)
         assert silently(data, audio_seconds) == pytest.approx(len(found) / RATE, abs=1e-3)
 
+    def test_a_stream_that_is_found_late(self, monkeypatch):
+        """PyAV fails on a packet of a stream that FFmpeg found after the file was opened: damaged TS does that."""
+        av = pytest.importorskip("av", reason="PyAV is not installed")
+        data, opened = encoded("mpegts", "aac", SAMPLES), av.open
+
+        class Container:
+            def __init__(self, *arguments, **options):
+                self.inside = opened(*arguments, **options)
+
+            def __getattr__(self, name):
+                return getattr(self.inside, name)
+
+            def demux(self, stream):
+                for number, packet in enumerate(self.inside.demux(stream)):
+                    if number == 30:
+                        raise IndexError("list index out of range")
+                    yield packet
+
+        monkeypatch.setattr(av, "open", Container)
+        found, text = warned(data)
+        assert 1.0 < len(found) / RATE < 2.5
+        assert "it cannot be decoded to its end (a stream begins in its middle)" in text
+
     def test_the_last_second_before_an_error(self):
         """What was decoded before it is not lost."""
         pytest.importorskip("av", reason="PyAV is not installed")

@@ -270,6 +270,8 @@ class MediaDecoder:
                 continue
             except self._av.FFmpegError as error:
                 raise CannotDecode(error.strerror) from error
+            except IndexError as error:  # FFmpeg found another stream after PyAV had listed them
+                raise CannotDecode("a stream begins in its middle") from error
             try:
                 yield from packet.decode()
                 bad += packet.is_corrupt

@@ -168,8 +168,8 @@ def _with_av(first: bytes, source: BinaryIO, name: str) -> Iterator[tuple[int, n
                     yield packed.sample_rate, packed.to_ndarray().reshape(-1, packed.layout.nb_channels)
         except av.EOFError:
             return
-        except av.FFmpegError as error:
-            raise InputError(f"{name}: cannot be decoded to its end ({error.strerror})") from error
+        except (av.FFmpegError, IndexError) as error:  # PyAV fails on packets of streams that come late
+            raise InputError(f"{name}: cannot be decoded to its end ({error})") from error
 
 
 def microphone(device: int | str | None = None) -> Generator[tuple[int, np.ndarray]]:
