@@ -13,7 +13,6 @@ pytest.importorskip("soundfile", reason="soundfile is not installed")
 
 from tdtdecode.errors import AudioWarning, InputError  # noqa: E402
 from tdtdecode.speech.audio import as_samples, audio_seconds, is_recording, read_audio  # noqa: E402
-from tdtdecode.speech.audio.decoders import best_audio  # noqa: E402
 from tests.speech.containers import CONTAINERS, RATE, encoded, speechlike  # noqa: E402
 
 SECONDS = 3.0
@@ -247,20 +246,3 @@ def test_a_pyav_that_crashes_is_not_used(made, monkeypatch, version):
     monkeypatch.setattr(av, "__version__", version)
     with pytest.raises(InputError, match=rf"\(version {version} crashes on some files; expected 17\.1 or newer\): pip"):
         read_audio(data)
-
-
-def test_a_stream_that_ffmpeg_finds_late():
-    """FFmpeg may hold a stream for the best that PyAV has not listed. Then the first one that it has is taken."""
-
-    class Streams:
-        audio = ("first",)
-
-        def best(self, kind):
-            raise IndexError("list index out of range")
-
-    class Container:
-        streams = Streams()
-
-    assert best_audio(Container()) == "first"
-    Container.streams.audio = ()
-    assert best_audio(Container()) is None

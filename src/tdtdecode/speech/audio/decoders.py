@@ -184,7 +184,7 @@ class MediaDecoder:
         except (self._av.FFmpegError, ValueError) as error:
             raise CannotDecode(getattr(error, "strerror", None) or str(error)) from error
         try:
-            self._stream = best_audio(self._container)
+            self._stream = self._container.streams.best("audio")
             if self._stream is None or self._stream.codec_context is None:
                 raise CannotDecode("there is no audio in it that FFmpeg decodes")
             self._stream.codec_context.thread_count = 1  # threads of a pool do not survive a fork
@@ -313,14 +313,6 @@ def import_av() -> Any:
         if tuple(map(int, re.findall(r"\d+", av.__version__)[:2])) < _LEAST_AV:
             raise ImportError(f"version {av.__version__} crashes on some files; expected {_LEAST_AV_TEXT} or newer")
     return av
-
-
-def best_audio(container: Any) -> Any:
-    """The audio of one of PyAV's containers that FFmpeg holds for the best; None if there is none."""
-    try:
-        return container.streams.best("audio")
-    except IndexError:  # FFmpeg found that stream after PyAV had listed them
-        return next(iter(container.streams.audio), None)
 
 
 def libavformat_version() -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...errors import DeviceError, InputError, MissingDependencyError
 from ...optional import needed
-from .decoders import FORMATS, MEDIA, best_audio, forward_file, import_av, import_soundfile
+from .decoders import FORMATS, MEDIA, forward_file, import_av, import_soundfile
 from .features import SAMPLE_RATE
 
 _PIECE_SECONDS = 0.05
@@ -156,7 +156,7 @@ def _with_av(first: bytes, source: BinaryIO, name: str) -> Iterator[tuple[int, n
     except (av.FFmpegError, ValueError) as error:
         raise InputError(f"{name}: not a recording that can be read from a pipe ({error})") from error
     with container:
-        stream = best_audio(container)
+        stream = container.streams.best("audio")
         if stream is None:
             raise InputError(f"{name}: there is no audio in it that FFmpeg decodes")
         stream.codec_context.thread_count = 1
