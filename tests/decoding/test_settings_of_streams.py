@@ -96,7 +96,9 @@ def test_only_what_confidence_needs_is_held(stream):
     decoder, frames = stream
     _, state = decoder.decode_chunk(frames, search=TSD)
     linear = replace(TSD, confidence=tdt.Confidence(normalization="lin", aggregation="mean"))
-    decoder.decode_chunk(frames, state=state, search=linear)
+    found, _ = decoder.decode_chunk(frames, state=state, final=True, search=linear)
+    assert any(map(len, found))
+    assert [len(one.token_confidence) for one in found] == list(map(len, found))
 
 
 def test_streams_are_joined_by_the_same_rule(stream):
