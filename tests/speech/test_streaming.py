@@ -325,6 +325,39 @@ def test_a_broken_encoder_breaks_the_streams_it_concerns(demo, monkeypatch):
     assert sum(isinstance(result, RuntimeError) for result in finished.values()) == 1
 
 
+def test_an_encoder_that_takes_one_at_a_time_gets_one_at_a_time(monkeypatch):
+    """A dynamically quantised one scales the activations of a whole batch at once."""
+    one_by_one = load_model("demo")
+    monkeypatch.setattr(one_by_one.encoder, "takes_batches", False)
+    run, batches = type(one_by_one.encoder).__call__, []
+
+    def counted(self, features, lengths):
+        batches.append(len(features))
+        return run(self, features, lengths)
+
+    monkeypatch.setattr(type(one_by_one.encoder), "__call__", counted)
+    pool = one_by_one.streams()
+    pool.feed(recordings(4))
+    texts = {name: transcript.text for name, transcript in pool.finish().items()}
+    assert set(batches) == {1} and all(texts.values())
+
+
+def test_a_stream_whose_words_cannot_be_made_fails_alone(demo, monkeypatch):
+    pool = demo.streams()
+    good, bad, *_ = recordings().values()
+    for name in ("good", "bad"):
+        pool.open(name)
+
+    def fails(part):
+        raise RuntimeError("no words")
+
+    monkeypatch.setattr(pool._streams["bad"].wording, "add", fails)
+    results = pool.feed({"good": good, "bad": bad})
+    assert isinstance(results["bad"], RuntimeError) and not isinstance(results["good"], Exception)
+    finished = pool.finish()
+    assert isinstance(finished["bad"], RuntimeError) and finished["good"].text == demo.recognize((good, 16_000)).text
+
+
 def test_names_and_ends(demo):
     pool = demo.streams()
     pool.open("a")

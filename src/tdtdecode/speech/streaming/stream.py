@@ -305,7 +305,7 @@ class Streams:
                 due = [live for live in self._streams.values() if self._is_due(live)]
                 if not wanted.intersection(live.name for live in due):
                     return
-                at_once = max(1, _BATCH_FRAMES // self._walk.width) if self._walk.takes_batches else len(due)
+                at_once = max(1, _BATCH_FRAMES // self._walk.width) if self._walk.takes_batches else 1
                 for first in range(0, len(due), at_once):
                     self._round(due[first : first + at_once])
 
@@ -321,7 +321,7 @@ class Streams:
             if len(due) == 1:
                 due[0].error = error
             else:
-                for live in due:
+                for live in filter(self._is_due, due):
                     self._round([live])
 
     def _decode(self, due: list[_Live], encoded: list[Encoded]) -> None:
@@ -335,17 +335,25 @@ class Streams:
         ]
         ahead = {one[0].name: found for one, (found, _) in zip(peeked, self._chunks(peeked), strict=True)}
         for (live, one), (part, state) in zip(chunks, decoded, strict=True):
-            live.position, live.state = one.position, state
-            live.heard.drop(one.needed)
-            live.parts.append(part)
-            live.ahead = ahead.get(live.name)
-            ended = live.wording.add(part) or live.position.done
-            # The hypotheses of a beam may still disagree on tokens that were decoded. Then no pause is certain.
-            certain = live.ahead is None or not (live.ahead.frames < live.position.frame).any()
-            ended = ended or (certain and live.wording.pause(live.position.frame) >= self._pause)
-            live.utterance_ended |= ended
-            # Only the end of the recording bounds words: how much has come depends on how it is cut into pieces.
-            live.news += live.wording.settle(ended, live.seconds if live.position.done else math.inf)
+            try:
+                self._take(live, one, part, state, ahead.get(live.name))
+            except Exception as error:
+                live.error = error
+
+    def _take(
+        self, live: _Live, encoded: Encoded, part: Hypothesis, state: DecoderState, ahead: Hypothesis | None
+    ) -> None:
+        """Go on to a stream's next window, with what this one gave."""
+        live.position, live.state, live.ahead = encoded.position, state, ahead
+        live.heard.drop(encoded.needed)
+        live.parts.append(part)
+        ended = live.wording.add(part) or live.position.done
+        # The hypotheses of a beam may still disagree on tokens that were decoded. Then no pause is certain.
+        certain = ahead is None or not (ahead.frames < live.position.frame).any()
+        ended = ended or (certain and live.wording.pause(live.position.frame) >= self._pause)
+        live.utterance_ended |= ended
+        # Only the end of the recording bounds words: how much has come depends on how it is cut into pieces.
+        live.news += live.wording.settle(ended, live.seconds if live.position.done else math.inf)
 
     def _chunks(
         self, chunks: Sequence[tuple[_Live, Any, DecoderState | None, bool]]
