@@ -120,6 +120,24 @@ def test_other_formats(samples, format):
         np.testing.assert_array_equal(found[:, 0], (samples / 32768).astype(np.float32))
 
 
+class Dripping(io.BytesIO):
+    """A pipe that brings a few bytes at a time."""
+
+    def read1(self, size=-1):
+        return super().read1(min(size, 7))
+
+
+@pytest.mark.parametrize("size", [0, 2**32 - 1])
+@pytest.mark.parametrize("before", [b"", b"LIST\x1a\0\0\0INFOISFT\x0e\0\0\0Lavf60.16.100\0"])
+def test_headers_that_come_in_pieces(samples, size, before):
+    """Also those of other chunks before the samples, which FFmpeg writes. No length stated means all that comes."""
+    if not size:
+        needs_av()
+    data = wav(samples, size)
+    found = [block for _, block in piped(Dripping(data[:36] + before + data[36:]), "x")]
+    np.testing.assert_array_equal(np.concatenate(found)[:, 0], (samples / 32768).astype(np.float32))
+
+
 def test_samples_come_before_the_end(samples):
     into, out = os.pipe()
     with os.fdopen(out, "wb", buffering=0) as writer, os.fdopen(into, "rb") as reader:

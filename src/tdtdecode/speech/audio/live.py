@@ -19,6 +19,7 @@ from .features import SAMPLE_RATE
 _PIECE_SECONDS = 0.05
 _FIRST_BYTES = 4096
 """What FFmpeg looks at to find out what a pipe brings."""
+_LEAST_BYTES = 44
 _PIPE_BYTES = 4096
 """Read at once: a tenth of a second of PCM, or less."""
 
@@ -47,11 +48,12 @@ def piped(source: BinaryIO, name: str) -> Generator[tuple[int, np.ndarray]]:
     MissingDependencyError
         If the package that is needed is not installed.
     """
-    first = _read(source, len(_header(b"")))
-    while len(first) < _FIRST_BYTES and (more := _read(source, _FIRST_BYTES - len(first))):
-        first += more
-        if _is_for_soundfile(first):
+    first = b""
+    while len(first) < _FIRST_BYTES and not _has_header(first):
+        more = _read(source, _FIRST_BYTES - len(first))
+        if not more:
             break
+        first += more
     if not first:
         return
     if _is_for_soundfile(first):
@@ -60,18 +62,28 @@ def piped(source: BinaryIO, name: str) -> Generator[tuple[int, np.ndarray]]:
         yield from _with_av(first, source, name)
 
 
-def _header(first: bytes) -> bytes:
-    """The first bytes of a WAV: 44 of them hold the headers that recorders write to pipes."""
-    return first[:44].ljust(44, b"\0")
+def _has_header(first: bytes) -> bool:
+    """Whether the first bytes tell the format; for a WAV, also whether it states a length."""
+    return _stated_bytes(first) is not None if _is_wav(first) else len(first) >= _LEAST_BYTES
+
+
+def _is_wav(first: bytes) -> bool:
+    return first[:4] in (b"RIFF", b"RIFX") and (len(first) < 12 or first[8:12] == b"WAVE")
+
+
+def _stated_bytes(first: bytes) -> int | None:
+    """How many bytes of samples the header of a WAV states; None if these bytes do not reach so far."""
+    place = first.find(b"data", 12)
+    if place < 0 or len(first) < place + 8:
+        return None
+    return int(struct.unpack_from("<I" if first[:4] == b"RIFF" else ">I", first, place + 4)[0])
 
 
 def _is_for_soundfile(first: bytes) -> bool:
-    header = _header(first)
-    if header[:4] in (b"RIFF", b"RIFX") and header[8:12] == b"WAVE":
-        order = "<" if header[:4] == b"RIFF" else ">"
-        # Recorders that do not know the length write 0, which libsndfile believes, or a huge number.
-        return header[36:40] != b"data" or struct.unpack(f"{order}I", header[40:44])[0] != 0
-    return header[:4] in (b".snd", b"OggS") or header[:3] == b"ID3" or (header[0] == 0xFF and header[1] & 0xE0 == 0xE0)
+    if _is_wav(first):
+        return _stated_bytes(first) != 0  # libsndfile believes recorders that write 0 where they do not know the length
+    is_mpeg = len(first) > 1 and first[0] == 0xFF and first[1] & 0xE0 == 0xE0
+    return first[:4] in (b".snd", b"OggS") or first[:3] == b"ID3" or is_mpeg
 
 
 def _read(source: BinaryIO, count: int) -> bytes:
@@ -89,6 +101,8 @@ def _with_soundfile(first: bytes, source: BinaryIO, name: str) -> Iterator[tuple
         except soundfile.SoundFileRuntimeError as error:
             raise InputError(f"{name}: not a recording that can be read from a pipe ({error})") from error
         with file:
+            if not file.frames:
+                raise InputError(f"{name}: its header states that there is no audio in it")
             piece = np.empty((max(int(file.samplerate * _PIECE_SECONDS), 1), file.channels), np.float32)
             while len(block := file.read(out=piece)):
                 yield file.samplerate, block.copy()

@@ -70,7 +70,7 @@ class _Live:
         self.position = streams._walk.begin(language)
         self.error: Exception | None = None
         self.ended = False
-        self.heard = Heard(streams._extract.mel_bins, bool(streams._normalize))
+        self.heard = Heard(streams._extract.mel_bins, bool(streams._extract.normalize))
         self.wording = Wording(bundle, search.confidence or Confidence())
         self.state: DecoderState | None = None
         self.parts: list[Hypothesis] = []
@@ -145,7 +145,6 @@ class Streams:
         pause: float,
     ):
         self._bundle, self._walk, self._decoder, self._search = bundle, walk, decoder, search
-        self._normalize = extract.normalize
         self._extract = extract
         self._pause = max(round(pause / bundle.frame_seconds), 1)
         self._streams: dict[Hashable, _Live] = {}
