@@ -30,6 +30,7 @@ from tdtdecode.speech.audio import (  # noqa: E402
     read_audio,
     sources,  # noqa: E402
 )
+from tdtdecode.speech.audio.sources import View  # noqa: E402
 from tests.speech.containers import CONTAINERS, RATE, speechlike  # noqa: E402
 
 SAMPLES = speechlike(1.5)
@@ -344,3 +345,18 @@ class TestNames:
     def test_folders(self, tmp_path):
         with pytest.raises(InputError, match="is a folder, not a file"):
             as_samples(tmp_path)
+
+
+def test_an_interrupt_while_a_library_reads_is_raised(monkeypatch):
+    """libsndfile would print it and go on."""
+    read = View._read
+    counts = iter(range(1000))
+
+    def interrupted(self, most):
+        if next(counts) == 3:
+            raise KeyboardInterrupt
+        return read(self, most)
+
+    monkeypatch.setattr(View, "_read", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read_audio(Path(__file__).parents[1] / "recordings" / "known-0.flac")

@@ -161,7 +161,7 @@ class View(io.RawIOBase):
         self._pieces = [piece for piece in pieces if _length(piece)]
         self._ends = list(accumulate(map(_length, self._pieces)))
         self._position = 0
-        self.failure: InputError | None = None
+        self.failure: BaseException | None = None
 
     @property
     def size(self) -> int:
@@ -191,10 +191,13 @@ class View(io.RawIOBase):
         """Fill a buffer. Decoders take a buffer that is not full for the end."""
         out = memoryview(buffer).cast("B")
         filled = 0
-        while filled < len(out) and (chunk := self._read(len(out) - filled)):
-            out[filled : filled + len(chunk)] = chunk
-            filled += len(chunk)
-            self._position += len(chunk)
+        try:
+            while filled < len(out) and (chunk := self._read(len(out) - filled)):
+                out[filled : filled + len(chunk)] = chunk
+                filled += len(chunk)
+                self._position += len(chunk)
+        except KeyboardInterrupt as error:  # a library that calls this would print it and go on
+            self.failure = error
         return filled
 
     def head(self, count: int) -> bytes:
