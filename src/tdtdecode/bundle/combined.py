@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from .description import BundleFiles, Stated
+from .description import BundleFiles, Stated, StatedWindows
 from .files import find_file, read_json
 from .layouts import choose_files, find_token_file, stated_count, stated_durations
 from .tokens import read_symbol_table
@@ -33,4 +34,13 @@ def read(directory: Path, variant: str | None) -> BundleFiles:
         durations=None if durations is None else stated_durations(durations, source, "tdt_durations"),
         normalize=Stated(data["normalize_type"], source, "normalize_type") if "normalize_type" in data else None,
         model_type=Stated(data["model_type"], source, "model_type") if "model_type" in data else None,
+        windows=_windows(data, source),
     )
+
+
+def _windows(data: dict[str, Any], file: Path) -> StatedWindows:
+    """The windows of a cache-aware encoder, in the names that metadata has."""
+    window, shift = (stated_count(data, file, name) for name in ("window_size", "chunk_shift"))
+    if window is None or shift is None or window.value < shift.value:
+        return StatedWindows()
+    return StatedWindows(Stated(window.value - shift.value, file, "window_size"), shift)

@@ -88,7 +88,8 @@ def read_bundle(
     )
     chosen, features = files.chosen, facts.features
     return Bundle(
-        root, layout, chosen.variant, spec, vocabulary, chosen.encoder, features, transducer, facts.cache_aware
+        root, layout, chosen.variant, spec, vocabulary, chosen.encoder, features, transducer, facts.cache_aware,
+        files.windows,
     )
 
 

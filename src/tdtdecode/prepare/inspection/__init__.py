@@ -95,7 +95,7 @@ def _read(evidence: Evidence, durations: Sequence[int] | None) -> tuple[Bundle |
         if bundle.encoder is not None:
             graph = load_graph(bundle.encoder, bundle.directory)
             if bundle.cache_aware:
-                read_caches(graph, evidence.metadata, bundle.features.subsampling_factor)
+                read_caches(graph, bundle.windows, bundle.features.mel_bins)
             else:
                 encoder_ports(graph)
         return bundle, None
