@@ -163,6 +163,8 @@ class Transcript:
         The decoded tokens behind the text.
     alternatives:
         The transcripts of a beam search's next best hypotheses, best first.
+    language:
+        The last language that the model named, such as "en-US"; None if it named none.
     """
 
     text: str
@@ -170,6 +172,7 @@ class Transcript:
     duration: float = 0.0
     hypothesis: Hypothesis | None = None
     alternatives: list[Transcript] = field(default_factory=list)
+    language: str | None = None
 
     def __repr__(self) -> str:
         others = counted(len(self.alternatives), "alternative") if self.alternatives else ""

@@ -173,11 +173,13 @@ def doors(folder: Path) -> dict[str, Door]:
         ),
         "Recognizer.recognize": Door(
             model().recognize,
-            {"audio": SILENCE, "search": None, "batch_size": 16, "on_error": "raise", "progress": None},
+            {"audio": SILENCE, "search": None, "batch_size": 16, "on_error": "raise", "progress": None,
+             "language": None},
         ),
         "Recognizer.recognize_each": Door(
             lambda **more: list(model().recognize_each(**more)),
-            {"recordings": [SILENCE], "search": None, "batch_size": 16, "on_error": "raise", "progress": None},
+            {"recordings": [SILENCE], "search": None, "batch_size": 16, "on_error": "raise", "progress": None,
+             "language": None},
         ),
         "Recognizer.streams": Door(model().streams, {"search": None, "latency": None, "pause": 0.8}),
         "Recognizer.stream": Door(

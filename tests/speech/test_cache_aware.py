@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 from tdtdecode import InputError, load_model  # noqa: E402
+from tdtdecode.cli import main  # noqa: E402
 from tdtdecode.errors import BundleError  # noqa: E402
 from tests import conventions  # noqa: E402
 from tests.conventions import (  # noqa: E402
@@ -39,7 +41,8 @@ PARAKEET_RS = {
 GENAI = {"cache_last_channel_next_len": "cache_last_channel_len_next", "prompt_index": "lang_id"}
 NAMELESS = {
     "audio_signal": "a", "length": "b", "cache_last_channel": "c", "cache_last_time": "d",
-    "cache_last_channel_len": "e", "outputs": "v", "encoded_lengths": "w", "cache_last_channel_next": "x", "cache_last_time_next": "y",
+    "cache_last_channel_len": "e", "outputs": "v", "encoded_lengths": "w", "cache_last_channel_next": "x",
+    "cache_last_time_next": "y",
     "cache_last_channel_next_len": "z",
 }  # fmt: skip
 LANGUAGES = ("prompt_dictionary", "auto_prompt_id")
@@ -269,3 +272,64 @@ def test_wrong_features(tmp_path: Path):
     model = load_model(edited(tmp_path / "model", "rnnt-8-1", TIME_FIRST))
     with pytest.raises(InputError, match=r"features must be \[B, 128, T\]"):
         model.encoder(np.zeros((1, 80, 20), np.float32), np.array([20]))
+
+
+def speech() -> tuple[np.ndarray, int]:
+    soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
+    return soundfile.read(Path(__file__).parents[1] / "recordings" / "known-2.flac", dtype="float32")
+
+
+def test_recognize_is_told_a_language(tmp_path):
+    """A recording gets the text of a stream, in each language; without one, in the model's default."""
+    model, plain = (load_model(GOLDEN / name, layout="split") for name in ("prompt-70-13", "rnnt-8-1"))
+    samples, rate = speech()
+    found = {}
+    for language in ("en-US", "ja-JP", "auto", None):
+        stream = model.stream(language=language)
+        stream.feed(samples, rate)
+        expected = found[language] = stream.finish().text
+        assert model.recognize((samples, rate), language=language).text == expected
+        assert [out.text for out in model.recognize_each([(samples, rate)] * 2, language=language)] == [expected] * 2
+    assert found["auto"] == found[None] and len(set(found.values())) == 3
+    with pytest.raises(InputError, match="no language 'fr-FR': auto, en-US, ja-JP"):
+        model.recognize((samples, rate), language="fr-FR")
+    for call in (plain.recognize, lambda audio, **more: plain.recognize_each([audio], **more),
+                 load_model("demo").recognize):  # fmt: skip
+        with pytest.raises(InputError, match="is not told a language"):
+            call((samples, rate), language="en-US")
+
+
+def test_transcribe_is_told_a_language(tmp_path, capsys):
+    soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
+    samples, rate = speech()
+    soundfile.write(tmp_path / "a.wav", samples, rate, "FLOAT")
+    model = load_model(GOLDEN / "prompt-70-13", layout="split")
+    options = ["--model", str(GOLDEN / "prompt-70-13"), "--layout", "split"]
+    for language in ("en-US", "ja-JP"):
+        expected = model.recognize((samples, rate), language=language).text
+        for stream in ([], ["--stream"]):
+            assert main(["transcribe", str(tmp_path / "a.wav"), "--language", language, *options, *stream]) == 0
+            assert "".join(capsys.readouterr().out.split()) == "".join(expected.split())
+    assert main(["transcribe", str(tmp_path / "a.wav"), "--language", "xx", *options]) == 2
+    assert "no language 'xx': auto, en-US, ja-JP" in capsys.readouterr().err
+
+
+def test_languages_that_a_model_names_are_no_text(tmp_path, capsys):
+    directory = edited(tmp_path / "model", "rnnt-8-1")
+    samples, rate = speech()
+    tokens = load_model(directory).recognize((samples, rate)).hypothesis.tokens.tolist()
+    lines = (directory / "tokens.txt").read_text().splitlines()
+    lines[tokens[0]], lines[tokens[-1]] = f"<en-US> {tokens[0]}", f"<de-DE> {tokens[-1]}"
+    (directory / "tokens.txt").write_text("\n".join(lines) + "\n")
+    model = load_model(directory)
+    stream = model.stream()
+    stream.feed(samples, rate)
+    for found in (model.recognize((samples, rate)), stream.finish()):
+        assert found.language == "de-DE" and found.hypothesis.tokens.tolist() == tokens
+        assert not any(tag in found.text + "".join(word.text for word in found.words) for tag in ("en-US", "de-DE"))
+    soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
+    soundfile.write(tmp_path / "a.wav", samples, rate, "FLOAT")
+    assert main(["transcribe", str(tmp_path / "a.wav"), "--model", str(directory), "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["language"] == "de-DE"
+    assert main(["listen", str(tmp_path / "a.wav"), "--model", str(directory), "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["language"] == "de-DE"

@@ -24,7 +24,7 @@ FORMATS = ("txt", "json")
 
 def add_stream(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Add the options of `Recognizer.stream`."""
-    parser.add_argument("--language", metavar="NAME", help="for models that are told one, such as en-US")
+    add_language(parser)
     parser.add_argument("--pause", type=float, metavar="S",
                         help="an utterance ends after so many seconds without a word (default: 0.8)")
     for name, default, what in (
@@ -33,6 +33,11 @@ def add_stream(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> Non
         ("left", 2.8, "how much is heard before it"),
     ):
         parser.add_argument(f"--{name}", type=float, metavar="S", help=f"{what}, in seconds (default: {default:g})")
+
+
+def add_language(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add the option of what is spoken."""
+    parser.add_argument("--language", metavar="NAME", help="for models that are told one, such as en-US")
 
 
 def stream_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -74,7 +79,7 @@ def follow(model: Recognizer, blocks: Iterator[tuple[int, Any]], format: str, op
     came = time.perf_counter()
     told = printer.words
     transcript = stream.finish()
-    printer.end(transcript.words[told:], transcript.duration, came)
+    printer.end(transcript.words[told:], transcript.duration, transcript.language, came)
 
 
 @contextlib.contextmanager
@@ -110,7 +115,7 @@ class _Text:
         elif self._terminal:
             self._rewrite(" ".join([*self._line, *([news.tentative] if news.tentative else [])]), "")
 
-    def end(self, words: list[Word], seconds: float, came: float) -> None:
+    def end(self, words: list[Word], seconds: float, language: str | None, came: float) -> None:
         self._line += [word.text for word in words]
         self._rewrite(" ".join(self._line), "\n" if self._line else "")
 
@@ -140,8 +145,8 @@ class _Json:
         if news.words or news.ended or news.tentative != self._tentative:
             self._write(news.words, news.tentative, news.ended, news.heard, news.decoded, news.language, came, False)
 
-    def end(self, words: list[Word], seconds: float, came: float) -> None:
-        self._write(words, "", bool(words), seconds, seconds, None, came, True)
+    def end(self, words: list[Word], seconds: float, language: str | None, came: float) -> None:
+        self._write(words, "", bool(words), seconds, seconds, language, came, True)
 
     def _write(
         self, words: Any, tentative: str, ended: bool, heard: float, decoded: float, language: str | None, came: float,

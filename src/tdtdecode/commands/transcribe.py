@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="'demo', a model directory, or a Hugging Face hub id (default: demo)")
     add_model(parser)
     add_search(parser)
+    live.add_language(parser)
     parser.add_argument("--format", choices=tuple(FORMATS), default="txt", help="default: txt")
     parser.add_argument("-o", dest="output", type=Path, metavar="DIR",
                         help="write one file per recording, NAME.FORMAT, into this folder instead of to stdout")
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     given = [directory, *map(Path, files_given(arguments))]
     writer = _Writer(arguments.format, arguments.output, [one.path for one in inputs], given, options)
     model = load_model(directory, search=search, **model_options(arguments))
-    failed = _transcribe(model, inputs, writer, arguments.batch_size)
+    failed = _transcribe(model, inputs, writer, arguments.batch_size, arguments.language)
     return SOME_FAILED if failed or problems else DONE
 
 
@@ -95,7 +96,8 @@ def _follow(arguments: argparse.Namespace) -> int:
     search = _search(arguments)
     with live.opened(arguments.audio[0]) as blocks:
         model = load_model(arguments.model, search=search, **model_options(arguments))
-        live.follow(model, blocks, arguments.format, {})
+        language = {} if arguments.language is None else {"language": arguments.language}
+        live.follow(model, blocks, arguments.format, language)
     return DONE
 
 
@@ -107,7 +109,9 @@ def _search(arguments: argparse.Namespace) -> Greedy | Beam:
     return search
 
 
-def _transcribe(model: Recognizer, inputs: list[Given], writer: _Writer, batch_size: int) -> int:
+def _transcribe(
+    model: Recognizer, inputs: list[Given], writer: _Writer, batch_size: int, language: str | None
+) -> int:
     """Transcribe all recordings, a few batches at a time, so that results appear early. Returns how many failed."""
     failed = 0
     together = batch_size * _BATCHES_AT_ONCE
@@ -116,7 +120,7 @@ def _transcribe(model: Recognizer, inputs: list[Given], writer: _Writer, batch_s
         part = inputs[start : start + together]
         results = model.recognize(
             [one.audio for one in part], batch_size=batch_size, on_error="return",
-            progress=progress.show,
+            progress=progress.show, language=language,
         )  # fmt: skip
         progress.next_part()
         for one, result in zip(part, results, strict=True):

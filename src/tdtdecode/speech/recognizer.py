@@ -117,6 +117,7 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["raise"] = ...,
         progress: Callable[[Progress], object] | None = ...,
+        language: str | None = ...,
     ) -> Transcript: ...
 
     @overload
@@ -128,6 +129,7 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["raise"] = ...,
         progress: Callable[[Progress], object] | None = ...,
+        language: str | None = ...,
     ) -> list[Transcript]: ...
 
     @overload
@@ -139,6 +141,7 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["return"],
         progress: Callable[[Progress], object] | None = ...,
+        language: str | None = ...,
     ) -> list[Transcript | Exception]: ...
 
     def recognize(
@@ -149,6 +152,7 @@ class Recognizer:
         batch_size: int = 16,
         on_error: str = "raise",
         progress: Callable[[Progress], object] | None = None,
+        language: str | None = None,
     ) -> Any:
         """Transcribe one recording or many, of any length.
 
@@ -172,6 +176,8 @@ class Recognizer:
         progress:
             Called with a `Progress` whenever more is done: after each batch, and within long recordings after each
             window. What it raises ends the call.
+        language:
+            For models that are told one, such as ``"en-US"``; None: the model's default.
 
         Returns
         -------
@@ -180,7 +186,7 @@ class Recognizer:
         Raises
         ------
         InputError
-            If a recording cannot be read, or an option is wrong.
+            If a recording cannot be read, an option is wrong, or the model does not have the language.
         MissingDependencyError
             If reading or resampling needs a package that is not installed.
         """
@@ -189,6 +195,7 @@ class Recognizer:
         as_choice("on_error", on_error, ("raise", "return"))
         if progress is not None:
             as_function("progress", progress, "a function of a Progress, or None")
+        encode = self._told(language)
         many = isinstance(audio, list)
         recordings: list[Any] = list(audio) if isinstance(audio, list) else [audio]
         for_utterances(search, range(len(recordings)), len(recordings))  # raises before any work if it does not fit
@@ -218,7 +225,7 @@ class Recognizer:
                     results[i] = error
             # Headers may have stated other lengths: the batch is made again of what there is.
             for part in self._batches({i: len(found) / SAMPLE_RATE for i, found in samples.items()}, batch_size):
-                made = self._transcribed(part, samples, search, len(recordings), meter, catch)
+                made = self._transcribed(part, samples, search, len(recordings), meter, catch, encode)
                 for i, result in zip(part, made, strict=True):
                     results[i] = result
             meter.finish(batch)
@@ -233,6 +240,7 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["raise"] = ...,
         progress: Callable[[Progress], object] | None = ...,
+        language: str | None = ...,
     ) -> Iterator[Transcript]: ...
 
     @overload
@@ -244,6 +252,7 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["return"],
         progress: Callable[[Progress], object] | None = ...,
+        language: str | None = ...,
     ) -> Iterator[Transcript | Exception]: ...
 
     def recognize_each(
@@ -254,6 +263,7 @@ class Recognizer:
         batch_size: int = 16,
         on_error: str = "raise",
         progress: Callable[[Progress], object] | None = None,
+        language: str | None = None,
     ) -> Iterator[Any]:
         """Transcribe recordings one after the other, however many there are.
 
@@ -266,7 +276,7 @@ class Recognizer:
             Replaces the search that the model was loaded with. Phrases that were given for each recording
             (`PhraseBoost.per_row`) belong to the recordings in their order. If there turn out to be more recordings
             than lists, or fewer, that is an error: at once if the length of `recordings` is known, else when it shows.
-        batch_size, on_error, progress:
+        batch_size, on_error, progress, language:
             As for `recognize`. ``"raise"`` raises the error of a recording in its place, after the transcripts of those
             before it. What `recordings` itself raises passes through. Totals of a `Progress` count the recordings that
             are known so far.
@@ -285,28 +295,29 @@ class Recognizer:
         as_choice("on_error", on_error, ("raise", "return"))
         if progress is not None:
             as_function("progress", progress, "a function of a Progress, or None")
+        self._told(language)
         source = _several("recordings", recordings)
         given = utterances_of(search)
         if given is not None and isinstance(recordings, Sized):
             check_utterances(given, len(recordings))
-        return self._each(source, search, given, batch_size, on_error, progress)
+        options = {"batch_size": batch_size, "progress": progress, "language": language}
+        return self._each(source, search, given, on_error, options)
 
     def _each(
         self,
         source: Iterator[Any],
         search: Greedy | Beam,
         given: int | None,
-        batch_size: int,
         on_error: str,
-        progress: Callable[[Progress], object] | None,
+        options: dict[str, Any],
     ) -> Iterator[Any]:
         begin = 0
-        while part := list(islice(source, min(4 * batch_size, _MOST_AHEAD))):
+        while part := list(islice(source, min(4 * options["batch_size"], _MOST_AHEAD))):
             end = begin + len(part)
             if given is not None and end > given:
                 check_utterances(given, end)
             chosen = search if given is None else for_utterances(search, range(begin, end), given)
-            found = self.recognize(part, chosen, batch_size=batch_size, on_error="return", progress=progress)
+            found = self.recognize(part, chosen, on_error="return", **options)
             for i, (recording, result) in enumerate(zip(part, found), begin):
                 if isinstance(result, InputError):
                     result = _checked(f"recordings[{i}]", recording) or result
@@ -325,13 +336,14 @@ class Recognizer:
         recordings: int,
         meter: Meter,
         catch: tuple[type[Exception], ...],
+        encode: Callable[[np.ndarray, np.ndarray], tuple[Any, np.ndarray]],
     ) -> Sequence[Transcript | Exception]:
         """Transcribe some of the recordings together; where that fails with an error to catch, one by one."""
 
         def together(places: list[int]) -> list[Transcript]:
             chosen = for_utterances(search, places, recordings)
             reached = [partial(meter.reach, i) for i in places]
-            return self._transcribe([samples[i] for i in places], chosen, reached)
+            return self._transcribe([samples[i] for i in places], chosen, reached, encode)
 
         def alone(place: int) -> Transcript | Exception:
             try:
@@ -429,8 +441,23 @@ class Recognizer:
             yield waiting[:count]
             waiting = waiting[count:]
 
+    def _told(self, language: str | None) -> Callable[[np.ndarray, np.ndarray], tuple[Any, np.ndarray]]:
+        """The encoder, told a language. An `InputError` if the model does not have it."""
+        if language is not None:
+            as_instance("language", language, str, "a language such as 'en-US', or None")
+        if isinstance(self.encoder, CacheAwareEncoder):
+            self.encoder.language(language)
+            return partial(self.encoder, language=language)
+        if language is not None:
+            raise InputError(f"language={language!r}: the model is not told a language")
+        return self.encoder
+
     def _transcribe(
-        self, recordings: list[np.ndarray], search: Greedy | Beam, reached: Sequence[Callable[[float], None]]
+        self,
+        recordings: list[np.ndarray],
+        search: Greedy | Beam,
+        reached: Sequence[Callable[[float], None]],
+        encode: Callable[[np.ndarray, np.ndarray], tuple[Any, np.ndarray]],
     ) -> list[Transcript]:
         """Transcribe one batch of recordings, float32 [n] each; ``reached`` is told the seconds done of each."""
         spoken = [i for i, samples in enumerate(recordings) if self._extract.frames(len(samples))]
@@ -438,7 +465,7 @@ class Recognizer:
         if spoken:
             features, lengths = self._extract([recordings[i] for i in spoken])
             spoken_search = for_utterances(search, spoken, len(recordings))
-            found = self._decoded(features, lengths, spoken_search, [reached[i] for i in spoken])
+            found = self._decoded(features, lengths, spoken_search, [reached[i] for i in spoken], encode)
             for i, hypothesis in zip(spoken, found, strict=True):
                 hypotheses[i] = hypothesis
         confidence = search.confidence or Confidence()
@@ -453,6 +480,7 @@ class Recognizer:
         lengths: np.ndarray,
         search: Greedy | Beam,
         reached: Sequence[Callable[[float], None]],
+        encode: Callable[[np.ndarray, np.ndarray], tuple[Any, np.ndarray]],
     ) -> list[Hypothesis]:
         """Decode a batch of features, float32 [B, mel, T]; recordings too long for the encoder one by one."""
         limit = features.shape[2] if self._max_input_frames is None else self._max_input_frames
@@ -460,7 +488,7 @@ class Recognizer:
         whole = np.flatnonzero(lengths <= limit)
         if len(whole):
             # NeMo's features end with a frame of padding. At the limit that is one frame too many for the encoder.
-            encoder_out, counts = self.encoder(features[whole, :, :limit], lengths[whole])
+            encoder_out, counts = encode(features[whole, :, :limit], lengths[whole])
             found = self.decoder.decode(encoder_out, counts, for_utterances(search, whole.tolist(), len(lengths)))
             hypotheses.update(zip(whole.tolist(), found, strict=True))
         at_once = max(1, int(_BATCH_SECONDS / self.window_seconds)) if self.encoder.takes_batches else 1

@@ -29,7 +29,8 @@ def transcript(bundle: Bundle, hypothesis: Hypothesis, seconds: float, confidenc
     ]
     alternatives = [transcript(bundle, other, seconds, confidence) for other in hypothesis.alternatives]
     text = bundle.vocabulary.detokenize(hypothesis.tokens)
-    return Transcript(text, words, seconds, hypothesis, alternatives)
+    language = bundle.vocabulary.language(hypothesis.tokens.tolist())
+    return Transcript(text, words, seconds, hypothesis, alternatives, language)
 
 
 def nothing() -> Hypothesis:

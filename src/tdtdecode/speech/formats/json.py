@@ -10,7 +10,7 @@ from .format import Format
 
 
 def render(transcript: Transcript, recording: str) -> str:
-    """One JSON object on one line: recording, text, duration, words and tokens.
+    """One JSON object on one line: recording, text, duration, words and tokens; the language, if the model named one.
 
     Times of words are in seconds, frames and durations of tokens in encoder frames. Where a beam search returned
     further hypotheses, they are listed as ``alternatives``, and each hypothesis has a ``score``. A number that is not
@@ -18,6 +18,8 @@ def render(transcript: Transcript, recording: str) -> str:
     """
     document: dict[str, object] = {"recording": recording, "text": transcript.text}
     document["duration"] = round(transcript.duration, 3)
+    if transcript.language is not None:
+        document["language"] = transcript.language
     document |= _words_and_tokens(transcript)
     if transcript.alternatives:
         document["score"] = _score(transcript)
