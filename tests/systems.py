@@ -76,6 +76,8 @@ def _onnx_asr(onnx_asr: Any, directory: Path, kind: str) -> str:
 
 
 def _genai(genai: Any, directory: Path, kind: str) -> str:
+    if kind == "online":
+        return _genai_online(genai, directory)
     from tdtdecode.speech.audio.features import FeatureExtractor
 
     model = genai.Model(str(directory))
@@ -88,6 +90,26 @@ def _genai(genai: Any, directory: Path, kind: str) -> str:
     while not generator.is_done():
         generator.generate_next_token()
     return processor.decode(generator.get_sequence(0))
+
+
+def _genai_online(genai: Any, directory: Path) -> str:
+    """The tokens' numbers: texts of its tokenizer begin anew with each token."""
+    model = genai.Model(str(directory))
+    genai.Tokenizer(model)
+    processor = genai.StreamingProcessor(model)
+    generator = genai.Generator(model, genai.GeneratorParams(model))
+    chunk = json.loads((directory / "genai_config.json").read_text())["model"]["chunk_samples"]
+    samples = np.concatenate([audio(), np.zeros(-len(audio()) % chunk + chunk, np.float32)])
+    tokens: list[int] = []
+    for start in range(0, len(samples), chunk):
+        inputs = processor.process(samples[start : start + chunk])
+        if inputs is None:
+            continue
+        generator.set_inputs(inputs)
+        while not generator.is_done():
+            generator.generate_next_token()
+            tokens += map(int, generator.get_next_tokens())
+    return " ".join(map(str, tokens))
 
 
 _ASK: dict[str, Callable[[Any, Path, str], str]] = {

@@ -34,11 +34,11 @@ def read(directory: Path, variant: str | None) -> BundleFiles:
         durations=None if durations is None else stated_durations(durations, source, "tdt_durations"),
         normalize=Stated(data["normalize_type"], source, "normalize_type") if "normalize_type" in data else None,
         model_type=Stated(data["model_type"], source, "model_type") if "model_type" in data else None,
-        windows=_windows(data, source),
+        windows=stated_windows(data, source),
     )
 
 
-def _windows(data: dict[str, Any], file: Path) -> StatedWindows:
+def stated_windows(data: dict[str, Any], file: Path) -> StatedWindows:
     """The windows of a cache-aware encoder, in the names that metadata has."""
     window, shift = (stated_count(data, file, name) for name in ("window_size", "chunk_shift"))
     if window is None or shift is None or window.value < shift.value:

@@ -48,11 +48,11 @@ def read(directory: Path, variant: str | None) -> BundleFiles:
         subsampling_factor=stated_count(model, file, "subsampling_factor"),
         sample_rate=stated_count(model, file, "sample_rate"),
         normalize=Stated(audio["normalize"], audio_file, "audio_params.normalize") if "normalize" in audio else None,
-        windows=_windows(model, file),
+        windows=stated_windows(model, file),
     )
 
 
-def _windows(model: dict[str, Any], file: Path) -> StatedWindows:
+def stated_windows(model: dict[str, Any], file: Path) -> StatedWindows:
     """The windows of a ``nemotron_speech`` model: samples of a chunk, and feature frames before it."""
     samples = stated_count(model, file, "chunk_samples")
     hop = stated_count(model, file, "hop_length")

@@ -204,9 +204,8 @@ def _correct_metadata(evidence: Evidence, durations: list[int] | None) -> dict[s
     defaults = FeatureSettings()
     if evidence.entries is not None:
         correct["vocab_size"] = str(evidence.entries - 1), "the tokens without the blank"
-    port = evidence.audio_port
-    if port is not None and isinstance(port.shape[1], int):
-        correct["feat_dim"] = str(port.shape[1]), f"the second axis of {port.name}"
+    if evidence.mel_bins is not None:
+        correct["feat_dim"] = str(evidence.mel_bins), evidence.mel_place
     if evidence.states and evidence.states[0].rank == 3:
         layers, _, hidden = evidence.states[0].shape
         correct["pred_rnn_layers"] = str(layers), f"the first axis of {evidence.states[0].name}"
@@ -237,10 +236,9 @@ def correct_configurations(repairs: Repairs) -> None:
         correct = _correct_genai(evidence, repairs.durations)
         if _correct(repairs, evidence.configuration_name, "model.", evidence.model, correct, evidence.configuration):
             evidence = repairs.evidence()
-        port = evidence.audio_port
-        if port is not None and isinstance(port.shape[1], int) and evidence.audio:
+        if evidence.mel_bins is not None and evidence.audio:
             name = "audio_processor_config.json"
-            values = {"n_mels": (port.shape[1], f"the second axis of {port.name}")}
+            values = {"n_mels": (evidence.mel_bins, evidence.mel_place)}
             _correct(repairs, name, "audio_params.", evidence.audio, values, evidence.audio_configuration)
 
 
@@ -277,9 +275,8 @@ def _correct(
 def _correct_config(evidence: Evidence) -> dict[str, tuple[Any, str]]:
     """What config.json should contain: name -> (value, where the value comes from)."""
     correct: dict[str, tuple[Any, str]] = {}
-    port = evidence.audio_port
-    if port is not None and isinstance(port.shape[1], int):
-        correct["features_size"] = port.shape[1], f"the second axis of {port.name}"
+    if evidence.mel_bins is not None:
+        correct["features_size"] = evidence.mel_bins, evidence.mel_place
     if evidence.durations is not None and evidence.durations >= 0:
         stated = str(evidence.configuration.get("model_type", "nemo-conformer"))
         if stated.startswith("nemo-conformer"):
@@ -293,9 +290,9 @@ def _correct_config(evidence: Evidence) -> dict[str, tuple[Any, str]]:
 def _correct_genai(evidence: Evidence, durations: list[int] | None) -> dict[str, tuple[Any, str]]:
     """What the ``model`` section of genai_config.json should contain: name -> (value, where the value comes from)."""
     correct: dict[str, tuple[Any, str]] = {}
-    port, count = evidence.audio_port, evidence.durations
-    if port is not None and isinstance(port.shape[1], int):
-        correct["num_mels"] = port.shape[1], f"the second axis of {port.name}"
+    count = evidence.durations
+    if evidence.mel_bins is not None:
+        correct["num_mels"] = evidence.mel_bins, evidence.mel_place
     if evidence.entries is not None:
         correct["vocab_size"] = evidence.entries, "the tokens with the blank"
         blank = evidence.model.get("blank_id")
