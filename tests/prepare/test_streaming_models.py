@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -245,3 +246,41 @@ def test_the_licence_goes_along(tmp_path):
     shutil.copy(GOLDEN / "README.md", directory / "LICENSE")
     convert(directory, tmp_path / "genai", "genai")
     assert (tmp_path / "genai" / "LICENSE").exists()
+
+
+def parakeet_rs(directory: Path, name: str, vocabulary: str) -> Path:
+    """A directory as that package reads it: its names of files and ports, layers first, and a config.json that errs."""
+    edited(directory, name, GIVEN["parakeet-rs"]())
+    for file in ("decoder.onnx", "joiner.onnx"):
+        (directory / file).unlink()
+    shutil.copy(GOLDEN / name / "decoder_joint-model.onnx", directory / "decoder_joint.onnx")
+    (directory / "config.json").write_text(json.dumps({"normalize": "per_feature", "sample_rate": 16000}))
+    tokens = directory / "tokens.txt"
+    if vocabulary == "tokenizer.model":
+        protos = pytest.importorskip("sentencepiece.sentencepiece_model_pb2", reason="sentencepiece is not installed")
+        model = protos.ModelProto()
+        for i, line in enumerate(tokens.read_text().splitlines()[:-1]):
+            piece = line.rsplit(" ", 1)[0]
+            model.pieces.add(piece=piece, score=-float(i), type=protos.ModelProto.SentencePiece.UNKNOWN if not i else 1)
+        (directory / vocabulary).write_bytes(model.SerializeToString())
+        tokens.unlink()
+    else:
+        tokens.rename(directory / vocabulary)
+    return directory
+
+
+@pytest.mark.parametrize("vocabulary", ["tokenizer.model", "vocab.txt"])
+def test_directories_of_parakeet_rs(tmp_path, vocabulary):
+    directory = parakeet_rs(tmp_path / "model", "rnnt-8-1", vocabulary)
+    model = load_model(directory)
+    check(model, "rnnt-8-1")
+    assert (model.bundle.layout, model.bundle.features.normalize) == ("combined", None)
+    assert model.bundle.vocabulary.pieces == load_model(GOLDEN / "rnnt-8-1", layout="split").bundle.vocabulary.pieces
+    inspection = inspect(directory)
+    assert not inspection.problems and usable(directory) == {"tdtdecode"}
+    convert(directory, tmp_path / "split", "split")
+    assert usable(tmp_path / "split") == {"tdtdecode", "sherpa-onnx"}
+    check(load_model(tmp_path / "split"), "rnnt-8-1")
+    result = repair(directory, tmp_path / "mended")
+    assert not result.problems and (tmp_path / "mended" / "encoder.onnx").exists()
+    check(load_model(tmp_path / "mended"), "rnnt-8-1")

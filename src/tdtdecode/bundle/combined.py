@@ -1,4 +1,7 @@
-"""The combined layout, which NeMo's export writes and onnx-asr reads: predictor and joint in one graph, vocab.txt."""
+"""The combined layout, which NeMo's export writes and onnx-asr reads: predictor and joint in one graph, vocab.txt.
+
+parakeet-rs has other names for the graphs of its streaming models, and the vocabulary as SentencePiece's model.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,29 @@ from typing import Any
 
 from .description import BundleFiles, Stated, StatedWindows
 from .files import find_file, read_json
-from .layouts import choose_files, find_token_file, stated_count, stated_durations
-from .tokens import read_symbol_table
+from .layouts import choose_files, find_token_file, stated_count, stated_durations, variants_of
+from .tokens import read_sentencepiece, read_symbol_table
 
 ENCODER = "encoder-model.onnx"
 GRAPH = "decoder_joint-model.onnx"
 CONFIGURATION = "config.json"
 
+_PARAKEET_RS = ("decoder_joint.onnx", "encoder.onnx")
+_SENTENCEPIECE = "tokenizer.model"
+
+
+def file_names(directory: Path, variant: str | None) -> tuple[str, str]:
+    """What a directory calls the graph of predictor and joint, and the encoder, in any variant."""
+    if not variants_of(directory, GRAPH, variant) and variants_of(directory, _PARAKEET_RS[0], variant):
+        return _PARAKEET_RS
+    return GRAPH, ENCODER
+
 
 def read(directory: Path, variant: str | None) -> BundleFiles:
     """Find the files of a combined bundle, and read the settings in its config.json, if it has one."""
-    chosen = choose_files(directory, "combined", (GRAPH,), ENCODER, variant)
-    token_file = find_token_file(directory, ("vocab.txt", "tokens.txt"))
+    graph, encoder = file_names(directory, variant)
+    chosen = choose_files(directory, "combined", (graph,), encoder, variant)
+    token_file = find_token_file(directory, ("vocab.txt", "tokens.txt", _SENTENCEPIECE))
     file = find_file(directory, CONFIGURATION)
     data = {} if file is None else read_json(file)
     source = file or directory / CONFIGURATION
@@ -27,7 +41,7 @@ def read(directory: Path, variant: str | None) -> BundleFiles:
     return BundleFiles(
         layout="combined",
         chosen=chosen,
-        symbols=read_symbol_table(token_file),
+        symbols=(read_sentencepiece if token_file.name == _SENTENCEPIECE else read_symbol_table)(token_file),
         token_file=token_file,
         mel_bins=() if mel_bins is None else (mel_bins,),
         subsampling_factor=stated_count(data, source, "subsampling_factor"),

@@ -16,7 +16,7 @@ from .evidence import COMBINED, ENCODER, GRAPH_NAMES, JOINT, PREDICTOR, TOKEN_FI
 from .report import REPAIR as _REPAIR
 from .report import Problem
 from .streaming import streaming_encoder
-from .token_forms import JSON, PAIRS, PIECES, SWAPPED, SYMBOLS
+from .token_forms import JSON, PAIRS, PIECES, SENTENCEPIECE, SWAPPED, SYMBOLS
 
 GUESSED_DURATIONS = [0, 1, 2, 4, 8]
 """The table that early drafts of GenAI's support wrote for every model."""
@@ -125,7 +125,7 @@ def token_file(evidence: Evidence) -> Iterator[Problem]:
             )  # fmt: skip
         return
     name, entries = table.file.name, len(table.entries)
-    if evidence.layout != "genai" and table.form != SYMBOLS:
+    if evidence.layout != "genai" and table.form not in (SYMBOLS, SENTENCEPIECE):
         yield Problem("tokens-form", name, "", *_FORMS[table.form])
     elif table.irregular:
         yield Problem(

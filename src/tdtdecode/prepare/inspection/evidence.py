@@ -35,7 +35,7 @@ GRAPH_NAMES: dict[str, dict[str, str]] = {
 }
 TOKEN_FILES = {
     "split": ("tokens.txt", "vocab.txt"),
-    "combined": ("vocab.txt", "tokens.txt"),
+    "combined": ("vocab.txt", "tokens.txt", "tokenizer.model"),
     "genai": ("vocab.txt", "tokenizer.json"),
 }
 """The token files that are accepted in each layout. The first is the layout's own."""
@@ -291,6 +291,8 @@ def collect(root: Path, layout: str, variant: str | None) -> Evidence:
     if chosen == "genai":
         evidence.audio_configuration = _json(evidence, "audio_processor_config.json")
     names = {role: _graph_name(evidence, role, name) for role, name in GRAPH_NAMES[chosen].items()}
+    if chosen == "combined":
+        names[COMBINED], names[ENCODER] = combined.file_names(root, variant)
     found = {role: variants_of(root, name, variant) for role, name in names.items()}
     if variant is None and not any(None in files for files in found.values()):
         evidence.variant = next((key for files in found.values() for key in files), None)
@@ -309,7 +311,7 @@ def _layout(root: Path) -> str | None:
     names = [path.name for path in root.iterdir()]
     if genai.CONFIGURATION in names:
         return "genai"
-    for layout, stems in (("split", ("joiner",)), ("combined", ("decoder_joint-model",)), ("split", ("decoder",))):
+    for layout, stems in (("split", ("joiner",)), ("combined", ("decoder_joint",)), ("split", ("decoder",))):
         if any(name.startswith(stem) and name.endswith(".onnx") for name in names for stem in stems):
             return layout
     for layout, stem in (("combined", "encoder-model"), ("split", "encoder")):

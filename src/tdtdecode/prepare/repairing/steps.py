@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def rename_encoder(repairs: Repairs) -> None:
     """Rename an encoder that has the name of another layout."""
     expected = GRAPH_NAMES[repairs.layout][ENCODER]
-    if repairs.layout == "genai" or (repairs.folder / expected).exists() or repairs.variant is not None:
+    if repairs.layout == "genai" or ENCODER in repairs.evidence().files or repairs.variant is not None:
         return
     for roles in GRAPH_NAMES.values():
         found = repairs.folder / roles[ENCODER]
