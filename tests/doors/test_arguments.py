@@ -221,13 +221,18 @@ def doors(folder: Path) -> dict[str, Door]:
             prepare.inspect, {"directory": demo.DIRECTORY, **READING, "system": None}
         ),
         "convert": Door(prepare.convert, {"directory": folder, "out": out, "to": "combined", **READING}),
-        "repair": Door(prepare.repair, {"directory": folder, "out": out, **READING}),
+        "repair": Door(
+            prepare.repair, {"directory": folder, "out": out, **READING, "windows": None}, names={"windows": "window"}
+        ),
         "optimize": Door(
             prepare.optimize,
             {"directory": folder, "out": out, "to": "int8", **READING, "block_size": 32, "algorithm": "rtn",
              "recordings": ()},
         ),
-        "export": Door(prepare.export, {"checkpoint": folder / "a.nemo", "out": out, "to": "combined"}),
+        "export": Door(
+            prepare.export,
+            {"checkpoint": folder / "a.nemo", "out": out, "to": "combined", "streaming": False, "context": None},
+        ),
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import pytest
 import tdtdecode as tdt
 from tdtdecode import BundleError, InputError, load_model
 from tdtdecode.cli import main
-from tdtdecode.prepare import convert, inspect, repair
+from tdtdecode.prepare import convert, inspect, optimize, repair
 from tests.bundle.helpers import configure
 from tests.conventions import (
     GOLDEN,
@@ -284,3 +284,32 @@ def test_directories_of_parakeet_rs(tmp_path, vocabulary):
     result = repair(directory, tmp_path / "mended")
     assert not result.problems and (tmp_path / "mended" / "encoder.onnx").exists()
     check(load_model(tmp_path / "mended"), "rnnt-8-1")
+
+
+@pytest.mark.parametrize(("to", "error"), [("fp16", 0.005), ("int8", 0.1), ("int4", 0.3)])
+def test_smaller_encoders(tmp_path, to, error):
+    """Streams go on with them. Frames differ little; such small random models make other tokens of that."""
+    pytest.importorskip("onnx_ir", reason="onnx-ir is not installed")
+    made = optimize(edited(tmp_path / "given", "rnnt-70-6"), tmp_path / "made", to)
+    assert made.bundle.cache_aware and not inspect(tmp_path / "made").problems
+    assert usable(tmp_path / "made") == {"tdtdecode", "sherpa-onnx"}
+    model = load_model(tmp_path / "made")
+    assert model.encoder.takes_batches == (to != "int8")
+    with np.load(GOLDEN / "rnnt-70-6" / "features.npz") as given, np.load(
+        GOLDEN / "rnnt-70-6" / "encoder_out.npz"
+    ) as wanted:
+        features, expected = given["features_1"], wanted["padded_1"]
+    pool = model.streams()
+    pool.feed_features({i: features[:, : 300 + i] for i in range(3)})
+    alone = model.stream()
+    alone.feed_features(features[:, :302])
+    assert pool.finish()[2].hypothesis.tokens.tolist() == alone.finish().hypothesis.tokens.tolist()
+    (found,), _ = model.encoder(features[None], np.array([features.shape[1]]))
+    difference = np.abs(found[:, : expected.shape[1]] - expected)
+    assert np.sqrt(np.mean(difference**2)) < error * expected.std()
+
+
+def test_attention_with_caches_cannot_be_fused(tmp_path):
+    with pytest.raises(BundleError, match="is cache-aware, and ONNX Runtime knows no fused attention"):
+        optimize(edited(tmp_path / "given", "rnnt-8-1"), tmp_path / "made", "fused")
+    assert not (tmp_path / "made").exists()
