@@ -274,6 +274,8 @@ def test_wrong_arguments(every_door, name, tmp_path, monkeypatch):
         for kind, value in WRONG.items():
             if argument == "progress" and kind == "a class":
                 continue  # it can be called, and fails on its own
+            if value is door.right[argument]:
+                continue  # nothing is wrong
             try:
                 door.call(**{**door.right, argument: iter([object()]) if kind == "an iterator" else value})
             except tdt.InputError as error:
