@@ -231,7 +231,7 @@ def doors(folder: Path) -> dict[str, Door]:
         ),
         "export": Door(
             prepare.export,
-            {"checkpoint": folder / "a.nemo", "out": out, "to": "combined", "streaming": False, "context": None},
+            {"checkpoint": folder / "a.nemo", "out": out, "to": "combined", "streaming": True, "context": None},
         ),
     }  # fmt: skip
 
