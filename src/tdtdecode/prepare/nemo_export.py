@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import as_instance, as_integer, as_path, as_tuple, refusal
+from ..arguments import as_instance, as_integer, as_path, refusal
 from ..bundle import Bundle, combined, read_bundle
 from ..bundle.blank import BLANK_NAMES
 from ..decoder import Decoder
@@ -141,12 +141,11 @@ def export(
 
 
 def _checked_context(context: Any, streaming: bool) -> tuple[int, ...]:
-    sizes = as_tuple("context", context, "two numbers of encoder frames, such as (70, 6)")
-    if len(sizes) != 2:
+    if not isinstance(context, (list, tuple)) or len(context) != 2:
         raise refusal("context", "two numbers of encoder frames, such as (70, 6)", context)
     if not streaming:
         raise InputError("context: only a streaming export has one (streaming=True, or --streaming)")
-    return tuple(as_integer(f"context[{i}]", size, low=0) for i, size in enumerate(sizes))
+    return tuple(as_integer(f"context[{i}]", size, low=0) for i, size in enumerate(context))
 
 
 def pieces_of(vocabulary: Sequence[str] | Mapping[Any, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...arguments import as_integer, as_path, as_tuple, refusal
+from ...arguments import as_integer, as_path, refusal
 from ...bundle.files import TEXT_LIMIT, find_file, open_directory
 from ...bundle.onnx_files.dependencies import import_onnx, import_onnxruntime
 from ...bundle.onnx_files.parsing import GRAPH_LIMIT
@@ -136,10 +136,9 @@ def repair(
 
 
 def _checked_windows(windows: Any) -> tuple[int, int]:
-    sizes = as_tuple("windows", windows, _WINDOWS)
-    if len(sizes) != 2:
+    if not isinstance(windows, (list, tuple)) or len(windows) != 2:
         raise refusal("windows", _WINDOWS, windows)
-    window, shift = (as_integer(f"windows[{i}]", size, low=1, high=_LONGEST) for i, size in enumerate(sizes))
+    window, shift = (as_integer(f"windows[{i}]", size, low=1, high=_LONGEST) for i, size in enumerate(windows))
     if shift > window:
         raise InputError(f"windows={window},{shift}: a window that moves on by more than its size skips some frames")
     return window, shift
