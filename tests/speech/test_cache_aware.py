@@ -38,6 +38,10 @@ PARAKEET_RS = {
     "audio_signal": "processed_signal", "length": "processed_signal_length", "outputs": "encoded",
     "encoded_lengths": "encoded_len", "cache_last_channel_next_len": "cache_last_channel_len_next",
 }  # fmt: skip
+EOU = {
+    "cache_last_channel_next": "new_cache_last_channel", "cache_last_time_next": "new_cache_last_time",
+    "cache_last_channel_next_len": "new_cache_last_channel_len",
+}  # fmt: skip
 GENAI = {"cache_last_channel_next_len": "cache_last_channel_len_next", "prompt_index": "lang_id"}
 NAMELESS = {
     "audio_signal": "a", "length": "b", "cache_last_channel": "c", "cache_last_time": "d",
@@ -71,6 +75,9 @@ CONVENTIONS = {
         without_metadata(*LANGUAGES), LAYERS_FIRST, fixed({"cache_last_channel": {1: 1}, "cache_last_time": {1: 1}}),
         rename(PARAKEET_RS)),
     "parakeet-rs, any batch": lambda name: together(without_metadata(*LANGUAGES), LAYERS_FIRST, rename(PARAKEET_RS)),
+    "parakeet-rs, EOU": lambda name: together(
+        without_metadata(*LANGUAGES), LAYERS_FIRST, rename(PARAKEET_RS), rename(
+            {PARAKEET_RS.get(old, old): new for old, new in EOU.items()})),
     "onnxruntime-genai": lambda name: together(without_metadata(*LANGUAGES), TIME_FIRST, rename(GENAI)),
     "onnxruntime-genai, static": lambda name: together(
         without_metadata(*LANGUAGES), TIME_FIRST, static(name, 1), rename(GENAI)),
@@ -228,7 +235,8 @@ def test_on_a_card(tmp_path, name, convention):
         ([metadata(cache_last_channel_dim2="70")], "70, but the cache .* has the size 8"),
         ([metadata(subsampling_factor="4")], "4, but encoder.onnx gives a frame for each 8"),
         ([fixed({"audio_signal": {2: 30}})], "takes windows of 30 feature frames"),
-        ([fixed({"*": {0: 2}})], "batch size is fixed at 2"),
+        ([fixed({"*": {0: 2}})], "number of streams is fixed at 2"),
+        ([fixed({"cache_last_time": {0: 2}})], "number of streams is fixed at 2"),
         ([rename({"cache_last_time_next": "something"})], "no output that continues it"),
     ],
 )  # fmt: skip

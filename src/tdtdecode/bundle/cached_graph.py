@@ -27,8 +27,11 @@ _LONGEST = 1 << 12
 _MOST_NODES = 500
 """The most nodes of the part of a graph that counts frames. NeMo's has about 40."""
 
-_MOST_ELEMENTS = 64
-"""The largest weight that counting frames may need."""
+_COUNTING = {
+    "Abs", "Add", "And", "Cast", "Ceil", "Clip", "Constant", "Div", "Equal", "Floor", "Greater", "GreaterOrEqual",
+    "Identity", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Relu", "Round", "Sub", "Where",
+}  # fmt: skip
+"""The operators that may count frames. With single numbers as constants, no result is larger than the input."""
 
 
 @dataclass(frozen=True)
@@ -85,16 +88,18 @@ def graph_windows(graph: Graph, length: Port, counts: Port) -> GraphWindows | No
 
 
 def _counts_by_itself(graph: Graph, length: Port, counts: Port) -> bool:
-    """Whether few nodes compute the one from the other, without weights and other inputs."""
+    """Whether few nodes compute the one from the other, by single numbers and without other inputs."""
     flow = Flow(graph)
     needed = flow.needed([counts.name])
-    if not needed or len(needed) > _MOST_NODES:
+    nodes = [graph.model.graph.node[i] for i in needed]
+    if not nodes or len(nodes) > _MOST_NODES or any(node.domain or node.op_type not in _COUNTING for node in nodes):
         return False
     read = {name for i in needed for name in flow.inputs(i)}
     others = {port.name for port in graph.inputs} - {length.name}
-    weights = [graph.initializers[name] for name in read if name in graph.initializers]
-    small = all(np.prod(tensor.dims, dtype=np.int64) <= _MOST_ELEMENTS for tensor in weights)
-    return length.name in read and not read & others and small
+    stored = [attribute.t for node in nodes if node.op_type == "Constant" for attribute in node.attribute]
+    numbers = [graph.initializers[name] for name in read if name in graph.initializers] + stored
+    single = all(np.prod(tensor.dims, dtype=np.int64) == 1 for tensor in numbers)
+    return length.name in read and not read & others and single
 
 
 def graph_left_context(graph: Graph, next_length: Port) -> int | None:

@@ -177,7 +177,8 @@ def _encoder_facts(evidence: Evidence, bundle: Bundle | None) -> Iterator[Fact]:
     if bundle is not None:
         features = bundle.features
         yield Fact("features", features.family, file, "metadata or configuration; default nemo")
-        yield Fact("normalisation", features.normalize, file, "metadata or configuration; default per_feature")
+        default = "none" if evidence.streaming else "per_feature"
+        yield Fact("normalisation", features.normalize, file, f"metadata or configuration; default {default}")
         yield Fact("subsampling factor", features.subsampling_factor, file, "metadata or configuration; default 8")
         if features.max_frames is not None:
             seconds = features.max_frames * features.subsampling_factor * FEATURE_FRAME_SECONDS
