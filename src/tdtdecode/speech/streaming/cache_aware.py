@@ -80,6 +80,11 @@ class CacheAwareEncoder(Encoder):
             _log.info("encoder: %s takes %s, as it was exported (%s)", self._file.name, self.batches, reason)
             self._session = self._opened()
 
+    @property
+    def opened_batch(self) -> bool:
+        """Whether the file states a batch of one, and the graph computes more streams all the same."""
+        return self._unfixed
+
     def _read_ports(self, graph: Graph, bundle: Bundle) -> tuple[Port, Port, Port, Port]:
         caches = self.caches = read_caches(graph, bundle.windows, bundle.features.mel_bins)
         sizes = {port.shape[caches.batch_axes[port.name]] for port in graph.inputs if port.name in caches.batch_axes}
