@@ -52,7 +52,8 @@ def streaming_metadata(evidence: Evidence) -> dict[str, tuple[str, str]]:
     correct = {name: (value, _GRAPH) for name, value in caches.metadata().items()}
     correct["subsampling_factor"] = str(caches.subsampling_factor), _GRAPH
     stated = evidence.metadata.get("normalize_type")
-    correct["normalize_type"] = "NA" if stated is None else stated, "not stated; NeMo's streaming models take features as they are"
+    why = "not stated; NeMo's streaming models take features as they are"
+    correct["normalize_type"] = "NA" if stated is None else stated, why
     for name, value in (("chunk_size_output_frames", caches.chunk), ("pre_encode_cache", caches.overlap)):
         if name in evidence.metadata:
             correct[name] = str(value), _GRAPH
