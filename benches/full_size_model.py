@@ -1,4 +1,4 @@
-"""Makes a whole model of Parakeet's size with random weights: NeMo's encoder, and a decoder tuned to what comes out of it.
+"""Makes a model of Parakeet's size with random weights: NeMo's encoder, and a decoder tuned to what comes out of it.
 
     python -m benches.full_size_model OUT [--kind 0.6b-v3] [--encoder FILE]
 

@@ -340,7 +340,7 @@ def test_right_arguments_stay_right():
 
 def test_nothing_is_done_before_arguments_are_checked(monkeypatch):
     """No audio is read, no model is looked for."""
-    monkeypatch.setattr("tdtdecode.speech.recognizer.audio_seconds", lambda *_: pytest.fail("audio is read"))
+    monkeypatch.setattr("tdtdecode.speech.stages.as_samples", lambda *_: pytest.fail("audio is read"))
     monkeypatch.setattr("tdtdecode.speech.loading.find_model", lambda *_: pytest.fail("a model is looked for"))
     for options in ({"batch_size": 0}, {"on_error": "stop"}, {"progress": 1}, {"search": "greedy"}):
         with pytest.raises(tdt.InputError, match=next(iter(options))):

@@ -16,6 +16,7 @@ from ..bundle import Bundle, load_graph
 from ..bundle.encoder import encoder_ports
 from ..bundle.onnx_files.dependencies import import_onnxruntime
 from ..bundle.onnx_files.graph import Graph, Port, first_line, loading
+from ..cancellation import interruptible
 from ..decoder import MAX_THREADS
 from ..errors import BundleError, DeviceError, InputError
 from ..reprs import one_line
@@ -207,7 +208,8 @@ class Encoder:
         else:
             binding.bind_output(self._frames.name, CUDA, self._card)
         binding.bind_output(self._counts.name)
-        session.run_with_iobinding(binding)
+        with interruptible(import_onnxruntime().RunOptions()) as options:
+            session.run_with_iobinding(binding, options)
         frames, counts = binding.get_outputs()
         return frames, counts.numpy().astype(np.int64)
 

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ...arguments import as_integer, refusal, shown
+from ...cancellation import checkpoint
 from ...errors import AudioWarning, InputError, MissingDependencyError, TdtDecodeError
 from ...optional import needed
 from .containers import Statement, statements, without_tags
@@ -197,6 +198,7 @@ class Assembly:
 
     def add(self, block: np.ndarray, rate: int) -> None:
         """Add samples float32 [n, channels] of that rate."""
+        checkpoint()
         samples = self._mix(block, rate)
         self._check(samples)
         if rate != self._rate:

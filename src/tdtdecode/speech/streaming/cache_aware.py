@@ -11,7 +11,9 @@ import numpy as np
 from ...bundle import Bundle
 from ...bundle.cached_encoder import read_caches
 from ...bundle.caches import EncoderCaches
+from ...bundle.onnx_files.dependencies import import_onnxruntime
 from ...bundle.onnx_files.graph import Graph, Port
+from ...cancellation import interruptible
 from ...errors import BundleError, DeviceError, InputError
 from ..encoder import Encoder
 
@@ -129,7 +131,8 @@ class CacheAwareEncoder(Encoder):
             feeds[caches.prompt.name] = np.array(languages, caches.prompt.dtype)
         outputs = [caches.frames.name, caches.counts.name, *(cache.out.name for cache in caches.caches)]
         try:
-            frames, counts, *arrays = self._session.current.run(outputs, feeds)
+            with interruptible(import_onnxruntime().RunOptions()) as options:
+                frames, counts, *arrays = self._session.current.run(outputs, feeds, options)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise BundleError(f"ONNX Runtime cannot run it: {error}", file=self._file) from error
         for cache, array, old in zip(caches.caches, arrays, (feeds[c.into.name] for c in caches.caches), strict=True):
