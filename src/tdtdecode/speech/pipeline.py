@@ -269,13 +269,18 @@ def run(
 
 
 class _Crew:
-    """The threads of a run. They end with it, however it ends: also when it is forgotten, and at the end of Python."""
+    """The threads of a run. They end with it, however it ends: also when it is forgotten, and at the end of Python.
+
+    Attributes
+    ----------
+    end:
+        Ends all threads, and waits until they have.
+    """
 
     def __init__(self, flow: _Flow):
-        self._flow = flow
         self._process = os.getpid()
         self._threads: list[threading.Thread] = []
-        self._dismiss = weakref.finalize(self, _dismiss, self._process, flow)
+        self.end = weakref.finalize(self, _end, self._process, flow, self._threads)
 
     def start(self, name: str, work: Callable[[Any, _Flow], None], stages: Stages, flow: _Flow, count: int = 1) -> None:
         for number in range(count):
@@ -291,22 +296,16 @@ class _Crew:
         if os.getpid() != self._process:
             raise InputError("these transcripts are made by the process that was forked: begin anew in this one")
 
-    def end(self) -> None:
-        """End all threads, and wait until they have."""
-        if os.getpid() != self._process:
-            return
-        self._dismiss()
-        for thread in self._threads:
-            if thread is not threading.current_thread() and thread.ident is not None:
-                thread.join()
 
-
-def _dismiss(process: int, flow: _Flow) -> None:
+def _end(process: int, flow: _Flow, threads: list[threading.Thread]) -> None:
     if os.getpid() != process:  # a forked process: the queues may be locked, and nobody waits at them
         return
     flow.cancellation.request()
     for inbox in flow.inboxes():
         inbox.put(_END)
+    for thread in threads:
+        if thread is not threading.current_thread() and thread.ident is not None:
+            thread.join()
 
 
 _END = object()
