@@ -33,12 +33,6 @@ _WITH_ALTERNATIVES = " or ".join(f"--format {name}" for name, format in FORMATS.
 
 _STDOUT = Path("/dev/stdout")
 
-_BATCHES_AT_ONCE = 4
-"""Batches that are recognised before results are written.
-
-With more, recordings of similar length can share a batch, which is faster. With fewer, results appear sooner.
-"""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -108,23 +102,19 @@ def _search(arguments: argparse.Namespace) -> Greedy | Beam:
 
 
 def _transcribe(model: Recognizer, inputs: list[Given], writer: _Writer, batch_size: int) -> int:
-    """Transcribe all recordings, a few batches at a time, so that results appear early. Returns how many failed."""
+    """Transcribe all recordings, and write each result as it comes. Returns how many failed."""
     failed = 0
-    together = batch_size * _BATCHES_AT_ONCE
-    progress = _Progress(len(inputs))
-    for start in range(0, len(inputs), together):
-        part = inputs[start : start + together]
-        results = model.recognize(
-            [one.audio for one in part], batch_size=batch_size, on_error="return",
-            progress=progress.show,
-        )  # fmt: skip
-        progress.next_part()
-        for one, result in zip(part, results, strict=True):
-            try:
-                writer.write(one.path, result)
-            except _Failed as error:
-                _report(one.name, str(error).removeprefix(f"{one.name}: "))
-                failed += 1
+    progress = _Progress()
+    results = model.recognize_each(
+        [one.audio for one in inputs], batch_size=batch_size, on_error="return", progress=progress.show
+    )  # fmt: skip
+    for one, result in zip(inputs, results, strict=True):
+        progress.clear()
+        try:
+            writer.write(one.path, result)
+        except _Failed as error:
+            _report(one.name, str(error).removeprefix(f"{one.name}: "))
+            failed += 1
         writer.flush()
     return failed
 
@@ -214,42 +204,38 @@ class _Writer:
 
 
 class _Progress:
-    """Shows how far the work has come: on a terminal in one line that is updated, else in a new line every 10 s.
-
-    Recordings come in parts. How long those of later parts are is not known yet, so it is guessed from the others.
-    """
+    """Shows how far the work has come: on a terminal in one line that is updated, else in a new line every 10 s."""
 
     _SECONDS_BETWEEN_LINES = 10.0
     _SECONDS_BETWEEN_UPDATES = 0.1
 
-    def __init__(self, recordings: int):
-        self._recordings = recordings
+    def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
         self._begin = self._shown = time.monotonic()
-        self._before = self._now = (0.0, 0.0, 0, 0)  # seconds done and in all, recordings done and in all
+        self._visible = False
 
     def show(self, progress: Progress) -> None:
-        """Show the progress within this part."""
-        news = (
-            progress.seconds_done, progress.seconds_total, progress.recordings_done, progress.recordings_total
-        )  # fmt: skip
-        self._now = tuple(before + new for before, new in zip(self._before, news))  # type: ignore[assignment]
+        """Show the progress, if it is time to."""
         now = time.monotonic()
         if now - self._shown < (self._SECONDS_BETWEEN_UPDATES if self._terminal else self._SECONDS_BETWEEN_LINES):
             return
         self._shown = now
-        line = progress_line(*self._now, self._recordings, now - self._begin)
+        line = progress_line(
+            progress.seconds_done, progress.seconds_total, progress.recordings_done, progress.recordings_known,
+            progress.recordings_total, now - self._begin,
+        )  # fmt: skip
         if self._terminal:
             columns = shutil.get_terminal_size().columns
             print(f"\r\x1b[K{line[: columns - 1]}", end="", file=sys.stderr, flush=True)
+            self._visible = True
         else:
             print(f"tdtdecode: {line}", file=sys.stderr, flush=True)
 
-    def next_part(self) -> None:
-        """Remove the line from the terminal, before other lines are printed, and go on with the next part."""
-        self._before = self._now
-        if self._terminal:
+    def clear(self) -> None:
+        """Remove the line from the terminal, before other lines are printed."""
+        if self._visible:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            self._visible = False
 
 
 def progress_line(
