@@ -4,7 +4,8 @@
 
 OUT gets two model directories that share the encoder's weights: `combined`, as onnx-asr reads it, and `split`, as
 sherpa-onnx does. Decoding emits about as many tokens per second as speech does. The export of the encoder needs NeMo
-(pip install torch nemo_toolkit[asr]==3.0.0); FILE is an encoder that was exported before.
+(pip install torch nemo_toolkit[asr]==3.0.0); FILE is an encoder that was exported before. Besides float32 files, both
+directories get int8 ones, dynamically quantised.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from tdtdecode.prepare import optimize
 from tdtdecode.speech.audio import FeatureExtractor, read_audio
 from tdtdecode.speech.hub import demo_directory
 
@@ -69,6 +71,15 @@ def make(out: Path, kind: str, encoder: Path) -> None:
     onnx.save(graph, split / "encoder.onnx")
     (split / DATA).unlink(missing_ok=True)
     os.link(combined / DATA, split / DATA)
+    write_bundle(split, "split", weights, pieces, precision="int8", mel_bins=sizes["mel"])
+    with tempfile.TemporaryDirectory(dir=out) as folder:
+        quantised = Path(folder) / "int8"
+        optimize(combined, quantised, "int8")
+        for graph_file in quantised.glob("*.int8.onnx"):
+            graph_file.rename(combined / graph_file.name)
+    graph = onnx.load(combined / "encoder-model.int8.onnx")
+    add_metadata(graph, weights, sizes["mel"])
+    onnx.save(graph, split / "encoder.int8.onnx")
     print(f"written: {combined} and {split}")
 
 
