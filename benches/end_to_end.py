@@ -70,7 +70,6 @@ def write_recordings(kind: str, seconds: float, folder: Path) -> list[str]:
 
 def tdtdecode_functions(models: Path, precision: str, threads: int) -> dict[str, Callable]:
     import tdtdecode as tdt
-    from tdtdecode.speech.batching import COSTS
     from tdtdecode.speech.pipeline import Encoded
     from tdtdecode.speech.stages import ModelStages
 
@@ -78,7 +77,7 @@ def tdtdecode_functions(models: Path, precision: str, threads: int) -> dict[str,
     model = tdt.load_model(models / "combined", variant=variant, threads=threads)
     stages = ModelStages(
         model.bundle, model.encoder, model.decoder, model._extract, search=tdt.Greedy(), utterances=None,
-        batch_size=16, cost=COSTS["cpu"], limit=model._max_input_frames, windows=model._windows,
+        batch_size=16, device="cpu", limit=model._max_input_frames, windows=model._windows,
     )  # fmt: skip
     heard: dict[tuple[str, ...], list] = {}
 

@@ -152,6 +152,19 @@ def ascontiguousarray(array, dtype=None):
     return ndarray(np.ascontiguousarray(array._array, dtype))
 
 
+class Device(SimpleNamespace):
+    """A card, which is made current by a ``with``; ``used`` counts that."""
+
+    used = 0
+
+    def __enter__(self):
+        Device.used += 1
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
 class Event:
     def record(self, stream=None):
         self.time = time.perf_counter()
@@ -293,7 +306,7 @@ def module() -> ModuleType:
         Event=Event,
         get_elapsed_time=get_elapsed_time,
         get_current_stream=get_current_stream,
-        Device=lambda index=0: SimpleNamespace(
+        Device=lambda index=0: Device(
             compute_capability=DEVICE.capability,
             attributes={
                 "MultiProcessorCount": DEVICE.multiprocessors,

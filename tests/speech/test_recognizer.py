@@ -277,9 +277,11 @@ class TestDevices:
         with on(card):
             found = load_model(bundles(), device="cuda")
             assert (found.device, model.device) == ("cuda", "cpu")
+            used = emulated_cupy.Device.used
             for search in (None, Beam(size=2)):
                 for ours, theirs in zip(found.recognize(recordings, search), model.recognize(recordings, search)):
                     check_same(ours, theirs)
+            assert card != "emulated" or emulated_cupy.Device.used == used + 8  # in each thread of both calls
 
     @pytest.mark.parametrize("card", PROVIDER_CARDS)
     def test_auto_takes_the_card_and_says_so(self, bundles, caplog, card):

@@ -17,6 +17,7 @@ import queue
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -101,6 +102,9 @@ class Encoded:
 
 class Stages(Protocol):
     """What is done with recordings. Each method is called in the thread of its stage."""
+
+    def thread(self) -> AbstractContextManager[object]:
+        """What each thread works within: on a GPU, the caller's card."""
 
     def read(self, place: int, audio: Any) -> Heard:
         """Read a recording and compute its features. Called by several threads at once."""
@@ -314,7 +318,8 @@ _END = object()
 def _guarded(work: Callable[[Stages, _Flow], None], stages: Stages, flow: _Flow) -> None:
     with flow.cancellation.governing():
         try:
-            work(stages, flow)
+            with stages.thread():
+                work(stages, flow)
         except Cancelled:
             pass
         except BaseException as error:

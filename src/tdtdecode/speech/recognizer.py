@@ -18,7 +18,6 @@ from ..reprs import one_line
 from ..search import Beam, Greedy, as_search, check_utterances, for_utterances, utterances_of
 from .audio import Audio, FeatureExtractor, check_audio, held, is_file
 from .audio.features import HOP, SAMPLE_RATE
-from .batching import COSTS
 from .encoder import Encoder
 from .pipeline import Reached, Read, run
 from .progress import Meter, Progress
@@ -273,7 +272,7 @@ class Recognizer:
         utterances = utterances_of(search)
         stages = ModelStages(
             self.bundle, self.encoder, self.decoder, self._extract, search=search, utterances=utterances,
-            batch_size=batch_size, cost=COSTS[self.device], limit=self._max_input_frames, windows=self._windows,
+            batch_size=batch_size, device=self.device, limit=self._max_input_frames, windows=self._windows,
         )  # fmt: skip
 
         def given() -> Iterator[tuple[int, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -12,12 +13,13 @@ import numpy as np
 from ..bundle import Bundle
 from ..bundle.description import FEATURE_FRAME_SECONDS
 from ..confidence import Confidence
+from ..cuda.device import current_device, import_cupy
 from ..decoder import Decoder
 from ..hypothesis import Hypothesis
 from ..search import Beam, Greedy, for_utterances
 from .audio import FeatureExtractor, as_samples
 from .audio.features import SAMPLE_RATE
-from .batching import EncoderCost, cheapest_batches
+from .batching import COSTS, cheapest_batches
 from .encoder import Encoder
 from .pipeline import Encoded, Heard, Piece
 from .transcripts import nothing, transcript
@@ -41,8 +43,8 @@ class ModelStages:
         The number of recordings that the search was made for; None if it serves any number.
     batch_size:
         The most recordings in a batch.
-    cost:
-        What the encoder's calls cost.
+    device:
+        Where encoder and decoder run, ``"cpu"`` or ``"cuda"``: then on the card that CuPy uses at the moment.
     limit:
         The most feature frames that the encoder takes at once; None: there is no limit.
     windows:
@@ -59,7 +61,7 @@ class ModelStages:
         search: Greedy | Beam,
         utterances: int | None,
         batch_size: int,
-        cost: EncoderCost,
+        device: str,
         limit: int | None,
         windows: Windows,
     ):
@@ -67,12 +69,18 @@ class ModelStages:
         self._search, self._utterances = search, utterances
         self._confidence = search.confidence or Confidence()
         self._batch_size = batch_size if encoder.takes_batches else 1
-        self._cost = cost
+        self._cost = COSTS[device]
+        self._card = current_device().index if device == "cuda" else None
         self._limit = limit
         self._windows = windows
         factor = bundle.features.subsampling_factor
         self._window_seconds = (windows.left + windows.chunk + windows.right) * factor * FEATURE_FRAME_SECONDS
-        self._windows_at_once = max(1, int(cost.most_seconds / self._window_seconds)) if encoder.takes_batches else 1
+        at_once = int(self._cost.most_seconds / self._window_seconds)
+        self._windows_at_once = max(1, at_once) if encoder.takes_batches else 1
+
+    def thread(self) -> AbstractContextManager[object]:
+        """What each thread works within: on a GPU, the caller's card, which CuPy knows for each thread by itself."""
+        return nullcontext() if self._card is None else import_cupy().cuda.Device(self._card)
 
     def read(self, place: int, audio: Any) -> Heard:
         """Read a recording and compute its features."""
