@@ -32,6 +32,7 @@ _FEW_CHANNELS = 32
 """So many channels an array may have if it has fewer samples than channels. With more it is the wrong way round."""
 _LEAST_BYTES = 1 << 12
 """So many bytes hold a sample of any kind."""
+_FLAC = b"fLaC"
 _SHORTER = 0.1
 """So many seconds a segment may lack without a warning: lists of recordings round their times."""
 _RATES = (1_000, 1_000_000)
@@ -123,9 +124,9 @@ def as_samples(audio: Audio, sample_rate: int = 16000) -> np.ndarray:
     Parameters
     ----------
     audio:
-        A path, bytes, a file object or a `Segment` (see `read_audio`), or (array, rate in Hz). The array is [n]
-        or [n, channels] and holds floats around -1 to 1, or int16 or int32 PCM, which is scaled to that range, in either
-        byte order.
+        A path, bytes, file object or `Segment` (see `read_audio`), or (array, rate in Hz). The array is [n] or [n,
+        channels] and holds floats around -1 to 1, or int16 or int32 PCM, which is scaled to that range, in either byte
+        order.
     sample_rate:
         Rate wanted, in Hz.
 
@@ -281,6 +282,9 @@ def _seconds(source: Source) -> float:
 
 def _read_segment(source: Source, sample_rate: int, segment: Segment) -> np.ndarray:
     """Decode a part of a recording, or what there is of it. Its samples are counted as NeMo does, by rounding down."""
+    found = _read_sought(source, sample_rate, segment)
+    if found is not None:
+        return found
     assembly = Assembly(source.name, sample_rate)
     doubts: list[str] = []
     end = None if segment.duration is None else segment.start + segment.duration
@@ -315,6 +319,45 @@ def _read_segment(source: Source, sample_rate: int, segment: Segment) -> np.ndar
         doubts.append(f"it ends at {reached:.2f} s, before the part {segment.times} does")
     assembly.warn(doubts)
     return samples
+
+
+def _read_sought(source: Source, sample_rate: int, segment: Segment) -> np.ndarray | None:
+    """Decode a part of a FLAC file that its header says is there; None if that is another file, or it is not there.
+
+    To read FLAC to its end, all of it has to be looked at: others may be joined to it, and its header may be wrong.
+    """
+    source = without_tags(source)
+    if segment.duration is None or source.read(0, len(_FLAC)) != _FLAC:
+        return None
+    view = View(source, [(0, source.size)])
+    try:
+        decoder = SoundfileDecoder(source, view)
+    except CannotDecode:
+        _check_failure(view)
+        return None
+    with contextlib.closing(decoder):
+        first, count = int(segment.start * decoder.rate), int(segment.duration * decoder.rate)
+        if decoder.frames is None or first + count > decoder.frames:
+            return None
+        assembly = Assembly(source.name, sample_rate)
+        at, left = decoder.skip(first), count
+        try:
+            for rate, block in decoder.blocks():
+                part = block[max(first - at, 0) :][:left]
+                at += len(block)
+                left -= len(part)
+                if len(part):
+                    assembly.add(part, rate)
+                if not left:
+                    break
+        except CannotDecode:
+            pass
+        _check_failure(view)
+        if left:
+            return None
+    found = assembly.samples()
+    assembly.warn([])
+    return found
 
 
 def _decoders(source: Source) -> Generator[tuple[Statement, View, Decoder]]:
