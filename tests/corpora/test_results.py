@@ -122,7 +122,8 @@ def test_a_retry_that_is_killed_keeps_its_results(tmp_path, lines):
     job(tmp_path)
     line = read_lines(tmp_path / "out.jsonl")[3]
     del line["error"]
-    write_lines(tmp_path / "out.jsonl.journal", [{"index": 3, "result": line | {"pred_text": "now"}}, '{"index": 8, "re'])
+    journal = [{"index": 3, "result": line | {"pred_text": "now"}}, '{"index": 8, "re']
+    write_lines(tmp_path / "out.jsonl.journal", journal)
     assert len(job(tmp_path, retry_errors=True).asked) == 1
     assert read_lines(tmp_path / "out.jsonl")[3]["pred_text"] == "now"
     assert not (tmp_path / "out.jsonl.journal").exists()
@@ -263,7 +264,7 @@ def test_results_as_a_manifest(tmp_path, lines):
 
 
 def test_numbers_and_text_stay_as_they_are(tmp_path):
-    line = '{"audio_filepath": "a\\udcff.wav", "duration": 1, "n": NaN, "big": 12345678901234567890, "text": "\u00e9"}\n'
+    line = '{"audio_filepath": "a\\udcff.wav", "duration": 1, "n": NaN, "big": 12345678901234567890, "text": "\u00e9"}'
     write_lines(tmp_path / "in.jsonl", [line])
     for _ in range(2):
         job(tmp_path)

@@ -74,9 +74,13 @@ def _link(one: Scored, folder: Path) -> str | None:
     path, start, seconds = found
     path = os.path.abspath(path)
     try:
+        name = os.fsencode(path)
+    except UnicodeEncodeError:  # no file can have this name
+        return None
+    try:
         link = quote(os.fsencode(os.path.relpath(path, folder).replace(os.sep, "/")))
     except ValueError:  # on another drive of Windows
-        link = Path(path).as_uri()
+        link = f"file:///{quote(name.replace(os.sep.encode(), b'/'))}"
     if not start and seconds is None:
         return link
     return f"{link}#t={start:g}" + ("" if seconds is None else f",{start + seconds:g}")
