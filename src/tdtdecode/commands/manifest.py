@@ -17,10 +17,11 @@ from .search_options import files_given, search_of
 from .status import DONE, SOME_FAILED
 
 if TYPE_CHECKING:
-    from ..corpora import Entry, Manifest, Results
+    from ..corpora import Entry, Fields, Manifest, Results
     from ..corpora.transcription import Outcome
+    from ..search import Beam, Greedy
 
-_OWN = {"words": "--words", "retry_errors": "--retry-errors"}
+_OWN = {"words": "--words", "retry_errors": "--retry-errors", "ray": "--ray"}
 """The options that only manifests have."""
 _STDOUT = Path("/dev/stdout")
 
@@ -37,12 +38,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        help="add the words, with their times and their confidence")
     group.add_argument("--retry-errors", action="store_true",
                        help="transcribe again what failed in an earlier run")
+    group.add_argument("--ray", nargs="?", const="", metavar="ADDRESS",
+                       help="work on the machines of a Ray cluster: host:port, or auto for the one that this machine "
+                       "belongs to (default: that of RAY_ADDRESS, else a new one on this machine); each worker has "
+                       "--threads cores, or a GPU. All of them need the recordings and the model under the same paths")
 
 
 def check(arguments: argparse.Namespace) -> None:
     """Raise an InputError if options do not go together."""
     if arguments.manifest is None:
-        if given := [flag for name, flag in _OWN.items() if getattr(arguments, name)]:
+        if given := [flag for name, flag in _OWN.items() if getattr(arguments, name) not in (None, False)]:
             raise InputError(f"{' and '.join(given)} needs --manifest FILE")
         if not arguments.audio:
             raise InputError("nothing to transcribe: give AUDIO (recordings, folders of them, or - for standard "
@@ -59,6 +64,8 @@ def check(arguments: argparse.Namespace) -> None:
         raise InputError("--nbest: with --manifest, results hold one text per recording")
     if arguments.retry_errors and arguments.output is None:
         raise InputError("--retry-errors needs the results of an earlier run: -o FILE")
+    if arguments.ray is not None and arguments.output is None:
+        raise InputError("--ray needs -o FILE: results come in another order, and are put in order there")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -78,26 +85,27 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output is None:
         if os.path.isfile(_STDOUT):
             refuse_overwriting([_STDOUT], [manifest.path, *given])
-        return _transcribe(arguments, directory, search, fields, manifest, None)
+        return _transcribe(arguments, directory, search, fields, manifest, None, None)
     refuse_overwriting([arguments.output], given)
     bundle = read_bundle(directory, arguments.layout, arguments.variant, arguments.durations)
     settings = settings_of(bundle, search, fields, network=arguments.network, precision=arguments.precision)
     results = Results(
-        arguments.output, manifest, settings, fields.names, retry_errors=arguments.retry_errors
+        arguments.output, manifest, settings, fields.names, retry_errors=arguments.retry_errors,
+        in_order=arguments.ray is None,
     )  # fmt: skip
     try:
         with results:
-            return _transcribe(arguments, directory, search, fields, manifest, results)
+            return _transcribe(arguments, directory, search, fields, manifest, results, settings["model"])
     except OutputError as error:
         print(f"tdtdecode: {error}", file=sys.stderr)
         return SOME_FAILED
 
 
-def _transcribe(arguments, directory, search, fields, manifest: Manifest, results: Results | None) -> int:
+def _transcribe(
+    arguments: argparse.Namespace, directory: Path, search: Greedy | Beam, fields: Fields, manifest: Manifest,
+    results: Results | None, digest: str | None,
+) -> int:  # fmt: skip
     """Transcribe what is not done, and say at the end, or where the work stops, what is."""
-    from ..corpora import transcribed
-    from ..speech.loading import load_model
-
     entries: Iterable[Entry] = manifest if results is None else results.pending()
     stated = (manifest.seconds, manifest.stated, len(manifest))
     if results is not None:
@@ -107,8 +115,7 @@ def _transcribe(arguments, directory, search, fields, manifest: Manifest, result
     failed = 0
     try:
         if stated[2]:
-            model = load_model(directory, search=search, **model_options(arguments))
-            outcomes = transcribed(model, entries, fields=fields, batch_size=arguments.batch_size)
+            outcomes = _outcomes(arguments, directory, search, fields, entries, digest)
             for outcome in _shown(outcomes, manifest.name, *stated):
                 failed += outcome.error is not None
                 if results is not None:
@@ -119,7 +126,30 @@ def _transcribe(arguments, directory, search, fields, manifest: Manifest, result
     finally:
         if results is not None and (results.done < len(manifest) or results.failed):
             print(f"tdtdecode: {_state(results, len(manifest), arguments.output)}", file=sys.stderr)
-    return SOME_FAILED if failed or (results is not None and results.failed) else DONE
+    if results is not None and (results.failed or results.done < len(manifest)):
+        return SOME_FAILED
+    return SOME_FAILED if failed else DONE
+
+
+def _outcomes(
+    arguments: argparse.Namespace, directory: Path, search: Greedy | Beam, fields: Fields, entries: Iterable[Entry],
+    digest: str | None,
+) -> Iterator[Outcome]:  # fmt: skip
+    """Transcribe entries, here or on a cluster."""
+    options = model_options(arguments)
+    if arguments.ray is not None:
+        from ..corpora.ray import transcribed_on_ray
+
+        name = os.path.abspath(directory) if os.path.isdir(arguments.model) else arguments.model
+        return transcribed_on_ray(
+            entries, name, search, address=arguments.ray or None, digest=digest, fields=fields,
+            batch_size=arguments.batch_size, **options,
+        )  # fmt: skip
+    from ..corpora import transcribed
+    from ..speech.loading import load_model
+
+    model = load_model(directory, search=search, **options)
+    return transcribed(model, entries, fields=fields, batch_size=arguments.batch_size)
 
 
 def _line(outcome: Outcome) -> str:

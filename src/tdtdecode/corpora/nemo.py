@@ -10,7 +10,8 @@ from ..arguments import shown
 from ..speech.audio import Audio, Segment
 from .kind import Fields, Kind, removed, replaced
 
-_PATHS = ("audio_filepath", "audio_filename")
+PATH = "audio_filepath"
+_PATHS = (PATH, "audio_filename")
 """The fields that name the recording."""
 _TEXTS = ("text", "normalized_text")
 """The fields of the reference, the first one that is there."""

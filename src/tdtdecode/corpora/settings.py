@@ -39,7 +39,7 @@ def settings_of(
         with contextlib.suppress(Exception):  # functions that cannot be pickled are known by their names alone
             fusion.update(pickle.dumps(part))
     return {
-        "model": _digest(bundle),
+        "model": model_digest(bundle),
         "layout": bundle.layout,
         "variant": bundle.variant,
         "network": network,
@@ -50,7 +50,7 @@ def settings_of(
     }
 
 
-def _digest(bundle: Bundle) -> str:
+def model_digest(bundle: Bundle) -> str:
     """A digest of all that makes a model: its files, the weights beside them, vocabulary, features and durations."""
     graphs = {graph.file.resolve() for graph in bundle.transducer.graphs}
     graphs |= {bundle.encoder.resolve()} if bundle.encoder is not None else set()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..search import Beam, Greedy
     from ..speech.recognizer import Recognizer
 
-_WORDS = "words"
+WORDS = "words"
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Fields:
     @property
     def names(self) -> set[str]:
         """The fields that results may have."""
-        return {PREDICTION, ERROR, _WORDS} if self.words else {PREDICTION, ERROR}
+        return {PREDICTION, ERROR, WORDS} if self.words else {PREDICTION, ERROR}
 
     def of(self, result: Transcript | Exception) -> dict[str, Any]:
         """The fields of a result: the text, or why there is none."""
         if isinstance(result, Exception):
             ours = isinstance(result, (TdtDecodeError, TdtDecodeWarning))
             return {ERROR: str(result) if ours else f"{type(result).__name__}: {result}"}
-        return {PREDICTION: result.text, **({_WORDS: words(result)} if self.words else {})}
+        return {PREDICTION: result.text, **({WORDS: words(result)} if self.words else {})}
 
 
 @dataclass(frozen=True)
