@@ -40,6 +40,9 @@ _DURATION = "duration"
 _USUAL_SECONDS = 10.0
 """What a recording counts whose length is not stated."""
 _BLOCK_SECONDS = 1800.0
+_LEAST_BLOCK_SECONDS = 10.0
+_BLOCKS_PER_WORKER = 8
+"""So many blocks a worker has at least where the manifest is long enough, so that none waits long for the last one."""
 _MOST_THREADS = 4
 _RETRIES = 3
 """How often a block is tried again whose worker has died: the block may have killed it."""
@@ -98,7 +101,8 @@ def transcribe_dataset(
     device:
         ``"cpu"``, ``"cuda"``: each worker has a GPU, or ``"auto"``: that if the cluster has any.
     batch_seconds:
-        The most audio in a block, in seconds: so much is done again if a worker dies. Within each block of the dataset,
+        The most audio in a block, in seconds: so much is done again if a worker dies. For `transcribed_on_ray` it is
+        less where a worker would have fewer than 8 blocks. Within each block of the dataset,
         recordings are sorted by ``duration``, the longest first. Sort the dataset to have that for the whole.
     search, fields, batch_size:
         As for `transcribed`.
@@ -185,11 +189,13 @@ def transcribed_on_ray(
     with _cluster(ray, address):
         rows = [{_ENTRY: _stored(waiting[index]), _DURATION: waiting[index].seconds} for index in order]
         schema = pa.schema([(_ENTRY, pa.string()), (_DURATION, pa.float64())])
-        packs = list(_packed(pa.Table.from_pylist(rows, schema), batch_seconds))
+        run = _sized(ray, run, spare=0)
+        share = sum(_length(entry.seconds) for entry in waiting.values()) / (_BLOCKS_PER_WORKER * _room(ray, run))
+        block_seconds = min(batch_seconds, max(share, _LEAST_BLOCK_SECONDS))
+        dataset = ray.data.from_arrow(list(_packed(pa.Table.from_pylist(rows, schema), block_seconds)))
         del rows
-        dataset = ray.data.from_arrow(packs)
         dataset.context.max_errored_blocks = -1  # a block that kills its workers is left out
-        found: Any = _on_workers(dataset, _sized(ray, run, spare=0), None, whole=True)
+        found: Any = _on_workers(dataset, run, None, whole=True)
         for block in found.iter_batches(batch_size=None, batch_format="pyarrow"):
             for row in block.to_pylist():
                 if row.get(_FAILURE) is not None:
@@ -342,6 +348,17 @@ def _length(seconds: object) -> float:
     return float(seconds) if isinstance(seconds, (int, float)) and 0 < seconds < float("inf") else _USUAL_SECONDS
 
 
+def _machines(ray: Any) -> list[dict[str, float]]:
+    """What the machines of the cluster have."""
+    return [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
+
+
+def _room(ray: Any, run: _Model) -> int:
+    """For how many workers the cluster has room."""
+    kind, count = ("GPU", 1) if run.options["device"] == "cuda" else ("CPU", run.options["threads"])
+    return max(1, sum(int(machine.get(kind, 0) // count) for machine in _machines(ray)))
+
+
 def _sized(ray: Any, run: _Model, spare: int) -> _Model:
     """The same with the device and the number of threads that the cluster has room for.
 
@@ -353,7 +370,7 @@ def _sized(ray: Any, run: _Model, spare: int) -> _Model:
     device = as_choice("device", run.options.get("device", "cpu"), ("cpu", "cuda", "auto"))
     if not ray.is_initialized():
         ray.init()
-    machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
+    machines = _machines(ray)
     gpus = max((machine.get("GPU", 0) for machine in machines), default=0)
     cores = [int(machine["CPU"]) for machine in machines if machine.get("CPU", 0) >= 1]
     if device == "auto":
