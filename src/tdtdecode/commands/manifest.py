@@ -124,7 +124,7 @@ def _transcribe(
                     sys.stdout.write(_line(outcome))
                     sys.stdout.flush()
     finally:
-        if results is not None and (results.done < len(manifest) or results.failed):
+        if results is not None and results.done and (results.done < len(manifest) or results.failed):
             print(f"tdtdecode: {_state(results, len(manifest), arguments.output)}", file=sys.stderr)
     if results is not None and (results.failed or results.done < len(manifest)):
         return SOME_FAILED

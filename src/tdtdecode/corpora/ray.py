@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -46,8 +47,13 @@ _BLOCKS_PER_WORKER = 8
 _MOST_THREADS = 4
 _RETRIES = 3
 """How often a block is tried again whose worker has died: the block may have killed it."""
+_PATIENCE = 10.0
+"""Seconds to wait for an answer of a cluster."""
 _AHEAD = 2
 """Blocks that are given to a worker: one that it works on, and one that waits."""
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,7 @@ def transcribed_on_ray(
 
     Yields
     ------
-    An `Outcome` for each recording, as they come. Those are missing whose workers died again and again.
+    An `Outcome` for each recording, as they come. A recording that kills its workers is an error in its place.
 
     Raises
     ------
@@ -192,20 +198,34 @@ def transcribed_on_ray(
         run = _sized(ray, run, spare=0)
         share = sum(_length(entry.seconds) for entry in waiting.values()) / (_BLOCKS_PER_WORKER * _room(ray, run))
         block_seconds = min(batch_seconds, max(share, _LEAST_BLOCK_SECONDS))
-        dataset = ray.data.from_arrow(list(_packed(pa.Table.from_pylist(rows, schema), block_seconds)))
+        table = pa.Table.from_pylist(rows, schema)
         del rows
-        dataset.context.max_errored_blocks = -1  # a block that kills its workers is left out
-        found: Any = _on_workers(dataset, run, None, whole=True)
-        for block in found.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for row in block.to_pylist():
-                if row.get(_FAILURE) is not None:
-                    raise InputError(f"a worker of the cluster cannot work: {row[_FAILURE]}")
-                results = {name: row[name] for name in sorted(fields.names) if row.get(name) is not None}
-                entry = waiting.pop(json.loads(row[_ENTRY])["index"])
-                yield Outcome(entry, {name: results[name] for name in _ORDER if name in results}, row[_SECONDS])
+        for block_seconds in (block_seconds, 0.0):
+            for row in _rows_of(ray, table, block_seconds, run):
+                results = {name: row[name] for name in _result_types() if row.get(name) is not None}
+                yield Outcome(waiting.pop(json.loads(row[_ENTRY])["index"]), results, row[_SECONDS])
+            # What is left was in blocks whose workers died each time. Alone, only those are lost that cause it.
+            table = table.filter(pa.array([json.loads(row)["index"] in waiting for row in table[_ENTRY].to_pylist()]))
+            if not table.num_rows:
+                return
+            if block_seconds:
+                _log.warning(
+                    "%d recordings are transcribed alone: workers died of the blocks that they were in", len(waiting)
+                )
+    for entry in waiting.values():
+        yield Outcome(entry, {ERROR: f"its worker died, {1 + _RETRIES} times"}, entry.seconds or 0.0)
 
 
-_ORDER = (PREDICTION, WORDS, ERROR)
+def _rows_of(ray: Any, table: Any, block_seconds: float, run: _Model) -> Iterator[dict[str, Any]]:
+    """The rows of a table with their results, except those of blocks that kill their workers."""
+    dataset = ray.data.from_arrow(list(_packed(table, block_seconds)))
+    dataset.context.max_errored_blocks = -1
+    found: Any = _on_workers(dataset, run, None, whole=True)
+    for block in found.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for row in block.to_pylist():
+            if row.get(_FAILURE) is not None:
+                raise InputError(f"a worker of the cluster cannot work: {row[_FAILURE]}")
+            yield row
 
 
 def import_ray() -> Any:
@@ -405,12 +425,23 @@ def _on_workers(packs: Any, run: _Model, workers: int | None, whole: bool) -> An
         )  # fmt: skip
 
 
+def _check_address(address: str | None) -> None:
+    """Raise an InputError if nobody is at ``host:port``. Ray would wait for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if host and "/" not in host and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+        except (OSError, OverflowError) as error:
+            raise InputError(f"no cluster of Ray at {address!r} ({error})") from error
+
+
 @contextlib.contextmanager
 def _cluster(ray: Any, address: str | None) -> Iterator[None]:
     """A connection to the cluster, unless there is one already."""
     if ray.is_initialized():
         yield
         return
+    _check_address(address)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it prints to standard error, whatever asks it not to
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
@@ -419,7 +450,7 @@ def _cluster(ray: Any, address: str | None) -> Iterator[None]:
     logger = logging.getLogger("ray.data")
     level, context = logger.level, ray.data.DataContext.get_current()
     bars = context.enable_progress_bars
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)  # it shows where Ray noticed that a worker had died
     context.enable_progress_bars = False
     try:
         yield
