@@ -28,14 +28,18 @@ def render(transcript: Transcript, recording: str) -> str:
     return json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _words_and_tokens(transcript: Transcript) -> dict[str, object]:
-    words = [
+def words(transcript: Transcript) -> list[dict[str, object]]:
+    """The words with their times in seconds and their confidence."""
+    return [
         {"text": word.text, "start": round(word.start, 3), "end": round(word.end, 3),
          "confidence": _finite(word.confidence)}
         for word in transcript.words
     ]
+
+
+def _words_and_tokens(transcript: Transcript) -> dict[str, object]:
     tokens = [] if transcript.hypothesis is None else _tokens(transcript.hypothesis)
-    return {"words": words, "tokens": tokens}
+    return {"words": words(transcript), "tokens": tokens}
 
 
 def _score(transcript: Transcript) -> float | None:
