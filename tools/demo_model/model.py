@@ -20,6 +20,7 @@ WIDTH = 128  # of the encoder
 PREDICTOR_WIDTH = 96
 JOINT_WIDTH = 112
 SUBSAMPLING = 8
+SUBSAMPLING_CHANNELS = 16
 FEATURE_MEAN, FEATURE_DEVIATION = -8.0, 4.0
 STREAMING_CONTEXT = [48, 5]
 """Of the streaming model: attention sees 48 encoder frames before its chunk of 5 + 1 frames, 0.48 s."""
@@ -81,7 +82,7 @@ def config(tokenizer: Path, streaming: bool):
                 "d_model": WIDTH,
                 "subsampling": "striding",
                 "subsampling_factor": SUBSAMPLING,
-                "subsampling_conv_channels": 16,
+                "subsampling_conv_channels": SUBSAMPLING_CHANNELS,
                 "ff_expansion_factor": 2,
                 "self_attention_model": "rel_pos",
                 "n_heads": 4,
@@ -143,6 +144,11 @@ def build(tokenizer: Path, streaming: bool) -> EncDecRNNTBPEModel:
             first.weight /= FEATURE_DEVIATION
             first.bias -= FEATURE_MEAN * first.weight.sum((1, 2, 3))
     return model
+
+
+def streams(model: EncDecRNNTBPEModel) -> bool:
+    """Whether it is the streaming model."""
+    return model.cfg.encoder.get("causal_downsampling", False)
 
 
 def restore(folder: Path) -> EncDecRNNTBPEModel:

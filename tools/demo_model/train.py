@@ -1,6 +1,6 @@
 """Trains the demo model on the CPU, in a given time.
 
-    python train.py FOLDER --minutes 75 [--processes 2] [--streaming]
+    python train.py FOLDER --minutes 75 [--processes 2] [--streaming [--start-from EXPORTED]]
 
 FOLDER must have ``train/`` or several ``train*/`` (made by speech.py), and ``tokenizer/`` (made by model.py), and gets ``checkpoint.pt`` and
 ``train.log``. If the training is started again, it continues from the checkpoint. The learning rate follows the clock
@@ -24,6 +24,7 @@ import torch.multiprocessing as mp
 from scenes import RandomScenes, Scene
 from speech import RATE, Corpus
 from tdt_loss import build_lattice, tdt_loss
+from warm_start import warm_start
 
 SAMPLES_PER_FRAME = 160 * demo.SUBSAMPLING
 EARLY, LATE = 2, 5  # how many encoder frames a token may come before or after its sentence
@@ -113,7 +114,7 @@ def joint_rows(joint, encoded: torch.Tensor, predicted: torch.Tensor, lattice) -
 def encode(model, features: torch.Tensor, lengths: torch.Tensor, rng: np.random.Generator):
     """Encoder output [B, E, T] and its lengths. A streaming model hears half of the batches as a stream does: with zeros
     in front of the features, whose encoder frames are dropped."""
-    if not model.cfg.encoder.get("causal_downsampling") or rng.random() < 0.5:
+    if not demo.streams(model) or rng.random() < 0.5:
         return model.encoder(audio_signal=features, length=lengths)
     features = torch.nn.functional.pad(features, (demo.OVERLAP, 0))
     frames, lengths = model.encoder.pre_encode(x=features.transpose(1, 2), lengths=lengths + demo.OVERLAP)
@@ -169,7 +170,7 @@ def save(path: Path, model, optimizer, seconds: float, steps: int) -> None:
         "optimizer": optimizer.state_dict(),
         "seconds": seconds,
         "steps": steps,
-        "streaming": model.cfg.encoder.get("causal_downsampling", False),
+        "streaming": demo.streams(model),
     }
     torch.save(state, path.with_suffix(".new"))
     path.with_suffix(".new").rename(path)
@@ -191,6 +192,8 @@ def train(rank: int, options: argparse.Namespace) -> None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         seconds, steps = state["seconds"], state["steps"]
+    elif options.start_from:
+        warm_start(model, options.start_from)
 
     rng = np.random.default_rng([rank, steps])
     scenes = RandomScenes(Corpus(*sorted(options.folder.glob("train*/"))), rng)
@@ -249,6 +252,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--streaming", action="store_true", help="train the streaming model")
+    parser.add_argument("--start-from", type=Path, help="an exported demo model whose weights a streaming one begins with")
     parser.add_argument("--minutes", type=float, default=75, help="minutes of training, including earlier runs")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1, help="threads of each process")
