@@ -113,7 +113,7 @@ def measure(model: Model, batch: int, runs: int, searches: dict[str, Any], micro
 
 def floor_us(model: Model, precision: str, micro: dict) -> float:
     """The least microseconds that a token can take: reading its weights from shared memory, and the exchanges."""
-    exchange = min(*micro["barrier_us"].values(), micro["tagged_exchange_us"])
+    exchange = min(*micro["barrier_after_stores_us"].values(), micro["tagged_exchange_us"])
     return model.token_bytes(precision) / micro["read_shared_bytes_per_second"] * 1e6 + EXCHANGES_PER_TOKEN * exchange
 
 

@@ -57,6 +57,8 @@ __device__ __forceinline__ void add_release(unsigned* word, unsigned value) {
 }
 // Called in a loop that waits for a word to change.
 __device__ __forceinline__ void pause() {}
+// Ends the launch with an error.
+__device__ __forceinline__ void fail() { __trap(); }
 
 // Brings a word of global memory to the L1 cache, since it will be read soon.
 __device__ __forceinline__ void prefetch(const void* word) { asm volatile("prefetch.global.L1 [%0];" ::"l"(word)); }

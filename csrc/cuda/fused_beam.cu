@@ -133,12 +133,10 @@ extern "C" __global__ void __launch_bounds__(512, 1) beam_rank(const FusedBeam* 
   Round(search, &arena, false).rank(search->requests + which);
 }
 
-// The bytes of shared memory that a block needs beside its weights, then sizes that `structs.py` must agree on.
-extern "C" __global__ void fused_beam_sizes(const FusedBeam* search, int* sizes) {
+// The bytes of shared memory that a block needs beside its weights.
+extern "C" __global__ void fused_beam_room(const FusedBeam* search, int* bytes) {
   Arena arena(shared_memory());
   Round::reserve(*search, &arena);
   if (threadIdx.x != 0) return;
-  sizes[0] = arena.used();
-  sizes[1] = sizeof(FusedBeam);
-  sizes[2] = sizeof(Record);
+  *bytes = arena.used();
 }

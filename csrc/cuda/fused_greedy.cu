@@ -377,14 +377,10 @@ extern "C" __global__ void __launch_bounds__(512, 1) greedy_layer(const Greedy* 
   searcher.worker().upper_layer(layer, searcher.control().steps, searcher.control().step_count, false, none);
 }
 
-// The bytes of shared memory that a block needs beside its weights, then numbers that `structs.py` must agree on.
-extern "C" __global__ void fused_greedy_sizes(const Greedy* search, int* sizes) {
+// The bytes of shared memory that a block needs beside its weights.
+extern "C" __global__ void fused_greedy_room(const Greedy* search, int* bytes) {
   Arena arena(shared_memory());
   Searcher::reserve(*search, &arena);
   if (threadIdx.x != 0) return;
-  sizes[0] = arena.used();
-  sizes[1] = sizeof(Greedy);
-  sizes[2] = sizeof(Control);
-  sizes[3] = kMaxSlots;
-  sizes[4] = kExchangedRounds;
+  *bytes = arena.used();
 }

@@ -376,6 +376,10 @@ inline void pause() {
   }
   machine.away();
 }
+[[noreturn]] inline void fail() {
+  std::fprintf(stderr, "a kernel has failed\n");
+  std::abort();
+}
 inline void prefetch(const void*) {}
 inline void atomic_max(unsigned long long* word, unsigned long long value) {
   unsigned long long old = __atomic_load_n(word, __ATOMIC_RELAXED);

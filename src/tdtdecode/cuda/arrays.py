@@ -10,7 +10,8 @@ import numpy as np
 
 from ..arrays import DLPACK_BFLOAT, check_frames, check_lengths, dlpack_tensor, to_numpy
 from ..errors import DeviceError, InputError
-from .device import Device, current_device, import_cupy, kernels
+from .device import Device, current_device, import_cupy
+from .kernels import kernels
 from .structs import SOURCE
 
 _DLPACK_CUDA, _DLPACK_MANAGED, _DLPACK_FLOAT = 2, 13, 2
@@ -131,7 +132,7 @@ def laid_out(utterances: Sequence[DeviceArray], lengths: np.ndarray, size: int, 
         table = cupy.asarray(sources.view(np.uint8))
         half = np.int32(np.dtype(dtype) == np.float16)
         arguments = (table, np.int32(len(sources)), np.int32(frames), np.int32(size), out, half)
-        kernels("gather.cu").launch("lay_out_frames", card.multiprocessors, card.threads, arguments)
+        kernels(card, "gather.cu").launch("lay_out_frames", card.multiprocessors, card.threads, arguments)
     return out
 
 
@@ -141,19 +142,18 @@ def to_device(array: Any, name: str) -> DeviceArray:
         return array
     cupy = import_cupy()
     if isinstance(array, cupy.ndarray):
+        _check_card(name, array.device.id)
         width = array.dtype.itemsize
         return DeviceArray(
             array.data.ptr, array.dtype.name, array.shape, tuple(s // width for s in array.strides), array
         )
     if not on_cuda(array):
         return to_device(_uploaded(array, name), name)
+    _check_card(name, array.__dlpack_device__()[1])
     if hasattr(array, "element_type"):  # OrtValue: contiguous, and complete since the run that made it has returned
         kind = _ONNX_TYPES.get(array.element_type(), f"ONNX type {array.element_type()}")
         shape = tuple(array.shape())
         return DeviceArray(array.data_ptr(), kind, shape, _contiguous(shape), array)
-    device = current_device().index
-    if array.__dlpack_device__()[1] != device:
-        raise DeviceError(f"{name} is on CUDA device {array.__dlpack_device__()[1]}, the decoder on {device}")
     if getattr(array, "requires_grad", False):
         array = array.detach()
     # The exporting library makes our stream wait for its own.
@@ -173,6 +173,14 @@ def on_cuda(array: Any) -> bool:
     if isinstance(array, np.ndarray) or not hasattr(array, "__dlpack_device__"):
         return False
     return array.__dlpack_device__()[0] in (_DLPACK_CUDA, _DLPACK_MANAGED)
+
+
+def _check_card(name: str, card: int) -> None:
+    """Raise a DeviceError unless that is the current card, which is the decoder's."""
+    if card != (expected := current_device().index):
+        raise DeviceError(
+            f"{name} is on CUDA device {card}, the decoder on {expected}: bring it there, or make a decoder for each"
+        )
 
 
 def _uploaded(array: Any, name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from ...cuda.device import import_cupy
 from ...cuda.state import DeviceState
 from ...cuda.structs import CONTROL, EXCHANGED_ROUNDS, GREEDY, address, filled, offset_of
 from ...cuda.upload import Upload
-from .program import LATENCY_COLUMNS, THROUGHPUT_COLUMNS, FusedNetworkOnDevice, Launches
+from .program import ROUNDS_AT_ONCE, FusedNetworkOnDevice
 
 if TYPE_CHECKING:
     from ...kernels import GreedySearch
@@ -59,10 +60,8 @@ class _GreedyDecode:
         slots = min(len(self._waiting), network.launch.slots) or 1
         window = 4 if network.net.precision == "float32" else 8
         columns = max(slots, window)
-        few = columns <= LATENCY_COLUMNS
-        net, self._shared = network.spread(
-            FILE, LATENCY_COLUMNS if few else THROUGHPUT_COLUMNS, columns=columns
-        )
+        spread = network.spread(FILE, columns)
+        self._shared, columns = spread.shared, spread.columns
         # Each utterance has two places for its predictor state, which it uses in turn; the state lies in the first.
         states = 2 * np.arange(batch, dtype=np.int32)
         self._starts = np.stack([search.frame, search.symbols, states]).astype(np.int32)
@@ -91,7 +90,7 @@ class _GreedyDecode:
         log = summary + 4 * self._log_start
         put = self._upload.put
         self._parameters = filled(
-            GREEDY, net=net[0], states=self._preparation.states[0], slots=slots, window=window, columns=columns,
+            GREEDY, net=spread.net[0], states=self._preparation.states[0], slots=slots, window=window, columns=columns,
             options=search.options, batch=batch, waiting=len(self._waiting), order=put(order), lengths=put(lengths),
             first_frames=put(self._preparation.first_frames), starts=put(self._starts),
             projected=self._preparation.projected, best=best, specials=specials, sums=sums, control=control,
@@ -132,10 +131,15 @@ class _GreedyDecode:
             return
         active, room = True, True
         while active and room:
-            self._network.replay(FILE, self._launches_of_round, self._parameters, self._shared)
+            for i in range(ROUNDS_AT_ONCE):
+                self._launch_round(i % 2)
             logged, active, _ = import_cupy().asnumpy(self._results[:_SUMMARY])[:-1].tolist()
             room = logged + active <= self._capacity
 
-    def _launches_of_round(self, parity: int) -> Launches:
-        layers = [("greedy_layer", (parity, layer)) for layer in range(1, self._network.net.layers + 1)]
-        return [("greedy_score", (parity,)), ("greedy_decide", (parity,)), *layers]
+    def _launch_round(self, parity: int) -> None:
+        """Launch the phases of a round, which reads one of two buffers, number ``parity``."""
+        run = partial(self._network.run, FILE, parameters=self._address, shared=self._shared)
+        run("greedy_score", numbers=(parity,))
+        run("greedy_decide", numbers=(parity,))
+        for layer in range(1, self._network.net.layers + 1):
+            run("greedy_layer", numbers=(parity, layer))

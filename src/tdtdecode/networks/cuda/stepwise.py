@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ...arrays import first_frames
-from ...cuda.device import Device, import_cupy, kernels
+from ...cuda.device import Device, import_cupy
+from ...cuda.kernels import kernels
 from ...cuda.requests import Requests
 from ...cuda.state import DeviceState
 from ...cuda.structs import GREEDY_STEPS, WANTED, filled, offset_of, row_layout
@@ -132,9 +133,9 @@ def _greedy_part(
         launched = min(count, 1 << (pending - 1).bit_length())  # powers of two: few numbers of rows, so few bindings
         for _ in range(network.rounds):
             logits = workspace.joint(requests, launched)
-            kernels("rows.cu").launch("decide_rows", launched, card.threads, (logits, *decide), _REDUCE_SHARED)
+            kernels(card, "rows.cu").launch("decide_rows", launched, card.threads, (logits, *decide), _REDUCE_SHARED)
             arguments = (np.uint64(search_at), np.uint64(requests.address))
-            kernels("greedy.cu").launch("advance_greedy", 1, card.threads, arguments, _REDUCE_SHARED)
+            kernels(card, "greedy.cu").launch("advance_greedy", 1, card.threads, arguments, _REDUCE_SHARED)
             workspace.predict(requests, launched)
         words = requests.fetch()
         pending, (logged, full) = int(words[1]), words[-2:]
@@ -176,7 +177,7 @@ def _beam_part(
         start, beams.start_slots, len(some) * beams.slots, network.frames(utterances, lengths), launched
     )
     scratch = cupy.empty((card.multiprocessors if search.fusions else 0, spec.vocab_size + 1), np.float32)
-    module = kernels("beam.cu")
+    module = kernels(card, "beam.cu")
     while True:
         upload = Upload(16 * 1024 + 64 * len(some) + 8 * len(beams.start_slots))
         beams.put(upload)
