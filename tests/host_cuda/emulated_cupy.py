@@ -100,13 +100,14 @@ class Memory:
                 self._blocks[begin] = block
             return block[2]
 
-    def check(self, address: int) -> None:
-        """Raise an AssertionError unless an address is null or in the current card's memory."""
+    def check(self, address: int, count: int = 1) -> None:
+        """Raise an AssertionError unless an address is null or its bytes are in the current card's memory."""
         with self._lock:
             blocks = list(self._blocks.items())
         for begin, (_, size, card) in blocks:
             if begin <= address < begin + max(size, 1):
                 assert card == current_card(), f"memory of card {card} is used on card {current_card()}"
+                assert address + count <= begin + max(size, 1), "past the end of a block of memory"
                 return
         assert address == 0, f"there is no memory at {address:#x}"
 
@@ -245,6 +246,29 @@ def ascontiguousarray(array, dtype=None):
     return ndarray(np.ascontiguousarray(array._array, dtype))
 
 
+def alloc_pinned_memory(size):
+    return bytearray(size)
+
+
+def memcpyAsync(target, source, size, kind, stream):  # noqa: N802 - CuPy's name
+    TRANSFERS["to_device" if kind == HOST_TO_DEVICE else "to_host"] += 1
+    for address in (target if kind == HOST_TO_DEVICE else source,):
+        MEMORY.check(address, size)
+    ctypes.memmove(target, source, size)
+
+
+def memsetAsync(target, value, size, stream):  # noqa: N802 - CuPy's name
+    MEMORY.check(target, size)
+    ctypes.memset(target, value, size)
+
+
+HOST_TO_DEVICE, DEVICE_TO_HOST = 1, 2
+
+
+class CUDARuntimeError(RuntimeError):
+    pass
+
+
 class Event:
     def record(self, stream=None):
         self.time = time.perf_counter()
@@ -317,6 +341,10 @@ def get_current_stream():
     return _streams()[-1] if _streams() else NULL
 
 
+_ONE_LAUNCH = threading.Lock()
+"""All fibers share one thread of the host, so launches of several threads run one after the other."""
+
+
 class RawKernel:
     def __init__(self, function, cooperative, name):
         self._function, self._cooperative, self._name = function, cooperative, name
@@ -332,7 +360,8 @@ class RawKernel:
 
         def launch(values=values):
             TRANSFERS["launches"] += 1
-            self._function(grid[0], block[0], ctypes.c_size_t(shared_mem), int(self._cooperative), pointers)
+            with _ONE_LAUNCH:
+                self._function(grid[0], block[0], ctypes.c_size_t(shared_mem), int(self._cooperative), pointers)
 
         stream = get_current_stream()
         if stream.captured is not None:
@@ -401,7 +430,14 @@ def module() -> ModuleType:
         get_elapsed_time=get_elapsed_time,
         get_current_stream=get_current_stream,
         Device=Device,
+        alloc_pinned_memory=alloc_pinned_memory,
+        driver=SimpleNamespace(CUDADriverError=CUDARuntimeError),
         runtime=SimpleNamespace(
+            CUDARuntimeError=CUDARuntimeError,
+            memcpyAsync=memcpyAsync,
+            memsetAsync=memsetAsync,
+            memcpyHostToDevice=HOST_TO_DEVICE,
+            memcpyDeviceToHost=DEVICE_TO_HOST,
             getDeviceCount=lambda: DEVICE.count,
             getDevice=current_card,
             streamCaptureModeThreadLocal=1,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ def import_cupy() -> Any:
     MissingDependencyError
         If it is not installed.
     """
+    if (loaded := sys.modules.get("cupy")) is not None:  # asked for many times in each decode
+        return loaded
     with needed("cupy-cuda13x", "gpu", "device 'cuda'"):
         return importlib.import_module("cupy")
 
@@ -65,6 +69,7 @@ class Device:
         CUDA's current card belongs to a thread, and is the first card in a new one. What uses a card's memory or
         kernels must make it current first.
         """
+        check_process()
         with import_cupy().cuda.Device(self.index):
             yield
 
@@ -91,8 +96,24 @@ def current_device() -> Device:
     return _device(index)
 
 
+def check_process() -> None:
+    """Raise a DeviceError in a process that was forked after CUDA was used: CUDA does not survive that."""
+    if _first_process() != os.getpid():
+        raise DeviceError(
+            "device 'cuda' cannot be used here: this process was forked after CUDA was used. Start processes with "
+            "multiprocessing's 'spawn' or 'forkserver', or load the model only after the fork"
+        )
+
+
+@lru_cache(maxsize=None)
+def _first_process() -> int:
+    """The process that asked first."""
+    return os.getpid()
+
+
 @lru_cache(maxsize=None)
 def _device(index: int) -> Device:
+    check_process()
     cupy = import_cupy()
     attributes = cupy.cuda.Device(index).attributes
     return Device(
@@ -104,6 +125,19 @@ def _device(index: int) -> Device:
         min(MAX_THREADS, attributes["MaxThreadsPerBlock"]),
         bool(attributes["CooperativeLaunch"]),
     )
+
+
+@contextmanager
+def errors_of(card: Device) -> Iterator[None]:
+    """Errors of CUDA's become `DeviceError`."""
+    cuda = import_cupy().cuda
+    try:
+        yield
+    except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as error:
+        raise DeviceError(
+            f"decoding on {card.name} failed: {error}; most of CUDA's errors end its use in this process, so start "
+            "another; with the environment variable TDTDECODE_CUDA_LAUNCH=phases no block waits for others"
+        ) from error
 
 
 @lru_cache(maxsize=None)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DeviceError
-from ..forks import cached_property
+from ..forks import Lock, cached_property
 from .device import Device, import_cupy
 from .structs import agreement
 
@@ -75,6 +75,16 @@ def kernels(
 ) -> Kernels:
     """The kernels of a source file on a card, compiled once."""
     return Kernels(card, file, defines, cooperative)
+
+
+@lru_cache(maxsize=None)
+def cooperative_launches(card: Device) -> Lock:
+    """Who holds it may launch cooperatively on a card, until the launch is done.
+
+    The blocks of such a launch wait for each other and fill the card. If blocks of two launches shared it, neither
+    might ever get room for the rest of its own.
+    """
+    return Lock()
 
 
 @lru_cache(maxsize=None)

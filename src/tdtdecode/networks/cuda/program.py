@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ...arrays import first_frames
 from ...cuda.arrays import DeviceArray, source_table
 from ...cuda.device import Device, import_cupy
-from ...cuda.kernels import Kernels, kernels
+from ...cuda.kernels import Kernels, cooperative_launches, kernels
 from ...cuda.state import DeviceState
 from ...cuda.structs import (
     FUSED_BEAM,
@@ -22,9 +21,10 @@ from ...cuda.structs import (
     RESTORATION,
     STATES,
     STEP,
+    address,
     filled,
 )
-from ...cuda.upload import Upload
+from ...cuda.transfer import Transfer, transfers
 from ...errors import DeviceError, InputError
 from .packing import WEIGHT_TYPES, DeviceNetwork
 
@@ -116,15 +116,15 @@ class Spread:
 
     Attributes
     ----------
-    net:
-        `structs.NETWORK` [1] with all fields set.
+    parameters:
+        The structure that the file's kernels take [1], with its network filled in.
     columns:
         The most columns of a product.
     shared:
         The bytes of shared memory to launch a block with.
     """
 
-    net: np.ndarray
+    parameters: np.ndarray
     columns: int
     shared: int
 
@@ -142,6 +142,12 @@ class FusedNetworkOnDevice:
         for file in _PARAMETERS:
             for columns in (FEW_COLUMNS, MANY_COLUMNS):
                 self.spread(file, columns)
+        # What is the same in every decode is filled in once.
+        self._encoder_size = int(net.struct[0]["encoder"]["inputs"])
+        self._restoration = self.spread(FRAMES, MANY_COLUMNS).parameters
+        self._projection = filled(PROJECTION, net=self._restoration["net"][0])
+        self.transfers = transfers(device)
+        self.alone = cooperative_launches(device)
 
     def kernels(self, file: str, cooperative: bool = False) -> Kernels:
         """A source file's kernels for the network's precision."""
@@ -180,14 +186,16 @@ class FusedNetworkOnDevice:
                 if needed <= self.device.shared_memory:
                     break
             else:
+                smaller = "precision='float16', " if self.net.precision == "float32" else ""
                 raise DeviceError(
                     f"the fused network needs {needed} bytes of shared memory in a block, {self.device.name} has "
-                    f"{self.device.shared_memory}: use precision='float16', network='ort' or device='cpu'"
+                    f"{self.device.shared_memory}: use {smaller}network='ort' or device='cpu'"
                 )
             net["resident_bytes"] = left = self.device.shared_memory - needed
             # What is launched phase by phase keeps no weights, and neither do the kernels of frames.
             keeps = self.launch.persistent and file != FRAMES
-            self._spreads[file, columns] = Spread(net, columns, needed + left if keeps else needed)
+            parameters = filled(_PARAMETERS[file], net=net[0])
+            self._spreads[file, columns] = Spread(parameters, columns, needed + left if keeps else needed)
         return self._spreads[file, columns]
 
     def _needed(self, file: str, net: np.ndarray, columns: int) -> int:
@@ -202,20 +210,21 @@ class FusedNetworkOnDevice:
 
     def prepare(
         self,
-        upload: Upload,
+        transfer: Transfer,
         utterances: Sequence[DeviceArray],
         lengths: np.ndarray,
         start: DeviceState,
         slots: int,
         places: np.ndarray,
+        room: int = 0,
     ) -> Preparation:
         """Make memory for a decode's projected frames and predictor states, and the parameters of the kernels that fill
         it.
 
         Parameters
         ----------
-        upload:
-            The parameters are added to it. The caller sends it.
+        transfer:
+            The parameters are put in it. The caller sends it.
         utterances, lengths:
             Encoder output [E, T] of B utterances, and int32 [B] their frames.
         start:
@@ -224,39 +233,35 @@ class FusedNetworkOnDevice:
             Slots for predictor states.
         places:
             int [N]: the slots that the states of ``start`` are put in.
+        room:
+            Bytes that the caller needs beside.
         """
         cupy = import_cupy()
-        spread = self.spread(FRAMES, MANY_COLUMNS)
-        encoder_size = int(self.net.struct[0]["encoder"]["inputs"])
-        sources, frames = source_table(utterances, lengths, encoder_size)
-        projected = cupy.empty((max(frames, 1), self.net.joint), np.float32)
-        layers, hidden = self.net.layers, self.net.hidden
-        arrays = {
-            "prediction": cupy.empty((slots, self.net.joint), np.float32),
-            "hidden": cupy.empty((layers, slots, hidden), np.float32),
-            "cell": cupy.empty((layers, slots, hidden), np.float32),
-            "recurrent": cupy.empty((layers, slots, 4 * hidden), np.float32),
-        }
-        states = filled(STATES, slots=slots, **arrays)
+        sources, frames = source_table(utterances, lengths, self._encoder_size)
+        joint, states = self.net.joint, self.net.layers * slots * self.net.hidden
+        # What a state keeps when the decode is done, and what only the decode needs.
+        kept = cupy.empty(slots * joint + 2 * states, np.float32)
+        room, projected = -(-room // 16) * 16, 4 * max(frames, 1) * joint
+        block = cupy.empty(room + 16 * states + projected, np.uint8)
+        own, first = address(block), address(kept)
+        slot_states = np.zeros(1, STATES)
+        slot_states["slots"], slot_states["prediction"] = slots, first
+        slot_states["hidden"], slot_states["cell"] = first + 4 * slots * joint, first + 4 * (slots * joint + states)
+        slot_states["recurrent"] = own + room
+        frames_at = own + room + 16 * states
         projection = restoration = 0
         if frames:
-            table = upload.put(sources)
-            projection = upload.put(
-                filled(PROJECTION, net=spread.net[0], sources=len(sources), frames=frames, list=table, projected=projected)
-            )
+            record, projection = transfer.copy(self._projection)
+            record["sources"], record["frames"] = len(sources), frames
+            record["list"], record["projected"] = transfer.put(sources), frames_at
         if len(places):
-            steps = np.zeros(len(places), STEP)
+            steps, steps_at = transfer.room(STEP, len(places))
             steps["parent"], steps["slot"] = start.index, places
-            prediction, outputs, cells = start.arrays
-            restoration = upload.put(
-                filled(
-                    RESTORATION, net=spread.net[0], states=states[0], prediction=prediction, hidden=outputs, cell=cells,
-                    steps=upload.put(steps), rows=len(prediction), count=len(steps),
-                )  # fmt: skip
-            )
-        kept = tuple(arrays.values())
-        first = first_frames(lengths).astype(np.int32)
-        return Preparation(self, projected, first, states, kept, projection, restoration, spread.shared)
+            record, restoration = transfer.copy(self._restoration)
+            record["states"], record["steps"] = slot_states, steps_at
+            record["prediction"], record["hidden"], record["cell"] = map(address, start.arrays)
+            record["rows"], record["count"] = len(start.arrays[0]), len(places)
+        return Preparation(self, own, frames_at, slot_states, kept, block, projection, restoration)
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,35 +270,43 @@ class Preparation:
 
     Attributes
     ----------
+    room:
+        Address of the bytes that the caller needs beside.
     projected:
-        float32 [all frames, J] on the device: the encoder's part of the joint.
-    first_frames:
-        int32 [B]: where each utterance's frames begin in ``projected``.
+        Address of float32 [all frames, J]: the encoder's part of the joint.
     states:
         `structs.STATES` [1].
-    arrays:
-        The device arrays that it points to: predictions, layers' outputs, cells, recurrent products.
+    kept, block:
+        Device arrays that hold all of these: predictions, layers' outputs and cells of all slots; everything else.
     projection, restoration:
         Addresses of `structs.PROJECTION` and `structs.RESTORATION`; 0 where there are no frames or no states.
-    shared:
-        Bytes of shared memory to launch a block with.
     """
 
     network: FusedNetworkOnDevice
-    projected: Any
-    first_frames: np.ndarray
+    room: int
+    projected: int
     states: np.ndarray
-    arrays: tuple[Any, ...]
+    kept: Any
+    block: Any
     projection: int
     restoration: int
-    shared: int
 
     def run(self) -> None:
-        """Launch the kernels that project frames and restore states. The upload must have been sent."""
+        """Launch the kernels that project frames and restore states. The transfer must have been sent."""
+        shared = self.network.spread(FRAMES, MANY_COLUMNS).shared
         for name, parameters in (("project_frames", self.projection), ("restore_states", self.restoration)):
             if parameters:
-                self.network.run(FRAMES, name, parameters, self.shared)
+                self.network.run(FRAMES, name, parameters, shared)
 
     def state(self, slots: np.ndarray) -> DeviceState:
         """The states in those slots when the decode is done."""
-        return DeviceState(self.arrays[:3], (0, 1, 1), slots)
+        count, net = int(self.states["slots"][0]), self.network.net
+        ends = np.cumsum([count * net.joint, *2 * [net.layers * count * net.hidden]])
+        prediction, hidden, cell = (
+            self.kept[begin:end].reshape(shape)
+            for begin, end, shape in zip(
+                [0, *ends[:-1].tolist()], ends.tolist(),
+                [(count, net.joint), *2 * [(net.layers, count, net.hidden)]],
+            )
+        )
+        return DeviceState((prediction, hidden, cell), (0, 1, 1), slots)
