@@ -219,8 +219,3 @@ def measure(batches: tuple[int, ...] = (1, 8, 32, 128), runs: int = 200) -> dict
             tracemalloc.stop()
             results[str(batch)] = {"us": float(np.median(seconds)) * 1e6, **calls, "bytes_kept": kept}
     return results
-
-
-if __name__ == "__main__":
-    for size, found in measure().items():
-        print(f"batch {size:>3}: {found['us']:8.1f} us", {k: v for k, v in found.items() if k != "us"})

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from .arguments import as_instance, as_tuple, listed, refusal
 from .bundle.onnx_files.dependencies import import_onnxruntime
-from .cuda.device import check_process
 from .errors import DeviceError, MissingDependencyError, SlowerWarning
 from .reprs import joined_names
 
@@ -104,7 +103,6 @@ def cuda_session(
     DeviceError
         If the provider is installed, but cannot be used.
     """
-    check_process()
     runtime = import_onnxruntime()
     if CUDA_PROVIDER not in runtime.get_available_providers():
         raise MissingDependencyError("onnxruntime-gpu", "gpu", f"{purpose} on cuda (onnxruntime's {CUDA_PROVIDER})")

@@ -16,6 +16,7 @@ from ..bundle import Bundle, load_graph
 from ..bundle.encoder import encoder_ports
 from ..bundle.onnx_files.dependencies import import_onnxruntime
 from ..bundle.onnx_files.graph import Graph, Port, first_line, loading
+from ..cuda.device import Device, check_process, current_device, shared_stream
 from ..decoder import MAX_THREADS
 from ..errors import BundleError, DeviceError, InputError
 from ..reprs import one_line
@@ -32,8 +33,6 @@ from .audio.features import HOP, SAMPLE_RATE
 
 if TYPE_CHECKING:
     import onnxruntime as ort
-
-    from ..cuda.device import Device
 
 _log = logging.getLogger(__name__)
 
@@ -121,7 +120,6 @@ class Encoder:
         else:
             if graph.quantized:
                 raise DeviceError(quantized_refusal(file, "an encoder of another variant, or device='cpu'"))
-            from ..cuda.device import current_device, shared_stream
 
             self._card = current_device()
             stream = shared_stream(self._card.index).ptr
@@ -202,6 +200,8 @@ class Encoder:
         return features, check_lengths(lengths, np.full(len(features), features.shape[2], np.int64)).astype(np.int64)
 
     def _run(self, features: np.ndarray, lengths: np.ndarray) -> tuple[ort.OrtValue, np.ndarray]:
+        if self._card is not None:
+            check_process()
         session = self._session.current
         binding = session.io_binding()
         binding.bind_cpu_input(self._audio.name, np.ascontiguousarray(features, self._audio.dtype))
