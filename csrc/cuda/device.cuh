@@ -12,6 +12,9 @@
 #include "host_cuda.h"
 #else
 
+// A function that is never inlined. In a header, each source has a copy of its own.
+#define TDT_OUTLINED static __noinline__
+
 namespace tdt::cuda {
 
 constexpr unsigned kAllLanes = 0xffffffffu;

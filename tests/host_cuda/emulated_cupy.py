@@ -402,10 +402,18 @@ def compiled(code: str, options=(), extra=tuple(os.environ.get("TDT_EMULATION_FL
     return LIBRARIES[key]
 
 
+def kernels_in(code: str, phases: bool = False) -> list[str]:
+    """The names of a source's kernels; ``phases``: those that are launched phase by phase, where it has both kinds."""
+    kept = re.sub(
+        r"#if !TDT_PHASES[^\n]*\n(.*?)#else(.*?)#endif", lambda found: found[1 + phases], code, flags=re.DOTALL
+    )
+    return re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(", kept)
+
+
 def _build(code: str, options: list[str], library: Path) -> None:
     if shutil.which("g++") is None:
         pytest.skip("there is no C++ compiler (g++) to emulate a card with")
-    kernels = re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(", code)
+    kernels = kernels_in(code, "-DTDT_PHASES=1" in options)
     glue = "".join(
         f'extern "C" void emulated_{name}(unsigned grid, unsigned block, std::size_t shared, int cooperative, '
         f"void** arguments) {{ tdt::host::launch({name}, grid, block, shared, cooperative, arguments); }}\n"

@@ -102,7 +102,7 @@ def _run(
     while True:
         if network.launch.persistent:
             with network.alone.held:
-                run("fused_beam", address, cooperative=True)
+                run("fused_beam", address)
                 cupy.cuda.get_current_stream().synchronize()
         else:
             pending = 1

@@ -152,7 +152,7 @@ class _GreedyDecode:
         everything = self._log_start + 6 * self._capacity
         if self._network.launch.persistent:
             with self._network.alone.held:
-                self._network.run(FILE, "fused_greedy", self._address, self._shared, cooperative=True)
+                self._network.run(FILE, "fused_greedy", self._address, self._shared)
                 return self._fetch(everything)
         active, room = True, True
         while active and room:

@@ -136,7 +136,10 @@ class FusedNetworkOnDevice:
         self.net = net
         self.device = device
         self.launch = launch
-        self._defines = (("TDT_WEIGHT", WEIGHT_TYPES[net.precision]), ("TDT_BARRIER", BARRIERS.index(launch.barrier)))
+        self._defines = (
+            ("TDT_WEIGHT", WEIGHT_TYPES[net.precision]), ("TDT_BARRIER", BARRIERS.index(launch.barrier)),
+            ("TDT_PHASES", int(not launch.persistent)),
+        )  # fmt: skip
         self._spreads: dict[tuple[str, int], Spread] = {}
         # What this card cannot run is refused now, before anything is decoded.
         for file in _PARAMETERS:
@@ -149,17 +152,14 @@ class FusedNetworkOnDevice:
         self.transfers = transfers(device)
         self.alone = cooperative_launches(device)
 
-    def kernels(self, file: str, cooperative: bool = False) -> Kernels:
-        """A source file's kernels for the network's precision."""
-        return kernels(self.device, file, self._defines, cooperative)
+    def kernels(self, file: str) -> Kernels:
+        """A source file's kernels for the network's precision and for the kind of launch."""
+        return kernels(self.device, file, self._defines, self.launch.persistent and file != FRAMES)
 
-    def run(
-        self, file: str, name: str, parameters: int, shared: int, numbers: tuple[int, ...] = (),
-        cooperative: bool = False,
-    ) -> None:
+    def run(self, file: str, name: str, parameters: int, shared: int, numbers: tuple[int, ...] = ()) -> None:
         """Launch a kernel on all blocks, with the address of its structure and with further int32 arguments."""
         arguments = (np.uint64(parameters), *map(np.int32, numbers))
-        self.kernels(file, cooperative).launch(name, self.launch.blocks, self.launch.threads, arguments, shared)
+        self.kernels(file).launch(name, self.launch.blocks, self.launch.threads, arguments, shared)
 
     def spread(self, file: str, columns: int) -> Spread:
         """How a block divides its shared memory between what a file's kernels need and weights that stay there.
