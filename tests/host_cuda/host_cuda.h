@@ -39,7 +39,7 @@ void AnnotateIgnoreWritesEnd(const char* file, int line);
 #define __global__
 #define __device__
 #define __forceinline__ inline
-#define TDT_OUTLINED static
+#define TDT_OUTLINED inline
 #define __launch_bounds__(...)
 
 struct uint4 {
