@@ -25,8 +25,15 @@ import numpy as np
 import synthesisers
 from scipy.signal import fftconvolve, lfilter
 from synthesisers import (
-    ACCENTS, INVENTED_VOICES, KNOWN_VOICES, RATE, UNSEEN_VOICES, data_with_invented_voices,
+    ACCENTS,
+    INVENTED_VOICES,
+    KNOWN_VOICES,
+    RATE,
+    UNSEEN_VOICES,
+    data_with_invented_voices,
 )
+
+
 def coloured_noise(count: int, exponent: float, rng: np.random.Generator) -> np.ndarray:
     """Noise, float32 [count] of unit power. Its power spectrum is 1 / f**exponent: 0 is white, 1 pink, 2 brown."""
     spectrum = np.fft.rfft(rng.standard_normal(count))

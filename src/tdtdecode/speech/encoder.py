@@ -17,6 +17,7 @@ from ..bundle.encoder import encoder_ports
 from ..bundle.onnx_files.dependencies import import_onnxruntime
 from ..bundle.onnx_files.graph import Graph, Port, first_line, loading
 from ..cancellation import interruptible
+from ..cuda.device import Device, check_process, current_device, shared_stream
 from ..decoder import MAX_THREADS
 from ..errors import BundleError, DeviceError, InputError
 from ..reprs import one_line
@@ -114,17 +115,18 @@ class Encoder:
         _log.info("encoder: %s on the %s, %s%s", file.name, device, self.batches, reason)
         self._options = session_options or default_options(threads)
         self._providers = list(providers or CPU_PROVIDERS)
-        self._card: int | None = None
+        self._card: Device | None = None
         if device == "cpu":
             self._session = ForkSafeSession(partial(self._open, self._providers), self._providers, file.name)
         else:
             if graph.quantized:
                 raise DeviceError(quantized_refusal(file, "an encoder of another variant, or device='cpu'"))
-            from ..cuda.device import current_device, shared_stream
 
-            self._card = current_device().index
-            stream = shared_stream(self._card).ptr
-            self._session = ForkSafeSession(partial(cuda_session, self._open, self._card, stream, "the encoder"))
+            self._card = current_device()
+            stream = shared_stream(self._card.index).ptr
+            opened = partial(cuda_session, self._open, self._card.index, stream, "the encoder")
+            self._session = ForkSafeSession(opened)
+            self._require_card(bundle.features.mel_bins)
 
     def _read_ports(self, graph: Graph, bundle: Bundle) -> tuple[Port, Port, Port, Port]:
         """The ports of the features, their lengths, the encoder frames and their lengths."""
@@ -199,6 +201,8 @@ class Encoder:
         return features, check_lengths(lengths, np.full(len(features), features.shape[2], np.int64)).astype(np.int64)
 
     def _run(self, features: np.ndarray, lengths: np.ndarray) -> tuple[ort.OrtValue, np.ndarray]:
+        if self._card is not None:
+            check_process()
         session = self._session.current
         binding = session.io_binding()
         binding.bind_cpu_input(self._audio.name, np.ascontiguousarray(features, self._audio.dtype))
@@ -206,18 +210,36 @@ class Encoder:
         if self._card is None:
             binding.bind_output(self._frames.name)
         else:
-            binding.bind_output(self._frames.name, CUDA, self._card)
+            binding.bind_output(self._frames.name, CUDA, self._card.index)
         binding.bind_output(self._counts.name)
         with interruptible(import_onnxruntime().RunOptions()) as options:
             session.run_with_iobinding(binding, options)
         frames, counts = binding.get_outputs()
         return frames, counts.numpy().astype(np.int64)
 
+    def _run_on_silence(self, mel_bins: int) -> None:
+        width = _TRIAL_FRAMES if self._width is None else self._width
+        self._run(np.zeros((1, mel_bins, width), np.float32), np.array([width]))
+
+    def _require_card(self, mel_bins: int | None) -> None:
+        """A DeviceError unless the card runs the encoder.
+
+        ONNX Runtime loads cuDNN when an operator first needs it, so a session opens without it.
+        """
+        if mel_bins is None:
+            return  # then nothing can recognise with this encoder, and the recognizer says so
+        try:
+            self._run_on_silence(mel_bins)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            raise DeviceError(
+                f"ONNX Runtime cannot run {self._file} on cuda: {first_line(error)}; if a library is missing, "
+                "pip install 'tdtdecode[gpu]' brings cuDNN and CUDA; or use device='cpu'"
+            ) from error
+
     def _require_working(self, mel_bins: int) -> None:
         """A `BundleError` unless the encoder takes a second of silence."""
-        width = _TRIAL_FRAMES if self._width is None else self._width
         try:
-            self._run(np.zeros((1, mel_bins, width), np.float32), np.array([width]))
+            self._run_on_silence(mel_bins)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise BundleError(f"ONNX Runtime cannot run it: {first_line(error)}", file=self._file) from error
 
@@ -227,7 +249,8 @@ class Encoder:
             return list(encoder_out.numpy())
         from ..cuda.arrays import to_device
 
-        batch = to_device(encoder_out, "encoder_out")
+        with self._card.current():
+            batch = to_device(encoder_out, "encoder_out")
         return [batch[i] for i in range(len(batch))]
 
     @property

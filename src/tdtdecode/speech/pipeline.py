@@ -104,7 +104,7 @@ class Stages(Protocol):
     """What is done with recordings. Each method is called in the thread of its stage."""
 
     def thread(self) -> AbstractContextManager[object]:
-        """What each thread works within: on a GPU, the caller's card."""
+        """What each thread works within: on a GPU, the model's card."""
 
     def read(self, place: int, audio: Any) -> Heard:
         """Read a recording and compute its features. Called by several threads at once."""

@@ -13,7 +13,6 @@ import numpy as np
 from ..bundle import Bundle
 from ..bundle.description import FEATURE_FRAME_SECONDS
 from ..confidence import Confidence
-from ..cuda.device import current_device, import_cupy
 from ..decoder import Decoder
 from ..hypothesis import Hypothesis
 from ..search import Beam, Greedy, for_utterances
@@ -44,7 +43,7 @@ class ModelStages:
     batch_size:
         The most recordings in a batch.
     device:
-        Where encoder and decoder run, ``"cpu"`` or ``"cuda"``: then on the card that CuPy uses at the moment.
+        Where encoder and decoder run, ``"cpu"`` or ``"cuda"``: then on the card that they were made on.
     limit:
         The most feature frames that the encoder takes at once; None: there is no limit.
     windows:
@@ -70,7 +69,7 @@ class ModelStages:
         self._confidence = search.confidence or Confidence()
         self._batch_size = batch_size if encoder.takes_batches else 1
         self._cost = COSTS[device]
-        self._card = current_device().index if device == "cuda" else None
+        self._card = decoder.network.card if device == "cuda" else None
         self._limit = limit
         self._windows = windows
         factor = bundle.features.subsampling_factor
@@ -79,8 +78,8 @@ class ModelStages:
         self._windows_at_once = max(1, at_once) if encoder.takes_batches else 1
 
     def thread(self) -> AbstractContextManager[object]:
-        """What each thread works within: on a GPU, the caller's card, which CuPy knows for each thread by itself."""
-        return nullcontext() if self._card is None else import_cupy().cuda.Device(self._card)
+        """What each thread works within: on a GPU, the model's card, which CuPy knows for each thread by itself."""
+        return nullcontext() if self._card is None else self._card.current()
 
     def read(self, place: int, audio: Any) -> Heard:
         """Read a recording and compute its features."""
