@@ -109,6 +109,21 @@ def for_utterances(search: Greedy | Beam, utterances: Sequence[int], batch: int)
     return replace(search, fusion=tuple(fusion)) if fusion != list(search.fusion) else search
 
 
+def utterances_of(search: Greedy | Beam) -> int | None:
+    """The number of utterances that the fusions of a search were made for; None if it serves any number.
+
+    Raises
+    ------
+    InputError
+        If its fusions were made for different numbers.
+    """
+    numbers = [part.utterances for part in search.fusion if isinstance(part, FusionByUtterance)]
+    known = [number for number in numbers if number is not None]
+    for number in known:
+        check_utterances(number, known[0])
+    return known[0] if known else None
+
+
 def check_utterances(given: int, batch: int) -> None:
     """Raise an InputError if phrases are given for another number of utterances than the batch has."""
     if given != batch:

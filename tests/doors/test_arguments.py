@@ -175,6 +175,10 @@ def doors(folder: Path) -> dict[str, Door]:
             model().recognize,
             {"audio": SILENCE, "search": None, "batch_size": 16, "on_error": "raise", "progress": None},
         ),
+        "Recognizer.recognize_each": Door(
+            lambda **more: list(model().recognize_each(**more)),
+            {"recordings": [SILENCE], "search": None, "batch_size": 16, "on_error": "raise", "progress": None},
+        ),
         "Recognizer.streams": Door(model().streams, {"search": None, "latency": None, "pause": 0.8}),
         "Recognizer.stream": Door(
             model().stream, {"language": None, "search": None, "latency": None, "pause": 0.8}
@@ -230,14 +234,14 @@ def every_door(tmp_path_factory):
     return doors(tmp_path_factory.mktemp("arguments"))
 
 
-PATHS = {"path", "audio", "name", "name_or_directory", "directory", "out", "checkpoint"}
+PATHS = {"path", "audio", "recordings", "name", "name_or_directory", "directory", "out", "checkpoint"}
 """Arguments whose message may name the file, and not the argument."""
 
 NAMES = """Greedy Beam Confidence TransducerSpec PhraseBoost PhraseBoost.from_file PhraseBoost.per_row
 NgramLM.from_arpa ScoringFunction CallableNetwork Decoder Decoder.from_bundle Decoder.decode
 Decoder.decode_chunk Decoder.trace Decoder.detokenize DecoderState.select DecoderState.join GreedySearch
-GreedySearch.step BeamSearch kernels.get load_model Recognizer Recognizer.recognize Recognizer.streams
-Recognizer.stream Streams.open Streams.feed Stream.feed Latency CueOptions Vocabulary.detokenize
+GreedySearch.step BeamSearch kernels.get load_model Recognizer Recognizer.recognize Recognizer.recognize_each
+Recognizer.streams Recognizer.stream Streams.open Streams.feed Stream.feed Latency CueOptions Vocabulary.detokenize
 Vocabulary.words Encoder Encoder() FeatureExtractor FeatureExtractor() as_samples audio_seconds
 read_audio find_model read_bundle inspect convert repair optimize export""".split()
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
+from itertools import islice
+from numbers import Number
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -16,8 +18,8 @@ from ..decoder import Decoder
 from ..errors import BundleError, InputError
 from ..hypothesis import Hypothesis, Transcript
 from ..reprs import one_line
-from ..search import Beam, Greedy, as_search, for_utterances
-from .audio import Audio, FeatureExtractor, as_samples, audio_seconds, check_audio, held
+from ..search import Beam, Greedy, as_search, check_utterances, for_utterances, utterances_of
+from .audio import Audio, FeatureExtractor, as_samples, audio_seconds, check_audio, held, is_file
 from .audio.features import HOP, SAMPLE_RATE
 from .encoder import Encoder
 from .progress import Meter, Progress
@@ -29,6 +31,7 @@ from .transcripts import nothing, transcript
 from .windows import Windows, decode_in_windows
 
 _LONGEST_PAUSE = 1e6
+_MOST_AHEAD = 256
 _BATCH_SECONDS = 480.0
 """The most audio in a batch, padding included. An encoder's attention needs memory by the square of the length."""
 
@@ -221,6 +224,99 @@ class Recognizer:
             meter.finish(batch)
         return results if many else results[0]
 
+    @overload
+    def recognize_each(
+        self,
+        recordings: Iterable[Audio],
+        search: Greedy | Beam | None = ...,
+        *,
+        batch_size: int = ...,
+        on_error: Literal["raise"] = ...,
+        progress: Callable[[Progress], object] | None = ...,
+    ) -> Iterator[Transcript]: ...
+
+    @overload
+    def recognize_each(
+        self,
+        recordings: Iterable[Audio],
+        search: Greedy | Beam | None = ...,
+        *,
+        batch_size: int = ...,
+        on_error: Literal["return"],
+        progress: Callable[[Progress], object] | None = ...,
+    ) -> Iterator[Transcript | Exception]: ...
+
+    def recognize_each(
+        self,
+        recordings: Iterable[Any],
+        search: Greedy | Beam | None = None,
+        *,
+        batch_size: int = 16,
+        on_error: str = "raise",
+        progress: Callable[[Progress], object] | None = None,
+    ) -> Iterator[Any]:
+        """Transcribe recordings one after the other, however many there are.
+
+        Parameters
+        ----------
+        recordings:
+            Any iterable of recordings as `recognize` takes them: a list, or a generator, which may never end. It is
+            asked for recordings ahead of those that are returned.
+        search:
+            Replaces the search that the model was loaded with. Phrases that were given for each recording
+            (`PhraseBoost.per_row`) belong to the recordings in their order. If there turn out to be more recordings
+            than lists, or fewer, that is an error: at once if the length of `recordings` is known, else when it shows.
+        batch_size, on_error, progress:
+            As for `recognize`. ``"raise"`` raises the error of a recording in its place, after the transcripts of those
+            before it. What `recordings` itself raises passes through. Totals of a `Progress` count the recordings that
+            are known so far.
+
+        Yields
+        ------
+        A `Transcript` for each recording, in their order.
+
+        Raises
+        ------
+        InputError, MissingDependencyError
+            As `recognize`. Options are checked before this returns, recordings as they come.
+        """
+        search = self.decoder.search if search is None else as_search(search)
+        batch_size = as_integer("batch_size", batch_size, low=1)
+        as_choice("on_error", on_error, ("raise", "return"))
+        if progress is not None:
+            as_function("progress", progress, "a function of a Progress, or None")
+        source = _several("recordings", recordings)
+        given = utterances_of(search)
+        if given is not None and isinstance(recordings, Sized):
+            check_utterances(given, len(recordings))
+        return self._each(source, search, given, batch_size, on_error, progress)
+
+    def _each(
+        self,
+        source: Iterator[Any],
+        search: Greedy | Beam,
+        given: int | None,
+        batch_size: int,
+        on_error: str,
+        progress: Callable[[Progress], object] | None,
+    ) -> Iterator[Any]:
+        begin = 0
+        while part := list(islice(source, min(4 * batch_size, _MOST_AHEAD))):
+            end = begin + len(part)
+            if given is not None and end > given:
+                check_utterances(given, end)
+            chosen = search if given is None else for_utterances(search, range(begin, end), given)
+            found = self.recognize(part, chosen, batch_size=batch_size, on_error="return", progress=progress)
+            for i, (recording, result) in enumerate(zip(part, found), begin):
+                if isinstance(result, InputError):
+                    result = _checked(f"recordings[{i}]", recording) or result
+                if on_error == "raise" and isinstance(result, Exception):
+                    raise result
+                yield result
+            begin = end
+        if given is not None:
+            check_utterances(given, begin)
+
     def _transcribed(
         self,
         part: list[int],
@@ -384,3 +480,23 @@ def _reopened(
     if not isinstance(decoder, Decoder):
         decoder = Decoder.from_bundle(bundle, **decoder)
     return cls(bundle, encoder_class(bundle, **encoder), decoder)
+
+
+def _checked(name: str, recording: object) -> InputError | None:
+    """The error of something that is no recording, by the name that it has."""
+    try:
+        check_audio(name, recording)
+    except InputError as error:
+        return error
+    return None
+
+
+def _several(name: str, recordings: object) -> Iterator[Any]:
+    """An iterator over recordings. One recording alone is refused, as it may be iterable too."""
+    one = isinstance(recordings, tuple) and len(recordings) == 2 and isinstance(recordings[1], Number)
+    if not (one or is_file(recordings) or isinstance(recordings, (Mapping, np.ndarray))):
+        try:
+            return iter(recordings)  # type: ignore[call-overload]
+        except TypeError:
+            pass
+    raise refusal(name, "several recordings: a list or other iterable", recordings, "give a single one as [recording]")

@@ -2,7 +2,7 @@
 
 from .features import FeatureExtractor
 from .reading import Audio, as_samples, audio_seconds, check_audio, is_recording, read_audio
-from .sources import held, name_of
+from .sources import held, is_file, name_of
 
 __all__ = [
     "Audio",
@@ -11,6 +11,7 @@ __all__ = [
     "audio_seconds",
     "check_audio",
     "held",
+    "is_file",
     "is_recording",
     "name_of",
     "read_audio",
