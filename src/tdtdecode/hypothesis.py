@@ -147,6 +147,14 @@ class Word:
     space_before: bool = True
 
 
+@dataclass(frozen=True)
+class SpeechSegment:
+    """Where someone speaks: start and end in seconds."""
+
+    start: float
+    end: float
+
+
 @dataclass(frozen=True, eq=False)
 class Transcript:
     """What was said in one recording.
@@ -163,6 +171,8 @@ class Transcript:
         The decoded tokens behind the text.
     alternatives:
         The transcripts of a beam search's next best hypotheses, best first.
+    segments:
+        Where a VAD heard someone speak, in order; None if none listened.
     """
 
     text: str
@@ -170,6 +180,7 @@ class Transcript:
     duration: float = 0.0
     hypothesis: Hypothesis | None = None
     alternatives: list[Transcript] = field(default_factory=list)
+    segments: list[SpeechSegment] | None = None
 
     def __repr__(self) -> str:
         others = counted(len(self.alternatives), "alternative") if self.alternatives else ""

@@ -14,7 +14,7 @@ from ..errors import InputError, TdtDecodeError, TdtDecodeWarning
 from ..outputs import identities, new_file, refuse_overwriting, same_name
 from ..speech.formats import FORMATS
 from . import live
-from .options import add_cues, add_model, add_verbose, cues, model_options, positive
+from .options import add_cues, add_model, add_vad, add_verbose, cues, model_options, positive, vad
 from .recordings import Given, recordings
 from .search_options import add_search, files_given, search_of
 from .status import DONE, SOME_FAILED
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..speech.formats import CueOptions
     from ..speech.progress import Progress
     from ..speech.recognizer import Recognizer
+    from ..speech.vad import SileroVad
 
 HELP = "Transcribe recordings. Text goes to stdout, one line per recording in order; messages go to stderr."
 
@@ -60,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_verbose(parser)
     parser.add_argument("--strict", action="store_true",
                         help="treat warnings as errors: a recording that is cut short, a phrase that is left out, ...")
+    add_vad(parser, "skip silence; with --stream an utterance ends where the VAD hears that speech has ended")
     add_cues(parser)
 
 
@@ -72,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         _report(name, problem)
     search = _search(arguments)
     options = cues(arguments, arguments.format)
+    listener = vad(arguments)
 
     from ..speech.hub import find_model
     from ..speech.loading import load_model
@@ -80,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     given = [directory, *map(Path, files_given(arguments))]
     writer = _Writer(arguments.format, arguments.output, [one.path for one in inputs], given, options)
     model = load_model(directory, search=search, **model_options(arguments))
-    failed = _transcribe(model, inputs, writer, arguments.batch_size)
+    failed = _transcribe(model, inputs, writer, arguments.batch_size, listener)
     return SOME_FAILED if failed or problems else DONE
 
 
@@ -93,9 +96,10 @@ def _follow(arguments: argparse.Namespace) -> int:
     from ..speech.loading import load_model
 
     search = _search(arguments)
+    listener = vad(arguments)
     with live.opened(arguments.audio[0]) as blocks:
         model = load_model(arguments.model, search=search, **model_options(arguments))
-        live.follow(model, blocks, arguments.format, {})
+        live.follow(model, blocks, arguments.format, {"vad": listener})
     return DONE
 
 
@@ -107,7 +111,9 @@ def _search(arguments: argparse.Namespace) -> Greedy | Beam:
     return search
 
 
-def _transcribe(model: Recognizer, inputs: list[Given], writer: _Writer, batch_size: int) -> int:
+def _transcribe(
+    model: Recognizer, inputs: list[Given], writer: _Writer, batch_size: int, listener: SileroVad | None
+) -> int:
     """Transcribe all recordings, a few batches at a time, so that results appear early. Returns how many failed."""
     failed = 0
     together = batch_size * _BATCHES_AT_ONCE
@@ -116,7 +122,7 @@ def _transcribe(model: Recognizer, inputs: list[Given], writer: _Writer, batch_s
         part = inputs[start : start + together]
         results = model.recognize(
             [one.audio for one in part], batch_size=batch_size, on_error="return",
-            progress=progress.show,
+            progress=progress.show, vad=listener,
         )  # fmt: skip
         progress.next_part()
         for one, result in zip(part, results, strict=True):

@@ -28,12 +28,17 @@ from .streaming.latency import Latency, windows_for
 from .streaming.stream import Stream, Streams
 from .streaming.walks import CacheAwareWalk, Walk, WindowedWalk
 from .transcripts import nothing, transcript
+from .vad import SileroVad
+from .vad.skipping import SpeechPieces
 from .windows import Windows, decode_in_windows
 
+_PAUSE = 0.8
 _LONGEST_PAUSE = 1e6
 _MOST_AHEAD = 256
 _BATCH_SECONDS = 480.0
 """The most audio in a batch, padding included. An encoder's attention needs memory by the square of the length."""
+_PIECES_AT_ONCE = 16
+"""The most segments of speech in a batch."""
 
 
 _log = logging.getLogger(__name__)
@@ -117,6 +122,7 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["raise"] = ...,
         progress: Callable[[Progress], object] | None = ...,
+        vad: SileroVad | None = ...,
     ) -> Transcript: ...
 
     @overload
@@ -128,6 +134,7 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["raise"] = ...,
         progress: Callable[[Progress], object] | None = ...,
+        vad: SileroVad | None = ...,
     ) -> list[Transcript]: ...
 
     @overload
@@ -139,6 +146,7 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["return"],
         progress: Callable[[Progress], object] | None = ...,
+        vad: SileroVad | None = ...,
     ) -> list[Transcript | Exception]: ...
 
     def recognize(
@@ -149,6 +157,7 @@ class Recognizer:
         batch_size: int = 16,
         on_error: str = "raise",
         progress: Callable[[Progress], object] | None = None,
+        vad: SileroVad | None = None,
     ) -> Any:
         """Transcribe one recording or many, of any length.
 
@@ -172,6 +181,9 @@ class Recognizer:
         progress:
             Called with a `Progress` whenever more is done: after each batch, and within long recordings after each
             window. What it raises ends the call.
+        vad:
+            Skips silence: only the segments of speech that it finds are recognised, each by itself. Their words stand
+            at their times in the recording. Where nobody speaks the transcript is empty. None: all is recognised.
 
         Returns
         -------
@@ -189,6 +201,7 @@ class Recognizer:
         as_choice("on_error", on_error, ("raise", "return"))
         if progress is not None:
             as_function("progress", progress, "a function of a Progress, or None")
+        _check_vad(vad)
         many = isinstance(audio, list)
         recordings: list[Any] = list(audio) if isinstance(audio, list) else [audio]
         for_utterances(search, range(len(recordings)), len(recordings))  # raises before any work if it does not fit
@@ -218,7 +231,7 @@ class Recognizer:
                     results[i] = error
             # Headers may have stated other lengths: the batch is made again of what there is.
             for part in self._batches({i: len(found) / SAMPLE_RATE for i, found in samples.items()}, batch_size):
-                made = self._transcribed(part, samples, search, len(recordings), meter, catch)
+                made = self._transcribed(part, samples, search, len(recordings), meter, catch, vad)
                 for i, result in zip(part, made, strict=True):
                     results[i] = result
             meter.finish(batch)
@@ -233,6 +246,7 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["raise"] = ...,
         progress: Callable[[Progress], object] | None = ...,
+        vad: SileroVad | None = ...,
     ) -> Iterator[Transcript]: ...
 
     @overload
@@ -244,6 +258,7 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["return"],
         progress: Callable[[Progress], object] | None = ...,
+        vad: SileroVad | None = ...,
     ) -> Iterator[Transcript | Exception]: ...
 
     def recognize_each(
@@ -254,6 +269,7 @@ class Recognizer:
         batch_size: int = 16,
         on_error: str = "raise",
         progress: Callable[[Progress], object] | None = None,
+        vad: SileroVad | None = None,
     ) -> Iterator[Any]:
         """Transcribe recordings one after the other, however many there are.
 
@@ -266,7 +282,7 @@ class Recognizer:
             Replaces the search that the model was loaded with. Phrases that were given for each recording
             (`PhraseBoost.per_row`) belong to the recordings in their order. If there turn out to be more recordings
             than lists, or fewer, that is an error: at once if the length of `recordings` is known, else when it shows.
-        batch_size, on_error, progress:
+        batch_size, on_error, progress, vad:
             As for `recognize`. ``"raise"`` raises the error of a recording in its place, after the transcripts of those
             before it. What `recordings` itself raises passes through. Totals of a `Progress` count the recordings that
             are known so far.
@@ -285,11 +301,12 @@ class Recognizer:
         as_choice("on_error", on_error, ("raise", "return"))
         if progress is not None:
             as_function("progress", progress, "a function of a Progress, or None")
+        _check_vad(vad)
         source = _several("recordings", recordings)
         given = utterances_of(search)
         if given is not None and isinstance(recordings, Sized):
             check_utterances(given, len(recordings))
-        return self._each(source, search, given, batch_size, on_error, progress)
+        return self._each(source, search, given, batch_size, on_error, progress, vad)
 
     def _each(
         self,
@@ -299,6 +316,7 @@ class Recognizer:
         batch_size: int,
         on_error: str,
         progress: Callable[[Progress], object] | None,
+        vad: SileroVad | None,
     ) -> Iterator[Any]:
         begin = 0
         while part := list(islice(source, min(4 * batch_size, _MOST_AHEAD))):
@@ -306,7 +324,7 @@ class Recognizer:
             if given is not None and end > given:
                 check_utterances(given, end)
             chosen = search if given is None else for_utterances(search, range(begin, end), given)
-            found = self.recognize(part, chosen, batch_size=batch_size, on_error="return", progress=progress)
+            found = self.recognize(part, chosen, batch_size=batch_size, on_error="return", progress=progress, vad=vad)
             for i, (recording, result) in enumerate(zip(part, found), begin):
                 if isinstance(result, InputError):
                     result = _checked(f"recordings[{i}]", recording) or result
@@ -325,13 +343,14 @@ class Recognizer:
         recordings: int,
         meter: Meter,
         catch: tuple[type[Exception], ...],
+        vad: SileroVad | None,
     ) -> Sequence[Transcript | Exception]:
         """Transcribe some of the recordings together; where that fails with an error to catch, one by one."""
 
         def together(places: list[int]) -> list[Transcript]:
             chosen = for_utterances(search, places, recordings)
             reached = [partial(meter.reach, i) for i in places]
-            return self._transcribe([samples[i] for i in places], chosen, reached)
+            return self._transcribe([samples[i] for i in places], chosen, reached, vad)
 
         def alone(place: int) -> Transcript | Exception:
             try:
@@ -361,7 +380,11 @@ class Recognizer:
         )  # fmt: skip
 
     def streams(
-        self, search: Greedy | Beam | None = None, latency: Latency | None = None, pause: float = 0.8
+        self,
+        search: Greedy | Beam | None = None,
+        latency: Latency | None = None,
+        pause: float | None = None,
+        vad: SileroVad | None = None,
     ) -> Streams:
         """Many live recordings, which share the calls of the encoder and of the decoder.
 
@@ -374,7 +397,11 @@ class Recognizer:
             longest context that the encoder takes. Features are normalised by what was heard so far. The windows of a
             cache-aware encoder lie in its file.
         pause:
-            An utterance ends after so many seconds without a token, or where the model says so.
+            An utterance ends after so many seconds without a token, or where the model says so. None: 0.8 seconds, or
+            with ``vad`` however long they are.
+        vad:
+            An utterance ends where the VAD hears that speech has ended, or where the model says so. Silence is encoded
+            and decoded all the same.
 
         Raises
         ------
@@ -382,7 +409,11 @@ class Recognizer:
             If an option is wrong, or the windows do not fit the model.
         """
         search = self.decoder.search if search is None else as_search(search)
-        pause = as_number("pause", pause, "a number of seconds above 0", above=0, high=_LONGEST_PAUSE)
+        if pause is not None:
+            pause = as_number("pause", pause, "a number of seconds above 0", above=0, high=_LONGEST_PAUSE)
+        elif vad is None:
+            pause = _PAUSE
+        _check_vad(vad)
         factor = self.bundle.features.subsampling_factor
         walk: Walk
         if isinstance(self.encoder, CacheAwareEncoder):
@@ -394,14 +425,15 @@ class Recognizer:
                 as_instance("latency", latency, Latency, "Latency(...) or None")
             limit = None if self._max_input_frames is None else self._max_input_frames // factor
             walk = WindowedWalk(self.encoder, windows_for(latency, self.bundle.frame_seconds, limit), factor)
-        return Streams(self.bundle, walk, self.decoder, self._extract, search, pause)
+        return Streams(self.bundle, walk, self.decoder, self._extract, search, pause, vad)
 
     def stream(
         self,
         language: str | None = None,
         search: Greedy | Beam | None = None,
         latency: Latency | None = None,
-        pause: float = 0.8,
+        pause: float | None = None,
+        vad: SileroVad | None = None,
     ) -> Stream:
         """One live recording.
 
@@ -409,7 +441,7 @@ class Recognizer:
         ----------
         language:
             For models that are told one, such as ``"en-US"``.
-        search, latency, pause:
+        search, latency, pause, vad:
             As for `streams`.
 
         Raises
@@ -417,7 +449,7 @@ class Recognizer:
         InputError
             If an option is wrong, or the model does not have the language.
         """
-        return Stream(self.streams(search, latency, pause), language)
+        return Stream(self.streams(search, latency, pause, vad), language)
 
     def _batches(self, seconds: dict[int, float], batch_size: int) -> Iterator[list[int]]:
         """Group recordings of similar length. The longest come first, so that a lack of memory shows at once."""
@@ -430,22 +462,44 @@ class Recognizer:
             waiting = waiting[count:]
 
     def _transcribe(
-        self, recordings: list[np.ndarray], search: Greedy | Beam, reached: Sequence[Callable[[float], None]]
+        self,
+        recordings: list[np.ndarray],
+        search: Greedy | Beam,
+        reached: Sequence[Callable[[float], None]],
+        vad: SileroVad | None,
     ) -> list[Transcript]:
         """Transcribe one batch of recordings, float32 [n] each; ``reached`` is told the seconds done of each."""
-        spoken = [i for i, samples in enumerate(recordings) if self._extract.frames(len(samples))]
+        confidence = search.confidence or Confidence()
+        if vad is None:
+            return [
+                transcript(self.bundle, hypothesis, len(samples) / SAMPLE_RATE, confidence)
+                for hypothesis, samples in zip(self._hypotheses(recordings, search, reached), recordings, strict=True)
+            ]
+        frame = round(self.bundle.frame_seconds * SAMPLE_RATE)
+        pieces = SpeechPieces(vad, recordings, frame, reached)
+        found: dict[int, Hypothesis] = {}
+        for part in self._batches(dict(enumerate(pieces.seconds)), _PIECES_AT_ONCE):
+            chosen = for_utterances(search, [pieces.owners[i] for i in part], len(recordings))
+            told = [partial(pieces.reach, i) for i in part]
+            found.update(zip(part, self._hypotheses([pieces.samples[i] for i in part], chosen, told), strict=True))
+            for i in part:
+                pieces.reach(i, pieces.seconds[i])
+        nbest = (search.nbest or 1) if isinstance(search, Beam) else 1
+        return pieces.transcripts([found[i] for i in range(len(found))], self.bundle, confidence, nbest)
+
+    def _hypotheses(
+        self, recordings: list[np.ndarray], search: Greedy | Beam, reached: Sequence[Callable[[float], None]]
+    ) -> list[Hypothesis]:
+        """Decode one batch of recordings, float32 [n] each; ``reached`` is told the seconds done of each."""
         hypotheses = [nothing() for _ in recordings]
+        spoken = [i for i, samples in enumerate(recordings) if self._extract.frames(len(samples))]
         if spoken:
             features, lengths = self._extract([recordings[i] for i in spoken])
             spoken_search = for_utterances(search, spoken, len(recordings))
             found = self._decoded(features, lengths, spoken_search, [reached[i] for i in spoken])
             for i, hypothesis in zip(spoken, found, strict=True):
                 hypotheses[i] = hypothesis
-        confidence = search.confidence or Confidence()
-        return [
-            transcript(self.bundle, hypothesis, len(samples) / SAMPLE_RATE, confidence)
-            for hypothesis, samples in zip(hypotheses, recordings, strict=True)
-        ]
+        return hypotheses
 
     def _decoded(
         self,
@@ -470,6 +524,11 @@ class Recognizer:
                 self._windows, self.bundle.features.subsampling_factor, at_once, reached[i],
             )  # fmt: skip
         return [hypotheses[i] for i in range(len(lengths))]
+
+
+def _check_vad(vad: object) -> None:
+    if vad is not None:
+        as_instance("vad", vad, SileroVad, "tdtdecode.speech.vad.SileroVad(...) or None")
 
 
 def _reopened(

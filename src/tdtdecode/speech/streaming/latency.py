@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from ...arguments import as_number
 from ...errors import InputError
 from ..windows import Windows
+
+
+def _seconds(default: float, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True)
@@ -32,15 +37,16 @@ class Latency:
         If a number is negative or not finite, or ``chunk`` is 0.
     """
 
-    chunk: float = 0.8
-    right: float = 1.0
-    left: float = 2.8
+    chunk: float = _seconds(0.8, "how much is decoded at a time")
+    right: float = _seconds(1.0, "how much is heard after a chunk before it is decoded")
+    left: float = _seconds(2.8, "how much is heard before it")
 
     def __post_init__(self) -> None:
-        for name in ("chunk", "right", "left"):
+        for option in fields(self):
             expected = "a number of seconds, at least 0"
-            seconds = as_number(name, getattr(self, name), expected, low=0, high=sys.float_info.max)
-            object.__setattr__(self, name, seconds)
+            value = getattr(self, option.name)
+            seconds = as_number(option.name, value, expected, low=0, high=sys.float_info.max)
+            object.__setattr__(self, option.name, seconds)
         if not self.chunk:
             raise InputError("chunk must be more than 0 seconds")
 

