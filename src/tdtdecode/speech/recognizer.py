@@ -400,8 +400,7 @@ class Recognizer:
             An utterance ends after so many seconds without a token, or where the model says so. None: 0.8 seconds, or
             with ``vad`` however long they are.
         vad:
-            An utterance ends where the VAD hears that speech has ended, or where the model says so. Silence is encoded
-            and decoded all the same.
+            Each segment of speech that it finds is an utterance, which is decoded by itself. Silence is not decoded.
 
         Raises
         ------
@@ -469,8 +468,8 @@ class Recognizer:
         vad: SileroVad | None,
     ) -> list[Transcript]:
         """Transcribe one batch of recordings, float32 [n] each; ``reached`` is told the seconds done of each."""
-        confidence = search.confidence or Confidence()
         if vad is None:
+            confidence = search.confidence or Confidence()
             return [
                 transcript(self.bundle, hypothesis, len(samples) / SAMPLE_RATE, confidence)
                 for hypothesis, samples in zip(self._hypotheses(recordings, search, reached), recordings, strict=True)
@@ -484,8 +483,7 @@ class Recognizer:
             found.update(zip(part, self._hypotheses([pieces.samples[i] for i in part], chosen, told), strict=True))
             for i in part:
                 pieces.reach(i, pieces.seconds[i])
-        nbest = (search.nbest or 1) if isinstance(search, Beam) else 1
-        return pieces.transcripts([found[i] for i in range(len(found))], self.bundle, confidence, nbest)
+        return pieces.transcripts([found[i] for i in range(len(found))], self.bundle, search)
 
     def _hypotheses(
         self, recordings: list[np.ndarray], search: Greedy | Beam, reached: Sequence[Callable[[float], None]]

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from ...bundle import Bundle
-from ...confidence import Confidence
 from ...decoder import Decoder, DecoderState
 from ...errors import InputError
 from ...forks import Lock
@@ -18,11 +17,9 @@ from ...hypothesis import Hypothesis, Transcript
 from ...search import Beam, Greedy, as_search, runs_in_the_beam_engine
 from ..audio import FeatureExtractor
 from ..audio.features import SAMPLE_RATE
-from ..transcripts import transcript
 from ..vad import SileroVad
-from ..vad.silero import as_segment
-from ..windows import joined_stream
 from .live import Live, News
+from .utterances import Step
 from .walks import Encoded, Walk
 
 _BATCH_FRAMES = 48_000
@@ -257,52 +254,34 @@ class Streams:
 
     def _decode(self, due: list[Live], encoded: list[Encoded]) -> None:
         chunks = list(zip(due, encoded, strict=True))
-        decoded = self._chunks([(live, one.frames, live.state, one.position.done) for live, one in chunks])
-        # What lies ahead is decoded too, and that state is thrown away. A beam's best hypothesis needs no more frames.
-        peeked = [
-            (live, one.ahead, state, True)
-            for (live, one), (_, state) in zip(chunks, decoded, strict=True)
-            if not one.position.done and (one.ahead.shape[1] or runs_in_the_beam_engine(live.search))
-        ]
-        ahead = {one[0].name: found for one, (found, _) in zip(peeked, self._chunks(peeked), strict=True)}
-        for (live, one), (part, state) in zip(chunks, decoded, strict=True):
+        decoded = self._stepped([(live, live.state, live.steps(one)) for live, one in chunks])
+        # What lies ahead is decoded too, and that state is thrown away.
+        ahead = self._stepped(
+            [(live, state, live.ahead_of(one)) for (live, one), (_, state) in zip(chunks, decoded, strict=True)]
+        )
+        for (live, one), (parts, state), (peeked, _) in zip(chunks, decoded, ahead, strict=True):
             try:
-                self._take(live, one, part, state, ahead.get(live.name))
+                live.take(one, parts, state, peeked, self._pause)
             except Exception as error:
                 live.error = error
 
-    def _take(
-        self, live: Live, encoded: Encoded, part: Hypothesis, state: DecoderState, ahead: Hypothesis | None
-    ) -> None:
-        """Go on to a stream's next window, with what this one gave."""
-        live.position, live.state, live.ahead = encoded.position, state, ahead
-        live.heard.drop(encoded.needed)
-        live.parts.append(part)
-        done = live.position.done
-        # The hypotheses of a beam may still disagree on tokens that were decoded. Before those no end is certain.
-        frame = live.position.frame if ahead is None else min([live.position.frame, *ahead.frames.tolist()])
-        # Only the end of the recording bounds words: how much has come depends on how it is cut into pieces.
-        end = live.seconds if done else math.inf
-        part = self._take_segments(live, part, math.inf if done else frame)
-        ended = live.wording.add(part) or done
-        ended = ended or (frame == live.position.frame and live.wording.pause(frame) >= self._pause)
-        live.utterance_ended |= ended
-        live.news += live.wording.settle(ended, end)
-
-    def _take_segments(self, live: Live, part: Hypothesis, before: float) -> Hypothesis:
-        """End the utterances whose segments of speech the VAD found, up to a frame; infinity: the recording has ended.
-
-        An utterance has the tokens up to the frame at which its segment was certain. Returns the tokens after those.
-        """
-        end = live.seconds if before == math.inf else math.inf
-        for found in [] if live.voice is None else live.voice.taken(before * self._frame_samples):
-            inside = part.frames * self._frame_samples < found.known
-            live.wording.add(part.select(inside))
-            part = part.select(~inside)
-            live.segments.append(as_segment(found))
-            live.utterance_ended = True
-            live.news += live.wording.settle(True, end)
-        return part
+    def _stepped(
+        self, work: Sequence[tuple[Live, DecoderState | None, list[Step]]]
+    ) -> list[tuple[list[Hypothesis], DecoderState | None]]:
+        """Decode some steps of each stream. Returns what each step gave, and the state after the last one."""
+        states = [state for _, state, _ in work]
+        found: list[list[Hypothesis]] = [[] for _ in work]
+        for number in range(max(len(steps) for _, _, steps in work)):
+            places = [i for i, (_, _, steps) in enumerate(work) if number < len(steps)]
+            chunks = []
+            for i in places:
+                live, _, steps = work[i]
+                step = steps[number]
+                chunks.append((live, step.frames, None if step.begin is not None else states[i], step.final))
+            for i, (part, state) in zip(places, self._chunks(chunks), strict=True):
+                found[i].append(part)
+                states[i] = state
+        return list(zip(found, states, strict=True))
 
     def _chunks(
         self, chunks: Sequence[tuple[Live, Any, DecoderState | None, bool]]
@@ -325,15 +304,10 @@ class Streams:
             return live.error
         try:
             if not live.position.done:  # nothing was left to encode at the end
-                size = self._bundle.spec.encoder_size or 1
-                ((part, _),) = self._chunks([(live, np.zeros((size, 0), np.float32), live.state, True)])
-                live.parts.append(part)
-                live.wording.add(self._take_segments(live, part, math.inf))
-                live.wording.settle(True, live.seconds)
-            confidence = live.search.confidence or Confidence()
-            made = transcript(self._bundle, joined_stream(live.parts, live.search), live.seconds, confidence)
-            segments = None if live.voice is None else live.segments
-            return replace(made, words=live.wording.words, segments=segments)
+                nothing = np.zeros((self._bundle.spec.encoder_size or 1, 0), np.float32)
+                position = replace(live.position, done=True)
+                self._decode([live], [Encoded(nothing, nothing, position, 0, live.heard.frames)])
+            return live.error or live.transcript(self._bundle)
         except Exception as error:
             return error
 

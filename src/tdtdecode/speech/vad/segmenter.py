@@ -6,6 +6,7 @@ nothing that may still come can change it, so a stream gets the segments of the 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 WINDOW = 512
@@ -50,6 +51,7 @@ class Segmenter:
         self._rules = rules
         self._shortest_pause = _SHORTEST_PAUSE * rate
         self._longest = rules.max_speech - WINDOW - 2 * rules.speech_pad
+        self._begin = 0  # of the next window
         self._heard = 0
         self._start: int | None = None  # of the speech that goes on
         self._quiet: int | None = None  # where it fell silent, if it did
@@ -62,10 +64,32 @@ class Segmenter:
         """Whether someone speaks."""
         return self._start is not None
 
-    def add(self, probability: float) -> list[Found]:
-        """Hear a window. Returns the segments that are certain now."""
-        begin, found = self._heard, []
-        self._heard += WINDOW
+    @property
+    def begun(self) -> int | None:
+        """Where the segment begins that is not given yet, once it is certain to be one; None if there is none."""
+        if self._last is not None:
+            return self._last[0]
+        return self._first(self._start) if self._start is not None and self._lasts else None
+
+    @property
+    def spoken(self) -> int:
+        """That segment lasts until this sample, at least."""
+        if self._last is not None:
+            return self._last[1]
+        return self._heard if self._quiet is None else self._quiet
+
+    @property
+    def earliest(self) -> int:
+        """The first sample that may be in a segment that is not given yet."""
+        if self._last is not None:
+            return self._last[0]
+        return self._first(self._heard if self._start is None else self._start)
+
+    def add(self, probability: float, length: float = math.inf) -> list[Found]:
+        """Hear a window. Returns the segments that are certain now. ``length`` is the recording's, if it is known."""
+        begin, found = self._begin, []
+        self._begin += WINDOW
+        self._heard = int(min(self._begin, length))
         if probability >= self._rules.threshold:
             if self._quiet is not None:
                 if begin - self._quiet > self._shortest_pause:
@@ -73,7 +97,7 @@ class Segmenter:
                 self._quiet = None
             if self._start is None:
                 self._start = begin
-                return self._certain(begin)
+                return self._certain()
         if self._start is not None and begin - self._start > self._longest:
             found += self._divide(self._start, begin)
         if self._start is not None and probability < self._rules.neg_threshold:
@@ -83,7 +107,7 @@ class Segmenter:
                 if self._quiet - self._start > self._rules.min_speech:
                     found += self._end(self._start, self._quiet)
                 self._begin_again(None)
-        return found + self._certain(begin)
+        return found + self._certain()
 
     def finish(self, length: int) -> list[Found]:
         """End the recording of ``length`` samples. Returns the segments that were not certain before."""
@@ -111,7 +135,7 @@ class Segmenter:
     def _end(self, start: int, end: int) -> list[Found]:
         """A segment from ``start`` to ``end``, before the pads. The one before it is certain now."""
         found = [] if self._last is None else self._tell_before(start)
-        self._last = int(max(0, start - self._lead)), end
+        self._last = self._first(start), end
         self._lead = self._rules.speech_pad
         return found
 
@@ -131,15 +155,23 @@ class Segmenter:
         (start, end), self._last = self._last, None
         return [Found(start, int(min(self._heard, end + pad)), self._heard)]
 
-    def _certain(self, begin: int) -> list[Found]:
+    def _certain(self) -> list[Found]:
         """The last segment, if neither the speech that goes on nor what follows can move its end."""
         if self._last is None:
             return []
         if self._start is None:
             return self._tell(self._rules.speech_pad) if self._room(self._heard) else []
-        # Short speech may turn out to be none.
-        lasts = self._quiet is None and begin - self._start > self._rules.min_speech
-        return self._tell_before(self._start) if lasts or self._room(self._start) else []
+        return self._tell_before(self._start) if self._lasts or self._room(self._start) else []
+
+    @property
+    def _lasts(self) -> bool:
+        """Whether the speech that goes on is long enough to be a segment, whatever follows."""
+        end = self._begin - WINDOW if self._quiet is None else self._quiet
+        return self._start is not None and end - self._start > self._rules.min_speech
+
+    def _first(self, start: int) -> int:
+        """Where a segment begins, of speech that begins at ``start``."""
+        return int(max(0, start - self._lead))
 
     def _room(self, start: int) -> bool:
         """Whether there is room for both pads before speech that begins at ``start``."""

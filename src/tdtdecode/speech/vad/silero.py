@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,7 +130,12 @@ class SileroVad:
             stream.end()
         while self.hear(streams):
             pass
-        return [stream.taken() for stream in streams]
+        found = []
+        for stream in streams:
+            segmenter = Segmenter(stream.rules, SAMPLE_RATE)
+            parts = [segmenter.add(probability, stream.length) for probability in stream.probabilities]
+            found.append([one for part in [*parts, segmenter.finish(stream.length)] for one in part])
+        return found
 
     def stream(self) -> VoiceStream:
         """A live recording, for `hear`."""
@@ -163,18 +168,24 @@ class VoiceStream:
 
     Attributes
     ----------
+    rules:
+        When speech begins and ends.
+    length:
+        How many samples have come.
+    probabilities:
+        Of speech, in each window that was heard.
     states:
         The model's recurrent states, [layers, 1, size] each.
     """
 
     def __init__(self, rules: Rules, states: tuple[np.ndarray, ...]):
-        self.states = states
+        self.rules, self.states = rules, states
         self._segmenter = Segmenter(rules, SAMPLE_RATE)
         # Those that were not heard yet, after the context of the next window.
         self._samples = np.zeros(_CONTEXT, np.float32)
-        self._length = 0
+        self.length = 0
         self._ended = False
-        self._found: list[Found] = []
+        self.probabilities: list[float] = []
 
     @property
     def speaking(self) -> bool:
@@ -195,12 +206,11 @@ class VoiceStream:
     def add(self, samples: np.ndarray) -> None:
         """Add samples, float32 [n] at 16 kHz."""
         self._samples = np.concatenate([self._samples, samples])
-        self._length += len(samples)
+        self.length += len(samples)
 
     def end(self) -> None:
         """No more will come."""
         self._ended = True
-        self._finish()
 
     def next_windows(self, count: int) -> np.ndarray:
         """The next windows with their contexts, float32 [count, 576]; zeros follow the end of the recording."""
@@ -212,24 +222,9 @@ class VoiceStream:
         """Go on after windows that were heard."""
         self.states = states
         self._samples = self._samples[min(len(probabilities) * WINDOW, len(self._samples) - _CONTEXT) :]
+        self.probabilities += probabilities
         for probability in probabilities:
-            self._add(self._segmenter.add(probability))
-        self._finish()
-
-    def taken(self, most: float = float("inf")) -> list[Found]:
-        """The segments that were certain after at most so many samples. They are not kept here any longer."""
-        found = [one for one in self._found if one.known <= most]
-        self._found = self._found[len(found) :]
-        return found
-
-    def _finish(self) -> None:
-        if self._ended and not self.is_due:
-            self._add(self._segmenter.finish(self._length))
-
-    def _add(self, found: list[Found]) -> None:
-        """Keep segments. The last window may go beyond the end of the recording."""
-        most = self._length
-        self._found += [replace(one, end=min(one.end, most), known=min(one.known, most)) for one in found]
+            self._segmenter.add(probability)
 
 
 class Network:

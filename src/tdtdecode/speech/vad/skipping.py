@@ -14,6 +14,7 @@ import numpy as np
 from ...bundle import Bundle
 from ...confidence import Confidence
 from ...hypothesis import Hypothesis, SpeechSegment, Transcript, Word, joined
+from ...search import Beam, Greedy
 from ..transcripts import nothing, transcript
 from .silero import SAMPLE_RATE, SileroVad, as_segment
 
@@ -79,29 +80,33 @@ class SpeechPieces:
         self._reached[owner](min(self._heard[owner] / self._spoken[owner], 1) * whole)
 
     def transcripts(
-        self, hypotheses: Sequence[Hypothesis], bundle: Bundle, confidence: Confidence, nbest: int
+        self, hypotheses: Sequence[Hypothesis], bundle: Bundle, search: Greedy | Beam
     ) -> list[Transcript]:
-        """The transcript of each recording, of the hypotheses of the pieces.
-
-        Parameters
-        ----------
-        nbest:
-            The most hypotheses of a recording.
-        """
+        """The transcript of each recording, of the hypotheses of the pieces that the search found."""
         parts: list[list[Hypothesis]] = [[] for _ in self._recordings]
         for owner, frame, hypothesis in zip(self.owners, self._frames, hypotheses, strict=True):
-            parts[owner].append(_later(hypothesis, frame))
-        made = []
-        for samples, segments, found in zip(self._recordings, self._segments, parts, strict=True):
-            seconds = len(samples) / SAMPLE_RATE
-            best, *others = [_of_parts(row, bundle, seconds, confidence) for row in _best_rows(found, nbest)]
-            made.append(replace(best, alternatives=others, segments=segments))
-        return made
+            parts[owner].append(later(hypothesis, frame))
+        return [
+            replace(of_utterances(found, bundle, len(samples) / SAMPLE_RATE, search), segments=segments)
+            for samples, segments, found in zip(self._recordings, self._segments, parts, strict=True)
+        ]
 
 
-def _later(hypothesis: Hypothesis, frames: int) -> Hypothesis:
+def of_utterances(
+    parts: list[Hypothesis], bundle: Bundle, seconds: float, search: Greedy | Beam
+) -> Transcript:
+    """The transcript of a recording of so many seconds, of the hypotheses of its utterances that the search found."""
+    nbest = (search.nbest or 1) if isinstance(search, Beam) else 1
+    confidence = search.confidence or Confidence()
+    best, *others = [_of_row(row, bundle, seconds, confidence) for row in _best_rows(parts, nbest)]
+    return replace(best, alternatives=others)
+
+
+def later(hypothesis: Hypothesis, frames: int) -> Hypothesis:
     """The same, so many frames later."""
-    alternatives = tuple(_later(one, frames) for one in hypothesis.alternatives)
+    if not frames:
+        return hypothesis
+    alternatives = tuple(later(one, frames) for one in hypothesis.alternatives)
     return replace(hypothesis, frames=hypothesis.frames + np.int32(frames), alternatives=alternatives)
 
 
@@ -119,7 +124,7 @@ def _best_rows(parts: list[Hypothesis], nbest: int) -> list[list[Hypothesis]]:
     return [row for _, row in rows]
 
 
-def _of_parts(parts: list[Hypothesis], bundle: Bundle, seconds: float, confidence: Confidence) -> Transcript:
+def _of_row(parts: list[Hypothesis], bundle: Bundle, seconds: float, confidence: Confidence) -> Transcript:
     """The transcript of utterances one after the other. No word goes on from one to the next."""
     if not parts:
         return transcript(bundle, nothing(), seconds, confidence)
