@@ -24,7 +24,7 @@ from .audio.features import HOP, SAMPLE_RATE
 from .encoder import Encoder
 from .progress import Meter, Progress
 from .streaming.cache_aware import CacheAwareEncoder
-from .streaming.latency import Latency, windows_for
+from .streaming.latency import Latency, stated_windows, windows_for
 from .streaming.stream import Stream, Streams
 from .streaming.walks import CacheAwareWalk, Walk, WindowedWalk
 from .transcripts import nothing, transcript
@@ -393,9 +393,9 @@ class Recognizer:
         search:
             Replaces the search that the model was loaded with.
         latency:
-            The windows in which a model of whole recordings hears a live one; None: the default of `Latency`, or the
-            longest context that the encoder takes. Features are normalised by what was heard so far. The windows of a
-            cache-aware encoder lie in its file.
+            The windows in which a model of whole recordings hears a live one; None: those that its file states, or the
+            default of `Latency`, with the longest context that the encoder takes. Features are normalised by what was
+            heard so far. The windows of a cache-aware encoder lie in its file.
         pause:
             An utterance ends after so many seconds without a token, or where the model says so. None: 0.8 seconds, or
             with ``vad`` however long they are.
@@ -423,7 +423,9 @@ class Recognizer:
             if latency is not None:
                 as_instance("latency", latency, Latency, "Latency(...) or None")
             limit = None if self._max_input_frames is None else self._max_input_frames // factor
-            walk = WindowedWalk(self.encoder, windows_for(latency, self.bundle.frame_seconds, limit), factor)
+            stated = stated_windows(self.encoder.metadata, self.bundle.encoder or self.bundle.directory)
+            windows = windows_for(latency, self.bundle.frame_seconds, limit, stated)
+            walk = WindowedWalk(self.encoder, windows, factor)
         return Streams(self.bundle, walk, self.decoder, self._extract, search, pause, vad)
 
     def stream(

@@ -128,7 +128,7 @@ class Live:
         if self.audio is None:
             if self.heard.frames:
                 raise InputError("the stream has been fed features: go on with feed_features")
-            audio = Assembly("audio", SAMPLE_RATE)
+            audio = Assembly("audio", SAMPLE_RATE, live=True)
             audio.add_array((samples, rate))
             self.audio = audio
         else:
