@@ -9,6 +9,8 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
+import time
 import types
 from pathlib import Path
 
@@ -168,6 +170,34 @@ def test_samples_come_before_the_end(samples):
         writer.write(data[44 + 2 * 8000 :])
         writer.close()
         assert 800 + sum(len(block) for _, block in blocks) == len(samples)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks of POSIX")
+def test_a_forked_process_does_not_keep_it_waiting_for_the_end(samples):
+    go_on = threading.Event()
+
+    class Source(io.BytesIO):
+        def read1(self, size=-1):
+            if self.tell() > 20_000:
+                go_on.wait(HANGING)
+            return super().read1(min(size, 4096))
+
+    blocks = piped(Source(wav(samples, 2**32 - 1)), "x")
+    first = next(blocks)[1]
+    child = os.fork()
+    if not child:
+        time.sleep(HANGING)
+        os._exit(0)
+    try:
+        go_on.set()
+        rest = []
+        reader = threading.Thread(target=lambda: rest.extend(len(block) for _, block in blocks), daemon=True)
+        reader.start()
+        reader.join(60)
+        assert not reader.is_alive() and len(first) + sum(rest) == len(samples)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 @pytest.mark.parametrize("data", [b"", b"RIFF", b"not a recording at all " * 400, wav(np.zeros(0, np.int16), 100)])
