@@ -148,6 +148,14 @@ class Word:
     space_before: bool = True
 
 
+@dataclass(frozen=True)
+class SpeechSegment:
+    """Where someone speaks: start and end in seconds."""
+
+    start: float
+    end: float
+
+
 _MAKERS = "_makers"
 
 
@@ -167,6 +175,8 @@ class Transcript:
         The decoded tokens behind the text.
     alternatives:
         The transcripts of a beam search's next best hypotheses, best first.
+    segments:
+        Where a VAD heard someone speak, in order; None if none listened.
     """
 
     text: str
@@ -174,6 +184,7 @@ class Transcript:
     duration: float = 0.0
     hypothesis: Hypothesis | None = None
     alternatives: list[Transcript] = field(default_factory=list)
+    segments: list[SpeechSegment] | None = None
 
     @staticmethod
     def lazy(

@@ -12,7 +12,7 @@ from ..errors import InputError, TdtDecodeError, TdtDecodeWarning
 from ..outputs import identities, new_file, refuse_overwriting, same_name
 from ..speech.formats import FORMATS
 from . import live, manifest
-from .options import add_cues, add_model, add_verbose, cues, model_options, positive
+from .options import add_cues, add_model, add_vad, add_verbose, cues, model_options, positive, vad
 from .progress import Display
 from .recordings import Given, recordings
 from .search_options import add_search, files_given, search_of
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..search import Beam, Greedy
     from ..speech.formats import CueOptions
     from ..speech.recognizer import Recognizer
+    from ..speech.vad import SileroVad
 
 HELP = "Transcribe recordings. Text goes to stdout, one line per recording in order; messages go to stderr."
 
@@ -54,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_verbose(parser)
     parser.add_argument("--strict", action="store_true",
                         help="treat warnings as errors: a recording that is cut short, a phrase that is left out, ...")
+    add_vad(parser, "skip silence; with --stream an utterance ends where the VAD hears that speech has ended")
     add_cues(parser)
 
 
@@ -69,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         _report(name, problem)
     search = _search(arguments)
     options = cues(arguments, arguments.format)
+    listener = vad(arguments)
 
     from ..speech.hub import find_model
     from ..speech.loading import load_model
@@ -77,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     given = [directory, *map(Path, files_given(arguments))]
     writer = _Writer(arguments.format, arguments.output, [one.path for one in inputs], given, options)
     model = load_model(directory, search=search, **model_options(arguments))
-    failed = _transcribe(model, inputs, writer, arguments.batch_size)
+    failed = _transcribe(model, inputs, writer, arguments.batch_size, listener)
     return SOME_FAILED if failed or problems else DONE
 
 
@@ -90,9 +93,10 @@ def _follow(arguments: argparse.Namespace) -> int:
     from ..speech.loading import load_model
 
     search = _search(arguments)
+    listener = vad(arguments)
     with live.opened(arguments.audio[0]) as blocks:
         model = load_model(arguments.model, search=search, **model_options(arguments))
-        live.follow(model, blocks, arguments.format, {})
+        live.follow(model, blocks, arguments.format, {"vad": listener})
     return DONE
 
 
@@ -104,12 +108,14 @@ def _search(arguments: argparse.Namespace) -> Greedy | Beam:
     return search
 
 
-def _transcribe(model: Recognizer, inputs: list[Given], writer: _Writer, batch_size: int) -> int:
+def _transcribe(
+    model: Recognizer, inputs: list[Given], writer: _Writer, batch_size: int, listener: SileroVad | None
+) -> int:
     """Transcribe all recordings, and write each result as it comes. Returns how many failed."""
     failed = 0
     display = Display()
     results = model.recognize_each(
-        [one.audio for one in inputs], batch_size=batch_size, on_error="return", progress=display.show
+        [one.audio for one in inputs], batch_size=batch_size, on_error="return", progress=display.show, vad=listener
     )
     for one, result in zip(inputs, results, strict=True):
         display.clear()

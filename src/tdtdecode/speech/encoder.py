@@ -63,6 +63,8 @@ class Encoder:
         Whether several recordings may share a batch. False where the batch size is fixed at one, and for dynamic
         quantisation: that scales the activations of a whole batch at once, so a recording's result would depend on
         its neighbours.
+    metadata:
+        What the graph states of itself, by key.
 
     Raises
     ------
@@ -97,6 +99,7 @@ class Encoder:
             raise BundleError("has no encoder; recognising audio needs one", file=bundle.directory)
         graph = load_graph(file, bundle.directory)
         self._file = file
+        self.metadata = {entry.key: entry.value for entry in graph.model.metadata_props}
         self._audio, self._length, self._frames, self._counts = self._read_ports(graph, bundle)
         batch, _, time = self._audio.shape
         if isinstance(batch, int) and batch != 1:

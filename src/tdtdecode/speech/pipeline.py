@@ -61,6 +61,8 @@ class Piece:
         How many of them are valid.
     seconds:
         The length.
+    begin:
+        Where it begins in the recording, in seconds.
     state:
         What decoding keeps from window to window.
     """
@@ -70,6 +72,7 @@ class Piece:
     features: np.ndarray
     frames: int
     seconds: float
+    begin: float = 0.0
     state: Any = None
 
 

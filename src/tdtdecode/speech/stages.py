@@ -14,7 +14,7 @@ from ..bundle import Bundle
 from ..bundle.description import FEATURE_FRAME_SECONDS
 from ..confidence import Confidence
 from ..decoder import Decoder
-from ..hypothesis import Hypothesis
+from ..hypothesis import Hypothesis, Transcript
 from ..search import Beam, Greedy, for_utterances
 from .audio import FeatureExtractor, as_samples
 from .audio.features import SAMPLE_RATE
@@ -22,6 +22,8 @@ from .batching import COSTS, cheapest_batches
 from .encoder import Encoder
 from .pipeline import Encoded, Heard, Piece
 from .transcripts import nothing, transcript
+from .vad import SileroVad
+from .vad.skipping import SpeechPieces
 from .windows import Window, WindowedDecode, Windows, encoded_windows
 
 _log = logging.getLogger(__name__)
@@ -48,6 +50,8 @@ class ModelStages:
         The most feature frames that the encoder takes at once; None: there is no limit.
     windows:
         How longer recordings are cut.
+    vad:
+        Finds where someone speaks; None: all is recognised.
     """
 
     def __init__(
@@ -63,9 +67,11 @@ class ModelStages:
         device: str,
         limit: int | None,
         windows: Windows,
+        vad: SileroVad | None,
     ):
         self._bundle, self._encoder, self._decoder, self._extract = bundle, encoder, decoder, extract
         self._search, self._utterances = search, utterances
+        self._vad = vad
         self._confidence = search.confidence or Confidence()
         self._batch_size = batch_size if encoder.takes_batches else 1
         self._cost = COSTS[device]
@@ -85,11 +91,20 @@ class ModelStages:
         """Read a recording and compute its features."""
         samples = as_samples(audio, SAMPLE_RATE)
         seconds = len(samples) / SAMPLE_RATE
-        pieces = []
-        if self._extract.frames(len(samples)):
-            features, lengths = self._extract([samples])
-            pieces.append(Piece(place, 0, features[0], int(lengths[0]), seconds))
-        finish = partial(_transcript_of, self._bundle, seconds, self._confidence)
+        finish: Callable[[list[Hypothesis]], Transcript]
+        if self._vad is None:
+            parts = [(0.0, samples)] if self._extract.frames(len(samples)) else []
+            finish = partial(_transcript_of, self._bundle, seconds, self._confidence)
+        else:
+            frame = round(self._bundle.frame_seconds * SAMPLE_RATE)
+            spoken = SpeechPieces(self._vad, samples, frame, self._extract.frames)
+            parts = spoken.parts
+            finish = partial(spoken.transcript, self._bundle, self._search)
+        pieces: list[Piece] = []
+        for begin, part in parts:
+            features, lengths = self._extract([part])
+            length = len(part) / SAMPLE_RATE
+            pieces.append(Piece(place, len(pieces), features[0], int(lengths[0]), length, begin))
         return Heard(seconds, pieces, finish)
 
     def batches(self, pieces: Sequence[Piece]) -> list[list[Piece]]:
@@ -141,7 +156,7 @@ class ModelStages:
                 self._decoder, self._search_for(pieces), self._bundle.features.subsampling_factor
             )
         seconds = piece.state.add(window, frames)
-        reached(piece.place, seconds)
+        reached(piece.place, piece.begin + seconds)
         return None if window.last is not None else [piece.state.hypothesis()]
 
     def _in_windows(self, piece: Piece) -> bool:
@@ -164,6 +179,8 @@ def _together(pieces: Sequence[Piece]) -> np.ndarray:
     return features
 
 
-def _transcript_of(bundle: Bundle, seconds: float, confidence: Confidence, hypotheses: list[Hypothesis]) -> Any:
+def _transcript_of(
+    bundle: Bundle, seconds: float, confidence: Confidence, hypotheses: list[Hypothesis]
+) -> Transcript:
     """The transcript of a recording that is one piece, or that nothing is to be heard in."""
     return transcript(bundle, hypotheses[0] if hypotheses else nothing(), seconds, confidence)
