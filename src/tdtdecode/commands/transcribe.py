@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="'demo', a model directory, or a Hugging Face hub id (default: demo)")
     add_model(parser)
     add_search(parser)
+    live.add_language(parser)
     parser.add_argument("--format", choices=tuple(FORMATS), default="txt", help="default: txt")
     parser.add_argument("-o", dest="output", type=Path, metavar="DIR",
                         help="write one file per recording, NAME.FORMAT, into this folder instead of to stdout; with "
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     given = [directory, *map(Path, files_given(arguments))]
     writer = _Writer(arguments.format, arguments.output, [one.path for one in inputs], given, options)
     model = load_model(directory, search=search, **model_options(arguments))
-    failed = _transcribe(model, inputs, writer, arguments.batch_size, listener)
+    failed = _transcribe(model, inputs, writer, arguments.batch_size, arguments.language, listener)
     return SOME_FAILED if failed or problems else DONE
 
 
@@ -96,7 +97,8 @@ def _follow(arguments: argparse.Namespace) -> int:
     listener = vad(arguments)
     with live.opened(arguments.audio[0]) as blocks:
         model = load_model(arguments.model, search=search, **model_options(arguments))
-        live.follow(model, blocks, arguments.format, {"vad": listener})
+        language = {} if arguments.language is None else {"language": arguments.language}
+        live.follow(model, blocks, arguments.format, {"vad": listener, **language})
     return DONE
 
 
@@ -109,14 +111,20 @@ def _search(arguments: argparse.Namespace) -> Greedy | Beam:
 
 
 def _transcribe(
-    model: Recognizer, inputs: list[Given], writer: _Writer, batch_size: int, listener: SileroVad | None
+    model: Recognizer,
+    inputs: list[Given],
+    writer: _Writer,
+    batch_size: int,
+    language: str | None,
+    listener: SileroVad | None,
 ) -> int:
     """Transcribe all recordings, and write each result as it comes. Returns how many failed."""
     failed = 0
     display = Display()
     results = model.recognize_each(
-        [one.audio for one in inputs], batch_size=batch_size, on_error="return", progress=display.show, vad=listener
-    )
+        [one.audio for one in inputs], batch_size=batch_size, on_error="return", progress=display.show,
+        language=language, vad=listener,
+    )  # fmt: skip
     for one, result in zip(inputs, results, strict=True):
         display.clear()
         try:

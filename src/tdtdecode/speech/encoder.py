@@ -77,6 +77,8 @@ class Encoder:
         If ONNX Runtime is not installed, or CuPy for ``device="cuda"``.
     """
 
+    _mel_axis = 1
+
     def __init__(
         self,
         bundle: Bundle,
@@ -101,7 +103,7 @@ class Encoder:
         self._file = file
         self.metadata = {entry.key: entry.value for entry in graph.model.metadata_props}
         self._audio, self._length, self._frames, self._counts = self._read_ports(graph, bundle)
-        batch, _, time = self._audio.shape
+        batch, time = self._audio.shape[0], self._audio.shape[3 - self._mel_axis]
         if isinstance(batch, int) and batch != 1:
             raise BundleError(
                 f"the batch size is fixed at {batch}; export it with a dynamic batch axis, or a batch of one",
@@ -119,17 +121,20 @@ class Encoder:
         self._options = session_options or default_options(threads)
         self._providers = list(providers or CPU_PROVIDERS)
         self._card: Device | None = None
-        if device == "cpu":
-            self._session = ForkSafeSession(partial(self._open, self._providers), self._providers, file.name)
-        else:
+        if device == "cuda":
             if graph.quantized:
                 raise DeviceError(quantized_refusal(file, "an encoder of another variant, or device='cpu'"))
-
             self._card = current_device()
-            stream = shared_stream(self._card.index).ptr
-            opened = partial(cuda_session, self._open, self._card.index, stream, "the encoder")
-            self._session = ForkSafeSession(opened)
+        self._session = self._opened()
+        if self._card is not None:
             self._require_card(bundle.features.mel_bins)
+
+    def _opened(self) -> ForkSafeSession:
+        """The session on the encoder's device."""
+        if self._card is None:
+            return ForkSafeSession(partial(self._open, self._providers), self._providers, self._file.name)
+        card, stream = self._card.index, shared_stream(self._card.index).ptr
+        return ForkSafeSession(partial(cuda_session, self._open, card, stream, "the encoder"))
 
     def _read_ports(self, graph: Graph, bundle: Bundle) -> tuple[Port, Port, Port, Port]:
         """The ports of the features, their lengths, the encoder frames and their lengths."""
@@ -197,28 +202,56 @@ class Encoder:
         """The batch, if its shapes are those of features."""
         if not isinstance(features, np.ndarray) or not np.issubdtype(features.dtype, np.floating):
             raise refusal("features", "float32 [B, mel, T]", features)
-        mel = self._audio.shape[1]
+        mel = self._audio.shape[self._mel_axis]
         if features.ndim != 3 or (isinstance(mel, int) and features.shape[1] != mel):
             wanted = mel if isinstance(mel, int) else "mel"
             raise InputError(f"features must be [B, {wanted}, T], got {list(features.shape)}")
         return features, check_lengths(lengths, np.full(len(features), features.shape[2], np.int64)).astype(np.int64)
 
     def _run(self, features: np.ndarray, lengths: np.ndarray) -> tuple[ort.OrtValue, np.ndarray]:
+        arrays = [(self._audio, features), (self._length, lengths)]
+        (frames,), counts = self._bound_run(arrays, [], [self._frames.name])
+        return frames, counts
+
+    def _bound_run(
+        self,
+        arrays: Sequence[tuple[Port, np.ndarray]],
+        on_device: Sequence[tuple[Port, Any]],
+        stay: Sequence[str],
+        run_options: ort.RunOptions | None = None,
+    ) -> tuple[list[ort.OrtValue], np.ndarray]:
+        """Run the graph with bound inputs and outputs.
+
+        Parameters
+        ----------
+        arrays:
+            Inputs in main memory.
+        on_device:
+            Inputs that lie on the encoder's device, NumPy's or CuPy's.
+        stay:
+            The names of the outputs that stay there.
+
+        Returns
+        -------
+        These outputs, and the numbers of encoder frames, int64 [B].
+        """
         if self._card is not None:
             check_process()
         session = self._session.current
+        device = ("cpu", 0) if self._card is None else (CUDA, self._card.index)
         binding = session.io_binding()
-        binding.bind_cpu_input(self._audio.name, np.ascontiguousarray(features, self._audio.dtype))
-        binding.bind_cpu_input(self._length.name, np.ascontiguousarray(lengths, self._length.dtype))
-        if self._card is None:
-            binding.bind_output(self._frames.name)
-        else:
-            binding.bind_output(self._frames.name, CUDA, self._card.index)
+        for port, array in arrays:
+            binding.bind_cpu_input(port.name, np.ascontiguousarray(array, port.dtype))
+        for port, array in on_device:
+            pointer = array.ctypes.data if self._card is None else array.data.ptr
+            binding.bind_input(port.name, *device, port.dtype, array.shape, pointer)
+        for name in stay:
+            binding.bind_output(name, *device)
         binding.bind_output(self._counts.name)
-        with interruptible(import_onnxruntime().RunOptions()) as options:
+        with interruptible(run_options or import_onnxruntime().RunOptions()) as options:
             session.run_with_iobinding(binding, options)
-        frames, counts = binding.get_outputs()
-        return frames, counts.numpy().astype(np.int64)
+        *values, counts = binding.get_outputs()
+        return values, counts.numpy().astype(np.int64)
 
     def _run_on_silence(self, mel_bins: int) -> None:
         width = _TRIAL_FRAMES if self._width is None else self._width

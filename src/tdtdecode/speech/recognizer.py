@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
+from functools import partial
 from numbers import Number
 from typing import Any, Literal, overload
 
@@ -21,7 +22,7 @@ from .audio.features import HOP, SAMPLE_RATE
 from .encoder import Encoder
 from .pipeline import Reached, Read, run
 from .progress import Meter, Progress
-from .stages import ModelStages
+from .stages import Encode, ModelStages
 from .streaming.cache_aware import CacheAwareEncoder
 from .streaming.latency import Latency, stated_windows, windows_for
 from .streaming.stream import Stream, Streams
@@ -111,6 +112,7 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["raise"] = ...,
         progress: Callable[[Progress], object] | None = ...,
+        language: str | None = ...,
         vad: SileroVad | None = ...,
     ) -> Transcript: ...
 
@@ -123,6 +125,7 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["raise"] = ...,
         progress: Callable[[Progress], object] | None = ...,
+        language: str | None = ...,
         vad: SileroVad | None = ...,
     ) -> list[Transcript]: ...
 
@@ -135,6 +138,7 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["return"],
         progress: Callable[[Progress], object] | None = ...,
+        language: str | None = ...,
         vad: SileroVad | None = ...,
     ) -> list[Transcript | Exception]: ...
 
@@ -146,6 +150,7 @@ class Recognizer:
         batch_size: int = 16,
         on_error: str = "raise",
         progress: Callable[[Progress], object] | None = None,
+        language: str | None = None,
         vad: SileroVad | None = None,
     ) -> Any:
         """Transcribe one recording or many, of any length.
@@ -170,6 +175,8 @@ class Recognizer:
         progress:
             Called with a `Progress` whenever more is done: after each batch, and within long recordings after each
             window. What it raises ends the call.
+        language:
+            For models that are told one, such as ``"en-US"``; None: the model's default.
         vad:
             Skips silence: only the segments of speech that it finds are recognised, each by itself. Their words stand
             at their times in the recording. Where nobody speaks the transcript is empty. None: all is recognised.
@@ -181,18 +188,19 @@ class Recognizer:
         Raises
         ------
         InputError
-            If a recording cannot be read, or an option is wrong.
+            If a recording cannot be read, an option is wrong, or the model does not have the language.
         MissingDependencyError
             If reading or resampling needs a package that is not installed.
         """
         search, batch_size = self._checked(search, batch_size, on_error, progress, vad)
+        encode = self._told(language)
         many = isinstance(audio, list)
         recordings: list[Any] = list(audio) if isinstance(audio, list) else [audio]
         for_utterances(search, range(len(recordings)), len(recordings))  # raises before any work if it does not fit
         meter = Meter(len(recordings), progress)
         names = "audio[{}]" if many else "audio"
         results: list[Transcript | Exception | None] = [None] * len(recordings)
-        with closing(self._finished(recordings, names, search, batch_size, meter, vad)) as finished:
+        with closing(self._finished(recordings, names, search, batch_size, meter, encode, vad)) as finished:
             for place, result in finished:
                 if on_error == "raise" and isinstance(result, Exception):
                     raise result
@@ -208,6 +216,7 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["raise"] = ...,
         progress: Callable[[Progress], object] | None = ...,
+        language: str | None = ...,
         vad: SileroVad | None = ...,
     ) -> Iterator[Transcript]: ...
 
@@ -220,6 +229,7 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["return"],
         progress: Callable[[Progress], object] | None = ...,
+        language: str | None = ...,
         vad: SileroVad | None = ...,
     ) -> Iterator[Transcript | Exception]: ...
 
@@ -231,6 +241,7 @@ class Recognizer:
         batch_size: int = 16,
         on_error: str = "raise",
         progress: Callable[[Progress], object] | None = None,
+        language: str | None = None,
         vad: SileroVad | None = None,
     ) -> Iterator[Any]:
         """Transcribe recordings one after the other, however many there are.
@@ -244,7 +255,7 @@ class Recognizer:
             Replaces the search that the model was loaded with. Phrases that were given for each recording
             (`PhraseBoost.per_row`) belong to the recordings in their order. If there turn out to be more recordings
             than lists, or fewer, that is an error: at once if the length of `recordings` is known, else when it shows.
-        batch_size, on_error, progress, vad:
+        batch_size, on_error, progress, language, vad:
             As for `recognize`. ``"raise"`` raises the error of a recording in its place, after the transcripts of those
             before it. What `recordings` itself raises passes through. Totals of a `Progress` count the recordings that
             are known so far.
@@ -259,13 +270,14 @@ class Recognizer:
             As `recognize`. Options are checked before this returns, recordings as they come.
         """
         search, batch_size = self._checked(search, batch_size, on_error, progress, vad)
+        encode = self._told(language)
         source = _several("recordings", recordings)
         number = len(recordings) if isinstance(recordings, Sized) else None
         utterances = utterances_of(search)
         if utterances is not None and number is not None:
             check_utterances(utterances, number)
         meter = Meter(number, progress)
-        return _in_order(self._finished(source, "recordings[{}]", search, batch_size, meter, vad), on_error)
+        return _in_order(self._finished(source, "recordings[{}]", search, batch_size, meter, encode, vad), on_error)
 
     def _checked(
         self, search: Greedy | Beam | None, batch_size: int, on_error: str, progress: object, vad: object
@@ -285,6 +297,7 @@ class Recognizer:
         search: Greedy | Beam,
         batch_size: int,
         meter: Meter,
+        encode: Encode,
         vad: SileroVad | None,
     ) -> Generator[tuple[int, Transcript | Exception]]:
         """The places and results of recordings as they are finished. ``name`` has a gap for the place."""
@@ -292,7 +305,7 @@ class Recognizer:
         stages = ModelStages(
             self.bundle, self.encoder, self.decoder, self._extract, search=search, utterances=utterances,
             batch_size=batch_size, device=self.device, limit=self._max_input_frames, windows=self._windows,
-            vad=vad,
+            encode=encode, vad=vad,
         )  # fmt: skip
 
         def given() -> Iterator[tuple[int, Any]]:
@@ -393,6 +406,17 @@ class Recognizer:
             If an option is wrong, or the model does not have the language.
         """
         return Stream(self.streams(search, latency, pause, vad), language)
+
+    def _told(self, language: str | None) -> Encode:
+        """The encoder, told a language. An `InputError` if the model does not have it."""
+        if language is not None:
+            as_instance("language", language, str, "a language such as 'en-US', or None")
+        if isinstance(self.encoder, CacheAwareEncoder):
+            self.encoder.language(language)
+            return partial(self.encoder, language=language)
+        if language is not None:
+            raise InputError(f"language={language!r}: the model is not told a language")
+        return self.encoder
 
 
 def _check_vad(vad: object) -> None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from .vad.skipping import SpeechPieces
 from .windows import Window, WindowedDecode, Windows, encoded_windows
 
 _log = logging.getLogger(__name__)
+
+Encode: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[Any, np.ndarray]]
+"""Takes features and lengths of a batch; gives encoder output and its lengths, as an `Encoder` does."""
 
 
 class ModelStages:
@@ -50,6 +53,8 @@ class ModelStages:
         The most feature frames that the encoder takes at once; None: there is no limit.
     windows:
         How longer recordings are cut.
+    encode:
+        Calls the encoder with a batch of features and lengths, and with what else it is told.
     vad:
         Finds where someone speaks; None: all is recognised.
     """
@@ -67,11 +72,12 @@ class ModelStages:
         device: str,
         limit: int | None,
         windows: Windows,
+        encode: Encode,
         vad: SileroVad | None,
     ):
         self._bundle, self._encoder, self._decoder, self._extract = bundle, encoder, decoder, extract
         self._search, self._utterances = search, utterances
-        self._vad = vad
+        self._encode, self._vad = encode, vad
         self._confidence = search.confidence or Confidence()
         self._batch_size = batch_size if encoder.takes_batches else 1
         self._cost = COSTS[device]
@@ -142,7 +148,7 @@ class ModelStages:
             # NeMo's features end with a frame of padding. At the limit that is one frame too many for the encoder.
             features = features[:, :, : self._limit]
         lengths = np.array([piece.frames for piece in pieces], np.int64)
-        yield Encoded(pieces, self._encoder(features, lengths))
+        yield Encoded(pieces, self._encode(features, lengths))
 
     def decode(self, encoded: Encoded, reached: Callable[[int, float], None]) -> list[Hypothesis] | None:
         """Decode a batch, or a window."""

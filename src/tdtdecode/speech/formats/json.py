@@ -10,7 +10,7 @@ from .format import Format
 
 
 def render(transcript: Transcript, recording: str) -> str:
-    """One JSON object on one line: recording, text, duration, words and tokens.
+    """One JSON object on one line: recording, text, duration, words and tokens; the language, if the model named one.
 
     Times of words are in seconds, frames and durations of tokens in encoder frames. Where a VAD listened, its
     ``segments`` of speech are listed. Where a beam search returned
@@ -23,6 +23,8 @@ def render(transcript: Transcript, recording: str) -> str:
         document["segments"] = [
             {"start": round(segment.start, 3), "end": round(segment.end, 3)} for segment in transcript.segments
         ]
+    if transcript.language is not None:
+        document["language"] = transcript.language
     document |= _words_and_tokens(transcript)
     if transcript.alternatives:
         document["score"] = _score(transcript)

@@ -104,4 +104,5 @@ def _of_row(parts: list[Hypothesis], bundle: Bundle, seconds: float, confidence:
         end = words[-1].end if words else None
         words += [word for word, _ in bundle.vocabulary.words_and_tokens(part, bundle.frame_seconds, confidence, end)]
     words = [replace(word, end=max(word.start, min(word.end, seconds))) for word in words]
-    return Transcript(bundle.vocabulary.detokenize(whole.tokens), words, seconds, whole)
+    language = bundle.vocabulary.language(whole.tokens.tolist())
+    return Transcript(bundle.vocabulary.detokenize(whole.tokens), words, seconds, whole, language=language)
