@@ -56,7 +56,9 @@ def check(arguments: argparse.Namespace) -> None:
         return
     if arguments.audio:
         raise InputError(f"--manifest lists the recordings: leave out {arguments.audio[0]}, or transcribe it alone")
-    for flag, given in (("--stream", arguments.stream), ("--recursive", arguments.recursive)):
+    flags = {"--stream": arguments.stream, "--recursive": arguments.recursive, "--vad": arguments.vad,
+             "--language": arguments.language}  # fmt: skip
+    for flag, given in flags.items():
         if given:
             raise InputError(f"{flag} has no meaning with --manifest")
     if arguments.format != "txt":
