@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 DURATIONS = [0, 1, 2, 3, 4]
+CHANNELS = 256
 
 CONTEXTS = [[70, 13], [70, 6], [70, 1], [70, 0]]
 LANGUAGES = {"en-US": 0, "de-DE": 3, "ja-JP": 5, "auto": 7}
@@ -44,7 +45,7 @@ def build(kind: str, tiny: bool, folder: Path, seed: int = 0):
     from nemo.collections.asr.models import EncDecHybridRNNTCTCBPEModel, EncDecRNNTBPEModel
     from omegaconf import OmegaConf
 
-    sizes = {"durations": DURATIONS, "hybrid": False, "hidden": 640, "channels": 256, "context": None,
+    sizes = {"durations": DURATIONS, "hybrid": False, "hidden": 640, "channels": CHANNELS, "context": None,
              "languages": None, **KINDS[kind]}  # fmt: skip
     if tiny:
         sizes |= {"layers": 2, "width": 32, "hidden": 24, "channels": 16, "pieces": sizes["pieces"] // 16}
@@ -69,6 +70,18 @@ def _train_tokenizer(folder: Path, pieces: int, seed: int) -> None:
     text.unlink()
 
 
+def encoder_settings(sizes: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of NeMo's ConformerEncoder for the sizes of a kind."""
+    return {
+        "feat_in": sizes["mel"], "feat_out": -1, "n_layers": sizes["layers"], "d_model": sizes["width"],
+        "use_bias": False, "subsampling": "dw_striding", "subsampling_factor": 8,
+        "subsampling_conv_channels": sizes.get("channels", CHANNELS), "ff_expansion_factor": 4,
+        "self_attention_model": "rel_pos", "n_heads": 8, "att_context_size": [-1, -1], "xscaling": False,
+        "untie_biases": True, "pos_emb_max_len": 5000, "conv_kernel_size": 9, "conv_norm_type": "batch_norm",
+        "dropout": 0.1, "dropout_pre_encoder": 0.1, "dropout_emb": 0.0, "dropout_att": 0.1,
+    }  # fmt: skip
+
+
 def _config(sizes: dict[str, Any], tokenizer: Path, made: type) -> dict[str, Any]:
     durations = sizes["durations"]
     decoding: dict[str, Any] = {
@@ -90,15 +103,7 @@ def _config(sizes: dict[str, Any], tokenizer: Path, made: type) -> dict[str, Any
             "window": "hann", "features": sizes["mel"], "n_fft": 512, "log": True, "frame_splicing": 1,
             "dither": 1e-5, "pad_to": 0,
         },
-        "encoder": {
-            "_target_": "nemo.collections.asr.modules.ConformerEncoder",
-            "feat_in": sizes["mel"], "feat_out": -1, "n_layers": sizes["layers"], "d_model": sizes["width"],
-            "use_bias": False, "subsampling": "dw_striding", "subsampling_factor": 8,
-            "subsampling_conv_channels": sizes["channels"], "ff_expansion_factor": 4, "self_attention_model": "rel_pos",
-            "n_heads": 8, "att_context_size": [-1, -1], "xscaling": False, "untie_biases": True,
-            "pos_emb_max_len": 5000, "conv_kernel_size": 9, "conv_norm_type": "batch_norm", "dropout": 0.1,
-            "dropout_pre_encoder": 0.1, "dropout_emb": 0.0, "dropout_att": 0.1,
-        },
+        "encoder": {"_target_": "nemo.collections.asr.modules.ConformerEncoder", **encoder_settings(sizes)},
         "decoder": {
             "_target_": "nemo.collections.asr.modules.RNNTDecoder", "normalization_mode": None,
             "random_state_sampling": False, "blank_as_pad": True,

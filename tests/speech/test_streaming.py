@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -194,6 +195,29 @@ def test_samples_of_any_rate_in_any_cutting(demo, rate, dtype):
         expected = expected or found
         assert_same(found, expected)
     assert expected.text and expected.duration == pytest.approx(len(samples) / rate, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "right", [lambda x: x, lambda x: -x, lambda x: 0.3 * np.roll(x, 40)], ids=["same", "turned", "late"]
+)
+def test_channels_in_any_cutting(demo, right):
+    """Whether channels cancel is not decided by the pieces in which they come."""
+    rng = np.random.default_rng(0)
+    samples = next(iter(recordings(1).values()))
+    both = np.stack([samples, right(samples)], axis=1) + (1e-3 * rng.standard_normal((len(samples), 2))).astype("f4")
+    expected = None
+    for longest in (len(both), 100, 3000):
+        stream, start = demo.stream(), 0
+        while start < len(both):
+            size = int(rng.integers(0, longest + 1)) if longest < len(both) else longest
+            stream.feed(both[start : start + size])
+            start += size
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", tdt.AudioWarning)
+            found = stream.finish()
+        expected = expected or found
+        assert_same(found, expected)
+    assert expected.text == demo.recognize((samples, 16_000)).text
 
 
 def test_what_is_told_adds_up(demo):
@@ -406,6 +430,42 @@ def test_wrong_options(demo, options, message):
 def test_wrong_latencies(value):
     with pytest.raises(InputError, match="chunk must be"):
         Latency(chunk=value)
+
+
+def with_metadata(tmp_path, **entries) -> Path:
+    directory = tmp_path / "model"
+    shutil.copytree(Path(tdt.__file__).parent / "demo", directory)
+    graph = onnx.load(directory / "encoder-model.onnx")
+    for key, value in entries.items():
+        graph.metadata_props.add(key=key, value=value)
+    onnx.save(graph, directory / "encoder-model.onnx")
+    return directory
+
+
+def test_windows_that_the_file_states(tmp_path, demo):
+    """As sherpa-onnx's export of parakeet-unified does."""
+    stated = {"left_encoder_frames": "35", "chunk_encoder_frames": "10", "right_encoder_frames": "12"}
+    found = load_model(with_metadata(tmp_path, streaming_model_type="nemo_parakeet_unified_streaming", **stated))
+    samples = next(iter(recordings(1).values()))
+    windows = Latency(left=2.8, chunk=0.8, right=0.96)
+    streams = [found.stream(), demo.stream(latency=windows)]
+    for start in range(0, len(samples), 1600):
+        first, second = (stream.feed(samples[start : start + 1600]) for stream in streams)
+        assert first == second
+    assert_same(streams[0].finish(), streams[1].finish())
+    found.stream(latency=Latency(left=3.2, chunk=1.6, right=1.2))
+    for latency in (Latency(left=3.2, chunk=0.4, right=1.2), Latency(left=2.0, chunk=0.8, right=1.2),
+                    Latency(left=3.2, chunk=0.8, right=0.4)):  # fmt: skip
+        with pytest.raises(InputError, match=r"exported for chunks of 0.80 s with 0.96 s after them"):
+            found.stream(latency=latency)
+
+
+@pytest.mark.parametrize("key", ["left_encoder_frames", "chunk_encoder_frames", "right_encoder_frames"])
+@pytest.mark.parametrize("value", ["", "-1", "many", "99999999999", "1.5"])
+def test_windows_that_are_none(tmp_path, key, value):
+    stated = {"left_encoder_frames": "30", "chunk_encoder_frames": "10", "right_encoder_frames": "10", key: value}
+    with pytest.raises(tdt.BundleError, match=key):
+        load_model(with_metadata(tmp_path, **stated)).stream()
 
 
 def test_latency_of_a_cache_aware_encoder_lies_in_its_file():

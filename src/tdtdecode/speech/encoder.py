@@ -16,6 +16,8 @@ from ..bundle import Bundle, load_graph
 from ..bundle.encoder import encoder_ports
 from ..bundle.onnx_files.dependencies import import_onnxruntime
 from ..bundle.onnx_files.graph import Graph, Port, first_line, loading
+from ..cancellation import interruptible
+from ..cuda.device import Device, check_process, current_device, shared_stream
 from ..decoder import MAX_THREADS
 from ..errors import BundleError, DeviceError, InputError
 from ..reprs import one_line
@@ -61,6 +63,8 @@ class Encoder:
         Whether several recordings may share a batch. False where the batch size is fixed at one, and for dynamic
         quantisation: that scales the activations of a whole batch at once, so a recording's result would depend on
         its neighbours.
+    metadata:
+        What the graph states of itself, by key.
 
     Raises
     ------
@@ -97,6 +101,7 @@ class Encoder:
             raise BundleError("has no encoder; recognising audio needs one", file=bundle.directory)
         graph = load_graph(file, bundle.directory)
         self._file = file
+        self.metadata = {entry.key: entry.value for entry in graph.model.metadata_props}
         self._audio, self._length, self._frames, self._counts = self._read_ports(graph, bundle)
         batch, time = self._audio.shape[0], self._audio.shape[3 - self._mel_axis]
         if isinstance(batch, int) and batch != 1:
@@ -115,23 +120,21 @@ class Encoder:
         _log.info("encoder: %s on the %s, %s%s", file.name, device, self.batches, reason)
         self._options = session_options or default_options(threads)
         self._providers = list(providers or CPU_PROVIDERS)
-        self._card: int | None = None
+        self._card: Device | None = None
         if device == "cuda":
             if graph.quantized:
                 raise DeviceError(quantized_refusal(file, "an encoder of another variant, or device='cpu'"))
-            from ..cuda.device import current_device
-
-            self._card = current_device().index
+            self._card = current_device()
         self._session = self._opened()
+        if self._card is not None:
+            self._require_card(bundle.features.mel_bins)
 
     def _opened(self) -> ForkSafeSession:
         """The session on the encoder's device."""
         if self._card is None:
             return ForkSafeSession(partial(self._open, self._providers), self._providers, self._file.name)
-        from ..cuda.device import shared_stream
-
-        stream = shared_stream(self._card).ptr
-        return ForkSafeSession(partial(cuda_session, self._open, self._card, stream, "the encoder"))
+        card, stream = self._card.index, shared_stream(self._card.index).ptr
+        return ForkSafeSession(partial(cuda_session, self._open, card, stream, "the encoder"))
 
     def _read_ports(self, graph: Graph, bundle: Bundle) -> tuple[Port, Port, Port, Port]:
         """The ports of the features, their lengths, the encoder frames and their lengths."""
@@ -232,8 +235,10 @@ class Encoder:
         -------
         These outputs, and the numbers of encoder frames, int64 [B].
         """
+        if self._card is not None:
+            check_process()
         session = self._session.current
-        device = ("cpu", 0) if self._card is None else (CUDA, self._card)
+        device = ("cpu", 0) if self._card is None else (CUDA, self._card.index)
         binding = session.io_binding()
         for port, array in arrays:
             binding.bind_cpu_input(port.name, np.ascontiguousarray(array, port.dtype))
@@ -243,15 +248,34 @@ class Encoder:
         for name in stay:
             binding.bind_output(name, *device)
         binding.bind_output(self._counts.name)
-        session.run_with_iobinding(binding, run_options)
+        with interruptible(run_options or import_onnxruntime().RunOptions()) as options:
+            session.run_with_iobinding(binding, options)
         *values, counts = binding.get_outputs()
         return values, counts.numpy().astype(np.int64)
 
+    def _run_on_silence(self, mel_bins: int) -> None:
+        width = _TRIAL_FRAMES if self._width is None else self._width
+        self._run(np.zeros((1, mel_bins, width), np.float32), np.array([width]))
+
+    def _require_card(self, mel_bins: int | None) -> None:
+        """A DeviceError unless the card runs the encoder.
+
+        ONNX Runtime loads cuDNN when an operator first needs it, so a session opens without it.
+        """
+        if mel_bins is None:
+            return  # then nothing can recognise with this encoder, and the recognizer says so
+        try:
+            self._run_on_silence(mel_bins)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            raise DeviceError(
+                f"ONNX Runtime cannot run {self._file} on cuda: {first_line(error)}; if a library is missing, "
+                "pip install 'tdtdecode[gpu]' brings cuDNN and CUDA; or use device='cpu'"
+            ) from error
+
     def _require_working(self, mel_bins: int) -> None:
         """A `BundleError` unless the encoder takes a second of silence."""
-        width = _TRIAL_FRAMES if self._width is None else self._width
         try:
-            self._run(np.zeros((1, mel_bins, width), np.float32), np.array([width]))
+            self._run_on_silence(mel_bins)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise BundleError(f"ONNX Runtime cannot run it: {first_line(error)}", file=self._file) from error
 
@@ -261,7 +285,8 @@ class Encoder:
             return list(encoder_out.numpy())
         from ..cuda.arrays import to_device
 
-        batch = to_device(encoder_out, "encoder_out")
+        with self._card.current():
+            batch = to_device(encoder_out, "encoder_out")
         return [batch[i] for i in range(len(batch))]
 
     @property

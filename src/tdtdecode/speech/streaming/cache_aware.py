@@ -16,6 +16,7 @@ from ...bundle.caches import EncoderCaches
 from ...bundle.onnx_files.dependencies import import_onnxruntime
 from ...bundle.onnx_files.graph import Graph, Port, first_line
 from ...bundle.probe import BATCH_AXIS, make_batch_dynamic
+from ...cuda.device import import_cupy, shared_stream
 from ...errors import BundleError, InputError
 from ..encoder import Encoder
 
@@ -70,11 +71,6 @@ class CacheAwareEncoder(Encoder):
         self._directory = bundle.directory
         super().__init__(bundle, *arguments, **options)
         self.takes_batches = self.takes_batches and (self._unfixed or self.caches.takes_batches)
-        self._array_module: Any = np
-        if self._card is not None:
-            from ...cuda.device import import_cupy
-
-            self._array_module = import_cupy()
         if self._unfixed and (reason := self._difference_in_batches()):
             self._unfixed = self.takes_batches = False
             _log.info("encoder: %s takes %s, as it was exported (%s)", self._file.name, self.batches, reason)
@@ -114,11 +110,19 @@ class CacheAwareEncoder(Encoder):
         if self._card is None:
             yield
             return
-        from ...cuda.device import shared_stream
-
-        with shared_stream(self._card) as stream:
+        with self._card.current(), shared_stream(self._card.index) as stream:
             yield
             stream.synchronize()
+
+    @property
+    def _array_module(self) -> Any:
+        """The library of arrays on the encoder's device: NumPy or CuPy."""
+        return np if self._card is None else import_cupy()
+
+    def _run_on_silence(self, mel_bins: int) -> None:
+        language = None if self.caches.prompt is None else self.caches.default_language or 0
+        window = np.zeros((1, mel_bins, self.caches.window), np.float32)
+        self._step(window, np.array([self.caches.window]), [self.begin()], [language])
 
     def _difference_in_batches(self) -> str:
         """Why several streams cannot share a call; "" if each gets what it gets alone."""
