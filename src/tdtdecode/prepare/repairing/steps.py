@@ -43,6 +43,7 @@ def rename_encoder(repairs: Repairs) -> None:
             found.rename(repairs.folder / expected)
             repairs.written.add(expected)
             repairs.removed.add(found.name)
+            repairs.changed()
             repairs.record(found.name, "", found.name, expected, f"its name in the {repairs.layout} layout")
             return
 

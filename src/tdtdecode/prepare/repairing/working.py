@@ -61,21 +61,31 @@ class Repairs:
     changes: list[Change] = field(default_factory=list)
     written: set[str] = field(default_factory=set)
     removed: set[str] = field(default_factory=set)
+    _read: dict[str, Any] = field(default_factory=dict)
 
     def evidence(self) -> Evidence:
         """What can be read from the copy in its present state."""
-        return collect(self.folder, self.layout, self.variant)
+        if "evidence" not in self._read:
+            self._read["evidence"] = collect(self.folder, self.layout, self.variant)
+        return self._read["evidence"]
 
     def bundle(self) -> Bundle | None:
         """The copy in its present state, as `read_bundle` reads it; None if it cannot be read."""
-        try:
-            return read_bundle(self.folder, self.layout, self.variant)
-        except BundleError:
-            return None
+        if "bundle" not in self._read:
+            try:
+                self._read["bundle"] = read_bundle(self.folder, self.layout, self.variant)
+            except BundleError:
+                self._read["bundle"] = None
+        return self._read["bundle"]
+
+    def changed(self) -> None:
+        """Forget what was read: files have changed."""
+        self._read.clear()
 
     def target(self, name: str) -> Path:
         """The path at which to write a file. An old file or link there is removed, so nothing is written through it."""
         self.written.add(name)
+        self.changed()
         path = self.folder / name
         path.unlink(missing_ok=True)
         return path
