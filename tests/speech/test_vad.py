@@ -211,6 +211,27 @@ def test_ends_are_told_with_their_words():
     assert stream.finish().segments == [segment for _, segments in utterances for segment in segments]
 
 
+def test_silence_is_not_encoded(monkeypatch):
+    model = load_model("demo")
+    samples, texts, _ = spoken()
+    run, windows = type(model.encoder).__call__, []
+
+    def counted(self, features, lengths):
+        windows.append(lengths.tolist())
+        return run(self, features, lengths)
+
+    monkeypatch.setattr(type(model.encoder), "__call__", counted)
+    rng = np.random.default_rng(0)
+    silence = (1e-3 * rng.standard_normal(10 * RATE)).astype(np.float32)
+    stream = model.stream(vad=SileroVad())
+    for start in range(0, len(silence), 1600):
+        news = stream.feed(silence[start : start + 1600])
+    assert windows == [] and news.decoded > 8 and not news.tentative
+    stream.feed(samples)
+    assert stream.finish().text == " ".join(texts)
+    assert 0 < len(windows) < (len(silence) + len(samples)) / RATE / 0.8 - 10
+
+
 @pytest.mark.parametrize("name", ["rnnt-8-1", "tdt-4-0"])
 def test_cache_aware_encoders(name):
     """They look ahead by less than a VAD needs to be certain of speech: frames are held until then."""
