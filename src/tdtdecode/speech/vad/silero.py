@@ -311,7 +311,8 @@ def _installed_file() -> Path:
             file = Path(folder, _FILE)
             if file.is_file():
                 return file
-    raise MissingDependencyError("silero-vad", "vad", "finding speech without a file of Silero's model")
+    # The extra brings PyTorch, which is not needed here.
+    raise MissingDependencyError("silero-vad", "vad", "finding speech", command="pip install --no-deps silero-vad")
 
 
 def _opened(file: Path) -> ort.InferenceSession:
