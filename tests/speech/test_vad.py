@@ -83,12 +83,15 @@ def test_silero_finds_the_same_segments(seed):
         assert streamed(demo(), samples, vad, rng, 3000).segments == vad.segments((samples, RATE))
 
 
-@pytest.mark.parametrize("length", [0, 1, 511, 512, 513, 700, 16_000, 16_001])
+@pytest.mark.parametrize("length", [0, 1, 511, 512, 513, 700, 16_000, 16_001, 20_380, 20_479, 20_480])
 def test_lengths(length):
     """Speech that goes on to the end ends with the recording, not with the window."""
     samples = np.tile(next(iter(recordings(1).values())), 2)[4000 : 4000 + length]
-    vad = SileroVad(min_speech=0)
+    vad = SileroVad(min_speech=0, speech_pad=0, min_silence=0)
     assert [(one.start, one.end) for one in vad.segments((samples, RATE))] == silero_segments(samples, vad)
+    found = streamed(demo(), samples, vad, np.random.default_rng(length), 3000)
+    assert found.segments == vad.segments((samples, RATE))
+    assert found.duration == length / RATE
 
 
 def test_other_rates_and_kinds_of_recordings(tmp_path):

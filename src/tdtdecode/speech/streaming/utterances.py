@@ -157,7 +157,9 @@ class Utterances:
 
     def _listen(self, heard: int | None) -> None:
         """Look at the windows of the VAD up to a sample."""
-        count = len(self.voice.probabilities) if heard is None else heard // WINDOW - self._windows
+        count = len(self.voice.probabilities)
+        if heard is not None:  # features may end some samples after the recording
+            count = min(heard, self.voice.length) // WINDOW - self._windows
         length = self.voice.length if heard is None else math.inf
         for probability in self.voice.probabilities[:count]:
             self._ends += self._segmenter.add(probability, length)
