@@ -17,7 +17,6 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 import tdtdecode as tdt  # noqa: E402
 from tdtdecode import Beam, Greedy, InputError, load_model  # noqa: E402
-from tdtdecode.errors import BundleError, DeviceError  # noqa: E402
 from tdtdecode.speech.audio import FeatureExtractor  # noqa: E402
 from tdtdecode.speech.audio.features import FeatureStream  # noqa: E402
 from tdtdecode.speech.streaming import Latency  # noqa: E402
@@ -462,111 +461,13 @@ def test_windows_that_the_file_states(tmp_path, demo):
 @pytest.mark.parametrize("value", ["", "-1", "many", "99999999999", "1.5"])
 def test_windows_that_are_none(tmp_path, key, value):
     stated = {"left_encoder_frames": "30", "chunk_encoder_frames": "10", "right_encoder_frames": "10", key: value}
-    with pytest.raises(BundleError, match=key):
+    with pytest.raises(tdt.BundleError, match=key):
         load_model(with_metadata(tmp_path, **stated)).stream()
 
 
 def test_latency_of_a_cache_aware_encoder_lies_in_its_file():
     with pytest.raises(InputError, match="lie in its file"):
         model("rnnt-8-1").stream(latency=Latency())
-
-
-def edited(tmp_path, name, edit) -> Path:
-    directory = tmp_path / "edited"
-    shutil.copytree(GOLDEN / name, directory)
-    graph = onnx.load(directory / "encoder.onnx")
-    edit(graph)
-    onnx.save(graph, directory / "encoder.onnx")
-    return directory
-
-
-def test_a_file_for_one_stream_takes_many_one_after_the_other(tmp_path):
-    def fix(graph):
-        for value in [*graph.graph.input, *graph.graph.output]:
-            value.type.tensor_type.shape.dim[0].Clear()
-            value.type.tensor_type.shape.dim[0].dim_value = 1
-
-    found = load_model(edited(tmp_path, "rnnt-8-1", fix), layout="split")
-    pool = found.streams()
-    pool.feed_features({i: case.features for i, case in enumerate(cases("rnnt-8-1"))})
-    for i, transcript in pool.finish().items():
-        assert transcript.hypothesis.tokens.tolist() == cases("rnnt-8-1")[i].tokens
-
-
-@pytest.mark.parametrize("spelling", ["cache_last_channel_len_next", "new_cache_last_channel_len"])
-def test_other_spellings_of_the_ports(tmp_path, spelling):
-    def rename(graph):
-        old = "cache_last_channel_next_len"
-        for node in graph.graph.node:
-            for i, name in enumerate(node.output):
-                if name == old:
-                    node.output[i] = spelling
-            for i, name in enumerate(node.input):
-                if name == old:
-                    node.input[i] = spelling
-        next(value for value in graph.graph.output if value.name == old).name = spelling
-
-    found = load_model(edited(tmp_path, "rnnt-8-1", rename), layout="split").stream()
-    case = cases("rnnt-8-1")[0]
-    found.feed_features(case.features)
-    assert found.finish().hypothesis.tokens.tolist() == case.tokens
-
-
-def test_layers_first(tmp_path):
-    """The axes of streams and layers may be exchanged."""
-
-    def exchange(graph):
-        nodes = graph.graph.node
-        before, after = [], []
-        for name in ("cache_last_channel", "cache_last_time"):
-            before.append(onnx.helper.make_node("Transpose", [name], [f"{name}_streams"], perm=[1, 0, 2, 3]))
-            for node in nodes:
-                for i, other in enumerate(node.input):
-                    if other == name:
-                        node.input[i] = f"{name}_streams"
-            for node in nodes:
-                for i, other in enumerate(node.output):
-                    if other == f"{name}_next":
-                        node.output[i] = f"{name}_inner"
-            after.append(onnx.helper.make_node("Transpose", [f"{name}_inner"], [f"{name}_next"], perm=[1, 0, 2, 3]))
-        whole = [*before, *nodes, *after]
-        del nodes[:]
-        nodes.extend(whole)
-        for value in [*graph.graph.input, *graph.graph.output]:
-            dims = value.type.tensor_type.shape.dim
-            if len(dims) == 4:
-                layers = dims[1].dim_value
-                dims[0].Clear()
-                dims[1].Clear()
-                dims[0].dim_value = layers
-                dims[1].dim_param = "streams"
-
-    found = load_model(edited(tmp_path, "rnnt-8-1", exchange), layout="split")
-    assert [cache.batch_axis for cache in found.encoder.caches.caches] == [1, 1, 0]
-    pool = found.streams()
-    pool.feed_features({i: case.features for i, case in enumerate(cases("rnnt-8-1"))})
-    for i, transcript in pool.finish().items():
-        assert transcript.hypothesis.tokens.tolist() == cases("rnnt-8-1")[i].tokens
-
-
-def test_an_encoder_without_windows_in_its_metadata_is_refused(tmp_path):
-    def strip(graph):
-        kept = [entry for entry in graph.metadata_props if entry.key not in ("window_size", "chunk_shift")]
-        del graph.metadata_props[:]
-        graph.metadata_props.extend(kept)
-
-    directory = edited(tmp_path, "rnnt-8-1", strip)
-    assert tdt.Decoder.from_bundle(directory, layout="split")
-    with pytest.raises(BundleError, match="window_size"):
-        load_model(directory, layout="split")
-
-
-def test_cuda_is_refused():
-    from tdtdecode.bundle import read_bundle
-    from tdtdecode.speech.streaming.cache_aware import CacheAwareEncoder
-
-    with pytest.raises((DeviceError, tdt.MissingDependencyError)):
-        CacheAwareEncoder(read_bundle(GOLDEN / "rnnt-8-1", "split"), device="cuda")
 
 
 def test_a_model_with_caches_is_pickled():

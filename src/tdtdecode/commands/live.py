@@ -26,7 +26,7 @@ FORMATS = ("txt", "json")
 
 def add_stream(parser: argparse.ArgumentParser) -> None:
     """Add the options of `Recognizer.stream`."""
-    parser.add_argument("--language", metavar="NAME", help="for models that are told one, such as en-US")
+    add_language(parser)
     parser.add_argument("--pause", type=float, metavar="S",
                         help="an utterance ends after so many seconds without a word (default: 0.8; with --vad the "
                         "VAD alone says so)")
@@ -34,6 +34,11 @@ def add_stream(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{option.name}", type=float, metavar="S",
                             help=f"{option.metadata['help']}, in seconds (default: {option.default:g})")
     add_vad(parser, "each segment of speech is an utterance, and silence is not decoded")
+
+
+def add_language(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add the option of what is spoken."""
+    parser.add_argument("--language", metavar="NAME", help="for models that are told one, such as en-US")
 
 
 def stream_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -145,7 +150,8 @@ class _Json:
         if transcript.segments is not None:
             segments, speaking = tuple(transcript.segments[self._segments :]), False
         seconds = transcript.duration
-        self._write(News(words, "", bool(words or segments), segments, speaking, None, seconds, seconds), came, True)
+        ended, language = bool(words or segments), transcript.language
+        self._write(News(words, "", ended, segments, speaking, language, seconds, seconds), came, True)
 
     def _write(self, news: News, came: float, finished: bool) -> None:
         self._words += len(news.words)

@@ -83,8 +83,16 @@ class Decoder(Protocol):
     tolerance: int
     notes: list[str]
 
+    def skip(self, count: int) -> int:
+        """Leave out the first samples, if that can be done exactly and without decoding them; before `blocks`.
+
+        Returns
+        -------
+        How many are left out: as many as were asked for, or none.
+        """
+
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """The samples from the beginning, about a second at a time: their rate, and float32 [n, channels].
+        """The samples, about a second at a time: their rate, and float32 [n, channels].
 
         Raises
         ------
@@ -110,9 +118,14 @@ class SoundfileDecoder:
     tolerance = 0
 
     def __init__(self, source: Source, view: View):
-        soundfile = import_soundfile()
-        self._error = soundfile.SoundFileRuntimeError
         self.notes: list[str] = []
+        self._source, self._view = source, view
+        self._open()
+
+    def _open(self) -> None:
+        soundfile, source, view = import_soundfile(), self._source, self._view
+        self._error = soundfile.SoundFileRuntimeError
+        view.seek(0)
         with opening:
             try:
                 self._file = forward_file(soundfile)(view)
@@ -127,23 +140,39 @@ class SoundfileDecoder:
         frames = self._file.frames
         self._channels: int = self._file.channels
         self._most = frames
-        if self._file.format not in _COMPRESSED and (bits := _BITS.get(self._file.subtype)):
+        bits = _BITS.get(self._file.subtype) if self._file.format not in _COMPRESSED else None
+        if bits is not None:
             self._most = min(frames, view.size * 8 // (bits * self._channels))
+        self._exact = bits is not None or self._file.format == "FLAC"
         guessed = self._file.subtype.startswith("MPEG") and self._file.format != "MP3"
         self.frames = frames if frames < _UNKNOWN_FRAMES and not guessed else None
-        self._blocks = self._decoded()
+        self._blocks = self._decoded(self._most)
         self._first = next(self._blocks, None)
         if self._first is None and frames:
             raise CannotDecode("none of its samples can be decoded")
+
+    def skip(self, count: int) -> int:
+        decoded = 0 if self._first is None else len(self._first[1])
+        if not self._exact or self.frames is None or not decoded <= count < self._most:
+            return 0
+        try:
+            self._file.seek(count)
+            self._blocks = self._decoded(self._most - count)
+            self._first = next(self._blocks)
+            return count
+        except (self._error, CannotDecode, StopIteration):  # the way there may be damaged, and all before it sound
+            self._file.close()
+            self._open()
+            return 0
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         if self._first is not None:
             yield self._first
             yield from self._blocks
 
-    def _decoded(self) -> Iterator[tuple[int, np.ndarray]]:
+    def _decoded(self, left: int) -> Iterator[tuple[int, np.ndarray]]:
         size = max(1, min(self.rate, _BLOCK_VALUES // self._channels))
-        left, problem = self._most, None
+        problem = None
         while left > 0:
             # libsndfile does not say how much it decoded before an error: it is what is no longer NaN.
             out = np.full((min(size, left), self._channels), np.nan, np.float32)
@@ -214,6 +243,9 @@ class MediaDecoder:
             return int(stream.duration * stream.time_base * self.rate)
         alone = len(container.streams) == 1  # else the picture may be longer than the sound
         return int(container.duration * self.rate // self._av.time_base) if alone and container.duration else None
+
+    def skip(self, count: int) -> int:
+        return 0  # FFmpeg seeks to some frame nearby
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         assert self._first is not None

@@ -10,7 +10,7 @@ from .format import Format
 
 
 def render(transcript: Transcript, recording: str) -> str:
-    """One JSON object on one line: recording, text, duration, words and tokens.
+    """One JSON object on one line: recording, text, duration, words and tokens; the language, if the model named one.
 
     Times of words are in seconds, frames and durations of tokens in encoder frames. Where a VAD listened, its
     ``segments`` of speech are listed. Where a beam search returned
@@ -23,6 +23,8 @@ def render(transcript: Transcript, recording: str) -> str:
         document["segments"] = [
             {"start": round(segment.start, 3), "end": round(segment.end, 3)} for segment in transcript.segments
         ]
+    if transcript.language is not None:
+        document["language"] = transcript.language
     document |= _words_and_tokens(transcript)
     if transcript.alternatives:
         document["score"] = _score(transcript)
@@ -33,14 +35,18 @@ def render(transcript: Transcript, recording: str) -> str:
     return json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _words_and_tokens(transcript: Transcript) -> dict[str, object]:
-    words = [
+def words(transcript: Transcript) -> list[dict[str, object]]:
+    """The words with their times in seconds and their confidence."""
+    return [
         {"text": word.text, "start": round(word.start, 3), "end": round(word.end, 3),
          "confidence": _finite(word.confidence)}
         for word in transcript.words
     ]
+
+
+def _words_and_tokens(transcript: Transcript) -> dict[str, object]:
     tokens = [] if transcript.hypothesis is None else _tokens(transcript.hypothesis)
-    return {"words": words, "tokens": tokens}
+    return {"words": words(transcript), "tokens": tokens}
 
 
 def _score(transcript: Transcript) -> float | None:

@@ -13,83 +13,53 @@ import numpy as np
 
 from ...bundle import Bundle
 from ...confidence import Confidence
-from ...hypothesis import Hypothesis, SpeechSegment, Transcript, Word, joined
+from ...hypothesis import Hypothesis, Transcript, Word, joined
 from ...search import Beam, Greedy
 from ..transcripts import nothing, transcript
 from .silero import SAMPLE_RATE, SileroVad, as_segment
 
 
 class SpeechPieces:
-    """The pieces of a batch of recordings in which someone speaks.
+    """The pieces of a recording in which someone speaks.
 
     Parameters
     ----------
-    recordings:
-        float32 [n] each, at 16 kHz.
+    recording:
+        float32 [n], at 16 kHz.
     frame_samples:
         Samples of an encoder frame.
-    reached:
-        Told for each recording how many of its seconds are done.
+    frames:
+        The number of feature frames of so many samples. A piece without any is left out.
 
     Attributes
     ----------
-    samples:
-        float32 [n], of each piece.
-    owners:
-        The recording that each piece is from: its place in the batch.
-    seconds:
-        The length of each piece.
+    parts:
+        Where each piece begins, in seconds, and its samples, float32 [n].
     """
 
     def __init__(
-        self,
-        vad: SileroVad,
-        recordings: Sequence[np.ndarray],
-        frame_samples: int,
-        reached: Sequence[Callable[[float], None]],
+        self, vad: SileroVad, recording: np.ndarray, frame_samples: int, frames: Callable[[int], int]
     ):
-        self._recordings, self._reached = recordings, reached
-        self._segments: list[list[SpeechSegment]] = []
-        self.samples: list[np.ndarray] = []
-        self.owners: list[int] = []
+        self._seconds = len(recording) / SAMPLE_RATE
+        (segments,) = vad.heard([recording])
+        self._segments = [as_segment(segment) for segment in segments]
         self._frames: list[int] = []  # the encoder frame of the recording that each piece begins with
-        for place, (whole, segments) in enumerate(zip(recordings, vad.heard(recordings), strict=True)):
-            self._segments.append([as_segment(segment) for segment in segments])
-            begins = [segment.start // frame_samples for segment in segments]
-            for i, (begin, segment) in enumerate(zip(begins, segments, strict=True)):
-                # A segment that begins within a frame begins with the frame, and the one before it ends there.
-                last = i + 1 == len(begins)
-                stop = segment.end if last else min(segment.end, begins[i + 1] * frame_samples)
-                if begin * frame_samples < stop:
-                    self.samples.append(whole[begin * frame_samples : stop])
-                    self.owners.append(place)
-                    self._frames.append(begin)
-        self.seconds = [len(piece) / SAMPLE_RATE for piece in self.samples]
-        self._done = [0.0] * len(self.seconds)
-        self._spoken = [0.0] * len(recordings)
-        for owner, seconds in zip(self.owners, self.seconds, strict=True):
-            self._spoken[owner] += seconds
-        self._heard = [0.0] * len(recordings)
+        self.parts: list[tuple[float, np.ndarray]] = []
+        begins = [segment.start // frame_samples for segment in segments]
+        for i, (begin, segment) in enumerate(zip(begins, segments, strict=True)):
+            # A segment that begins within a frame begins with the frame, and the one before it ends there.
+            last = i + 1 == len(begins)
+            start, stop = begin * frame_samples, segment.end
+            if not last:
+                stop = min(stop, begins[i + 1] * frame_samples)
+            if start < stop and frames(stop - start):
+                self._frames.append(begin)
+                self.parts.append((start / SAMPLE_RATE, recording[start:stop]))
 
-    def reach(self, piece: int, seconds: float) -> None:
-        """The first seconds of a piece are decoded: the same share of its recording is done as of its speech."""
-        owner = self.owners[piece]
-        self._heard[owner] += seconds - self._done[piece]
-        self._done[piece] = seconds
-        whole = len(self._recordings[owner]) / SAMPLE_RATE
-        self._reached[owner](min(self._heard[owner] / self._spoken[owner], 1) * whole)
-
-    def transcripts(
-        self, hypotheses: Sequence[Hypothesis], bundle: Bundle, search: Greedy | Beam
-    ) -> list[Transcript]:
-        """The transcript of each recording, of the hypotheses of the pieces that the search found."""
-        parts: list[list[Hypothesis]] = [[] for _ in self._recordings]
-        for owner, frame, hypothesis in zip(self.owners, self._frames, hypotheses, strict=True):
-            parts[owner].append(later(hypothesis, frame))
-        return [
-            replace(of_utterances(found, bundle, len(samples) / SAMPLE_RATE, search), segments=segments)
-            for samples, segments, found in zip(self._recordings, self._segments, parts, strict=True)
-        ]
+    def transcript(self, bundle: Bundle, search: Greedy | Beam, hypotheses: Sequence[Hypothesis]) -> Transcript:
+        """The recording's transcript, of the hypotheses of the pieces that the search found."""
+        parts = [later(hypothesis, frame) for frame, hypothesis in zip(self._frames, hypotheses, strict=True)]
+        return replace(of_utterances(parts, bundle, self._seconds, search), segments=self._segments)
 
 
 def of_utterances(
@@ -134,4 +104,5 @@ def _of_row(parts: list[Hypothesis], bundle: Bundle, seconds: float, confidence:
         end = words[-1].end if words else None
         words += [word for word, _ in bundle.vocabulary.words_and_tokens(part, bundle.frame_seconds, confidence, end)]
     words = [replace(word, end=max(word.start, min(word.end, seconds))) for word in words]
-    return Transcript(bundle.vocabulary.detokenize(whole.tokens), words, seconds, whole)
+    language = bundle.vocabulary.language(whole.tokens.tolist())
+    return Transcript(bundle.vocabulary.detokenize(whole.tokens), words, seconds, whole, language=language)
