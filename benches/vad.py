@@ -38,7 +38,7 @@ SETTINGS = {
     "Silero's defaults": {"min_silence": 0.1, "speech_pad": 0.03},
     "min_silence=0.3, speech_pad=0.15": {"min_silence": 0.3, "speech_pad": 0.15},
     "the defaults here": {},
-    "min_silence=1, speech_pad=0.4": {"min_silence": 1.0, "speech_pad": 0.4},
+    "min_silence=0.6, speech_pad=0.3": {"min_silence": 0.6, "speech_pad": 0.3},
 }
 
 

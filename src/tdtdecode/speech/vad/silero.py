@@ -75,8 +75,8 @@ class SileroVad:
     threshold: float = _option(0.5, "P", "speech begins where its probability is at least this")
     neg_threshold: float | None = _option(None, "P", "speech ends below this probability (default: 0.15 less)")
     min_speech: float = _option(0.25, "S", "shorter speech is none, in seconds")
-    min_silence: float = _option(0.6, "S", "speech ends after so much silence, in seconds")
-    speech_pad: float = _option(0.3, "S", "how much is added before and after, in seconds")
+    min_silence: float = _option(1.0, "S", "speech ends after so much silence, in seconds")
+    speech_pad: float = _option(0.5, "S", "how much is added before and after, in seconds")
     max_speech: float | None = _option(None, "S", "longer speech is divided, in seconds (default: never)")
     model: str | os.PathLike[str] | None = _option(
         None, "FILE", "Silero's ONNX file (default: the package silero-vad's)", str
