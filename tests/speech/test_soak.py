@@ -86,6 +86,19 @@ def test_recordings_of_many_lengths(model, speech, searches):
     check_flat("Recognizer", work, LENGTHS)
 
 
+def test_one_call_for_recordings_of_many_lengths(model, speech):
+    """The longest come first, so that batches of every kind have been there by the middle."""
+    lengths = np.linspace(40 * RATE, RATE // 2, LENGTHS).astype(int)
+    np.random.default_rng(0).shuffle(lengths[20:])
+    results = model.recognize_each((speech[:length], RATE) for length in lengths)
+
+    def work(i):
+        assert next(results).duration == lengths[i] / RATE
+
+    check_flat("recognize_each", work, LENGTHS)
+    assert next(results, None) is None
+
+
 def test_batches_of_many_sizes(model, searches):
     frames = random_frames(model, 16, 125)
 
