@@ -300,7 +300,8 @@ def measure(models: Path, precision: str, kind: str, files: list[str], runs: int
         "precision": precision, "recordings": kind, "number": len(files), "seconds": round(seconds, 1),
         "characters": {name: sum(map(len, found)) for name, found in texts.items()},
         "texts_as_onnx_asr_one_by_one": sum(a == b for a, b in zip(ours, theirs, strict=True)),
-        "peak_memory_of_the_longest_alone": longest_alone, "load": [round(min(loads), 1), round(max(loads), 1)], "systems": result,
+        "peak_memory_of_the_longest_alone": longest_alone, "load": [round(min(loads), 1), round(max(loads), 1)],
+        "systems": result,
     }  # fmt: skip
     show(summary)
     return summary
