@@ -148,6 +148,14 @@ class Word:
     space_before: bool = True
 
 
+@dataclass(frozen=True)
+class SpeechSegment:
+    """Where someone speaks: start and end in seconds."""
+
+    start: float
+    end: float
+
+
 _MAKERS = "_makers"
 
 
@@ -167,6 +175,10 @@ class Transcript:
         The decoded tokens behind the text.
     alternatives:
         The transcripts of a beam search's next best hypotheses, best first.
+    segments:
+        Where a VAD heard someone speak, in order; None if none listened.
+    language:
+        The last language that the model named, such as "en-US"; None if it named none.
     """
 
     text: str
@@ -174,19 +186,22 @@ class Transcript:
     duration: float = 0.0
     hypothesis: Hypothesis | None = None
     alternatives: list[Transcript] = field(default_factory=list)
+    segments: list[SpeechSegment] | None = None
+    language: str | None = None
 
     @staticmethod
     def lazy(
         text: str,
         duration: float,
         hypothesis: Hypothesis,
+        language: str | None,
         *,
         words: Callable[[], list[Word]],
         alternatives: Callable[[], list[Transcript]],
     ) -> Transcript:
         """A transcript whose words and alternatives are made when they are looked at first."""
         made = Transcript.__new__(Transcript)
-        vars(made).update(text=text, duration=duration, hypothesis=hypothesis)
+        vars(made).update(text=text, duration=duration, hypothesis=hypothesis, language=language)
         vars(made)[_MAKERS] = {"words": words, "alternatives": alternatives}
         return made
 

@@ -13,8 +13,7 @@ soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed"
 
 import tdtdecode as tdt  # noqa: E402
 from tdtdecode.cli import main  # noqa: E402
-from tdtdecode.commands import transcribe  # noqa: E402
-from tdtdecode.commands.transcribe import clock, progress_line  # noqa: E402
+from tdtdecode.commands.progress import Display, clock, progress_line  # noqa: E402
 from tests import demo  # noqa: E402
 
 SPEECH = demo.DIRECTORY / "speech.flac"
@@ -117,8 +116,8 @@ def test_the_command_line(tmp_path, monkeypatch, terminal):
     """On a terminal one line is updated, else there is a new line now and then; also within one long recording."""
     soundfile.write(tmp_path / "long.wav", *silence(120))
     err = Terminal() if terminal else io.StringIO()
-    monkeypatch.setattr(transcribe._Progress, "_SECONDS_BETWEEN_LINES", 0.0)
-    monkeypatch.setattr(transcribe._Progress, "_SECONDS_BETWEEN_UPDATES", 0.0)
+    monkeypatch.setattr(Display, "_SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(Display, "_SECONDS_BETWEEN_UPDATES", 0.0)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr("sys.stderr", err)
     assert main(["transcribe", str(tmp_path / "long.wav"), str(SPEECH)]) == 0

@@ -62,6 +62,8 @@ class Piece:
         How many of them are valid.
     seconds:
         The length.
+    begin:
+        Where it begins in the recording, in seconds.
     state:
         What decoding keeps from window to window.
     """
@@ -71,6 +73,7 @@ class Piece:
     features: np.ndarray
     frames: int
     seconds: float
+    begin: float = 0.0
     state: Any = None
 
 
@@ -105,7 +108,7 @@ class Stages(Protocol):
     """What is done with recordings. Each method is called in the thread of its stage."""
 
     def thread(self) -> AbstractContextManager[object]:
-        """What each thread works within: on a GPU, the caller's card."""
+        """What each thread works within: on a GPU, the model's card."""
 
     def read(self, place: int, audio: Any) -> Heard:
         """Read a recording and compute its features. Called by several threads at once."""

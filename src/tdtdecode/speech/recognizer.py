@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
+from functools import partial
 from numbers import Number
 from typing import Any, Literal, overload
 
@@ -21,13 +22,15 @@ from .audio.features import HOP, SAMPLE_RATE
 from .encoder import Encoder
 from .pipeline import Reached, Read, run
 from .progress import Meter, Progress
-from .stages import ModelStages
+from .stages import Encode, ModelStages
 from .streaming.cache_aware import CacheAwareEncoder
-from .streaming.latency import Latency, windows_for
+from .streaming.latency import Latency, stated_windows, windows_for
 from .streaming.stream import Stream, Streams
 from .streaming.walks import CacheAwareWalk, Walk, WindowedWalk
+from .vad import SileroVad
 from .windows import Windows
 
+_PAUSE = 0.8
 _LONGEST_PAUSE = 1e6
 
 
@@ -109,6 +112,8 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["raise"] = ...,
         progress: Callable[[Progress], object] | None = ...,
+        language: str | None = ...,
+        vad: SileroVad | None = ...,
     ) -> Transcript: ...
 
     @overload
@@ -120,6 +125,8 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["raise"] = ...,
         progress: Callable[[Progress], object] | None = ...,
+        language: str | None = ...,
+        vad: SileroVad | None = ...,
     ) -> list[Transcript]: ...
 
     @overload
@@ -131,6 +138,8 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["return"],
         progress: Callable[[Progress], object] | None = ...,
+        language: str | None = ...,
+        vad: SileroVad | None = ...,
     ) -> list[Transcript | Exception]: ...
 
     def recognize(
@@ -141,6 +150,8 @@ class Recognizer:
         batch_size: int = 16,
         on_error: str = "raise",
         progress: Callable[[Progress], object] | None = None,
+        language: str | None = None,
+        vad: SileroVad | None = None,
     ) -> Any:
         """Transcribe one recording or many, of any length.
 
@@ -164,6 +175,11 @@ class Recognizer:
         progress:
             Called with a `Progress` whenever more is done: after each batch, and within long recordings after each
             window. What it raises ends the call.
+        language:
+            For models that are told one, such as ``"en-US"``; None: the model's default.
+        vad:
+            Skips silence: only the segments of speech that it finds are recognised, each by itself. Their words stand
+            at their times in the recording. Where nobody speaks the transcript is empty. None: all is recognised.
 
         Returns
         -------
@@ -172,18 +188,19 @@ class Recognizer:
         Raises
         ------
         InputError
-            If a recording cannot be read, or an option is wrong.
+            If a recording cannot be read, an option is wrong, or the model does not have the language.
         MissingDependencyError
             If reading or resampling needs a package that is not installed.
         """
-        search, batch_size = self._checked(search, batch_size, on_error, progress)
+        search, batch_size = self._checked(search, batch_size, on_error, progress, vad)
+        encode = self._told(language)
         many = isinstance(audio, list)
         recordings: list[Any] = list(audio) if isinstance(audio, list) else [audio]
         for_utterances(search, range(len(recordings)), len(recordings))  # raises before any work if it does not fit
         meter = Meter(len(recordings), progress)
         names = "audio[{}]" if many else "audio"
         results: list[Transcript | Exception | None] = [None] * len(recordings)
-        with closing(self._finished(recordings, names, search, batch_size, meter)) as finished:
+        with closing(self._finished(recordings, names, search, batch_size, meter, encode, vad)) as finished:
             for place, result in finished:
                 if on_error == "raise" and isinstance(result, Exception):
                     raise result
@@ -199,6 +216,8 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["raise"] = ...,
         progress: Callable[[Progress], object] | None = ...,
+        language: str | None = ...,
+        vad: SileroVad | None = ...,
     ) -> Iterator[Transcript]: ...
 
     @overload
@@ -210,6 +229,8 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["return"],
         progress: Callable[[Progress], object] | None = ...,
+        language: str | None = ...,
+        vad: SileroVad | None = ...,
     ) -> Iterator[Transcript | Exception]: ...
 
     def recognize_each(
@@ -220,6 +241,8 @@ class Recognizer:
         batch_size: int = 16,
         on_error: str = "raise",
         progress: Callable[[Progress], object] | None = None,
+        language: str | None = None,
+        vad: SileroVad | None = None,
     ) -> Iterator[Any]:
         """Transcribe recordings one after the other, however many there are.
 
@@ -232,7 +255,7 @@ class Recognizer:
             Replaces the search that the model was loaded with. Phrases that were given for each recording
             (`PhraseBoost.per_row`) belong to the recordings in their order. If there turn out to be more recordings
             than lists, or fewer, that is an error: at once if the length of `recordings` is known, else when it shows.
-        batch_size, on_error, progress:
+        batch_size, on_error, progress, language, vad:
             As for `recognize`. ``"raise"`` raises the error of a recording in its place, after the transcripts of those
             before it. What `recordings` itself raises passes through. Totals of a `Progress` count the recordings that
             are known so far.
@@ -246,33 +269,43 @@ class Recognizer:
         InputError, MissingDependencyError
             As `recognize`. Options are checked before this returns, recordings as they come.
         """
-        search, batch_size = self._checked(search, batch_size, on_error, progress)
+        search, batch_size = self._checked(search, batch_size, on_error, progress, vad)
+        encode = self._told(language)
         source = _several("recordings", recordings)
         number = len(recordings) if isinstance(recordings, Sized) else None
         utterances = utterances_of(search)
         if utterances is not None and number is not None:
             check_utterances(utterances, number)
         meter = Meter(number, progress)
-        return _in_order(self._finished(source, "recordings[{}]", search, batch_size, meter), on_error)
+        return _in_order(self._finished(source, "recordings[{}]", search, batch_size, meter, encode, vad), on_error)
 
     def _checked(
-        self, search: Greedy | Beam | None, batch_size: int, on_error: str, progress: object
+        self, search: Greedy | Beam | None, batch_size: int, on_error: str, progress: object, vad: object
     ) -> tuple[Greedy | Beam, int]:
         """The search and the batch size, if these and the other options are right."""
         search = self.decoder.search if search is None else as_search(search)
         as_choice("on_error", on_error, ("raise", "return"))
         if progress is not None:
             as_function("progress", progress, "a function of a Progress, or None")
+        _check_vad(vad)
         return search, as_integer("batch_size", batch_size, low=1)
 
     def _finished(
-        self, recordings: Iterable[Any], name: str, search: Greedy | Beam, batch_size: int, meter: Meter
+        self,
+        recordings: Iterable[Any],
+        name: str,
+        search: Greedy | Beam,
+        batch_size: int,
+        meter: Meter,
+        encode: Encode,
+        vad: SileroVad | None,
     ) -> Generator[tuple[int, Transcript | Exception]]:
         """The places and results of recordings as they are finished. ``name`` has a gap for the place."""
         utterances = utterances_of(search)
         stages = ModelStages(
             self.bundle, self.encoder, self.decoder, self._extract, search=search, utterances=utterances,
             batch_size=batch_size, device=self.device, limit=self._max_input_frames, windows=self._windows,
+            encode=encode, vad=vad,
         )  # fmt: skip
 
         def given() -> Iterator[tuple[int, Any]]:
@@ -302,7 +335,11 @@ class Recognizer:
                     yield one.place, one.result
 
     def streams(
-        self, search: Greedy | Beam | None = None, latency: Latency | None = None, pause: float = 0.8
+        self,
+        search: Greedy | Beam | None = None,
+        latency: Latency | None = None,
+        pause: float | None = None,
+        vad: SileroVad | None = None,
     ) -> Streams:
         """Many live recordings, which share the calls of the encoder and of the decoder.
 
@@ -311,11 +348,14 @@ class Recognizer:
         search:
             Replaces the search that the model was loaded with.
         latency:
-            The windows in which a model of whole recordings hears a live one; None: the default of `Latency`, or the
-            longest context that the encoder takes. Features are normalised by what was heard so far. The windows of a
-            cache-aware encoder lie in its file.
+            The windows in which a model of whole recordings hears a live one; None: those that its file states, or the
+            default of `Latency`, with the longest context that the encoder takes. Features are normalised by what was
+            heard so far. The windows of a cache-aware encoder lie in its file.
         pause:
-            An utterance ends after so many seconds without a token, or where the model says so.
+            An utterance ends after so many seconds without a token, or where the model says so. None: 0.8 seconds, or
+            with ``vad`` however long they are.
+        vad:
+            Each segment of speech that it finds is an utterance, which is decoded by itself. Silence is not decoded.
 
         Raises
         ------
@@ -323,7 +363,11 @@ class Recognizer:
             If an option is wrong, or the windows do not fit the model.
         """
         search = self.decoder.search if search is None else as_search(search)
-        pause = as_number("pause", pause, "a number of seconds above 0", above=0, high=_LONGEST_PAUSE)
+        if pause is not None:
+            pause = as_number("pause", pause, "a number of seconds above 0", above=0, high=_LONGEST_PAUSE)
+        elif vad is None:
+            pause = _PAUSE
+        _check_vad(vad)
         factor = self.bundle.features.subsampling_factor
         walk: Walk
         if isinstance(self.encoder, CacheAwareEncoder):
@@ -334,15 +378,18 @@ class Recognizer:
             if latency is not None:
                 as_instance("latency", latency, Latency, "Latency(...) or None")
             limit = None if self._max_input_frames is None else self._max_input_frames // factor
-            walk = WindowedWalk(self.encoder, windows_for(latency, self.bundle.frame_seconds, limit), factor)
-        return Streams(self.bundle, walk, self.decoder, self._extract, search, pause)
+            stated = stated_windows(self.encoder.metadata, self.bundle.encoder or self.bundle.directory)
+            windows = windows_for(latency, self.bundle.frame_seconds, limit, stated)
+            walk = WindowedWalk(self.encoder, windows, factor)
+        return Streams(self.bundle, walk, self.decoder, self._extract, search, pause, vad)
 
     def stream(
         self,
         language: str | None = None,
         search: Greedy | Beam | None = None,
         latency: Latency | None = None,
-        pause: float = 0.8,
+        pause: float | None = None,
+        vad: SileroVad | None = None,
     ) -> Stream:
         """One live recording.
 
@@ -350,7 +397,7 @@ class Recognizer:
         ----------
         language:
             For models that are told one, such as ``"en-US"``.
-        search, latency, pause:
+        search, latency, pause, vad:
             As for `streams`.
 
         Raises
@@ -358,7 +405,23 @@ class Recognizer:
         InputError
             If an option is wrong, or the model does not have the language.
         """
-        return Stream(self.streams(search, latency, pause), language)
+        return Stream(self.streams(search, latency, pause, vad), language)
+
+    def _told(self, language: str | None) -> Encode:
+        """The encoder, told a language. An `InputError` if the model does not have it."""
+        if language is not None:
+            as_instance("language", language, str, "a language such as 'en-US', or None")
+        if isinstance(self.encoder, CacheAwareEncoder):
+            self.encoder.language(language)
+            return partial(self.encoder, language=language)
+        if language is not None:
+            raise InputError(f"language={language!r}: the model is not told a language")
+        return self.encoder
+
+
+def _check_vad(vad: object) -> None:
+    if vad is not None:
+        as_instance("vad", vad, SileroVad, "tdtdecode.speech.vad.SileroVad(...) or None")
 
 
 def _reopened(

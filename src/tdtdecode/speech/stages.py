@@ -6,16 +6,15 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..bundle import Bundle
 from ..bundle.description import FEATURE_FRAME_SECONDS
 from ..confidence import Confidence
-from ..cuda.device import current_device, import_cupy
 from ..decoder import Decoder
-from ..hypothesis import Hypothesis
+from ..hypothesis import Hypothesis, Transcript
 from ..search import Beam, Greedy, for_utterances
 from .audio import FeatureExtractor, as_samples
 from .audio.features import SAMPLE_RATE
@@ -23,9 +22,14 @@ from .batching import COSTS, cheapest_batches
 from .encoder import Encoder
 from .pipeline import Encoded, Heard, Piece
 from .transcripts import nothing, transcript
+from .vad import SileroVad
+from .vad.skipping import SpeechPieces
 from .windows import Window, WindowedDecode, Windows, encoded_windows
 
 _log = logging.getLogger(__name__)
+
+Encode: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[Any, np.ndarray]]
+"""Takes features and lengths of a batch; gives encoder output and its lengths, as an `Encoder` does."""
 
 
 class ModelStages:
@@ -44,11 +48,15 @@ class ModelStages:
     batch_size:
         The most recordings in a batch.
     device:
-        Where encoder and decoder run, ``"cpu"`` or ``"cuda"``: then on the card that CuPy uses at the moment.
+        Where encoder and decoder run, ``"cpu"`` or ``"cuda"``: then on the card that they were made on.
     limit:
         The most feature frames that the encoder takes at once; None: there is no limit.
     windows:
         How longer recordings are cut.
+    encode:
+        Calls the encoder with a batch of features and lengths, and with what else it is told.
+    vad:
+        Finds where someone speaks; None: all is recognised.
     """
 
     def __init__(
@@ -64,13 +72,16 @@ class ModelStages:
         device: str,
         limit: int | None,
         windows: Windows,
+        encode: Encode,
+        vad: SileroVad | None,
     ):
         self._bundle, self._encoder, self._decoder, self._extract = bundle, encoder, decoder, extract
         self._search, self._utterances = search, utterances
+        self._encode, self._vad = encode, vad
         self._confidence = search.confidence or Confidence()
         self._batch_size = batch_size if encoder.takes_batches else 1
         self._cost = COSTS[device]
-        self._card = current_device().index if device == "cuda" else None
+        self._card = decoder.network.card if device == "cuda" else None
         self._limit = limit
         self._windows = windows
         factor = bundle.features.subsampling_factor
@@ -79,18 +90,27 @@ class ModelStages:
         self._windows_at_once = max(1, at_once) if encoder.takes_batches else 1
 
     def thread(self) -> AbstractContextManager[object]:
-        """What each thread works within: on a GPU, the caller's card, which CuPy knows for each thread by itself."""
-        return nullcontext() if self._card is None else import_cupy().cuda.Device(self._card)
+        """What each thread works within: on a GPU, the model's card, which CuPy knows for each thread by itself."""
+        return nullcontext() if self._card is None else self._card.current()
 
     def read(self, place: int, audio: Any) -> Heard:
         """Read a recording and compute its features."""
         samples = as_samples(audio, SAMPLE_RATE)
         seconds = len(samples) / SAMPLE_RATE
-        pieces = []
-        if self._extract.frames(len(samples)):
-            features, lengths = self._extract([samples])
-            pieces.append(Piece(place, 0, features[0], int(lengths[0]), seconds))
-        finish = partial(_transcript_of, self._bundle, seconds, self._confidence)
+        finish: Callable[[list[Hypothesis]], Transcript]
+        if self._vad is None:
+            parts = [(0.0, samples)] if self._extract.frames(len(samples)) else []
+            finish = partial(_transcript_of, self._bundle, seconds, self._confidence)
+        else:
+            frame = round(self._bundle.frame_seconds * SAMPLE_RATE)
+            spoken = SpeechPieces(self._vad, samples, frame, self._extract.frames)
+            parts = spoken.parts
+            finish = partial(spoken.transcript, self._bundle, self._search)
+        pieces: list[Piece] = []
+        for begin, part in parts:
+            features, lengths = self._extract([part])
+            length = len(part) / SAMPLE_RATE
+            pieces.append(Piece(place, len(pieces), features[0], int(lengths[0]), length, begin))
         return Heard(seconds, pieces, finish)
 
     def batches(self, pieces: Sequence[Piece]) -> list[list[Piece]]:
@@ -128,7 +148,7 @@ class ModelStages:
             # NeMo's features end with a frame of padding. At the limit that is one frame too many for the encoder.
             features = features[:, :, : self._limit]
         lengths = np.array([piece.frames for piece in pieces], np.int64)
-        yield Encoded(pieces, self._encoder(features, lengths))
+        yield Encoded(pieces, self._encode(features, lengths))
 
     def decode(self, encoded: Encoded, reached: Callable[[int, float], None]) -> list[Hypothesis] | None:
         """Decode a batch, or a window."""
@@ -142,7 +162,7 @@ class ModelStages:
                 self._decoder, self._search_for(pieces), self._bundle.features.subsampling_factor
             )
         seconds = piece.state.add(window, frames)
-        reached(piece.place, seconds)
+        reached(piece.place, piece.begin + seconds)
         return None if window.last is not None else [piece.state.hypothesis()]
 
     def _in_windows(self, piece: Piece) -> bool:
@@ -165,6 +185,8 @@ def _together(pieces: Sequence[Piece]) -> np.ndarray:
     return features
 
 
-def _transcript_of(bundle: Bundle, seconds: float, confidence: Confidence, hypotheses: list[Hypothesis]) -> Any:
+def _transcript_of(
+    bundle: Bundle, seconds: float, confidence: Confidence, hypotheses: list[Hypothesis]
+) -> Transcript:
     """The transcript of a recording that is one piece, or that nothing is to be heard in."""
     return transcript(bundle, hypotheses[0] if hypotheses else nothing(), seconds, confidence)

@@ -32,7 +32,8 @@ def transcript(bundle: Bundle, hypothesis: Hypothesis, seconds: float, confidenc
     def alternatives() -> list[Transcript]:
         return [transcript(bundle, other, seconds, confidence) for other in hypothesis.alternatives]
 
-    return Transcript.lazy(text, seconds, hypothesis, words=words, alternatives=alternatives)
+    language = bundle.vocabulary.language(hypothesis.tokens.tolist())
+    return Transcript.lazy(text, seconds, hypothesis, language, words=words, alternatives=alternatives)
 
 
 def nothing() -> Hypothesis:
