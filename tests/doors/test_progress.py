@@ -35,7 +35,7 @@ def check(seen, recordings, seconds):
     assert all(0 <= now.seconds_done <= now.seconds_total + 1e-9 for now in seen)
     assert seen[-1] == tdt.Progress(
         seconds_done=seen[-1].seconds_total, seconds_total=seen[-1].seconds_total, recordings_done=recordings,
-        recordings_total=recordings,
+        recordings_known=recordings, recordings_total=recordings,
     )  # fmt: skip
     assert seen[-1].seconds_total == pytest.approx(seconds)
 

@@ -2,13 +2,19 @@
 
     python evaluate.py CORPUS... --model DIRECTORY [--nemo FOLDER] [--limit 500]
 
-CORPUS are folders made by ``speech.py --split known`` and ``--split unseen``. NeMo computes the features. The networks
-run in ONNX Runtime in padded batches, and decoding follows the rules of NeMo's batched greedy search. With --nemo and a
-training folder, NeMo also decodes the same features with its own classes, and the texts that differ are counted.
+CORPUS are folders made by ``speech.py --split known`` and ``--split unseen``.
+
+For the model of whole recordings NeMo computes the features. The networks run in ONNX Runtime in padded batches, and
+decoding follows the rules of NeMo's batched greedy search. The streaming model hears each recording as a live stream of
+this package, `tdtdecode`, in pieces of 0.1 s, from samples to words.
+
+With --nemo and a training folder, NeMo also decodes the same recordings with its own classes: whole, and for the
+streaming model also step by step. Texts that differ from those of the exported model are counted.
 """
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import model as demo
@@ -84,11 +90,16 @@ class Onnx:
         self.blank = len(self.pieces) - 1
         self.durations = np.asarray(json.loads((folder / "config.json").read_text())["tdt_durations"])
 
-    def texts(self, features: np.ndarray, lengths: np.ndarray) -> list[str]:
-        """The texts of a batch of features float32 [B, 80, T] with lengths int64 [B]."""
-        encoded, frames = self.encoder.run(None, {"audio_signal": features, "length": lengths})
-        return ["".join(self.pieces[k] for k in ids).replace("\u2581", " ").strip()
-                for ids in self.greedy(encoded, frames)]
+    def texts(self, scenes: list[Scene]) -> list[str]:
+        """The texts of scenes."""
+        found = [""] * len(scenes)
+        for part, features, lengths in batched_features(scenes, "per_feature"):
+            encoded, frames = self.encoder.run(
+                None, {"audio_signal": features.numpy(), "length": lengths.numpy()}
+            )
+            for k, ids in zip(part, self.greedy(encoded, frames)):
+                found[k] = "".join(self.pieces[i] for i in ids).replace("\u2581", " ").strip()
+        return found
 
     def greedy(self, encoded: np.ndarray, frames: np.ndarray) -> list[list[int]]:
         """Tokens of each utterance. All take each step together; one that has ended is computed on but ignored."""
@@ -132,10 +143,10 @@ def word_errors(reference: str, hypothesis: str) -> int:
     return row[-1]
 
 
-def batched_features(scenes: list[Scene], batch: int = 32):
+def batched_features(scenes: list[Scene], normalize: str, batch: int = 32):
     """Yields batches as (scene numbers, features [B, 80, T], lengths [B]), with the shortest scenes first."""
     preprocessor = AudioToMelSpectrogramPreprocessor(
-        sample_rate=RATE, normalize="per_feature", features=80, n_fft=512, window_size=0.025, window_stride=0.01,
+        sample_rate=RATE, normalize=normalize, features=80, n_fft=512, window_size=0.025, window_stride=0.01,
         dither=0.0, pad_to=0,
     ).eval()
     order = sorted(range(len(scenes)), key=lambda k: len(scenes[k].samples))
@@ -150,30 +161,98 @@ def batched_features(scenes: list[Scene], batch: int = 32):
         yield part, features, lengths
 
 
-def nemo_texts(model, features: torch.Tensor, lengths: torch.Tensor) -> list[str]:
-    with torch.inference_mode():
-        encoded, frames = model.encoder(audio_signal=features, length=lengths)
-        found = model.decoding.rnnt_decoder_predictions_tensor(encoded, frames, return_hypotheses=False)
-    return [hypothesis.text for hypothesis in found]
+def nemo_encoded_in_steps(encoder, features: torch.Tensor, lengths: torch.Tensor):
+    """NeMo's encoder output of streams, and its lengths: step by step with its caches, as a stream is encoded that has
+    zeros in front of its first window (`pad_and_drop_preencoded` in NeMo). The last windows are filled up with zeros,
+    so that the end of a row does not depend on how long other rows are."""
+    settings = encoder.streaming_cfg
+    shift, overlap = settings.shift_size[1], settings.pre_encode_cache_size[1]
+    steps = -(-int(lengths.max()) // shift)
+    padded = torch.nn.functional.pad(features, (overlap, steps * shift - features.shape[2]))
+    caches = encoder.get_initial_cache_state(batch_size=len(features))
+    parts, counts = [], torch.zeros_like(lengths)
+    for start in range(0, steps * shift, shift):
+        encoded, frames, *caches = encoder.cache_aware_stream_step(
+            padded[:, :, start : start + overlap + shift],
+            # A row that has ended still needs the window's first frames, for NeMo divides by the number of frames.
+            (lengths - start + overlap).clamp(overlap, overlap + shift), *caches, keep_all_outputs=False,
+            drop_extra_pre_encoded=settings.drop_extra_pre_encoded,
+        )
+        parts.append(torch.nn.functional.pad(encoded, (0, shift // demo.SUBSAMPLING - encoded.shape[2])))
+        counts += torch.where(lengths > start, frames, 0)
+    return torch.cat(parts, 2), counts
 
 
-def evaluate(corpus: Corpus, kind: str, count: int, exported: Onnx, model=None) -> dict:
-    """The counts of one set: utterances, words, word errors, utterances with an error, seconds, and texts that differ
-    from NeMo's."""
+def nemo_texts(model, scenes: list[Scene], in_steps: bool = False) -> list[str]:
+    """The texts of scenes as NeMo decodes them, whole or in steps."""
+    found = [""] * len(scenes)
+    for part, features, lengths in batched_features(scenes, model.cfg.preprocessor.normalize):
+        with torch.inference_mode():
+            if in_steps:
+                encoded, frames = nemo_encoded_in_steps(model.encoder, features, lengths)
+            else:
+                encoded, frames = model.encoder(audio_signal=features, length=lengths)
+            texts = model.decoding.rnnt_decoder_predictions_tensor(encoded, frames, return_hypotheses=False)
+        for k, hypothesis in zip(part, texts):
+            found[k] = hypothesis.text
+    return found
+
+
+def streamed_texts(model, scenes: list[Scene], together: int = 32) -> list[str]:
+    """The texts of scenes that a model of `tdtdecode` hears live, in pieces of 0.1 s, many streams at once."""
+    piece, found = RATE // 10, []
+    for first in range(0, len(scenes), together):
+        part = [scene.samples for scene in scenes[first : first + together]]
+        pool = model.streams()
+        for start in range(0, max(map(len, part)), piece):
+            pool.feed({i: one[start : start + piece] for i, one in enumerate(part) if start < len(one)})
+        heard = pool.finish()
+        found += [heard[i].text for i in range(len(part))]
+    return found
+
+
+Recogniser = Callable[[list[Scene]], list[str]]
+
+
+def recognisers(folder: Path, training: Path | None) -> dict[str, Recogniser]:
+    """By name. The first one uses the exported files, the others NeMo."""
+    original = demo.restore(training) if training else None
+    if not onnx_streams(folder):
+        found: dict[str, Recogniser] = {"exported": Onnx(folder).texts}
+    else:
+        import tdtdecode
+
+        model = tdtdecode.load_model(folder, threads=1)
+        found = {"streamed": lambda scenes: streamed_texts(model, scenes)}
+        if original:
+            found["NeMo in steps"] = lambda scenes: nemo_texts(original, scenes, in_steps=True)
+    if original:
+        found["NeMo whole"] = lambda scenes: nemo_texts(original, scenes)
+    return found
+
+
+def onnx_streams(folder: Path) -> bool:
+    """Whether an exported encoder has caches."""
+    return len(ort.InferenceSession(folder / "encoder-model.onnx").get_inputs()) > 2
+
+
+def report(corpus: Corpus, kind: str, count: int, ways: dict[str, Recogniser]) -> str:
+    """A line for each recogniser: recordings, words, errors, recordings with an error, and texts that differ from the
+    first recogniser's."""
     rng = np.random.default_rng(7)
     scenes = [SETS[kind](corpus, i, rng) for i in range(min(count, len(corpus)))]
-    totals = {"utterances": len(scenes), "words": 0, "errors": 0, "wrong": 0, "differ": 0}
-    totals["seconds"] = sum(len(scene.samples) for scene in scenes) / RATE
-    for part, features, lengths in batched_features(scenes):
-        texts = exported.texts(features.numpy(), lengths.numpy())
-        if model is not None:
-            totals["differ"] += sum(a != b for a, b in zip(texts, nemo_texts(model, features, lengths)))
-        for k, text in zip(part, texts):
-            errors = word_errors(scenes[k].text, text)
-            totals["words"] += len(scenes[k].text.split())
-            totals["errors"] += errors
-            totals["wrong"] += errors > 0
-    return totals
+    words = sum(len(scene.text.split()) for scene in scenes)
+    lines, first = [], None
+    for name, recognise in ways.items():
+        texts = recognise(scenes)
+        errors = [word_errors(scene.text, text) for scene, text in zip(scenes, texts)]
+        differ = "" if first is None else sum(a != b for a, b in zip(first, texts))
+        first = first or texts
+        lines.append(
+            f"{kind:<34} {name:<14} {len(scenes):>6} {words:>6} {100 * sum(errors) / words:>6.2f}% "
+            f"{100 * sum(map(bool, errors)) / len(scenes):>11.1f}%  {differ}"
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
@@ -184,16 +263,9 @@ if __name__ == "__main__":
     parser.add_argument("--limit", type=int, default=500)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    exported = Onnx(options.model)
-    original = demo.restore(options.nemo) if options.nemo else None
-    print(f"{'set':<44} {'clips':>6} {'words':>6} {'errors':>7} {'wrong clips':>12}  differ from NeMo's")
+    ways = recognisers(options.model, options.nemo)
+    print(f"{'set':<34} {'recogniser':<14} {'clips':>6} {'words':>6} {'errors':>7} {'wrong clips':>12}  differ")
     for folder in options.corpus:
+        print(folder.name)
         for kind in SETS:
-            found = evaluate(Corpus(folder), kind, options.limit, exported, original)
-            rate = 100 * found["errors"] / found["words"]
-            print(
-                f"{folder.name + ', ' + kind:<44} {found['utterances']:>6} {found['words']:>6} {rate:>6.2f}% "
-                f"{100 * found['wrong'] / found['utterances']:>11.1f}%  "
-                f"{found['differ'] if original else '-'}",
-                flush=True,
-            )
+            print(report(Corpus(folder), kind, options.limit, ways), flush=True)

@@ -1,4 +1,4 @@
-"""The demo model: NeMo's own EncDecRNNTBPEModel, made tiny.
+"""The demo models: NeMo's own EncDecRNNTBPEModel, made tiny. One hears whole recordings, the other streams.
 
     python model.py tokenizer FOLDER      trains the BPE pieces on sentences of the grammar
 """
@@ -20,6 +20,13 @@ WIDTH = 128  # of the encoder
 PREDICTOR_WIDTH = 96
 JOINT_WIDTH = 112
 SUBSAMPLING = 8
+SUBSAMPLING_CHANNELS = 16
+FEATURE_MEAN, FEATURE_DEVIATION = -8.0, 4.0
+STREAMING_CONTEXT = [48, 5]
+"""Of the streaming model: attention sees 48 encoder frames before its chunk of 5 + 1 frames, 0.48 s."""
+OVERLAP, DROPPED = 9, 2
+"""A window of a stream begins with 9 feature frames of the one before, or zeros, and drops the 2 encoder frames that
+come of them. NeMo's `ConformerEncoder.setup_streaming_params` derives both."""
 
 
 def make_tokenizer(folder: Path, sentences: int = 100_000) -> None:
@@ -35,9 +42,13 @@ def make_tokenizer(folder: Path, sentences: int = 100_000) -> None:
     text.unlink()
 
 
-def config(tokenizer: Path):
-    """NeMo's configuration. The position table is short, because all of it becomes part of the exported file."""
-    return OmegaConf.create(
+def config(tokenizer: Path, streaming: bool):
+    """NeMo's configuration. The position table is short, because all of it becomes part of the exported file.
+
+    The streaming model's features are not normalised, for a stream does not know its mean. Its convolutions see the past
+    only, and attention sees no further than the end of its chunk.
+    """
+    made = OmegaConf.create(
         {
             "target": "nemo.collections.asr.models.rnnt_bpe_models.EncDecRNNTBPEModel",
             "sample_rate": RATE,
@@ -71,7 +82,7 @@ def config(tokenizer: Path):
                 "d_model": WIDTH,
                 "subsampling": "striding",
                 "subsampling_factor": SUBSAMPLING,
-                "subsampling_conv_channels": 16,
+                "subsampling_conv_channels": SUBSAMPLING_CHANNELS,
                 "ff_expansion_factor": 2,
                 "self_attention_model": "rel_pos",
                 "n_heads": 4,
@@ -107,17 +118,43 @@ def config(tokenizer: Path):
             "loss": {"loss_name": "tdt", "tdt_kwargs": {"durations": list(DURATIONS), "sigma": 0.05}},
         }
     )
+    if streaming:
+        made.preprocessor.normalize = "NA"
+        made.encoder.update(
+            n_layers=4,
+            causal_downsampling=True,
+            conv_context_size="causal",
+            att_context_style="chunked_limited",
+            att_context_size=STREAMING_CONTEXT,
+            pos_emb_max_len=sum(STREAMING_CONTEXT) + 1,
+        )
+    return made
 
 
-def build(tokenizer: Path) -> EncDecRNNTBPEModel:
-    """The model with untrained weights."""
-    return EncDecRNNTBPEModel(cfg=config(tokenizer))
+def build(tokenizer: Path, streaming: bool) -> EncDecRNNTBPEModel:
+    """The model with untrained weights.
+
+    Log-mel features that are not normalised lie around -8 and vary by about 4. The first convolution of a streaming
+    model begins as if they were normalised by these two numbers, which it then learns to do better.
+    """
+    model = EncDecRNNTBPEModel(cfg=config(tokenizer, streaming))
+    if streaming:
+        first = model.encoder.pre_encode.conv[0]
+        with torch.no_grad():
+            first.weight /= FEATURE_DEVIATION
+            first.bias -= FEATURE_MEAN * first.weight.sum((1, 2, 3))
+    return model
+
+
+def streams(model: EncDecRNNTBPEModel) -> bool:
+    """Whether it is the streaming model."""
+    return model.cfg.encoder.get("causal_downsampling", False)
 
 
 def restore(folder: Path) -> EncDecRNNTBPEModel:
     """The model of a training folder, with the weights of its last checkpoint, in eval mode."""
-    model = build(folder / "tokenizer")
     checkpoint = torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
+    model = build(folder / "tokenizer", checkpoint["streaming"])
     model.load_state_dict(checkpoint["model"])
     return model.eval()
 

@@ -12,6 +12,7 @@ import grammar
 import numpy as np
 import soundfile
 import speech
+import synthesisers
 from speech import RATE
 
 VOICE = "en-us+f3"
@@ -26,7 +27,7 @@ def recording() -> np.ndarray:
     """The samples, float32 [N] at 16 kHz."""
     parts = [np.zeros(RATE // 2)]
     for sentence in SENTENCES:
-        parts += [speech.at_level(speech.espeak(sentence, VOICE, speed=155), -23), np.zeros(RATE // 2)]
+        parts += [speech.at_level(synthesisers.espeak(sentence, VOICE, speed=155), -23), np.zeros(RATE // 2)]
     samples = np.concatenate(parts)
     noise = speech.coloured_noise(len(samples), 1, np.random.default_rng(0))
     return (samples + noise * 10 ** (-70 / 20)).astype(np.float32)

@@ -1,8 +1,8 @@
 """Trains the demo model on the CPU, in a given time.
 
-    python train.py FOLDER --minutes 75 [--processes 2]
+    python train.py FOLDER --minutes 75 [--processes 2] [--streaming [--start-from EXPORTED]]
 
-FOLDER must have ``train/`` (made by speech.py) and ``tokenizer/`` (made by model.py), and gets ``checkpoint.pt`` and
+FOLDER must have ``train/`` or several ``train*/`` (made by speech.py), and ``tokenizer/`` (made by model.py), and gets ``checkpoint.pt`` and
 ``train.log``. If the training is started again, it continues from the checkpoint. The learning rate follows the clock
 and not the steps, so that it reaches zero in time however busy the machine is.
 
@@ -24,6 +24,7 @@ import torch.multiprocessing as mp
 from scenes import RandomScenes, Scene
 from speech import RATE, Corpus
 from tdt_loss import build_lattice, tdt_loss
+from warm_start import warm_start
 
 SAMPLES_PER_FRAME = 160 * demo.SUBSAMPLING
 EARLY, LATE = 2, 5  # how many encoder frames a token may come before or after its sentence
@@ -75,8 +76,13 @@ def allowed_cells(scene: Scene, labels: list[list[int]], frames: int) -> tuple[n
     return first, last + 1
 
 
-def augment_features(features: torch.Tensor, lengths: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Augment [B, M, T] in place: stretch the mel axis by up to 8 % in half of the scenes, then light SpecAugment."""
+def augment_features(
+    features: torch.Tensor, lengths: torch.Tensor, rng: np.random.Generator, blank: float
+) -> torch.Tensor:
+    """Augment [B, M, T] in place: stretch the mel axis by up to 8 % in half of the scenes, then light SpecAugment.
+
+    blank: what SpecAugment writes, the mean of the features.
+    """
     count, mels, frames = features.shape
     axis = np.arange(mels)
     for b in range(count):
@@ -88,11 +94,11 @@ def augment_features(features: torch.Tensor, lengths: torch.Tensor, rng: np.rand
         for _ in range(rng.integers(0, 3)):
             width = int(rng.integers(1, 12))
             start = int(rng.integers(0, mels - width))
-            features[b, start : start + width] = 0
+            features[b, start : start + width] = blank
         for _ in range(rng.integers(0, 3)):
             width = int(rng.integers(1, 10))
             start = int(rng.integers(0, max(int(lengths[b]) - width, 1)))
-            features[b, :, start : start + width] = 0
+            features[b, :, start : start + width] = blank
     return features
 
 
@@ -105,6 +111,18 @@ def joint_rows(joint, encoded: torch.Tensor, predicted: torch.Tensor, lattice) -
     return joint.joint_net(cells)
 
 
+def encode(model, features: torch.Tensor, lengths: torch.Tensor, rng: np.random.Generator):
+    """Encoder output [B, E, T] and its lengths. A streaming model hears half of the batches as a stream does: with zeros
+    in front of the features, whose encoder frames are dropped."""
+    if not demo.streams(model) or rng.random() < 0.5:
+        return model.encoder(audio_signal=features, length=lengths)
+    features = torch.nn.functional.pad(features, (demo.OVERLAP, 0))
+    frames, lengths = model.encoder.pre_encode(x=features.transpose(1, 2), lengths=lengths + demo.OVERLAP)
+    return model.encoder(
+        audio_signal=frames[:, demo.DROPPED :], length=lengths.long() - demo.DROPPED, bypass_pre_encode=True
+    )
+
+
 def loss_per_token(model, scenes: list[Scene], rng: np.random.Generator) -> torch.Tensor:
     """TDT loss of a batch, divided by the number of tokens in its texts."""
     samples = torch.zeros(len(scenes), max(len(scene.samples) for scene in scenes))
@@ -113,8 +131,9 @@ def loss_per_token(model, scenes: list[Scene], rng: np.random.Generator) -> torc
     with torch.no_grad():
         lengths = torch.tensor([len(scene.samples) for scene in scenes])
         features, lengths = model.preprocessor(input_signal=samples, length=lengths)
-        features = augment_features(features, lengths, rng)
-    encoded, frames = model.encoder(audio_signal=features, length=lengths)
+        normalised = model.cfg.preprocessor.normalize == "per_feature"
+        features = augment_features(features, lengths, rng, 0.0 if normalised else demo.FEATURE_MEAN)
+    encoded, frames = encode(model, features, lengths, rng)
 
     by_sentence = [[model.tokenizer.text_to_ids(text) for text, _, _ in scene.sentences] for scene in scenes]
     labels = [sum(ids, []) for ids in by_sentence]
@@ -146,7 +165,13 @@ class Clock:
 
 
 def save(path: Path, model, optimizer, seconds: float, steps: int) -> None:
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "seconds": seconds, "steps": steps}
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "seconds": seconds,
+        "steps": steps,
+        "streaming": demo.streams(model),
+    }
     torch.save(state, path.with_suffix(".new"))
     path.with_suffix(".new").rename(path)
 
@@ -157,7 +182,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
         "gloo", init_method=f"tcp://127.0.0.1:{options.port}", rank=rank, world_size=options.processes
     )
     torch.manual_seed(0)
-    model = demo.build(options.folder / "tokenizer").train()
+    model = demo.build(options.folder / "tokenizer", options.streaming).train()
     model.preprocessor.eval()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=options.rate, betas=(0.9, 0.98), weight_decay=1e-3, foreach=True)
@@ -167,9 +192,11 @@ def train(rank: int, options: argparse.Namespace) -> None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         seconds, steps = state["seconds"], state["steps"]
+    elif options.start_from:
+        warm_start(model, options.start_from)
 
     rng = np.random.default_rng([rank, steps])
-    scenes = RandomScenes(Corpus(options.folder / "train"), rng)
+    scenes = RandomScenes(Corpus(*sorted(options.folder.glob("train*/"))), rng)
     clock = Clock(seconds)
     saved, reported = clock.seconds(), (clock.seconds(), steps)
     progress, losses, audio = seconds / (60 * options.minutes), 0.0, 0.0
@@ -224,6 +251,8 @@ def train(rank: int, options: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--streaming", action="store_true", help="train the streaming model")
+    parser.add_argument("--start-from", type=Path, help="an exported demo model whose weights a streaming one begins with")
     parser.add_argument("--minutes", type=float, default=75, help="minutes of training, including earlier runs")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1, help="threads of each process")

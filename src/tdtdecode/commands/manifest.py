@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError, OutputError
 from ..outputs import refuse_overwriting
+from ..speech.progress import Progress
 from .options import model_options
 from .progress import Display
 from .search_options import files_given, search_of
@@ -55,7 +56,9 @@ def check(arguments: argparse.Namespace) -> None:
         return
     if arguments.audio:
         raise InputError(f"--manifest lists the recordings: leave out {arguments.audio[0]}, or transcribe it alone")
-    for flag, given in (("--stream", arguments.stream), ("--recursive", arguments.recursive)):
+    flags = {"--stream": arguments.stream, "--recursive": arguments.recursive, "--vad": arguments.vad,
+             "--language": arguments.language}  # fmt: skip
+    for flag, given in flags.items():
         if given:
             raise InputError(f"{flag} has no meaning with --manifest")
     if arguments.format != "txt":
@@ -187,7 +190,12 @@ def _shown(
             seconds, unstated = seconds + outcome.seconds, unstated + 1
         else:
             seconds += outcome.seconds - outcome.entry.seconds
-        display.show(done, seconds, finished, stated + unstated, recordings)
+        display.show(
+            Progress(
+                seconds_done=done, seconds_total=seconds, recordings_done=finished,
+                recordings_known=stated + unstated, recordings_total=recordings,
+            )
+        )  # fmt: skip
         if outcome.error is not None:
             display.clear()
             name = outcome.entry.name

@@ -6,6 +6,8 @@ import shutil
 import sys
 import time
 
+from ..speech.progress import Progress
+
 
 class Display:
     """Shows how far the work has come: on a terminal in one line that is updated, else in a new line every 10 s."""
@@ -16,26 +18,30 @@ class Display:
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
         self._begin = self._shown = time.monotonic()
+        self._visible = False
 
-    def show(
-        self, done: float, known: float, recordings_done: int, recordings_known: int, recordings: int
-    ) -> None:
-        """Show it, unless something was shown just now; arguments as for `progress_line`."""
+    def show(self, progress: Progress) -> None:
+        """Show it, unless something was shown just now."""
         now = time.monotonic()
         if now - self._shown < (self._SECONDS_BETWEEN_UPDATES if self._terminal else self._SECONDS_BETWEEN_LINES):
             return
         self._shown = now
-        line = progress_line(done, known, recordings_done, recordings_known, recordings, now - self._begin)
+        line = progress_line(
+            progress.seconds_done, progress.seconds_total, progress.recordings_done, progress.recordings_known,
+            progress.recordings_total, now - self._begin,
+        )  # fmt: skip
         if self._terminal:
             columns = shutil.get_terminal_size().columns
             print(f"\r\x1b[K{line[: columns - 1]}", end="", file=sys.stderr, flush=True)
+            self._visible = True
         else:
             print(f"tdtdecode: {line}", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Remove the line from the terminal, before other lines are printed."""
-        if self._terminal:
+        if self._visible:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            self._visible = False
 
 
 def progress_line(

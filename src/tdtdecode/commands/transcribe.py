@@ -12,7 +12,7 @@ from ..errors import InputError, TdtDecodeError, TdtDecodeWarning
 from ..outputs import identities, new_file, refuse_overwriting, same_name
 from ..speech.formats import FORMATS
 from . import live, manifest
-from .options import add_cues, add_model, add_verbose, cues, model_options, positive
+from .options import add_cues, add_model, add_vad, add_verbose, cues, model_options, positive, vad
 from .progress import Display
 from .recordings import Given, recordings
 from .search_options import add_search, files_given, search_of
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from ..hypothesis import Transcript
     from ..search import Beam, Greedy
     from ..speech.formats import CueOptions
-    from ..speech.progress import Progress
     from ..speech.recognizer import Recognizer
+    from ..speech.vad import SileroVad
 
 HELP = "Transcribe recordings. Text goes to stdout, one line per recording in order; messages go to stderr."
 
@@ -31,12 +31,6 @@ _WITH_ALTERNATIVES = " or ".join(f"--format {name}" for name, format in FORMATS.
 """The options that choose a format with room for several hypotheses."""
 
 _STDOUT = Path("/dev/stdout")
-
-_BATCHES_AT_ONCE = 4
-"""Batches that are recognised before results are written.
-
-With more, recordings of similar length can share a batch, which is faster. With fewer, results appear sooner.
-"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="'demo', a model directory, or a Hugging Face hub id (default: demo)")
     add_model(parser)
     add_search(parser)
+    live.add_language(parser)
     parser.add_argument("--format", choices=tuple(FORMATS), default="txt", help="default: txt")
     parser.add_argument("-o", dest="output", type=Path, metavar="DIR",
                         help="write one file per recording, NAME.FORMAT, into this folder instead of to stdout; with "
@@ -61,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_verbose(parser)
     parser.add_argument("--strict", action="store_true",
                         help="treat warnings as errors: a recording that is cut short, a phrase that is left out, ...")
+    add_vad(parser, "skip silence; with --stream an utterance ends where the VAD hears that speech has ended")
     add_cues(parser)
 
 
@@ -76,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         _report(name, problem)
     search = _search(arguments)
     options = cues(arguments, arguments.format)
+    listener = vad(arguments)
 
     from ..speech.hub import find_model
     from ..speech.loading import load_model
@@ -84,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     given = [directory, *map(Path, files_given(arguments))]
     writer = _Writer(arguments.format, arguments.output, [one.path for one in inputs], given, options)
     model = load_model(directory, search=search, **model_options(arguments))
-    failed = _transcribe(model, inputs, writer, arguments.batch_size)
+    failed = _transcribe(model, inputs, writer, arguments.batch_size, arguments.language, listener)
     return SOME_FAILED if failed or problems else DONE
 
 
@@ -97,9 +94,11 @@ def _follow(arguments: argparse.Namespace) -> int:
     from ..speech.loading import load_model
 
     search = _search(arguments)
+    listener = vad(arguments)
     with live.opened(arguments.audio[0]) as blocks:
         model = load_model(arguments.model, search=search, **model_options(arguments))
-        live.follow(model, blocks, arguments.format, {})
+        language = {} if arguments.language is None else {"language": arguments.language}
+        live.follow(model, blocks, arguments.format, {"vad": listener, **language})
     return DONE
 
 
@@ -111,24 +110,28 @@ def _search(arguments: argparse.Namespace) -> Greedy | Beam:
     return search
 
 
-def _transcribe(model: Recognizer, inputs: list[Given], writer: _Writer, batch_size: int) -> int:
-    """Transcribe all recordings, a few batches at a time, so that results appear early. Returns how many failed."""
+def _transcribe(
+    model: Recognizer,
+    inputs: list[Given],
+    writer: _Writer,
+    batch_size: int,
+    language: str | None,
+    listener: SileroVad | None,
+) -> int:
+    """Transcribe all recordings, and write each result as it comes. Returns how many failed."""
     failed = 0
-    together = batch_size * _BATCHES_AT_ONCE
-    progress = _Progress(len(inputs))
-    for start in range(0, len(inputs), together):
-        part = inputs[start : start + together]
-        results = model.recognize(
-            [one.audio for one in part], batch_size=batch_size, on_error="return",
-            progress=progress.show,
-        )  # fmt: skip
-        progress.next_part()
-        for one, result in zip(part, results, strict=True):
-            try:
-                writer.write(one.path, result)
-            except _Failed as error:
-                _report(one.name, str(error).removeprefix(f"{one.name}: "))
-                failed += 1
+    display = Display()
+    results = model.recognize_each(
+        [one.audio for one in inputs], batch_size=batch_size, on_error="return", progress=display.show,
+        language=language, vad=listener,
+    )  # fmt: skip
+    for one, result in zip(inputs, results, strict=True):
+        display.clear()
+        try:
+            writer.write(one.path, result)
+        except _Failed as error:
+            _report(one.name, str(error).removeprefix(f"{one.name}: "))
+            failed += 1
         writer.flush()
     return failed
 
@@ -215,31 +218,6 @@ class _Writer:
     def _target(self, path: Path) -> Path:
         assert self._folder is not None
         return self._folder / f"{path.stem}.{self._name}"
-
-
-class _Progress:
-    """Shows how far the work has come.
-
-    Recordings come in parts. How long those of later parts are is not known yet, so it is guessed from the others.
-    """
-
-    def __init__(self, recordings: int):
-        self._recordings = recordings
-        self._display = Display()
-        self._before = self._now = (0.0, 0.0, 0, 0)  # seconds done and in all, recordings done and in all
-
-    def show(self, progress: Progress) -> None:
-        """Show the progress within this part."""
-        news = (
-            progress.seconds_done, progress.seconds_total, progress.recordings_done, progress.recordings_total
-        )  # fmt: skip
-        self._now = tuple(before + new for before, new in zip(self._before, news))  # type: ignore[assignment]
-        self._display.show(*self._now, self._recordings)
-
-    def next_part(self) -> None:
-        """Remove the line from the terminal, before other lines are printed, and go on with the next part."""
-        self._before = self._now
-        self._display.clear()
 
 
 def _report(name: str, problem: str) -> None:

@@ -50,11 +50,12 @@ _LEAST_AV = (17, 1)
 """Earlier releases of PyAV write beyond an array where FFmpeg finds further streams after it has opened a file."""
 _LEAST_AV_TEXT = ".".join(map(str, _LEAST_AV))
 
-_opening = threading.Lock()
+opening = threading.Lock()
+"""Held while files are opened. No fork happens meanwhile."""
 if hasattr(os, "register_at_fork"):
     # soundfile and FFmpeg hold locks while they open a file. A fork would leave them locked in the child.
     os.register_at_fork(
-        before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release
+        before=opening.acquire, after_in_parent=opening.release, after_in_child=opening.release
     )  # fmt: skip
 
 
@@ -125,7 +126,7 @@ class SoundfileDecoder:
         soundfile, source, view = import_soundfile(), self._source, self._view
         self._error = soundfile.SoundFileRuntimeError
         view.seek(0)
-        with _opening:
+        with opening:
             try:
                 self._file = forward_file(soundfile)(view)
             except soundfile.SoundFileRuntimeError as error:
@@ -208,7 +209,7 @@ class MediaDecoder:
         # No protocol is allowed, so that nothing but the view is opened.
         options = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
         try:
-            with _opening:
+            with opening:
                 self._container = self._av.open(view, options=options, metadata_errors="ignore")
         except (self._av.FFmpegError, ValueError) as error:
             raise CannotDecode(getattr(error, "strerror", None) or str(error)) from error

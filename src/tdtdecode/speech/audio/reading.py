@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ...arguments import as_integer, refusal, shown
+from ...cancellation import checkpoint
 from ...errors import AudioWarning, InputError, MissingDependencyError, TdtDecodeError
 from ...optional import needed
 from .containers import Statement, statements, without_tags
@@ -35,6 +36,7 @@ _LEAST_BYTES = 1 << 12
 _FLAC = b"fLaC"
 _SHORTER = 0.1
 """So many seconds a segment may lack without a warning: lists of recordings round their times."""
+_LIVE_SECONDS = 0.1
 _RATES = (1_000, 1_000_000)
 """The rates accepted, in Hz. A lower one, in a header that is wrong, would be resampled to a huge recording."""
 
@@ -162,14 +164,15 @@ class Assembly:
         What messages call the recording.
     sample_rate:
         The rate wanted, in Hz.
-
+    live:
+        Whether someone waits for the samples: several channels are mixed in shorter pieces then.
     """
 
-    def __init__(self, name: str, sample_rate: int):
+    def __init__(self, name: str, sample_rate: int, live: bool = False):
         self.name = name
         self._counts: dict[int, int] = {}
         self._wanted = sample_rate
-        self._mix = Mixer()
+        self._mix = Mixer(_LIVE_SECONDS) if live else Mixer()
         self._rate = sample_rate
         self._resampler: Any = None
         self._parts: list[np.ndarray] = []
@@ -197,13 +200,19 @@ class Assembly:
 
     def add(self, block: np.ndarray, rate: int) -> None:
         """Add samples float32 [n, channels] of that rate."""
-        samples = self._mix(block, rate)
-        self._check(samples)
+        checkpoint()
         if rate != self._rate:
             self._finish()
             self._rate = _checked_rate(rate, self.name)
             self._resampler = None if rate == self._wanted else _resampler(rate, self._wanted)
-        self._counts[rate] = self._counts.get(rate, 0) + len(samples)
+        elif self._mix.channels not in (None, block.shape[1]):
+            self._take(self._mix.rest())
+        self._take(self._mix(block, rate))
+        self._counts[rate] = self._counts.get(rate, 0) + len(block)
+
+    def _take(self, samples: np.ndarray) -> None:
+        """Resample what was mixed."""
+        self._check(samples)
         self._parts.append(samples if self._resampler is None else self._resampler.resample_chunk(samples))
 
     def _check(self, samples: np.ndarray) -> None:
@@ -235,7 +244,8 @@ class Assembly:
             warnings.warn(text, AudioWarning, stacklevel=4)
 
     def _finish(self) -> None:
-        """Get the samples that the resampler still holds."""
+        """Get the samples that the mixer and the resampler still hold."""
+        self._take(self._mix.rest())
         if self._resampler is not None:
             self._parts.append(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
             self._resampler = None

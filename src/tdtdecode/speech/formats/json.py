@@ -10,14 +10,21 @@ from .format import Format
 
 
 def render(transcript: Transcript, recording: str) -> str:
-    """One JSON object on one line: recording, text, duration, words and tokens.
+    """One JSON object on one line: recording, text, duration, words and tokens; the language, if the model named one.
 
-    Times of words are in seconds, frames and durations of tokens in encoder frames. Where a beam search returned
+    Times of words are in seconds, frames and durations of tokens in encoder frames. Where a VAD listened, its
+    ``segments`` of speech are listed. Where a beam search returned
     further hypotheses, they are listed as ``alternatives``, and each hypothesis has a ``score``. A number that is not
     finite becomes null.
     """
     document: dict[str, object] = {"recording": recording, "text": transcript.text}
     document["duration"] = round(transcript.duration, 3)
+    if transcript.segments is not None:
+        document["segments"] = [
+            {"start": round(segment.start, 3), "end": round(segment.end, 3)} for segment in transcript.segments
+        ]
+    if transcript.language is not None:
+        document["language"] = transcript.language
     document |= _words_and_tokens(transcript)
     if transcript.alternatives:
         document["score"] = _score(transcript)
