@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import platform
 import socket
 import warnings
 from collections.abc import Iterable, Iterator
@@ -263,7 +264,7 @@ class _Worker:
             self._model = load_model(run.name, search=run.search, **run.options)
             if run.digest is not None and run.digest != (found := model_digest(self._model.bundle)):
                 raise InputError(
-                    f"{run.name} is another model on {os.uname().nodename} (its digest is {found[:12]}, not "
+                    f"{run.name} is another model on {platform.node()} (its digest is {found[:12]}, not "
                     f"{run.digest[:12]}): give a path or a hub id that all machines share"
                 )
         except TdtDecodeError as error:
