@@ -13,7 +13,7 @@ pytest.importorskip("soundfile")
 from tdtdecode.corpora import Fields, read_manifest  # noqa: E402
 from tdtdecode.corpora import ray as on_ray  # noqa: E402
 from tdtdecode.corpora.settings import model_digest  # noqa: E402
-from tdtdecode.errors import InputError  # noqa: E402
+from tdtdecode.errors import DeviceError, InputError  # noqa: E402
 from tdtdecode.search import Greedy  # noqa: E402
 from tdtdecode.speech.loading import load_model  # noqa: E402
 from tests.corpora.helpers import SPEECH, TEXT, parts, write_lines  # noqa: E402
@@ -98,3 +98,47 @@ def test_a_dataset_is_asked_for():
     pytest.importorskip("ray.data", reason="Ray Data is not installed")
     with pytest.raises(InputError, match="dataset must be a ray.data.Dataset"):
         on_ray.transcribe_dataset([{"audio_filepath": "a"}])
+
+
+class Cluster:
+    """What stands for Ray: machines with so many cores and GPUs."""
+
+    def __init__(self, *machines):
+        self._machines = [
+            {"Alive": True, "Resources": {"CPU": float(cores), "GPU": float(gpus)}} for cores, gpus in machines
+        ]
+        self._machines.append({"Alive": False, "Resources": {"CPU": 999.0, "GPU": 9.0}})
+
+    def is_initialized(self):
+        return True
+
+    def nodes(self):
+        return self._machines
+
+
+@pytest.mark.parametrize(
+    "machines, options, spare, expected",
+    [
+        ([(0, 0), (64, 0), (16, 0)], {}, 0, ("cpu", 4, 20)), ([(2, 0), (2, 0)], {}, 0, ("cpu", 2, 2)),
+        ([(2, 0), (2, 0)], {}, 2, ("cpu", 1, 4)), ([(5, 0)], {}, 2, ("cpu", 3, 1)),
+        ([(8, 0)], {"threads": 3}, 0, ("cpu", 3, 2)), ([(8, 2), (8, 1)], {"device": "auto"}, 0, ("cuda", 1, 3)),
+        ([(8, 0)], {"device": "auto"}, 0, ("cpu", 4, 2)), ([(8, 4)], {"device": "cuda"}, 2, ("cuda", 1, 4)),
+    ],
+)
+def test_workers_fit_the_machines(machines, options, spare, expected):
+    options = {"device": "cpu", "threads": None} | options
+    run = on_ray._sized(Cluster(*machines), model(**options), spare)
+    assert (run.options["device"], run.options["threads"], on_ray._room(Cluster(*machines), run)) == expected
+
+
+@pytest.mark.parametrize(
+    "machines, options, problem",
+    [
+        ([(8, 0)], {"device": "cuda"}, "no machine of the cluster has a GPU"),
+        ([(8, 0)], {"threads": 9}, "9 cores"), ([(1, 0)], {"threads": 1}, "reading needs one more"),
+        ([(8, 0)], {"device": "both"}, "device must be"),
+    ],
+)
+def test_clusters_without_room(machines, options, problem):
+    with pytest.raises((DeviceError, InputError), match=problem):
+        on_ray._sized(Cluster(*machines), model(**{"device": "cpu"} | options), 2)
