@@ -14,6 +14,7 @@ import argparse
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import model as demo
@@ -31,9 +32,9 @@ EARLY, LATE = 2, 5  # how many encoder frames a token may come before or after i
 SIGMA = 0.05
 
 
-def simple_share(progress: float) -> float:
+def simple_share(progress: float, later: float) -> float:
     """The share of single sentences with tight edges: all of them at first, later fewer."""
-    return float(np.interp(progress, (0.05, 0.2), (1.0, 0.3)))
+    return float(np.interp(progress, (0.05, 0.2), (1.0, later)))
 
 
 def learning_rate(progress: float, peak: float, warmup: float = 0.04) -> float:
@@ -42,14 +43,15 @@ def learning_rate(progress: float, peak: float, warmup: float = 0.04) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * min((progress - warmup) / (1 - warmup), 1)))
 
 
-def batches(scenes: RandomScenes, seconds: float, progress, pool: int = 24):
-    """Yields lists of plans: scenes of similar length, about `seconds` of audio together, padding included."""
+def batches(scenes: RandomScenes, seconds: float, simple: Callable[[], float], pool: int = 24):
+    """Yields lists of plans: scenes of similar length, about `seconds` of audio together, padding included. `simple()` is
+    the share of simple scenes."""
     budget = seconds * RATE
     while True:
-        simple = simple_share(progress())
+        share = simple()
         plans, total = [], 0
         while total < pool * budget:
-            plans.append(scenes.plan(simple))
+            plans.append(scenes.plan(share))
             total += plans[-1].length
         plans.sort(key=lambda plan: plan.length)
         chunks, current = [], []
@@ -200,7 +202,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
     clock = Clock(seconds)
     saved, reported = clock.seconds(), (clock.seconds(), steps)
     progress, losses, audio = seconds / (60 * options.minutes), 0.0, 0.0
-    source = batches(scenes, options.seconds, lambda: progress)
+    source = batches(scenes, options.seconds, lambda: simple_share(progress, options.simple))
     log = open(options.folder / "train.log", "a") if rank == 0 else None
 
     # One vector holds all gradients, the loss and the clock. Averaging it makes the processes agree on all of them.
@@ -257,6 +259,7 @@ if __name__ == "__main__":
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1, help="threads of each process")
     parser.add_argument("--seconds", type=float, default=36, help="seconds of audio per step and process")
+    parser.add_argument("--simple", type=float, default=0.3, help="share of single, tight sentences after the beginning")
     parser.add_argument("--rate", type=float, default=2.5e-3, help="peak learning rate")
     parser.add_argument("--port", type=int, default=29517)
     options = parser.parse_args()
