@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import tempfile
 import wave
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -150,7 +149,9 @@ _FESTIVAL = """
   (if (> mean 0)
     (set! int_lr_params (list (list 'target_f0_mean mean) '(target_f0_std 14) '(model_f0_mean 170) '(model_f0_std 34))))
   (utt.save.wave (utt.synth (eval (list 'Utterance 'Text text))) file 'riff)
-  (format t "said\n")
+  (format t "said\n"))
+(define (answer)
+  (format t "answered\n")
   (fflush nil))
 """
 
@@ -167,9 +168,13 @@ def festival(text: str, voice: str, *, speed: int = 160, pitch: int = 50, warp: 
     """Speech by festival, with the parameters and the result of `espeak`. The HTS voice keeps its pitch."""
     process, file = _festival()
     mean = FESTIVAL_PITCHES.get(voice, 0) * _higher(pitch)
-    process.stdin.write(f'(say "{voice}" "{text}" "{file}" {_stretch(speed):.3f} {mean:.1f})\n')
+    process.stdin.write(f'(say "{voice}" "{text}" "{file}" {_stretch(speed):.3f} {mean:.1f})\n(answer)\n')
     process.stdin.flush()
-    for line in process.stdout:
-        if line.strip() == "said":
-            return _decoded(Path(file).read_bytes(), warp)
-    raise RuntimeError(f"festival, voice {voice}, ended at: {text}")
+    said = False
+    for line in process.stdout:  # after an error festival goes on with the next expression
+        said = said or line.strip() == "said"
+        if line.strip() == "answered":
+            break
+    if not said:
+        raise RuntimeError(f"festival, voice {voice}, cannot say: {text}")
+    return _decoded(Path(file).read_bytes(), warp)

@@ -16,6 +16,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 
+
 def exported_weights(file: Path) -> dict[str, np.ndarray]:
     """The weights of an exported graph by their names in NeMo, float32.
 
