@@ -51,7 +51,9 @@ def test_synthesisers_say_different_sentences(speech):
     assert texts[0] != texts[1]
 
 
-@pytest.mark.parametrize(("setting", "longer"), [({"speed": 110}, True), ({"speed": 210}, False), ({"warp": 0.9}, True)])
+@pytest.mark.parametrize(
+    ("setting", "longer"), [({"speed": 110}, True), ({"speed": 210}, False), ({"warp": 0.9}, True)]
+)
 @pytest.mark.parametrize("synthesiser", PROGRAMS)
 def test_manners_of_speaking(speech, synthesiser, setting, longer):
     needs(synthesiser)

@@ -3,9 +3,9 @@
     python recording.py OUT                           writes OUT/speech.flac and its text, OUT/speech.txt
     python recording.py OUT --streaming FOLDER NEMO   for the streaming model; also NEMO, what NeMo finds in it
 
-It has sentences held out from training, with pauses between them and faint noise. FOLDER is the training folder. NEMO is
-a JSON file with the tokens and start frames that NeMo's greedy search finds in the float32 encoder's output, whose
-steps NeMo computed with its caches.
+It has sentences held out from training, with pauses between them and faint noise. FOLDER is the training folder. NEMO
+is a JSON file with the tokens and start frames that NeMo's greedy search finds. NeMo computes the encoder's output in
+float32, in steps with its caches.
 """
 
 import argparse

@@ -35,9 +35,9 @@ KNOWN_VOICES = {
     "flite": ["kal", "kal16", "awb", "slt"],
     "festival": ["kal_diphone", "ked_diphone", "cmu_us_slt_arctic_hts"],
 }
-"""The voices of each synthesiser that are in the training, and those kept for tests. flite's kal and kal16 and festival's
-kal_diphone come from one speaker, and so do flite's slt and festival's cmu_us_slt_arctic_hts. rms is the only recording
-of its speaker."""
+"""The voices of each synthesiser that are in the training, and those kept for tests. flite's kal and kal16 and
+festival's kal_diphone come from one speaker, and so do flite's slt and festival's cmu_us_slt_arctic_hts. No other voice
+comes from the speaker of rms."""
 FLITE_PITCHES = {"kal": 95, "kal16": 95, "awb": 130, "rms": 100, "slt": 170}
 FESTIVAL_PITCHES = {"kal_diphone": 105, "ked_diphone": 105}
 """Mean fundamental frequencies in Hz, as the voices have them."""

@@ -2,8 +2,8 @@
 
     python train.py FOLDER --minutes 75 [--processes 2] [--streaming [--start-from EXPORTED]]
 
-FOLDER must have ``train/`` or several ``train*/`` (made by speech.py), and ``tokenizer/`` (made by model.py), and gets ``checkpoint.pt`` and
-``train.log``. If the training is started again, it continues from the checkpoint. The learning rate follows the clock
+FOLDER must have ``train/`` or several ``train*/`` (made by speech.py), and ``tokenizer/`` (made by model.py). It gets
+``checkpoint.pt`` and ``train.log``. If the training is started again, it continues from the checkpoint. The learning rate follows the clock
 and not the steps, so that it reaches zero in time however busy the machine is.
 
 Each process runs on one thread and makes its own scenes; gloo averages the gradients. On two cores this is faster than
@@ -44,8 +44,10 @@ def learning_rate(progress: float, peak: float, warmup: float = 0.04) -> float:
 
 
 def batches(scenes: RandomScenes, seconds: float, simple: Callable[[], float], pool: int = 24):
-    """Yields lists of plans: scenes of similar length, about `seconds` of audio together, padding included. `simple()` is
-    the share of simple scenes."""
+    """Yields lists of plans: scenes of similar length, about `seconds` of audio together, padding included.
+
+    simple: returns the share of simple scenes.
+    """
     budget = seconds * RATE
     while True:
         share = simple()
@@ -114,8 +116,11 @@ def joint_rows(joint, encoded: torch.Tensor, predicted: torch.Tensor, lattice) -
 
 
 def encode(model, features: torch.Tensor, lengths: torch.Tensor, rng: np.random.Generator):
-    """Encoder output [B, E, T] and its lengths. A streaming model hears half of the batches as a stream does: with zeros
-    in front of the features, whose encoder frames are dropped."""
+    """Encoder output [B, E, T] and its lengths.
+
+    A streaming model hears half of the batches as a stream does: with zeros in front of the features, whose encoder
+    frames are dropped.
+    """
     if not demo.streams(model) or rng.random() < 0.5:
         return model.encoder(audio_signal=features, length=lengths)
     features = torch.nn.functional.pad(features, (demo.OVERLAP, 0))
@@ -254,12 +259,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--streaming", action="store_true", help="train the streaming model")
-    parser.add_argument("--start-from", type=Path, help="an exported demo model whose weights a streaming one begins with")
+    parser.add_argument("--start-from", type=Path, help="an exported demo model, with whose weights a streaming one begins")
     parser.add_argument("--minutes", type=float, default=75, help="minutes of training, including earlier runs")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1, help="threads of each process")
     parser.add_argument("--seconds", type=float, default=36, help="seconds of audio per step and process")
-    parser.add_argument("--simple", type=float, default=0.3, help="share of single, tight sentences after the beginning")
+    parser.add_argument("--simple", type=float, default=0.3, help="share of single, tight sentences later on")
     parser.add_argument("--rate", type=float, default=2.5e-3, help="peak learning rate")
     parser.add_argument("--port", type=int, default=29517)
     options = parser.parse_args()
