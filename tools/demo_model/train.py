@@ -3,8 +3,9 @@
     python train.py FOLDER --minutes 75 [--processes 2] [--streaming [--start-from EXPORTED]]
 
 FOLDER must have ``train/`` or several ``train*/`` (made by speech.py), and ``tokenizer/`` (made by model.py). It gets
-``checkpoint.pt`` and ``train.log``. If the training is started again, it continues from the checkpoint. The learning rate follows the clock
-and not the steps, so that it reaches zero in time however busy the machine is.
+``checkpoint.pt`` and ``train.log``. If the training is started again, it continues from the
+checkpoint. The learning rate follows the clock and not the steps, so that it reaches zero in time however busy the
+machine is.
 
 Each process runs on one thread and makes its own scenes; gloo averages the gradients. On two cores this is faster than
 one process with two threads, whose barriers stall when another program wants a core.
@@ -259,7 +260,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--streaming", action="store_true", help="train the streaming model")
-    parser.add_argument("--start-from", type=Path, help="an exported demo model, with whose weights a streaming one begins")
+    parser.add_argument("--start-from", type=Path, help="an exported demo model, whose weights a streaming one gets")
     parser.add_argument("--minutes", type=float, default=75, help="minutes of training, including earlier runs")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1, help="threads of each process")
