@@ -15,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 DURATIONS = [0, 1, 2, 3, 4]
+CHANNELS = 256
+
+CONTEXTS = [[70, 13], [70, 6], [70, 1], [70, 0]]
+LANGUAGES = {"en-US": 0, "de-DE": 3, "ja-JP": 5, "auto": 7}
 
 KINDS: dict[str, dict[str, Any]] = {
     "0.6b-v2": {"layers": 24, "width": 1024, "mel": 128, "predictor_layers": 2, "pieces": 1024},
@@ -23,7 +27,15 @@ KINDS: dict[str, dict[str, Any]] = {
     "tdt_ctc-1.1b": {"layers": 42, "width": 1024, "mel": 80, "predictor_layers": 2, "pieces": 1024, "hybrid": True},
     "tdt_ctc-110m": {"layers": 17, "width": 512, "mel": 80, "predictor_layers": 1, "pieces": 1024, "hybrid": True},
     "rnnt-1.1b": {"layers": 42, "width": 1024, "mel": 80, "predictor_layers": 2, "pieces": 1024, "durations": []},
-}
+    "nemotron-streaming": {"layers": 24, "width": 1024, "mel": 128, "predictor_layers": 2, "pieces": 1024,
+                           "durations": [], "context": CONTEXTS},
+    "nemotron-3.5-streaming": {"layers": 24, "width": 1024, "mel": 128, "predictor_layers": 2, "pieces": 1024,
+                               "durations": [], "context": [[56, 13], [56, 6]], "languages": LANGUAGES},
+    "hybrid-streaming": {"layers": 17, "width": 512, "mel": 80, "predictor_layers": 1, "pieces": 1024,
+                         "durations": [], "context": CONTEXTS, "hybrid": True},
+    "tdt-streaming": {"layers": 17, "width": 512, "mel": 80, "predictor_layers": 1, "pieces": 1024,
+                      "context": [[8, 1]]},
+}  # fmt: skip
 """Sizes of the models of these names. In all of them predictor and joint are 640 wide."""
 
 
@@ -33,12 +45,15 @@ def build(kind: str, tiny: bool, folder: Path, seed: int = 0):
     from nemo.collections.asr.models import EncDecHybridRNNTCTCBPEModel, EncDecRNNTBPEModel
     from omegaconf import OmegaConf
 
-    sizes = {"durations": DURATIONS, "hybrid": False, "hidden": 640, "channels": 256, **KINDS[kind]}
+    sizes = {"durations": DURATIONS, "hybrid": False, "hidden": 640, "channels": CHANNELS, "context": None,
+             "languages": None, **KINDS[kind]}  # fmt: skip
     if tiny:
         sizes |= {"layers": 2, "width": 32, "hidden": 24, "channels": 16, "pieces": sizes["pieces"] // 16}
     _train_tokenizer(folder, sizes["pieces"], seed)
     torch.manual_seed(seed)
     made = EncDecHybridRNNTCTCBPEModel if sizes["hybrid"] else EncDecRNNTBPEModel
+    if sizes["languages"]:
+        from nemo.collections.asr.models.rnnt_bpe_models_prompt import EncDecRNNTBPEModelWithPrompt as made
     return made(cfg=OmegaConf.create(_config(sizes, folder, made))).eval()
 
 
@@ -53,6 +68,18 @@ def _train_tokenizer(folder: Path, pieces: int, seed: int) -> None:
         str(text), vocab_size=pieces, sample_size=-1, do_lower_case=False, tokenizer_type="bpe", output_dir=str(folder)
     )
     text.unlink()
+
+
+def encoder_settings(sizes: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of NeMo's ConformerEncoder for the sizes of a kind."""
+    return {
+        "feat_in": sizes["mel"], "feat_out": -1, "n_layers": sizes["layers"], "d_model": sizes["width"],
+        "use_bias": False, "subsampling": "dw_striding", "subsampling_factor": 8,
+        "subsampling_conv_channels": sizes.get("channels", CHANNELS), "ff_expansion_factor": 4,
+        "self_attention_model": "rel_pos", "n_heads": 8, "att_context_size": [-1, -1], "xscaling": False,
+        "untie_biases": True, "pos_emb_max_len": 5000, "conv_kernel_size": 9, "conv_norm_type": "batch_norm",
+        "dropout": 0.1, "dropout_pre_encoder": 0.1, "dropout_emb": 0.0, "dropout_att": 0.1,
+    }  # fmt: skip
 
 
 def _config(sizes: dict[str, Any], tokenizer: Path, made: type) -> dict[str, Any]:
@@ -76,15 +103,7 @@ def _config(sizes: dict[str, Any], tokenizer: Path, made: type) -> dict[str, Any
             "window": "hann", "features": sizes["mel"], "n_fft": 512, "log": True, "frame_splicing": 1,
             "dither": 1e-5, "pad_to": 0,
         },
-        "encoder": {
-            "_target_": "nemo.collections.asr.modules.ConformerEncoder",
-            "feat_in": sizes["mel"], "feat_out": -1, "n_layers": sizes["layers"], "d_model": sizes["width"],
-            "use_bias": False, "subsampling": "dw_striding", "subsampling_factor": 8,
-            "subsampling_conv_channels": sizes["channels"], "ff_expansion_factor": 4, "self_attention_model": "rel_pos",
-            "n_heads": 8, "att_context_size": [-1, -1], "xscaling": False, "untie_biases": True,
-            "pos_emb_max_len": 5000, "conv_kernel_size": 9, "conv_norm_type": "batch_norm", "dropout": 0.1,
-            "dropout_pre_encoder": 0.1, "dropout_emb": 0.0, "dropout_att": 0.1,
-        },
+        "encoder": {"_target_": "nemo.collections.asr.modules.ConformerEncoder", **encoder_settings(sizes)},
         "decoder": {
             "_target_": "nemo.collections.asr.modules.RNNTDecoder", "normalization_mode": None,
             "random_state_sampling": False, "blank_as_pad": True,
@@ -98,6 +117,17 @@ def _config(sizes: dict[str, Any], tokenizer: Path, made: type) -> dict[str, Any
         "decoding": decoding,
         "loss": loss,
     }  # fmt: skip
+    if sizes["context"]:
+        config["encoder"] |= {
+            "att_context_size": sizes["context"], "att_context_style": "chunked_limited", "causal_downsampling": True,
+            "conv_context_size": "causal", "conv_norm_type": "layer_norm",
+        }  # fmt: skip
+        config["preprocessor"]["normalize"] = "NA"
+    if sizes["languages"]:
+        config["model_defaults"] |= {
+            "initialize_prompt_feature": True, "num_prompts": 8, "prompt_dictionary": sizes["languages"],
+        }  # fmt: skip
+        config["num_prompts"] = 8
     if sizes["hybrid"]:
         config["aux_ctc"] = {
             "ctc_loss_weight": 0.3, "use_cer": False, "ctc_reduction": "mean_batch",

@@ -101,10 +101,12 @@ def write_bundle(
     precision: str = "fp32",
     external_weights: bool = False,
     static_batch: bool | None = None,
+    mel_bins: int | None = None,
 ) -> Path:
     """Write a model directory with the weights, V + 1 pieces (blank among them) and encoder graph given.
 
-    The other options are those of `make_bundle`.
+    The other options are those of `make_bundle`. Without an encoder graph, ``mel_bins`` is what the directory states of
+    an encoder that is put there by other means.
     """
     if layout not in LAYOUTS or precision not in PRECISIONS:
         raise ValueError(f"unknown layout {layout!r} or precision {precision!r}")
@@ -120,11 +122,10 @@ def write_bundle(
     else:
         decoder, joint = nemo_graphs.genai_graphs(weights, dtype, static)
         graphs = {"decoder": decoder, "joint": joint}
-    mel_bins = None
     if encoder is not None:
         mel_bins = encoder.graph.input[0].type.tensor_type.shape.dim[1].dim_value
         if layout == "split":
-            _add_metadata(encoder, weights, mel_bins)
+            add_metadata(encoder, weights, mel_bins)
         graphs["encoder-model" if layout == "combined" else "encoder"] = encoder
     suffix = "" if precision == "fp32" else f".{precision}"
     for stem, model in graphs.items():
@@ -201,7 +202,7 @@ def _write_json(file: Path, value: dict) -> None:
     file.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def _add_metadata(encoder: onnx.ModelProto, weights: Weights, mel_bins: int) -> None:
+def add_metadata(encoder: onnx.ModelProto, weights: Weights, mel_bins: int) -> None:
     kind = "tdt" if weights.durations else "rnnt"
     entries = {
         "vocab_size": weights.vocab_size,

@@ -136,12 +136,19 @@ def random_weights(
     activation: str = "relu",
     biases: bool = True,
     tokens_per_second: float | None = 3.3,
+    frames: np.ndarray | None = None,
     seed: int = 0,
 ) -> Weights:
     """Random weights, tuned so that greedy search emits `tokens_per_second` on `random_encoder_out`.
 
     Tuning moves the biases of blank and of the durations. Without biases, or with `tokens_per_second=None`, the rate of
     tokens and the durations are left to chance.
+
+    Parameters
+    ----------
+    frames:
+        Encoder output [E, T] to tune to instead, of an encoder that is random itself. Its frames may differ little from
+        each other, so the projection of the joint brings each channel to mean 0 and deviation 1.
     """
     rng = np.random.default_rng([seed, 0])
 
@@ -175,8 +182,19 @@ def random_weights(
     )
     if not biases or tokens_per_second is None:
         return weights
-    frames = weights.project_frames(random_encoder_out(TUNING_FRAMES, encoder_size, seed).T)
-    return _tune_blank(_tune_durations(weights, frames), frames, tokens_per_second)
+    if frames is None:
+        frames = random_encoder_out(TUNING_FRAMES, encoder_size, seed)
+    else:
+        weights = _standardized(weights, frames)
+    projected = weights.project_frames(frames.T)
+    return _tune_blank(_tune_durations(weights, projected), projected, tokens_per_second)
+
+
+def _standardized(weights: Weights, frames: np.ndarray) -> Weights:
+    """The weights for encoder output whose channels have mean and deviation of these frames [E, T]."""
+    assert weights.enc_bias is not None
+    enc = weights.enc / frames.std(axis=1, keepdims=True)
+    return replace(weights, enc=enc, enc_bias=weights.enc_bias - frames.mean(axis=1) @ enc)
 
 
 def _tune_durations(weights: Weights, frames: np.ndarray) -> Weights:

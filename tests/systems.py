@@ -4,7 +4,7 @@
 
 Each directory is tried in a process of its own, forked when the system is imported: what a system does not take may end
 its process, or crash it. KIND is tdt, rnnt, or online for a streaming model. A line of JSON for each says the text, or
-why there is none.
+why there is none. Of streaming models that is the tokens.
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ def audio() -> np.ndarray:
     return (0.2 * rng.standard_normal(len(loudness)) * loudness).astype(np.float32)
 
 
+def live_audio() -> np.ndarray:
+    """The same, and a second of silence, so that what has a look-ahead hears it to its end."""
+    return np.concatenate([audio(), np.zeros(RATE, np.float32)])
+
+
 def ask(system: str, directories: Sequence[tuple[Path, str]]) -> list[dict[str, Any]]:
     """What a system does with each directory: ``{"text": ...}`` or ``{"error": ...}``."""
     command = [sys.executable, "-m", __name__, system, *(f"{path}:{kind}" for path, kind in directories)]
@@ -45,8 +50,7 @@ def _graph(directory: Path, part: str) -> Path:
 
 def _sherpa_onnx(sherpa_onnx: Any, directory: Path, kind: str) -> str:
     files = {part: str(_graph(directory, part)) for part in ("encoder", "decoder", "joiner")}
-    online = kind == "online"
-    if online:
+    if kind == "online":
         recognizer = sherpa_onnx.OnlineRecognizer.from_transducer(
             **files, tokens=str(directory / "tokens.txt"), num_threads=1
         )
@@ -55,14 +59,14 @@ def _sherpa_onnx(sherpa_onnx: Any, directory: Path, kind: str) -> str:
             **files, tokens=str(directory / "tokens.txt"), num_threads=1, model_type="nemo_transducer"
         )
     stream = recognizer.create_stream()
-    stream.accept_waveform(RATE, np.concatenate([audio(), np.zeros(RATE, np.float32)]))
-    if not online:
+    stream.accept_waveform(RATE, live_audio())
+    if kind != "online":
         recognizer.decode_stream(stream)
         return stream.result.text
     stream.input_finished()
     while recognizer.is_ready(stream):
         recognizer.decode_stream(stream)
-    return recognizer.get_result(stream)
+    return " ".join(token.strip() for token in recognizer.get_result_all(stream).tokens)
 
 
 def _onnx_asr(onnx_asr: Any, directory: Path, kind: str) -> str:
@@ -76,6 +80,8 @@ def _onnx_asr(onnx_asr: Any, directory: Path, kind: str) -> str:
 
 
 def _genai(genai: Any, directory: Path, kind: str) -> str:
+    if kind == "online":
+        return _genai_online(genai, directory)
     from tdtdecode.speech.audio.features import FeatureExtractor
 
     model = genai.Model(str(directory))
@@ -88,6 +94,31 @@ def _genai(genai: Any, directory: Path, kind: str) -> str:
     while not generator.is_done():
         generator.generate_next_token()
     return processor.decode(generator.get_sequence(0))
+
+
+def _genai_online(genai: Any, directory: Path) -> str:
+    """The tokens' numbers: texts of its tokenizer begin anew with each token. Its features go to ``features.npy``."""
+    model = genai.Model(str(directory))
+    genai.Tokenizer(model)
+    processor = genai.StreamingProcessor(model)
+    generator = genai.Generator(model, genai.GeneratorParams(model))
+    settings = json.loads((directory / "genai_config.json").read_text())["model"]
+    chunk = settings["chunk_samples"]
+    samples = live_audio()
+    samples = np.concatenate([samples, np.zeros(-len(samples) % chunk, np.float32)])
+    tokens: list[int] = []
+    features = []
+    for start in range(0, len(samples), chunk):
+        inputs = processor.process(samples[start : start + chunk])
+        if inputs is None:
+            continue
+        features.append(inputs["audio_features"].as_numpy()[0, settings["pre_encode_cache_size"] :])
+        generator.set_inputs(inputs)
+        while not generator.is_done():
+            generator.generate_next_token()
+            tokens += map(int, generator.get_next_tokens())
+    np.save(directory / "features.npy", np.concatenate(features))
+    return " ".join(map(str, tokens))
 
 
 _ASK: dict[str, Callable[[Any, Path, str], str]] = {

@@ -63,92 +63,140 @@ class Model:
         return numbers * (4 if precision == "float32" else 2)
 
 
-def measure(model: Model, batch: int, runs: int, searches: dict[str, Any], micro: dict | None, peers: bool) -> dict:
-    """Decode one batch with every system, one run of each in turn, and return the figures."""
-    cupy = import_cupy()
-    host = model.encoder_out(batch)
-    on_device = cupy.asarray(host)
-    reference = tdt.Decoder.from_bundle(model.directory).decode(host)
-    decoders = {f"fused {precision}": model.decoder(precision) for precision in PRECISIONS}
-    decoders["fused float16, flags"] = model.decoder("float16", barrier="flags")
-    decoders["fused float16, phases"] = model.decoder("float16", persistent=False)
-    if importlib.util.find_spec("onnxruntime") is not None:
+class Cell:
+    """What is measured on one batch: several systems, one run of each in turn.
+
+    A system that fails is left out, and the error is kept.
+    """
+
+    def __init__(self, model: Model, batch: int):
+        self._model, self._batch = model, batch
+        self._functions: dict[str, Callable[[], Any]] = {}
+        self._systems: dict[str, dict[str, Any]] = {}
+        self.host = model.encoder_out(batch)
+        self.on_device = import_cupy().asarray(self.host)
+        self.reference = [h.tokens.tolist() for h in tdt.Decoder.from_bundle(model.directory).decode(self.host)]
+
+    def add(self, name: str, prepare: Callable[[], Callable[[], Any]], compared: bool = True) -> None:
+        """Add a system. ``prepare`` returns the function that decodes the batch.
+
+        Its first result is compared with that of the CPU, unless it is another search's.
+        """
         try:
-            decoders["ort"] = model.decoder(network="ort")
-        except (tdt.DeviceError, tdt.MissingDependencyError) as error:
-            print(f"left out: network 'ort': {error}")
-    functions: dict[str, Callable[[], Any]] = {}
-    counts: dict[str, int] = {}
-    errors: dict[str, float] = {}
-    for name, decoder in decoders.items():
+            function = prepare()
+            found = [_tokens(one) for one in function()]
+        except Exception as error:  # whatever a peer or a driver raises
+            print(f"  {name}: {type(error).__name__}: {error}", flush=True)
+            self._systems[name] = {"error": f"{type(error).__name__}: {error}"}
+            return
+        entry: dict[str, Any] = {"tokens": sum(map(len, found))}
+        if compared:
+            edits = sum(edit_distance(a, b[: max(len(a), 1)]) for a, b in zip(self.reference, found))
+            entry["token_error_rate"] = edits / max(sum(map(len, self.reference)), 1)
+        self._systems[name], self._functions[name] = entry, function
+
+    def measure(self, runs: int) -> dict[str, Any]:
+        """Run them, and return the figures."""
+        model = self._model
+        for name, seconds in alternate(runs, self._functions).items():
+            entry = self._systems[name]
+            entry |= summary(seconds)
+            entry["us_per_token"] = entry["median"] / max(entry["tokens"], 1) * 1e6
+            entry["times_real_time"] = self._batch * model.frames * FRAME_SECONDS / entry["median"]
+        return {
+            "vocab_size": model.vocab_size, "batch": self._batch, "frames": model.frames, "systems": self._systems
+        }  # fmt: skip
+
+
+def measure(model: Model, batch: int, runs: int, searches: dict[str, Any], micro: dict | None) -> dict:
+    """Decode one batch with every kind of launch, precision and network."""
+    cell = Cell(model, batch)
+
+    def ours(search: Any, **how: Any) -> Callable[[], Callable[[], Any]]:
+        def prepare() -> Callable[[], Any]:
+            decoder = model.decoder(**how)
+            return lambda: decoder.decode(cell.on_device, search=search)
+
+        return prepare
+
+    for precision in PRECISIONS:
         for label, search in searches.items():
-            if label != "greedy" and name not in ("fused float32", "fused float16"):
-                continue
-            found = decoder.decode(on_device, search=search)
-            key = name if label == "greedy" else f"{name}, {label}"
-            counts[key] = sum(map(len, found))
             if label == "greedy":
-                edits = sum(edit_distance(a.tokens.tolist(), b.tokens.tolist()) for a, b in zip(reference, found))
-                errors[key] = edits / max(sum(map(len, reference)), 1)
-            functions[key] = lambda decoder=decoder, search=search: decoder.decode(on_device, search=search)
-    if peers and batch <= PEER_BATCH:
-        _add_peers(model, host, functions, counts, reference)
-    result: dict = {"vocab_size": model.vocab_size, "batch": batch, "frames": model.frames, "systems": {}}
-    tokens = sum(map(len, reference))
-    for name, seconds in alternate(runs, functions).items():
-        entry = summary(seconds)
-        emitted = max(counts.get(name, tokens), 1)
-        entry["us_per_token"] = entry["median"] / emitted * 1e6
-        entry["times_real_time"] = batch * model.frames * FRAME_SECONDS / entry["median"]
-        if name in errors:
-            entry["token_error_rate"] = errors[name]
+                cell.add(f"fused {precision}", ours(search, precision=precision))
+            elif precision != "bfloat16":
+                cell.add(f"fused {precision}, {label}", ours(search, precision=precision), compared=False)
+    greedy = searches["greedy"]
+    cell.add("fused float16, flags", ours(greedy, precision="float16", barrier="flags"))
+    cell.add("fused float16, phases", ours(greedy, precision="float16", persistent=False))
+    if importlib.util.find_spec("onnxruntime") is not None:
+        cell.add("ort", ours(greedy, network="ort"))
+    result = cell.measure(runs)
+    if micro is not None and batch == 1:
+        for name, entry in result["systems"].items():
             precision = next((p for p in PRECISIONS if p in name), None)
-            if micro is not None and batch == 1 and precision is not None:
+            if precision is not None and "us_per_token" in entry and "beam" not in name:
                 entry["floor_us_per_token"] = floor_us(model, precision, micro)
                 entry["floor_fraction"] = entry["floor_us_per_token"] / entry["us_per_token"]
-        result["systems"][name] = entry
     _print(result)
     return result
 
 
-def floor_us(model: Model, precision: str, micro: dict) -> float:
-    """The least microseconds that a token can take: reading its weights from shared memory, and the exchanges."""
-    exchange = min(*micro["barrier_us"].values(), micro["tagged_exchange_us"])
-    return model.token_bytes(precision) / micro["read_shared_bytes_per_second"] * 1e6 + EXCHANGES_PER_TOKEN * exchange
-
-
-def _add_peers(model: Model, host: np.ndarray, functions: dict, counts: dict, reference: list) -> None:
+def measure_peers(model: Model, batch: int, runs: int) -> dict:
+    """Decode one batch with this package's float32 and float16, and with the peers that are installed."""
     from . import peers
 
-    expected = [h.tokens.tolist() for h in reference]
+    cell = Cell(model, batch)
+    for precision in ("float32", "float16"):
+        decoder = model.decoder(precision)
+        cell.add(f"fused {precision}", lambda decoder=decoder: lambda: decoder.decode(cell.on_device))
     if importlib.util.find_spec("transformers") is not None and importlib.util.find_spec("torch") is not None:
         import torch
 
+        torch.backends.cudnn.allow_tf32 = False  # the LSTM's products would be rounded to TF32
+        torch.backends.cuda.matmul.allow_tf32 = False
         for dtype in ("float32", "float16"):
-            hugging_face = peers.parakeet_for_tdt(model.weights, 1, "cuda", dtype)
-            name = f"Hugging Face ParakeetForTDT {dtype}"
-            functions[name] = peers.hugging_face_greedy(hugging_face, torch.from_numpy(host).cuda())
-            found = functions[name]()
-            counts[name] = sum(map(len, found))
-            if dtype == "float32":
-                assert all(theirs[: len(ours)] == ours for ours, theirs in zip(expected, found))
+
+            def hugging_face(dtype: str = dtype) -> Callable[[], Any]:
+                loaded = peers.parakeet_for_tdt(model.weights, 1, "cuda", dtype)
+                return peers.hugging_face_greedy(loaded, torch.from_numpy(cell.host).cuda())
+
+            cell.add(f"Hugging Face ParakeetForTDT {dtype}", hugging_face)
     if importlib.util.find_spec("onnx_asr") is not None:
-        import onnxruntime
-
-        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-            name = "onnx-asr, a call per step"
-            functions[name] = peers.onnx_asr_greedy(model.directory, host, "CUDAExecutionProvider")
-            assert functions[name]() == expected
+        cell.add(
+            "onnx-asr, a call per step",
+            lambda: peers.onnx_asr_greedy(model.directory, cell.host, ("CUDAExecutionProvider", {"use_tf32": "0"})),
+        )
     if importlib.util.find_spec("nemo") is not None:
-        from ..nemo_modules import nemo_greedy
 
-        nemo = nemo_greedy(model.weights, device="cuda")
-        functions["NeMo"] = lambda: nemo(host, np.full(len(host), host.shape[2]))
+        def nemo() -> Callable[[], Any]:
+            from ..nemo_modules import nemo_greedy
+
+            decode = nemo_greedy(model.weights, device="cuda")
+            return lambda: decode(cell.host, np.full(len(cell.host), cell.host.shape[2]))
+
+        cell.add("NeMo", nemo)
+    result = cell.measure(runs)
+    _print(result)
+    return result
+
+
+def _tokens(found: Any) -> list[int]:
+    """The tokens of a hypothesis, or of what a peer returns in its place."""
+    tokens = getattr(found, "tokens", found)
+    return [int(token) for token in tokens]
+
+
+def floor_us(model: Model, precision: str, micro: dict) -> float:
+    """The least microseconds that a token can take: reading its weights from shared memory, and the exchanges."""
+    exchange = min(*micro["barrier_after_stores_us"].values(), micro["tagged_exchange_us"])
+    return model.token_bytes(precision) / micro["read_shared_bytes_per_second"] * 1e6 + EXCHANGES_PER_TOKEN * exchange
 
 
 def _print(result: dict) -> None:
     print(f"V = {result['vocab_size']}, batch {result['batch']}, {result['frames']} frames per utterance")
     for name, entry in result["systems"].items():
+        if "median" not in entry:
+            continue
         floor = f"  {entry['floor_fraction']:4.0%} of the possible speed" if "floor_fraction" in entry else ""
         error = f"  {entry['token_error_rate']:.2%} of tokens differ" if entry.get("token_error_rate") else ""
         speed = f"{entry['us_per_token']:9.2f} us/token {entry['times_real_time']:12,.0f}x real time"

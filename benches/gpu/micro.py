@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tdtdecode.cuda.device import current_device, import_cupy, kernels
+from tdtdecode.cuda.device import current_device, import_cupy
+from tdtdecode.cuda.kernels import kernels
 from tdtdecode.networks.cuda.program import BARRIERS
 
 WORD = 16
@@ -17,20 +18,23 @@ _SCRATCH = 256
 def measure(repetitions: int = _REPETITIONS, trials: int = 5) -> dict:
     """Measure the card.
 
-    The results are microseconds of a barrier over the grid, of each kind, and of a tagged exchange; and bytes per
-    second from shared memory and from the L2 cache, of all multiprocessors together.
+    The results are microseconds of a barrier over the grid, of each kind, alone and after stores, and of a tagged
+    exchange; and bytes per second from shared memory and from the L2 cache, of all multiprocessors together.
     """
     cupy, card = import_cupy(), current_device()
     blocks, threads = card.multiprocessors, card.threads
-    results: dict = {"card": card.name, "capability": card.capability, "multiprocessors": blocks, "barrier_us": {}}
+    results: dict = {"card": card.name, "capability": card.capability, "multiprocessors": blocks}
+    results |= {"barrier_us": {}, "barrier_after_stores_us": {}}
     for kind, name in enumerate(BARRIERS):
-        module = kernels("microbench.cu", (("TDT_BARRIER", kind),), cooperative=True)
+        module = kernels(card, "microbench.cu", (("TDT_BARRIER", kind),), cooperative=True)
+        stored = cupy.empty(blocks * threads * WORD, np.uint8)
+        for label, data in (("barrier_us", np.uint64(0)), ("barrier_after_stores_us", stored)):
 
-        def barriers(module=module) -> None:
-            words = cupy.zeros(blocks, np.uint32)
-            module.launch("grid_barrier", blocks, threads, (words, np.int32(repetitions)))
+            def barriers(module=module, data=data) -> None:
+                words = cupy.zeros(blocks, np.uint32)
+                module.launch("grid_barrier", blocks, threads, (words, np.int32(repetitions), data))
 
-        results["barrier_us"][name] = median_seconds(barriers, trials) / repetitions * 1e6
+            results[label][name] = median_seconds(barriers, trials) / repetitions * 1e6
 
     def exchanges() -> None:
         words, out = cupy.zeros(2 * blocks, np.uint64), cupy.empty(blocks, np.float32)

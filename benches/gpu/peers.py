@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -83,7 +84,7 @@ def tokens_of(model, sequences) -> list[list[int]]:
     return [[token for token in sequence if token != blank] for sequence in sequences.cpu().tolist()]
 
 
-def onnx_asr_greedy(directory: Path, encoder_out: np.ndarray, provider: str) -> Callable[[], list[list[int]]]:
+def onnx_asr_greedy(directory: Path, encoder_out: np.ndarray, provider: Any) -> Callable[[], list[list[int]]]:
     """onnx-asr's loop on an execution provider: one call of the combined graph for each step of each utterance."""
     import onnx_asr
 

@@ -8,6 +8,12 @@
 
 namespace tdt::cuda {
 
+// Functions of the rules that are long and seldom called. One copy of each keeps the kernels short and quick to compile.
+__device__ TDT_OUTLINED double log_added(double a, double b) { return log_add(a, b); }
+__device__ TDT_OUTLINED bool have_same_tokens(const Record* records, int a, int token_a, int b, int token_b) {
+  return tdt::same_tokens(records, a, token_a, b, token_b);
+}
+
 class Beam {
  public:
   __device__ Beam(const BeamSearch& search, int utterance, BeamScratch& scratch)
@@ -239,7 +245,7 @@ class Beam {
       for (int j = i + 1; j < total; ++j) {
         if (marks_[j] != i) continue;
         const Entry& other = entries_[j];
-        entry.score = log_add(entry.score, other.score);
+        entry.score = log_added(entry.score, other.score);
         if (other.best > entry.best) {
           entry.best = other.best;
           entry.from = other.from;
@@ -402,7 +408,7 @@ class Beam {
           ++same;
         if (same < last) {
           Entry& first = entries_[pairs_[same].rank];
-          first.score = static_cast<float>(log_add(first.score, entries_[at].score));
+          first.score = static_cast<float>(log_added(first.score, entries_[at].score));
         } else {
           pairs_[last++].rank = at;
         }
@@ -534,7 +540,7 @@ class Beam {
       const bool known = own[j].slot >= 0;
       if (!known && !(j < same && asking_[j].asks)) continue;
       if (own[j].prefix != own[i].prefix || own[j].length != own[i].length ||
-          !tdt::same_tokens(records_, own[j].record, -1, own[i].record, -1))
+          !have_same_tokens(records_, own[j].record, -1, own[i].record, -1))
         continue;
       same = j;
       if (known) break;
@@ -559,7 +565,7 @@ class Beam {
   __device__ bool same_tokens(const Entry& a, const Entry& b) const {
     if (a.length != b.length) return false;
     const Hypothesis &x = hypotheses()[a.hypothesis], &y = hypotheses()[b.hypothesis];
-    return tdt::same_tokens(records_, x.record, token_of(x, a.rank), y.record, token_of(y, b.rank));
+    return have_same_tokens(records_, x.record, token_of(x, a.rank), y.record, token_of(y, b.rank));
   }
 
   const BeamSearch& search_;

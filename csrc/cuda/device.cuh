@@ -12,6 +12,9 @@
 #include "host_cuda.h"
 #else
 
+// A function that is never inlined. In a header, each source has a copy of its own.
+#define TDT_OUTLINED static __noinline__
+
 namespace tdt::cuda {
 
 constexpr unsigned kAllLanes = 0xffffffffu;
@@ -57,6 +60,8 @@ __device__ __forceinline__ void add_release(unsigned* word, unsigned value) {
 }
 // Called in a loop that waits for a word to change.
 __device__ __forceinline__ void pause() {}
+// Ends the launch with an error.
+__device__ __forceinline__ void fail() { __trap(); }
 
 // Brings a word of global memory to the L1 cache, since it will be read soon.
 __device__ __forceinline__ void prefetch(const void* word) { asm volatile("prefetch.global.L1 [%0];" ::"l"(word)); }

@@ -97,14 +97,12 @@ extern "C" __global__ void __launch_bounds__(512, 1) restore_states(const Restor
   });
 }
 
-// The bytes of shared memory that a block of either kernel needs, then sizes that `structs.py` must agree on.
-extern "C" __global__ void frames_sizes(const Restoration* restoration_at, int* sizes) {
+// The bytes of shared memory that a block of either kernel needs.
+extern "C" __global__ void frames_room(const Restoration* restoration_at, int* bytes) {
   Arena arena(shared_memory()), other(shared_memory());
   arena.take<Restoration>(1);
   Worker::reserve(restoration_at->net, &arena);
   reserve(restoration_at->net, &other);
   if (threadIdx.x != 0) return;
-  sizes[0] = arena.used() > other.used() ? arena.used() : other.used();
-  sizes[1] = sizeof(Restoration);
-  sizes[2] = sizeof(Projection);
+  *bytes = arena.used() > other.used() ? arena.used() : other.used();
 }

@@ -83,6 +83,8 @@ class Round {
 
 using namespace tdt::cuda;
 
+#if !TDT_PHASES  // one launch and launches of single phases are compiled apart, since only one of them is used
+
 // Runs until each beam is past the end or has no room for more records. If one has no room, the host makes room and
 // launches again.
 extern "C" __global__ void __launch_bounds__(512, 1) fused_beam(const FusedBeam* search) {
@@ -103,6 +105,8 @@ extern "C" __global__ void __launch_bounds__(512, 1) fused_beam(const FusedBeam*
     barrier.sync();
   }
 }
+
+#else
 
 // The phases, one kernel each. `which` of the two requests is this round's.
 extern "C" __global__ void __launch_bounds__(512, 1) beam_advance(const FusedBeam* search, int which) {
@@ -133,12 +137,12 @@ extern "C" __global__ void __launch_bounds__(512, 1) beam_rank(const FusedBeam* 
   Round(search, &arena, false).rank(search->requests + which);
 }
 
-// The bytes of shared memory that a block needs beside its weights, then sizes that `structs.py` must agree on.
-extern "C" __global__ void fused_beam_sizes(const FusedBeam* search, int* sizes) {
+#endif
+
+// The bytes of shared memory that a block needs beside its weights.
+extern "C" __global__ void fused_beam_room(const FusedBeam* search, int* bytes) {
   Arena arena(shared_memory());
   Round::reserve(*search, &arena);
   if (threadIdx.x != 0) return;
-  sizes[0] = arena.used();
-  sizes[1] = sizeof(FusedBeam);
-  sizes[2] = sizeof(Record);
+  *bytes = arena.used();
 }

@@ -330,6 +330,8 @@ struct ReportingBarrier {
 
 using namespace tdt::cuda;
 
+#if !TDT_PHASES  // one launch and launches of single phases are compiled apart, since only one of them is used
+
 // Runs until all utterances are done or the log is full. If it is full, the host empties it and launches again.
 extern "C" __global__ void __launch_bounds__(512, 1) fused_greedy(const Greedy* search) {
   Arena arena(shared_memory());
@@ -347,6 +349,8 @@ extern "C" __global__ void __launch_bounds__(512, 1) fused_greedy(const Greedy* 
   }
   searcher.store(search->control);
 }
+
+#else
 
 // The phases, one kernel each. A round reads one of the two `Control`s, number `parity`, and writes the other.
 extern "C" __global__ void __launch_bounds__(512, 1) greedy_score(const Greedy* search, int parity) {
@@ -377,14 +381,12 @@ extern "C" __global__ void __launch_bounds__(512, 1) greedy_layer(const Greedy* 
   searcher.worker().upper_layer(layer, searcher.control().steps, searcher.control().step_count, false, none);
 }
 
-// The bytes of shared memory that a block needs beside its weights, then numbers that `structs.py` must agree on.
-extern "C" __global__ void fused_greedy_sizes(const Greedy* search, int* sizes) {
+#endif
+
+// The bytes of shared memory that a block needs beside its weights.
+extern "C" __global__ void fused_greedy_room(const Greedy* search, int* bytes) {
   Arena arena(shared_memory());
   Searcher::reserve(*search, &arena);
   if (threadIdx.x != 0) return;
-  sizes[0] = arena.used();
-  sizes[1] = sizeof(Greedy);
-  sizes[2] = sizeof(Control);
-  sizes[3] = kMaxSlots;
-  sizes[4] = kExchangedRounds;
+  *bytes = arena.used();
 }

@@ -16,6 +16,22 @@ enum class BarrierKind : int {
 #endif
 constexpr BarrierKind kBarrierKind = static_cast<BarrierKind>(TDT_BARRIER);
 
+// Waits in a loop for a word that another block will write. If a block never does, the launch would hang, and the
+// process with it. So it fails after TDT_SPIN_LIMIT polls, which take many seconds.
+#if !defined(TDT_SPIN_LIMIT)
+#define TDT_SPIN_LIMIT (1u << 26)
+#endif
+class Patience {
+ public:
+  __device__ void wait() {
+    if (++polls_ > TDT_SPIN_LIMIT) fail();
+    pause();
+  }
+
+ private:
+  unsigned polls_ = 0;
+};
+
 class GridBarrier {
  public:
   // `words` [gridDim.x] must be zero before the launch.
@@ -32,12 +48,13 @@ class GridBarrier {
   }
 
   __device__ void wait() {
+    Patience patience;
     if constexpr (kBarrierKind == BarrierKind::counter) {
       if (threadIdx.x == 0)
-        while (static_cast<int>(load_acquire(words_) - generation_ * gridDim.x) < 0) pause();
+        while (static_cast<int>(load_acquire(words_) - generation_ * gridDim.x) < 0) patience.wait();
     } else {
       for (unsigned i = threadIdx.x; i < gridDim.x; i += blockDim.x)
-        while (static_cast<int>(load_acquire(words_ + i) - generation_) < 0) pause();
+        while (static_cast<int>(load_acquire(words_ + i) - generation_) < 0) patience.wait();
     }
     sync_block();
   }

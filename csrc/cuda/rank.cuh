@@ -38,7 +38,7 @@ struct Ranked {
 
 // Ranks the tokens of a row, blank aside, by logit / temperature + bonus. Log-probabilities are without temperature and
 // bonus. `bonus` [V + 1] may be null. Writes `tokens` and `token_logprobs` [ranks], `duration_logprobs` [D].
-__device__ inline void rank_row(const float* row, const RowLayout& layout, const float* bonus, int ranks,
+__device__ TDT_OUTLINED void rank_row(const float* row, const RowLayout& layout, const float* bonus, int ranks,
                                 const BeamOptions& options, void* scratch, Ranked* ranked, int* tokens,
                                 float* token_logprobs, float* duration_logprobs) {
   const BlockReduce reduce = {scratch};

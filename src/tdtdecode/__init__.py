@@ -22,13 +22,14 @@ if _TYPE_CHECKING:
         UnsupportedVersionError,
     )
     from .fusion import NgramLM, PhraseBoost, ScoringFunction
-    from .hypothesis import Hypothesis, Transcript, Word
+    from .hypothesis import Hypothesis, SpeechSegment, Transcript, Word
     from .networks.callable import CallableNetwork
     from .search import Beam, Greedy
     from .speech.loading import load_model
     from .speech.progress import Progress
     from .speech.recognizer import Recognizer
     from .speech.streaming import Latency
+    from .speech.vad import SileroVad
     from .transducer import TransducerSpec
 
 __version__ = "0.1.0"
@@ -54,8 +55,10 @@ __all__ = [
     "Progress",
     "Recognizer",
     "ScoringFunction",
+    "SileroVad",
     "SkippedInputWarning",
     "SlowerWarning",
+    "SpeechSegment",
     "TdtDecodeError",
     "TdtDecodeWarning",
     "Transcript",
@@ -80,6 +83,8 @@ _HOMES = {
     "Progress": "speech.progress",
     "Recognizer": "speech.recognizer",
     "ScoringFunction": "fusion",
+    "SileroVad": "speech.vad",
+    "SpeechSegment": "hypothesis",
     "Transcript": "hypothesis",
     "TransducerSpec": "transducer",
     "Word": "hypothesis",

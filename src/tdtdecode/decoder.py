@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -187,8 +188,10 @@ class Decoder:
         self._directory: tuple[Any, ...] | None = None
         self._options: dict[str, Any] = {}
         self._bound(self.search)  # raises if a fusion does not fit the vocabulary
-        self.program = network.program(self.kernels)
-        self._start = network.start(_blank(spec))
+        self._card = network.card if network.device == "cuda" else None
+        with self._on_its_card():
+            self.program = network.program(self.kernels)
+            self._start = network.start(_blank(spec))
         self._door = utterances_of if network.device == "cpu" else _device_door()
 
     @classmethod
@@ -377,6 +380,16 @@ class Decoder:
         """
         search = self.search if search is None else as_search(search)
         as_flag("final", final)
+        with self._on_its_card():
+            return self._decode_chunk(encoder_out, lengths, state, final, search)
+
+    def _on_its_card(self) -> AbstractContextManager[None]:
+        """Within it, the thread uses the card that the decoder was made on, if it was made on one."""
+        return nullcontext() if self._card is None else self._card.current()
+
+    def _decode_chunk(
+        self, encoder_out: Any, lengths: Any, state: DecoderState | None, final: bool, search: Greedy | Beam
+    ) -> tuple[list[Hypothesis], DecoderState]:
         utterances, lengths = self._door(encoder_out, lengths, self.spec.encoder_size)
         if state is None:
             state = self.initial_state(len(lengths))

@@ -60,6 +60,10 @@ class DeviceError(TdtDecodeError, RuntimeError):
     """The requested device, or data on it, cannot be used."""
 
 
+class OutputError(TdtDecodeError, RuntimeError):
+    """Results cannot be written, as the disk is full for example. What was written before is whole."""
+
+
 class MissingDependencyError(TdtDecodeError, ImportError):
     """An optional package is missing, or broken. The message names it, and the extra that installs it."""
 

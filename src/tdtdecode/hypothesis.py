@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -147,6 +148,17 @@ class Word:
     space_before: bool = True
 
 
+@dataclass(frozen=True)
+class SpeechSegment:
+    """Where someone speaks: start and end in seconds."""
+
+    start: float
+    end: float
+
+
+_MAKERS = "_makers"
+
+
 @dataclass(frozen=True, eq=False)
 class Transcript:
     """What was said in one recording.
@@ -163,6 +175,10 @@ class Transcript:
         The decoded tokens behind the text.
     alternatives:
         The transcripts of a beam search's next best hypotheses, best first.
+    segments:
+        Where a VAD heard someone speak, in order; None if none listened.
+    language:
+        The last language that the model named, such as "en-US"; None if it named none.
     """
 
     text: str
@@ -170,6 +186,37 @@ class Transcript:
     duration: float = 0.0
     hypothesis: Hypothesis | None = None
     alternatives: list[Transcript] = field(default_factory=list)
+    segments: list[SpeechSegment] | None = None
+    language: str | None = None
+
+    @staticmethod
+    def lazy(
+        text: str,
+        duration: float,
+        hypothesis: Hypothesis,
+        language: str | None,
+        *,
+        words: Callable[[], list[Word]],
+        alternatives: Callable[[], list[Transcript]],
+    ) -> Transcript:
+        """A transcript whose words and alternatives are made when they are looked at first."""
+        made = Transcript.__new__(Transcript)
+        vars(made).update(text=text, duration=duration, hypothesis=hypothesis, language=language)
+        vars(made)[_MAKERS] = {"words": words, "alternatives": alternatives}
+        return made
+
+    if not TYPE_CHECKING:  # else every attribute would exist to type checkers
+
+        def __getattr__(self, name: str) -> Any:
+            """Make the words or the alternatives; called where they are not there yet."""
+            make = vars(self).get(_MAKERS, {}).get(name)
+            if make is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+            return vars(self).setdefault(name, make())  # of two threads that come at once, both get the first one's
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All that there is to see. What makes it refers to the model, which stays here."""
+        return {option.name: getattr(self, option.name) for option in fields(self)}
 
     def __repr__(self) -> str:
         others = counted(len(self.alternatives), "alternative") if self.alternatives else ""

@@ -55,7 +55,16 @@ def _warn_of_lost(providers: Sequence[Any], session: ort.InferenceSession, name:
 
 def cuda_options(device: int, stream: int) -> dict[str, Any]:
     """The options of the CUDA provider, for a device's number and the address of a stream."""
-    return {"device_id": device, "user_compute_stream": str(stream)}
+    return {
+        "device_id": device,
+        "user_compute_stream": str(stream),
+        # By default products of float32 are rounded to TF32, 10 bits: tokens would not be those of the CPU.
+        "use_tf32": "0",
+        # By default every convolution is tried with all algorithms for each new shape, and nearly every batch has one.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        # By default the arena doubles. The memory that it takes then is missing in CuPy's pool.
+        "arena_extend_strategy": "kSameAsRequested",
+    }
 
 
 def default_options(threads: int | None) -> ort.SessionOptions:
@@ -98,7 +107,7 @@ def cuda_session(
     if CUDA_PROVIDER not in runtime.get_available_providers():
         raise MissingDependencyError("onnxruntime-gpu", "gpu", f"{purpose} on cuda (onnxruntime's {CUDA_PROVIDER})")
     if hasattr(runtime, "preload_dlls"):
-        runtime.preload_dlls()  # loads the cuDNN and CUDA libraries that come with CuPy or PyTorch
+        runtime.preload_dlls()  # loads the cuDNN and CUDA libraries that are installed as wheels, or with PyTorch
     session = open_session([(CUDA_PROVIDER, cuda_options(device, stream))])
     if CUDA_PROVIDER not in session.get_providers():
         # ONNX Runtime uses the CPU without an error if it cannot load the provider.

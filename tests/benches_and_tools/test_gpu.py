@@ -13,6 +13,7 @@ import pytest
 
 import tdtdecode as tdt
 from benches.gpu import bars, decoding, micro
+from benches.gpu.record import Record
 from tests.cuda.helpers import emulated, missing_card
 from tests.decoding.fused_helpers import as_lifted, fused
 
@@ -24,7 +25,7 @@ def test_every_figure_is_there(tmp_path, capsys):
         card = micro.measure(repetitions=20, trials=1)
         model = decoding.Model(1024, tmp_path, frames=6, sizes=(16, 8))
         searches = {"greedy": tdt.Greedy(), "beam 4": tdt.Beam(size=4)}
-        comparisons = [decoding.measure(model, batch, 1, searches, card, peers=False) for batch in (1, 2)]
+        comparisons = [decoding.measure(model, batch, 1, searches, card) for batch in (1, 2)]
     systems = comparisons[0]["systems"]
     assert systems["fused float32"]["token_error_rate"] == 0 == systems["ort"]["token_error_rate"]
     assert {"fused float16, flags", "fused float16, phases", "fused float16, beam 4"} <= systems.keys()
@@ -34,6 +35,39 @@ def test_every_figure_is_there(tmp_path, capsys):
     assert measured["greedy, batch 1, V = 1024, microseconds a token"] > 0
     assert measured["batch 1, V = 1024, beam 4 in units of greedy"] > 0
     assert measured["greedy, batch 1, V = 8192, microseconds a token"] is None, "not measured is not zero"
+
+
+def test_a_system_that_fails_costs_only_itself(tmp_path, capsys):
+    """Neither an error nor other tokens end the benchmark: both are figures."""
+
+    def fails():
+        raise RuntimeError("no such driver")
+
+    with emulated():
+        cell = decoding.Cell(decoding.Model(64, tmp_path, frames=20, sizes=(16, 8)), 2)
+        cell.add("broken", fails)
+        cell.add("other tokens", lambda: lambda: [[*tokens, 1][1:] for tokens in cell.reference])
+        systems = cell.measure(1)["systems"]
+    assert systems["broken"] == {"error": "RuntimeError: no such driver"}
+    assert systems["other tokens"]["token_error_rate"] > 0 and systems["other tokens"]["median"] >= 0
+
+
+def test_figures_are_written_one_by_one(tmp_path, capsys):
+    file, asked = tmp_path / "figures.json", []
+
+    def figure(value):
+        asked.append(value)
+        if value == "hang":
+            raise TimeoutError("never")
+        return {"value": value}
+
+    for _ in range(2):
+        record = Record(file, {"card": "none", "versions": {}})
+        record.measured("decoding", "first", lambda: figure(1))
+        assert json.loads(file.read_text())["decoding"]["first"] == {"value": 1}
+        assert record.measured("decoding", "second", lambda: figure("hang")) is None
+    assert asked == [1, "hang", "hang"], "what is there is not measured again, what failed is"
+    assert Record(file, {"card": "another", "versions": {}}).values == {"card": "another", "versions": {}}
 
 
 def test_bytes_of_a_token(tmp_path):
@@ -54,7 +88,7 @@ def test_the_results_say_whether_they_were_measured():
     measured = [bar["measured"] for bar in result["bars"]]
     assert len(measured) == 8
     if result["status"] == "measured":
-        assert result["card"]["card"] and None not in measured
+        assert result["micro"]["card"] and None not in measured
     else:
         assert result["status"].startswith("open: ") and measured == [None] * 8
 

@@ -20,27 +20,33 @@ def load_nvrtc() -> ctypes.CDLL:
     raise ImportError("the nvidia-cuda-nvrtc wheel is not installed")
 
 
-def compile_source(source: str, name: str, architecture: int, include: list[Path], **defines: str | int) -> str:
-    """PTX of a source for sm_<architecture>; RuntimeError with the compiler's log if it does not compile."""
+def compile_source(
+    source: str, name: str, architecture: int, include: list[Path], cubin: bool = False, **defines: str | int
+) -> bytes:
+    """PTX of a source, or with ``cubin`` the machine code for sm_<architecture>, compiled as CuPy does.
+
+    RuntimeError with the compiler's log if it does not compile.
+    """
     nvrtc, program = load_nvrtc(), ctypes.c_void_p()
     _check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), name.encode(), 0, None, None))
-    options = ["-std=c++17", f"-arch=compute_{architecture}", *(f"-I{folder}" for folder in include)]
+    options = ["-std=c++17", f"-arch={'sm' if cubin else 'compute'}_{architecture}", "-ftz=true"]
+    options += [f"-I{folder}" for folder in include]
     options += [f"-D{macro}={value}" for macro, value in defines.items()]
     arguments = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
     try:
         if nvrtc.nvrtcCompileProgram(program, len(options), arguments):
-            raise RuntimeError(f"{name} for sm_{architecture}:\n{_text(program, 'ProgramLog')}")
-        return _text(program, "PTX")
+            raise RuntimeError(f"{name} for sm_{architecture}:\n{_output(program, 'ProgramLog').decode()}")
+        return _output(program, "CUBIN" if cubin else "PTX")
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
 
 
-def _text(program: ctypes.c_void_p, what: str) -> str:
+def _output(program: ctypes.c_void_p, what: str) -> bytes:
     nvrtc, size = load_nvrtc(), ctypes.c_size_t()
     _check(getattr(nvrtc, f"nvrtcGet{what}Size")(program, ctypes.byref(size)))
     buffer = ctypes.create_string_buffer(size.value)
     _check(getattr(nvrtc, f"nvrtcGet{what}")(program, buffer))
-    return buffer.value.decode()
+    return buffer.raw.rstrip(b"\0") if what != "CUBIN" else buffer.raw
 
 
 def _check(status: int) -> None:

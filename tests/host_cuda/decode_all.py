@@ -11,7 +11,7 @@ import numpy as np
 
 import tdtdecode as tdt
 from tdtdecode.fusion import PhraseBoost
-from tdtdecode.networks.cuda import program
+from tdtdecode.networks.cuda import fused_beam, fused_greedy
 from tests.conftest import random_frames
 from tests.cuda.helpers import LAUNCHES, emulated, launch
 from tests.decoding.fused_helpers import random_weights
@@ -29,16 +29,20 @@ extern "C" __global__ void between_warps(int* data) {
   sync_warp();
   data[8 + blockIdx.x * blockDim.x + threadIdx.x] = shared[(threadIdx.x + 40) % blockDim.x];
 }
+extern "C" __global__ void never_all_there(unsigned* words) {
+  GridBarrier barrier(words);
+  if (blockIdx.x) barrier.sync();
+}
 extern "C" __global__ void past_the_end(int* data) { data[threadIdx.x + 1024] = 1; }
 """
 
 
 def plant(cupy, name: str) -> None:
     """Run a kernel with an error."""
-    from tdtdecode.cuda.device import source_folder
+    from tdtdecode.cuda.kernels import source_folder
 
     folder = source_folder()
-    options = "-std=c++17", f"-I{folder}", f"-I{folder / 'cuda'}"
+    options = "-std=c++17", f"-I{folder}", f"-I{folder / 'cuda'}", "-DTDT_SPIN_LIMIT=1000"
     kernel = cupy.RawModule(code=RACY, options=options, enable_cooperative_groups=True).get_function(name)
     kernel((3,), (64,), (cupy.zeros(1024, np.int32),), shared_mem=256)
 
@@ -66,7 +70,7 @@ def decode(how: dict, precision: str) -> None:
 if __name__ == "__main__":
     with emulated() as emulated_cupy:
         if sys.argv[1] in LAUNCHES:
-            program.ROUNDS_PER_GRAPH = 2
+            fused_greedy.ROUNDS_AT_ONCE = fused_beam.ROUNDS_AT_ONCE = 2
             decode(LAUNCHES[sys.argv[1]], sys.argv[2])
         else:
             plant(emulated_cupy, sys.argv[1])

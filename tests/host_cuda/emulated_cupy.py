@@ -1,7 +1,8 @@
 """As much of CuPy as the package uses, on the host: `host_cuda.h` runs the kernels, and NumPy arrays hold the data.
 
 As on a card, arrays of the device and of the host do not mix: NumPy cannot read device arrays, and operations on device
-arrays refuse NumPy arrays.
+arrays refuse NumPy arrays. There may be several cards. Each has its own memory and streams, each thread its current
+card, and a launch that reads what does not belong to the current card is an error.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from pathlib import Path
@@ -35,6 +37,91 @@ DEVICE = SimpleNamespace(
 TRANSFERS = {"to_host": 0, "to_device": 0, "launches": 0, "replays": 0}
 """How often memory was copied, kernels were launched and graphs replayed."""
 
+_thread = threading.local()
+"""Each thread's current card and its stack of streams."""
+
+
+def current_card() -> int:
+    return getattr(_thread, "card", 0)
+
+
+class Device:
+    """A card. Within it, it is the thread's current one; ``used`` counts that."""
+
+    used = 0
+
+    def __init__(self, index: int | None = None):
+        self.id = current_card() if index is None else index
+        if not 0 <= self.id < DEVICE.count:
+            raise RuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
+        self.compute_capability = DEVICE.capability
+        self._before: list[int] = []
+
+    @property
+    def attributes(self):
+        return {
+            "MultiProcessorCount": DEVICE.multiprocessors,
+            "MaxSharedMemoryPerBlockOptin": DEVICE.shared_memory,
+            "MaxThreadsPerBlock": DEVICE.threads,
+            "CooperativeLaunch": int(DEVICE.cooperative),
+        }
+
+    def use(self):
+        _thread.card = self.id
+
+    def __enter__(self):
+        Device.used += 1
+        self._before.append(current_card())
+        self.use()
+        return self
+
+    def __exit__(self, *_):
+        _thread.card = self._before.pop()
+
+    def __eq__(self, other):
+        return isinstance(other, Device) and self.id == other.id
+
+    __hash__ = None
+
+
+class Memory:
+    """The memory of all cards: which addresses are in use, and on which card."""
+
+    def __init__(self):
+        self._blocks: dict[int, tuple[weakref.ref, int, int]] = {}
+        self._lock = threading.RLock()  # a block may be freed while another is added
+
+    def card_of(self, array: np.ndarray) -> int:
+        """The card that an array lies on. An array that is new lies on the current card."""
+        while isinstance(array.base, np.ndarray):
+            array = array.base
+        begin = array.ctypes.data
+        with self._lock:
+            block = self._blocks.get(begin)
+            if block is None or block[0]() is not array:
+                block = weakref.ref(array, lambda ref: self._freed(begin, ref)), array.nbytes, current_card()
+                self._blocks[begin] = block
+            return block[2]
+
+    def check(self, address: int, count: int = 1) -> None:
+        """Raise an AssertionError unless an address is null or its bytes are in the current card's memory."""
+        with self._lock:
+            blocks = list(self._blocks.items())
+        for begin, (_, size, card) in blocks:
+            if begin <= address < begin + max(size, 1):
+                assert card == current_card(), f"memory of card {card} is used on card {current_card()}"
+                assert address + count <= begin + max(size, 1), "past the end of a block of memory"
+                return
+        assert address == 0, f"there is no memory at {address:#x}"
+
+    def _freed(self, begin, ref):
+        with self._lock:
+            if self._blocks.get(begin, (None,))[0] is ref:
+                del self._blocks[begin]
+
+
+MEMORY = Memory()
+
 
 class Flags:
     def __init__(self, array):
@@ -48,6 +135,7 @@ class ndarray:  # noqa: N801 - CuPy's name
 
     def __init__(self, array):
         self._array = array
+        self._card = MEMORY.card_of(array)
 
     def __array__(self, *_, **__):
         raise TypeError("Implicit conversion to a NumPy array is not allowed")
@@ -59,6 +147,7 @@ class ndarray:  # noqa: N801 - CuPy's name
     ndim = property(lambda self: self._array.ndim)
     nbytes = property(lambda self: self._array.nbytes)
     flags = property(lambda self: Flags(self._array))
+    device = property(lambda self: Device(self._card))
 
     @property
     def data(self):
@@ -74,6 +163,7 @@ class ndarray:  # noqa: N801 - CuPy's name
         self._array[_index(index)] = value._array if isinstance(value, ndarray) else _scalar(value)
 
     def take(self, index, axis=None):
+        self._check()
         return ndarray(self._array.take(index._array, axis))
 
     def view(self, dtype):
@@ -92,15 +182,20 @@ class ndarray:  # noqa: N801 - CuPy's name
         return ndarray(self._array.copy())
 
     def fill(self, value):
+        self._check()
         self._array.fill(value)
+
+    def _check(self):
+        assert self._card == current_card(), f"an array of card {self._card} is used on card {current_card()}"
 
     def set(self, host):
         assert type(host) is np.ndarray and host.dtype == self.dtype and host.shape == self.shape
+        self._check()
         TRANSFERS["to_device"] += 1
         self._array[...] = host
 
     def __dlpack_device__(self):
-        return 2, 0
+        return 2, self._card
 
     def __dlpack__(self, stream=None):
         return self._array.__dlpack__()
@@ -145,11 +240,36 @@ def zeros(shape, dtype=float):
 
 
 def concatenate(arrays, axis=0):
+    for array in arrays:
+        array._check()
     return ndarray(np.concatenate([array._array for array in arrays], axis))
 
 
 def ascontiguousarray(array, dtype=None):
     return ndarray(np.ascontiguousarray(array._array, dtype))
+
+
+def alloc_pinned_memory(size):
+    return bytearray(size)
+
+
+def memcpyAsync(target, source, size, kind, stream):  # noqa: N802 - CuPy's name
+    TRANSFERS["to_device" if kind == HOST_TO_DEVICE else "to_host"] += 1
+    for address in (target if kind == HOST_TO_DEVICE else source,):
+        MEMORY.check(address, size)
+    ctypes.memmove(target, source, size)
+
+
+def memsetAsync(target, value, size, stream):  # noqa: N802 - CuPy's name
+    MEMORY.check(target, size)
+    ctypes.memset(target, value, size)
+
+
+HOST_TO_DEVICE, DEVICE_TO_HOST = 1, 2
+
+
+class CUDARuntimeError(RuntimeError):
+    pass
 
 
 class Event:
@@ -175,19 +295,23 @@ class Graph:
 
 
 class Stream:
-    current: list = []
-
     def __init__(self, null=False, non_blocking=False):
         self.ptr = 0 if null else id(self) & 0xFFFFFFF0
+        self.null = null
+        self.card = current_card()
         self.captured = None
         self.waited_for = []
 
     def __enter__(self):
-        Stream.current.append(self)
+        self._check()
+        _streams().append(self)
         return self
 
     def __exit__(self, *_):
-        Stream.current.pop()
+        _streams().pop()
+
+    def _check(self):
+        assert self.null or self.card == current_card(), f"a stream of card {self.card} on card {current_card()}"
 
     def begin_capture(self, mode=None):
         self.captured = []
@@ -203,14 +327,25 @@ class Stream:
         self.waited_for.append(event.stream)
 
     def synchronize(self):
+        self._check()
         assert self.captured is None
+
+
+def _streams() -> list:
+    """The thread's stack of current streams on its current card."""
+    stacks = vars(_thread).setdefault("streams", {})
+    return stacks.setdefault(current_card(), [])
 
 
 NULL = Stream(null=True)
 
 
 def get_current_stream():
-    return Stream.current[-1] if Stream.current else NULL
+    return _streams()[-1] if _streams() else NULL
+
+
+_ONE_LAUNCH = threading.Lock()
+"""All fibers share one thread of the host, so launches of several threads run one after the other."""
 
 
 class RawKernel:
@@ -228,7 +363,8 @@ class RawKernel:
 
         def launch(values=values):
             TRANSFERS["launches"] += 1
-            self._function(grid[0], block[0], ctypes.c_size_t(shared_mem), int(self._cooperative), pointers)
+            with _ONE_LAUNCH:
+                self._function(grid[0], block[0], ctypes.c_size_t(shared_mem), int(self._cooperative), pointers)
 
         stream = get_current_stream()
         if stream.captured is not None:
@@ -239,8 +375,11 @@ class RawKernel:
     @staticmethod
     def _argument(value):
         if isinstance(value, ndarray):
+            value._check()
             return ctypes.c_uint64(value.data.ptr)
         assert isinstance(value, np.generic), f"kernels take arrays and NumPy's numbers, got {type(value)}"
+        if isinstance(value, np.uint64):
+            MEMORY.check(int(value))
         return (ctypes.c_ubyte * value.nbytes).from_buffer_copy(value.tobytes())
 
 
@@ -266,10 +405,18 @@ def compiled(code: str, options=(), extra=tuple(os.environ.get("TDT_EMULATION_FL
     return LIBRARIES[key]
 
 
+def kernels_in(code: str, phases: bool = False) -> list[str]:
+    """The names of a source's kernels; ``phases``: those that are launched phase by phase, where it has both kinds."""
+    kept = re.sub(
+        r"#if !TDT_PHASES[^\n]*\n(.*?)#else(.*?)#endif", lambda found: found[1 + phases], code, flags=re.DOTALL
+    )
+    return re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(", kept)
+
+
 def _build(code: str, options: list[str], library: Path) -> None:
     if shutil.which("g++") is None:
         pytest.skip("there is no C++ compiler (g++) to emulate a card with")
-    kernels = re.findall(r"__global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(", code)
+    kernels = kernels_in(code, "-DTDT_PHASES=1" in options)
     glue = "".join(
         f'extern "C" void emulated_{name}(unsigned grid, unsigned block, std::size_t shared, int cooperative, '
         f"void** arguments) {{ tdt::host::launch({name}, grid, block, shared, cooperative, arguments); }}\n"
@@ -293,18 +440,17 @@ def module() -> ModuleType:
         Event=Event,
         get_elapsed_time=get_elapsed_time,
         get_current_stream=get_current_stream,
-        Device=lambda index=0: SimpleNamespace(
-            compute_capability=DEVICE.capability,
-            attributes={
-                "MultiProcessorCount": DEVICE.multiprocessors,
-                "MaxSharedMemoryPerBlockOptin": DEVICE.shared_memory,
-                "MaxThreadsPerBlock": DEVICE.threads,
-                "CooperativeLaunch": int(DEVICE.cooperative),
-            },
-        ),
+        Device=Device,
+        alloc_pinned_memory=alloc_pinned_memory,
+        driver=SimpleNamespace(CUDADriverError=CUDARuntimeError),
         runtime=SimpleNamespace(
+            CUDARuntimeError=CUDARuntimeError,
+            memcpyAsync=memcpyAsync,
+            memsetAsync=memsetAsync,
+            memcpyHostToDevice=HOST_TO_DEVICE,
+            memcpyDeviceToHost=DEVICE_TO_HOST,
             getDeviceCount=lambda: DEVICE.count,
-            getDevice=lambda: 0,
+            getDevice=current_card,
             streamCaptureModeThreadLocal=1,
             getDeviceProperties=lambda index: {"name": DEVICE.name},
         ),

@@ -39,6 +39,7 @@ void AnnotateIgnoreWritesEnd(const char* file, int line);
 #define __global__
 #define __device__
 #define __forceinline__ inline
+#define TDT_OUTLINED inline
 #define __launch_bounds__(...)
 
 struct uint4 {
@@ -375,6 +376,10 @@ inline void pause() {
     machine.ready.push_back(machine.current);
   }
   machine.away();
+}
+[[noreturn]] inline void fail() {
+  std::fprintf(stderr, "a kernel has failed\n");
+  std::abort();
 }
 inline void prefetch(const void*) {}
 inline void atomic_max(unsigned long long* word, unsigned long long value) {

@@ -149,3 +149,89 @@ def test_the_command(checkpoint, tmp_path, capsys):
     assert main(["export", str(checkpoint("tdt_ctc-110m")), "-o", str(tmp_path / "out"), "--to", "split"]) == 0
     out = capsys.readouterr().out
     assert "the CTC head is left out" in out and "checked against NeMo" in out and "GiB of memory" in out
+
+
+@pytest.mark.parametrize(("kind", "to", "window", "durations"), [
+    ("nemotron-streaming", "split", (121, 112), []),
+    ("nemotron-streaming", "genai", (121, 112), []),
+    ("nemotron-3.5-streaming", "combined", (121, 112), []),
+    ("hybrid-streaming", "combined", (121, 112), []),
+    ("tdt-streaming", "split", (25, 16), [0, 1, 2, 3, 4]),
+])  # fmt: skip
+def test_streaming_checkpoints(checkpoint, tmp_path, kind, to, window, durations):
+    """`export` compares each step with NeMo's: frames, caches and tokens."""
+    result = export(checkpoint(kind), tmp_path / "out", to, streaming=True)
+    assert result.tokens > 0 and result.encoder_difference < 1e-4
+    assert list(result.bundle.spec.durations) == durations and result.bundle.features.normalize is None
+    model = tdt.load_model(tmp_path / "out")
+    caches = model.encoder.caches
+    assert (caches.window, caches.shift) == window and caches.takes_batches
+    assert caches.languages == ({"en-US": 0, "de-DE": 3, "ja-JP": 5, "auto": 7} if "3.5" in kind else {})
+    usable = {use.system for use in inspect(tmp_path / "out").uses if use.usable}
+    assert usable == {"tdtdecode"} | {"split": {"sherpa-onnx"}, "genai": {"onnxruntime-genai"}}.get(to, set()) - (
+        {"sherpa-onnx"} if durations else set())  # fmt: skip
+    samples = next(iter(demo.recordings().values()))[0]
+    stream = model.stream()
+    stream.feed(samples)
+    assert stream.finish().text == model.recognize((samples, 16_000)).text
+
+
+@pytest.mark.parametrize("context", [(70, 6), [70, 0]])
+def test_a_context_is_chosen(checkpoint, tmp_path, context):
+    export(checkpoint("nemotron-streaming"), tmp_path / "out", streaming=True, context=context)
+    caches = tdt.load_model(tmp_path / "out").encoder.caches
+    assert caches.chunk == context[1] + 1 and caches.caches[0].shape[1] == context[0]
+
+
+@pytest.mark.parametrize(("kind", "options", "message"), [
+    ("nemotron-streaming", {"context": (70, 5)}, "context 70,5: the checkpoint was trained with 70,13, 70,6, 70,1"),
+    ("0.6b-v2", {}, "not trained for streaming: its attention sees the whole recording.* Export it whole"),
+])  # fmt: skip
+def test_what_cannot_be_streamed(checkpoint, tmp_path, kind, options, message):
+    with pytest.raises(InputError, match=message):
+        export(checkpoint(kind), tmp_path / "out", streaming=True, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_prompt_is_exported_with_caches_only(checkpoint, tmp_path):
+    with pytest.raises(InputError, match="--streaming"):
+        export(checkpoint("nemotron-3.5-streaming"), tmp_path / "out")
+
+
+def test_a_wrong_prompt_is_found(checkpoint, tmp_path, monkeypatch):
+    from tdtdecode.prepare import nemo_export
+
+    write = nemo_export.write_prompt
+
+    def of_other_languages(model, file):
+        model.prompt_kernel[0].weight.data[:, -8:] += 0.3
+        write(model, file)
+        model.prompt_kernel[0].weight.data[:, -8:] -= 0.3
+
+    monkeypatch.setattr(nemo_export, "write_prompt", of_other_languages)
+    with pytest.raises(tdt.BundleError, match="encoder output differs from NeMo's"):
+        export(checkpoint("nemotron-3.5-streaming"), tmp_path / "out", streaming=True)
+
+
+def test_streaming_tdt_is_not_for_genai(checkpoint, tmp_path):
+    with pytest.raises(tdt.BundleError, match="streaming models .nemotron_speech. are RNN-T"):
+        export(checkpoint("tdt-streaming"), tmp_path / "out", "genai", streaming=True)
+
+
+def test_the_command_streams(checkpoint, tmp_path, capsys):
+    options = ["--streaming", "--context", "70,1", "-o", str(tmp_path / "out"), "--to", "split"]
+    assert main(["export", str(checkpoint("hybrid-streaming")), *options]) == 0
+    assert "checked against NeMo: the same" in capsys.readouterr().out
+    assert tdt.load_model(tmp_path / "out").encoder.caches.chunk == 2
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"context": (70, 6)}, "only a streaming export has one"),
+    ({"streaming": True, "context": 70}, "context must be"),
+    ({"streaming": True, "context": (70,)}, "context must be two numbers"),
+    ({"streaming": True, "context": (70, -1)}, "context"),
+    ({"streaming": "yes"}, "streaming must be"),
+])  # fmt: skip
+def test_wrong_options_of_streaming(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        export(tmp_path / "model.nemo", tmp_path / "out", **options)

@@ -328,34 +328,32 @@ def did_use(answers: dict[str, dict[str, str]], name: str, row: Row) -> bool:
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def judged(tmp_path_factory):
-    """Of each layout: (row, system, what inspect says, whether the system did it, what it said)."""
-
-    def judge(layout):
-        root = tmp_path_factory.mktemp(layout)
-        rows = {name: made(root / f"{i}", row) for i, (name, row) in enumerate(TABLE[layout].items())}
-        asked = [(rows[name], row.kind) for name, row in TABLE[layout].items()]
-        theirs = systems.ask(SYSTEM[layout], asked)
-        found = []
-        for system, answers in (("tdtdecode", [ours(directory) for directory in rows.values()]),
-                                (SYSTEM[layout], theirs)):  # fmt: skip
-            by_name = dict(zip(rows, answers, strict=True))
-            for name, row in TABLE[layout].items():
-                (use,) = [use for use in inspect(rows[name]).uses if use.system == system]
-                found.append((name, system, use, did_use(by_name, name, row), by_name[name]))
-        return found
-
-    return judge
+def judged(root: Path, layout: str, table: dict[str, Row], make: Callable[[Path, Row], Path]) -> list[tuple]:
+    """Of each row: its name, a system, what inspect says, whether the system did it, what it said."""
+    rows = {name: make(root / f"{i}", row) for i, (name, row) in enumerate(table.items())}
+    theirs = systems.ask(SYSTEM[layout], [(rows[name], row.kind) for name, row in table.items()])
+    said = {name: {use.system: use for use in inspect(directory).uses} for name, directory in rows.items()}
+    found = []
+    for system, answers in (("tdtdecode", [ours(directory) for directory in rows.values()]),
+                            (SYSTEM[layout], theirs)):  # fmt: skip
+        by_name = dict(zip(rows, answers, strict=True))
+        for name, row in table.items():
+            found.append((name, system, said[name][system], did_use(by_name, name, row), by_name[name]))
+    return found
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="systems are tried in forked processes")
 @pytest.mark.parametrize("layout", TABLE)
-def test_inspect_agrees_with_the_systems(judged, layout, record_property):
+def test_inspect_agrees_with_the_systems(tmp_path, layout, record_property):
+    check_agreement(tmp_path, layout, TABLE[layout], made, record_property)
+
+
+def check_agreement(root, layout, table, make, record_property) -> None:
+    """What inspect says of a table's directories is what the systems do with them."""
     module = systems.MODULES[SYSTEM[layout]]
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not installed")
-    found = judged(layout)
+    found = judged(root, layout, table, make)
     wrong = [
         f"{system}, {name}: inspect says {'yes' if use.usable else 'no'} {list(use.reasons)}, it did {answer}"
         for name, system, use, did, answer in found if use.usable != did

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,6 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 import tdtdecode as tdt  # noqa: E402
 from tdtdecode import Beam, Greedy, InputError, load_model  # noqa: E402
-from tdtdecode.errors import BundleError, DeviceError  # noqa: E402
 from tdtdecode.speech.audio import FeatureExtractor  # noqa: E402
 from tdtdecode.speech.audio.features import FeatureStream  # noqa: E402
 from tdtdecode.speech.streaming import Latency  # noqa: E402
@@ -195,6 +195,29 @@ def test_samples_of_any_rate_in_any_cutting(demo, rate, dtype):
         expected = expected or found
         assert_same(found, expected)
     assert expected.text and expected.duration == pytest.approx(len(samples) / rate, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "right", [lambda x: x, lambda x: -x, lambda x: 0.3 * np.roll(x, 40)], ids=["same", "turned", "late"]
+)
+def test_channels_in_any_cutting(demo, right):
+    """Whether channels cancel is not decided by the pieces in which they come."""
+    rng = np.random.default_rng(0)
+    samples = next(iter(recordings(1).values()))
+    both = np.stack([samples, right(samples)], axis=1) + (1e-3 * rng.standard_normal((len(samples), 2))).astype("f4")
+    expected = None
+    for longest in (len(both), 100, 3000):
+        stream, start = demo.stream(), 0
+        while start < len(both):
+            size = int(rng.integers(0, longest + 1)) if longest < len(both) else longest
+            stream.feed(both[start : start + size])
+            start += size
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", tdt.AudioWarning)
+            found = stream.finish()
+        expected = expected or found
+        assert_same(found, expected)
+    assert expected.text == demo.recognize((samples, 16_000)).text
 
 
 def test_what_is_told_adds_up(demo):
@@ -409,107 +432,45 @@ def test_wrong_latencies(value):
         Latency(chunk=value)
 
 
-def test_latency_of_a_cache_aware_encoder_lies_in_its_file():
-    with pytest.raises(InputError, match="lie in its file"):
-        model("rnnt-8-1").stream(latency=Latency())
-
-
-def edited(tmp_path, name, edit) -> Path:
-    directory = tmp_path / "edited"
-    shutil.copytree(GOLDEN / name, directory)
-    graph = onnx.load(directory / "encoder.onnx")
-    edit(graph)
-    onnx.save(graph, directory / "encoder.onnx")
+def with_metadata(tmp_path, **entries) -> Path:
+    directory = tmp_path / "model"
+    shutil.copytree(Path(tdt.__file__).parent / "demo", directory)
+    graph = onnx.load(directory / "encoder-model.onnx")
+    for key, value in entries.items():
+        graph.metadata_props.add(key=key, value=value)
+    onnx.save(graph, directory / "encoder-model.onnx")
     return directory
 
 
-def test_a_file_for_one_stream_takes_many_one_after_the_other(tmp_path):
-    def fix(graph):
-        for value in [*graph.graph.input, *graph.graph.output]:
-            value.type.tensor_type.shape.dim[0].Clear()
-            value.type.tensor_type.shape.dim[0].dim_value = 1
-
-    found = load_model(edited(tmp_path, "rnnt-8-1", fix), layout="split")
-    pool = found.streams()
-    pool.feed_features({i: case.features for i, case in enumerate(cases("rnnt-8-1"))})
-    for i, transcript in pool.finish().items():
-        assert transcript.hypothesis.tokens.tolist() == cases("rnnt-8-1")[i].tokens
-
-
-@pytest.mark.parametrize("spelling", ["cache_last_channel_len_next", "new_cache_last_channel_len"])
-def test_other_spellings_of_the_ports(tmp_path, spelling):
-    def rename(graph):
-        old = "cache_last_channel_next_len"
-        for node in graph.graph.node:
-            for i, name in enumerate(node.output):
-                if name == old:
-                    node.output[i] = spelling
-            for i, name in enumerate(node.input):
-                if name == old:
-                    node.input[i] = spelling
-        next(value for value in graph.graph.output if value.name == old).name = spelling
-
-    found = load_model(edited(tmp_path, "rnnt-8-1", rename), layout="split").stream()
-    case = cases("rnnt-8-1")[0]
-    found.feed_features(case.features)
-    assert found.finish().hypothesis.tokens.tolist() == case.tokens
+def test_windows_that_the_file_states(tmp_path, demo):
+    """As sherpa-onnx's export of parakeet-unified does."""
+    stated = {"left_encoder_frames": "35", "chunk_encoder_frames": "10", "right_encoder_frames": "12"}
+    found = load_model(with_metadata(tmp_path, streaming_model_type="nemo_parakeet_unified_streaming", **stated))
+    samples = next(iter(recordings(1).values()))
+    windows = Latency(left=2.8, chunk=0.8, right=0.96)
+    streams = [found.stream(), demo.stream(latency=windows)]
+    for start in range(0, len(samples), 1600):
+        first, second = (stream.feed(samples[start : start + 1600]) for stream in streams)
+        assert first == second
+    assert_same(streams[0].finish(), streams[1].finish())
+    found.stream(latency=Latency(left=3.2, chunk=1.6, right=1.2))
+    for latency in (Latency(left=3.2, chunk=0.4, right=1.2), Latency(left=2.0, chunk=0.8, right=1.2),
+                    Latency(left=3.2, chunk=0.8, right=0.4)):  # fmt: skip
+        with pytest.raises(InputError, match=r"exported for chunks of 0.80 s with 0.96 s after them"):
+            found.stream(latency=latency)
 
 
-def test_layers_first(tmp_path):
-    """The axes of streams and layers may be exchanged."""
-
-    def exchange(graph):
-        nodes = graph.graph.node
-        before, after = [], []
-        for name in ("cache_last_channel", "cache_last_time"):
-            before.append(onnx.helper.make_node("Transpose", [name], [f"{name}_streams"], perm=[1, 0, 2, 3]))
-            for node in nodes:
-                for i, other in enumerate(node.input):
-                    if other == name:
-                        node.input[i] = f"{name}_streams"
-            for node in nodes:
-                for i, other in enumerate(node.output):
-                    if other == f"{name}_next":
-                        node.output[i] = f"{name}_inner"
-            after.append(onnx.helper.make_node("Transpose", [f"{name}_inner"], [f"{name}_next"], perm=[1, 0, 2, 3]))
-        whole = [*before, *nodes, *after]
-        del nodes[:]
-        nodes.extend(whole)
-        for value in [*graph.graph.input, *graph.graph.output]:
-            dims = value.type.tensor_type.shape.dim
-            if len(dims) == 4:
-                layers = dims[1].dim_value
-                dims[0].Clear()
-                dims[1].Clear()
-                dims[0].dim_value = layers
-                dims[1].dim_param = "streams"
-
-    found = load_model(edited(tmp_path, "rnnt-8-1", exchange), layout="split")
-    assert [cache.batch_axis for cache in found.encoder.caches.caches] == [1, 1, 0]
-    pool = found.streams()
-    pool.feed_features({i: case.features for i, case in enumerate(cases("rnnt-8-1"))})
-    for i, transcript in pool.finish().items():
-        assert transcript.hypothesis.tokens.tolist() == cases("rnnt-8-1")[i].tokens
+@pytest.mark.parametrize("key", ["left_encoder_frames", "chunk_encoder_frames", "right_encoder_frames"])
+@pytest.mark.parametrize("value", ["", "-1", "many", "99999999999", "1.5"])
+def test_windows_that_are_none(tmp_path, key, value):
+    stated = {"left_encoder_frames": "30", "chunk_encoder_frames": "10", "right_encoder_frames": "10", key: value}
+    with pytest.raises(tdt.BundleError, match=key):
+        load_model(with_metadata(tmp_path, **stated)).stream()
 
 
-def test_an_encoder_without_windows_in_its_metadata_is_refused(tmp_path):
-    def strip(graph):
-        kept = [entry for entry in graph.metadata_props if entry.key not in ("window_size", "chunk_shift")]
-        del graph.metadata_props[:]
-        graph.metadata_props.extend(kept)
-
-    directory = edited(tmp_path, "rnnt-8-1", strip)
-    assert tdt.Decoder.from_bundle(directory, layout="split")
-    with pytest.raises(BundleError, match="window_size"):
-        load_model(directory, layout="split")
-
-
-def test_cuda_is_refused():
-    from tdtdecode.bundle import read_bundle
-    from tdtdecode.speech.streaming.cache_aware import CacheAwareEncoder
-
-    with pytest.raises((DeviceError, tdt.MissingDependencyError)):
-        CacheAwareEncoder(read_bundle(GOLDEN / "rnnt-8-1", "split"), device="cuda")
+def test_latency_of_a_cache_aware_encoder_lies_in_its_file():
+    with pytest.raises(InputError, match="lie in its file"):
+        model("rnnt-8-1").stream(latency=Latency())
 
 
 def test_a_model_with_caches_is_pickled():

@@ -209,17 +209,6 @@ def test_a_batch_of_short_and_long(tmp_path):
         check_same(out, model.recognize(recording))
 
 
-def test_a_recording_longer_than_its_header_says(monkeypatch):
-    """It comes in a batch with others: they are encoded whole, it is not, and neither changes the other."""
-    model = tdt.load_model("demo")
-    short = [(samples, RATE) for samples, _ in list(demo.recordings().values())[:2]]
-    long = (np.concatenate([samples for samples, _ in demo.recordings().values()]), RATE)
-    expected = [model.recognize(recording) for recording in (short[0], long, short[1])]
-    monkeypatch.setattr("tdtdecode.speech.recognizer.audio_seconds", lambda audio: 1.0)
-    for out, other in zip(model.recognize([short[0], long, short[1]]), expected, strict=True):
-        check_same(out, other)
-
-
 @pytest.fixture
 def fixed_demo(tmp_path):
     """The demo model with an encoder for 16 s at a time, as exports for phones have it."""

@@ -1,23 +1,38 @@
-"""The combined layout, which NeMo's export writes and onnx-asr reads: predictor and joint in one graph, vocab.txt."""
+"""The combined layout, which NeMo's export writes and onnx-asr reads: predictor and joint in one graph, vocab.txt.
+
+parakeet-rs has other names for the graphs of its streaming models, and the vocabulary as SentencePiece's model.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from .description import BundleFiles, Stated
+from .description import BundleFiles, Stated, StatedWindows
 from .files import find_file, read_json
-from .layouts import choose_files, find_token_file, stated_count, stated_durations
-from .tokens import read_symbol_table
+from .layouts import choose_files, find_token_file, stated_count, stated_durations, variants_of
+from .tokens import read_sentencepiece, read_symbol_table
 
 ENCODER = "encoder-model.onnx"
 GRAPH = "decoder_joint-model.onnx"
 CONFIGURATION = "config.json"
 
+_PARAKEET_RS = ("decoder_joint.onnx", "encoder.onnx")
+_SENTENCEPIECE = "tokenizer.model"
+
+
+def file_names(directory: Path, variant: str | None) -> tuple[str, str]:
+    """What a directory calls the graph of predictor and joint, and the encoder, in any variant."""
+    if not variants_of(directory, GRAPH, variant) and variants_of(directory, _PARAKEET_RS[0], variant):
+        return _PARAKEET_RS
+    return GRAPH, ENCODER
+
 
 def read(directory: Path, variant: str | None) -> BundleFiles:
     """Find the files of a combined bundle, and read the settings in its config.json, if it has one."""
-    chosen = choose_files(directory, "combined", (GRAPH,), ENCODER, variant)
-    token_file = find_token_file(directory, ("vocab.txt", "tokens.txt"))
+    graph, encoder = file_names(directory, variant)
+    chosen = choose_files(directory, "combined", (graph,), encoder, variant)
+    token_file = find_token_file(directory, ("vocab.txt", "tokens.txt", _SENTENCEPIECE))
     file = find_file(directory, CONFIGURATION)
     data = {} if file is None else read_json(file)
     source = file or directory / CONFIGURATION
@@ -26,11 +41,20 @@ def read(directory: Path, variant: str | None) -> BundleFiles:
     return BundleFiles(
         layout="combined",
         chosen=chosen,
-        symbols=read_symbol_table(token_file),
+        symbols=(read_sentencepiece if token_file.name == _SENTENCEPIECE else read_symbol_table)(token_file),
         token_file=token_file,
         mel_bins=() if mel_bins is None else (mel_bins,),
         subsampling_factor=stated_count(data, source, "subsampling_factor"),
         durations=None if durations is None else stated_durations(durations, source, "tdt_durations"),
         normalize=Stated(data["normalize_type"], source, "normalize_type") if "normalize_type" in data else None,
         model_type=Stated(data["model_type"], source, "model_type") if "model_type" in data else None,
+        windows=stated_windows(data, source),
     )
+
+
+def stated_windows(data: dict[str, Any], file: Path) -> StatedWindows:
+    """The windows of a cache-aware encoder, in the names that metadata has."""
+    window, shift = (stated_count(data, file, name) for name in ("window_size", "chunk_shift"))
+    if window is None or shift is None or window.value < shift.value:
+        return StatedWindows()
+    return StatedWindows(Stated(window.value - shift.value, file, "window_size"), shift)

@@ -49,6 +49,29 @@ class ChosenFiles:
 
 
 @dataclass(frozen=True)
+class StatedWindows:
+    """What configurations state about the windows of a cache-aware encoder; None where they state nothing.
+
+    Attributes
+    ----------
+    overlap, shift:
+        How many feature frames a window shares with the one before, and how many are new.
+    left_context:
+        Encoder frames that the cache of the attention holds.
+    languages:
+        The numbers of languages by name, as a configuration states them.
+    default_language:
+        The number to take if no language is given.
+    """
+
+    overlap: Stated[int] | None = None
+    shift: Stated[int] | None = None
+    left_context: Stated[int] | None = None
+    languages: Stated[Any] | None = None
+    default_language: Stated[Any] | None = None
+
+
+@dataclass(frozen=True)
 class BundleFiles:
     """The files of one layout and variant, and the settings that are written outside the graphs.
 
@@ -60,7 +83,7 @@ class BundleFiles:
         The entries of the token file by id, the blank among them.
     blank:
         The blank's id, if a configuration states it.
-    durations, mel_bins, subsampling_factor, sample_rate, normalize, model_type:
+    durations, mel_bins, subsampling_factor, sample_rate, normalize, model_type, windows:
         Settings from the configuration files; None, or empty, if they state none.
     """
 
@@ -75,6 +98,7 @@ class BundleFiles:
     sample_rate: Stated[int] | None = None
     normalize: Stated[Any] | None = None
     model_type: Stated[Any] | None = None
+    windows: StatedWindows = StatedWindows()
 
 
 @dataclass(frozen=True)
@@ -132,6 +156,8 @@ class Bundle:
         The predictor and joint graphs, which run at any batch size.
     cache_aware:
         Whether the encoder goes over a recording window by window, with caches.
+    windows:
+        What the configuration states about these windows.
     """
 
     directory: Path
@@ -143,6 +169,7 @@ class Bundle:
     features: FeatureSettings
     transducer: SplitTransducer | CombinedTransducer
     cache_aware: bool = False
+    windows: StatedWindows = StatedWindows()
 
     def __repr__(self) -> str:
         encoder = "no encoder" if self.encoder is None else self.encoder.name

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleError
+from .cached_encoder import cache_aware_ports, graph_factor
 from .description import BundleFiles, FeatureSettings, Stated
 from .families import OFFLINE, encoder_family, feature_family, is_cache_aware
 from .layouts import parse_numbers, stated_count, stated_durations
@@ -76,26 +77,41 @@ def read_encoder(file: Path | None, directory: Path, files: BundleFiles) -> Enco
             f"expected an encoder from features [batch, mel, time] to frames [batch, width, time], got {listed}",
             file=file,
         )
-    _, mel, time = audio[0].shape
-    size = frames[0].shape[1]
+    mel_stated = (*files.mel_bins, *([feat_dim] if (feat_dim := stated_count(metadata, file, "feat_dim")) else []))
+    cache_aware = is_cache_aware(graph)
+    factor = None
+    mel: int | str | None
+    time: int | str | None
+    size: int | str | None
+    if cache_aware:
+        ports = cache_aware_ports(graph, mel_stated[0].value if mel_stated else None)
+        mel, time, size = ports.mel_bins, ports.fixed_window, ports.width
+        factor = graph_factor(graph, ports)
+    else:
+        _, mel, time = audio[0].shape
+        size = frames[0].shape[1]
     if isinstance(frames[0].shape[2], int) and not isinstance(size, int):
         raise BundleError(
             f"its frames are {frames[0]}; expected [batch, width, time] with a fixed width", file=file,
             field=frames[0].name,
         )
     mel_bins = [Stated(mel, file, f"input {audio[0].name}")] if isinstance(mel, int) else []
-    feat_dim = stated_count(metadata, file, "feat_dim")
-    stated_mel = (*mel_bins, *files.mel_bins, *([feat_dim] if feat_dim else []))
     subsampling = files.subsampling_factor or stated_count(metadata, file, "subsampling_factor")
+    if factor is not None:
+        if subsampling is not None and subsampling.value != factor:
+            raise BundleError(
+                f"{subsampling.value}, but {file.name} gives a frame for each {factor} feature frames",
+                file=subsampling.file, field=subsampling.field,
+            )  # fmt: skip
+        subsampling = Stated(factor, file, "the number of its frames")
     normalize = Stated(metadata["normalize_type"], file, "normalize_type") if "normalize_type" in metadata else None
     fixed_time = time if isinstance(time, int) else None
     durations = metadata.get("tdt_durations")
     family = feature_family(metadata, file, files.model_type)
-    cache_aware = is_cache_aware(graph)
     # A cache-aware encoder sees a recording window by window, so its length is not limited.
     limits = (None, None) if cache_aware else (_max_frames(graph), fixed_time)
     return EncoderFacts(
-        _settings(*limits, normalize, stated_mel, subsampling, files, family),
+        _settings(*limits, normalize, (*mel_bins, *mel_stated), subsampling, files, family, cache_aware),
         size if isinstance(size, int) else None,
         stated_count(metadata, file, "vocab_size"),
         None if durations is None else stated_durations(parse_numbers(durations), file, "tdt_durations"),
@@ -145,6 +161,7 @@ def _settings(
     subsampling: Stated[int] | None,
     files: BundleFiles,
     family: str,
+    cache_aware: bool = False,
 ) -> FeatureSettings:
     for other in mel_bins[1:]:
         if other.value != mel_bins[0].value:
@@ -154,10 +171,12 @@ def _settings(
                 field=other.field,
             )
     defaults = FeatureSettings()
+    # A stream's features cannot be normalised over a recording that has not ended: NeMo's models take them as they are.
+    normalized = defaults.normalize if family == "nemo" and not cache_aware else None
     return FeatureSettings(
         mel_bins=mel_bins[0].value if mel_bins else None,
         subsampling_factor=subsampling.value if subsampling else defaults.subsampling_factor,
-        normalize=_normalization(normalize or files.normalize, defaults.normalize if family == "nemo" else None),
+        normalize=_normalization(normalize or files.normalize, normalized),
         sample_rate=files.sample_rate.value if files.sample_rate else defaults.sample_rate,
         max_frames=max_frames,
         fixed_input_frames=fixed_input_frames,

@@ -8,24 +8,30 @@ from typing import Any
 
 from ..errors import BundleError
 from .description import Stated
-from .onnx_files.graph import Graph
+from .onnx_files.graph import Graph, Port
 
 OFFLINE = "whole recordings"
 """The family that takes features and their lengths, and nothing else."""
 
 _CACHES = "cache-aware streaming"
-_OTHERS = (("language prompt", ("prompt", "lang")), ("speakers to follow", ("spk", "speaker")))
+_PROMPT = "language prompt"
+_OTHERS = ((_PROMPT, ("prompt", "lang")), ("speakers to follow", ("spk", "speaker")))
 """Inputs that encoders of any family may have besides, with parts of their names."""
 
 
 def is_cache_aware(graph: Graph) -> bool:
     """Whether an encoder goes over a recording window by window, with caches: it has inputs for them."""
-    return any(is_cache(port.name) for port in graph.inputs)
+    return any(is_cache(port) for port in graph.inputs)
 
 
-def is_cache(name: str) -> bool:
-    """Whether a port is a cache, by its name."""
-    return _part_of(name) == _CACHES
+def is_cache(port: Port) -> bool:
+    """Whether a port is a cache: it is called so, or has an axis for layers besides those of the frames."""
+    return _part_of(port) == _CACHES
+
+
+def is_prompt(port: Port) -> bool:
+    """Whether a port is the number of a language, by its name."""
+    return _part_of(port) == _PROMPT
 
 
 def encoder_family(graph: Graph) -> str:
@@ -34,13 +40,13 @@ def encoder_family(graph: Graph) -> str:
     NeMo, parakeet-rs and onnxruntime-genai all have "cache" in the names of caches. Inputs that nothing is known about
     are named.
     """
-    rest = [port.name for port in graph.inputs]
+    rest = list(graph.inputs)
     for kind, rank in ((True, 3), (False, 1)):
-        known = [port.name for port in graph.inputs if (port.is_float, port.rank) == (kind, rank)]
-        plain = [name for name in known if _part_of(name) is None]
+        known = [port for port in graph.inputs if (port.is_float, port.rank) == (kind, rank)]
+        plain = [port for port in known if _part_of(port) is None]
         if plain:
             rest.remove(plain[0])
-    parts = list(dict.fromkeys(_part_of(name) or f"unknown input {name}" for name in rest))
+    parts = list(dict.fromkeys(_part_of(port) or f"unknown input {port.name}" for port in rest))
     if not parts:
         return OFFLINE
     first = _CACHES if _CACHES in parts else OFFLINE
@@ -48,11 +54,12 @@ def encoder_family(graph: Graph) -> str:
     return f"{first}, with {' and '.join(others)}" if others else first
 
 
-def _part_of(name: str) -> str | None:
-    """What an input is for, if its name tells."""
-    if "cache" in name.lower():
+def _part_of(port: Port) -> str | None:
+    """What an input is for, if its name or its rank tells."""
+    name = port.name.lower()
+    if "cache" in name or (port.is_float and port.rank == 4):
         return _CACHES
-    return next((part for part, words in _OTHERS if any(word in name.lower() for word in words)), None)
+    return next((part for part, words in _OTHERS if any(word in name for word in words)), None)
 
 
 _OTHER_FEATURES = ("zipformer", "kaldi", "icefall", "whisper", "t-one", "paraformer", "sense", "wenet", "vosk", "k2")

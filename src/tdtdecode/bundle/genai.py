@@ -6,12 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError
-from .description import BundleFiles, Stated
+from .description import BundleFiles, Stated, StatedWindows
 from .files import find_file, read_json
 from .layouts import choose_files, stated_count, stated_durations
 from .tokens import read_pieces
 
 CONFIGURATION = "genai_config.json"
+
+STREAMING_TYPE = "nemotron_speech"
+"""The ``type`` of models with a cache-aware encoder."""
+
+_HOP = 160
+"""Samples per feature frame, if the configuration does not state them."""
 
 
 def read(directory: Path, variant: str | None) -> BundleFiles:
@@ -42,6 +48,24 @@ def read(directory: Path, variant: str | None) -> BundleFiles:
         subsampling_factor=stated_count(model, file, "subsampling_factor"),
         sample_rate=stated_count(model, file, "sample_rate"),
         normalize=Stated(audio["normalize"], audio_file, "audio_params.normalize") if "normalize" in audio else None,
+        windows=stated_windows(model, file),
+    )
+
+
+def stated_windows(model: dict[str, Any], file: Path) -> StatedWindows:
+    """The windows of a ``nemotron_speech`` model: samples of a chunk, and feature frames before it."""
+    samples = stated_count(model, file, "chunk_samples")
+    hop = stated_count(model, file, "hop_length")
+    overlap = stated_count(model, file, "pre_encode_cache_size", low=0)
+    if model.get("type") != STREAMING_TYPE or samples is None:
+        return StatedWindows()
+    shift, rest = divmod(samples.value, _HOP if hop is None else hop.value)
+    if rest:
+        raise BundleError(
+            f"{samples.value} samples are no whole number of feature frames", file=file, field="model.chunk_samples",
+        )  # fmt: skip
+    return StatedWindows(
+        overlap, Stated(shift, file, "model.chunk_samples"), stated_count(model, file, "left_context")
     )
 
 

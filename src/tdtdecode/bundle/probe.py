@@ -91,6 +91,27 @@ def run_probe(graph: Graph, feeds: Mapping[str, np.ndarray], batch_axes: Mapping
     return dict(zip(names, values, strict=True))
 
 
+def run_limited(graph: Graph, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Run a graph once, on the CPU, for a limited time.
+
+    Returns
+    -------
+    The outputs in order.
+
+    Raises
+    ------
+    BundleError
+        If ONNX Runtime cannot load or run it, or the time limit is exceeded.
+    """
+    try:
+        with _time_limit() as options:
+            return graph.plain_session().run(None, dict(feeds), options)
+    except BundleError:
+        raise
+    except Exception as error:  # ONNX Runtime's exceptions share no other base
+        raise BundleError(f"ONNX Runtime cannot run it: {first_line(error)}", file=graph.file) from None
+
+
 @contextmanager
 def _time_limit() -> Iterator[ort.RunOptions]:
     """Run options that end a run after `_SECONDS`: a graph may contain an endless loop."""

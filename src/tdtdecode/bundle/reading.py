@@ -88,7 +88,8 @@ def read_bundle(
     )
     chosen, features = files.chosen, facts.features
     return Bundle(
-        root, layout, chosen.variant, spec, vocabulary, chosen.encoder, features, transducer, facts.cache_aware
+        root, layout, chosen.variant, spec, vocabulary, chosen.encoder, features, transducer, facts.cache_aware,
+        files.windows,
     )
 
 
@@ -109,7 +110,7 @@ def _layout(root: Path, variant: str | None) -> str:
         return "genai"
     if all(variants_of(root, name, variant) for name in (split.PREDICTOR, split.JOINT)):
         return "split"
-    if variants_of(root, combined.GRAPH, variant):
+    if variants_of(root, combined.file_names(root, variant)[0], variant):
         return "combined"
     raise BundleError(
         f"no model in it: expected {genai.CONFIGURATION}, or {split.PREDICTOR} with {split.JOINT}, or "

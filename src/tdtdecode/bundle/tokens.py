@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError
+from ..optional import needed
 from .blank import BLANK_NAMES
-from .files import read_json, read_text
+from .files import read_bytes, read_json, read_text
 
 _SYMBOL_AND_ID = re.compile(r"(.*)[ \t]([0-9]{1,9})[ \t]*")
+
+_SENTENCEPIECE_LIMIT = 64 << 20
+"""Largest SentencePiece model that is read, in bytes."""
 
 
 def symbol_of(text: str) -> str:
@@ -51,6 +55,26 @@ def read_pieces(file: Path, entries: int, blank: int) -> tuple[str, ...]:
     """
     pieces = _tokenizer_pieces(file) if file.suffix == ".json" else _listed_pieces(file)
     return _with_blank(pieces, entries, blank, file)
+
+
+def read_sentencepiece(file: Path) -> tuple[str, ...]:
+    """The pieces by id of SentencePiece's ``tokenizer.model``, and the blank after them, as NeMo's models have it.
+
+    Raises
+    ------
+    BundleError
+        If the file is no such model.
+    MissingDependencyError
+        If the package sentencepiece is not installed.
+    """
+    with needed("sentencepiece", "export", f"Reading {file.name}"):
+        import sentencepiece
+    processor = sentencepiece.SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(read_bytes(file, _SENTENCEPIECE_LIMIT))
+    except (RuntimeError, OSError) as error:
+        raise BundleError(f"not a SentencePiece model: {error}", file=file) from None
+    return (*(processor.IdToPiece(i) for i in range(processor.GetPieceSize())), BLANK_NAMES[0])
 
 
 def _listed_pieces(file: Path) -> Sequence[str]:

@@ -149,6 +149,11 @@ class Vocabulary:
             i: piece[1:-1] for i, piece in enumerate(self.pieces) if i != self.blank and _EVENT.fullmatch(piece)
         }
 
+    def language(self, tokens: Iterable[int]) -> str | None:
+        """The last language that tokens name, such as "en-US"; None if they name none."""
+        named = [event for token in tokens if (event := self.events.get(token)) and not event.startswith("EO")]
+        return named[-1] if named else None
+
     @cached_property
     def _has_spaces(self) -> bool:
         return any(SPACE in piece or " " in piece for piece in self.pieces)

@@ -5,11 +5,12 @@ No heavy package is imported before a command runs, so that ``--help`` answers a
 
 from types import ModuleType
 
-from . import bench, convert, export, info, inspect, listen, optimize, repair, transcribe
+from . import bench, convert, evaluate, export, info, inspect, listen, optimize, repair, transcribe
 
 COMMANDS: dict[str, ModuleType] = {
     "transcribe": transcribe,
     "listen": listen,
+    "evaluate": evaluate,
     "inspect": inspect,
     "repair": repair,
     "convert": convert,

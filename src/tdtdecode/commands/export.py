@@ -6,7 +6,7 @@ import argparse
 import time
 
 from ..prepare import export
-from .options import LAYOUTS, add_out
+from .options import LAYOUTS, add_out, durations
 from .status import DONE
 
 HELP = "Export a NeMo transducer to a model directory, and check it against NeMo (needs the extra [export])."
@@ -16,13 +16,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("checkpoint", help="a .nemo file, or a hub name such as nvidia/parakeet-tdt-0.6b-v2")
     parser.add_argument("--to", default="combined", choices=LAYOUTS, help="the layout to write (default: combined)")
+    parser.add_argument("--streaming", action="store_true",
+                        help="export the encoder with its caches, for live streams")
+    parser.add_argument("--context", type=durations, metavar="LEFT,RIGHT",
+                        help="with --streaming: the encoder frames that the attention sees, of those that the "
+                        "checkpoint was trained with, such as 70,6 (default: its first)")
     add_out(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Export, and print what was written and how it compares with NeMo."""
     begin = time.monotonic()
-    result = export(arguments.checkpoint, arguments.out, arguments.to)
+    result = export(
+        arguments.checkpoint, arguments.out, arguments.to, streaming=arguments.streaming, context=arguments.context
+    )
     spec = result.bundle.spec
     print(f"{result.kind}")
     print(

@@ -10,29 +10,35 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..speech.streaming import Latency, News
+from .options import add_vad, vad
 
 if TYPE_CHECKING:
-    from ..hypothesis import Word
+    from ..hypothesis import SpeechSegment, Transcript
     from ..speech.recognizer import Recognizer
-    from ..speech.streaming import News
 
 FORMATS = ("txt", "json")
 
 
-def add_stream(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+def add_stream(parser: argparse.ArgumentParser) -> None:
     """Add the options of `Recognizer.stream`."""
-    parser.add_argument("--language", metavar="NAME", help="for models that are told one, such as en-US")
+    add_language(parser)
     parser.add_argument("--pause", type=float, metavar="S",
-                        help="an utterance ends after so many seconds without a word (default: 0.8)")
-    for name, default, what in (
-        ("chunk", 0.8, "how much is decoded at a time"),
-        ("right", 1.0, "how much is heard after a chunk before it is decoded"),
-        ("left", 2.8, "how much is heard before it"),
-    ):
-        parser.add_argument(f"--{name}", type=float, metavar="S", help=f"{what}, in seconds (default: {default:g})")
+                        help="an utterance ends after so many seconds without a word (default: 0.8; with --vad the "
+                        "VAD alone says so)")
+    for option in fields(Latency):
+        parser.add_argument(f"--{option.name}", type=float, metavar="S",
+                            help=f"{option.metadata['help']}, in seconds (default: {option.default:g})")
+    add_vad(parser, "an utterance ends where the VAD hears that speech has ended")
+
+
+def add_language(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add the option of what is spoken."""
+    parser.add_argument("--language", metavar="NAME", help="for models that are told one, such as en-US")
 
 
 def stream_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -43,12 +49,10 @@ def stream_options(arguments: argparse.Namespace) -> dict[str, Any]:
     InputError
         If one is out of its range.
     """
-    from ..speech.streaming import Latency
-
-    given = {name: getattr(arguments, name) for name in ("chunk", "right", "left")}
+    given = {option.name: getattr(arguments, option.name) for option in fields(Latency)}
     given = {name: value for name, value in given.items() if value is not None}
     latency = Latency(**given) if given else None
-    options = {"language": arguments.language, "latency": latency, "pause": arguments.pause}
+    options = {"language": arguments.language, "latency": latency, "pause": arguments.pause, "vad": vad(arguments)}
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -72,9 +76,7 @@ def follow(model: Recognizer, blocks: Iterator[tuple[int, Any]], format: str, op
             came = time.perf_counter()
             printer.show(stream.feed(block, rate), came)
     came = time.perf_counter()
-    told = printer.words
-    transcript = stream.finish()
-    printer.end(transcript.words[told:], transcript.duration, came)
+    printer.end(stream.finish(), came)
 
 
 @contextlib.contextmanager
@@ -96,13 +98,13 @@ class _Text:
     """Prints words. On a terminal the last line is written anew as it changes."""
 
     def __init__(self, terminal: bool):
-        self.words = 0
+        self._words = 0
         self._terminal = terminal
         self._line: list[str] = []
         self._shown = ""
 
     def show(self, news: News, came: float) -> None:
-        self.words += len(news.words)
+        self._words += len(news.words)
         self._line += [word.text for word in news.words]
         if news.ended and self._line:
             self._rewrite(" ".join(self._line), "\n")
@@ -110,8 +112,8 @@ class _Text:
         elif self._terminal:
             self._rewrite(" ".join([*self._line, *([news.tentative] if news.tentative else [])]), "")
 
-    def end(self, words: list[Word], seconds: float, came: float) -> None:
-        self._line += [word.text for word in words]
+    def end(self, transcript: Transcript, came: float) -> None:
+        self._line += [word.text for word in transcript.words[self._words :]]
         self._rewrite(" ".join(self._line), "\n" if self._line else "")
 
     def _rewrite(self, line: str, end: str) -> None:
@@ -130,36 +132,47 @@ class _Text:
 
 
 class _Json:
-    """Prints a JSON object for each event: words, text that changed, an end of an utterance."""
+    """Prints a JSON object for each event: words, text that changed, an end of an utterance; speech, with a VAD."""
 
     def __init__(self) -> None:
-        self.words = 0
+        self._words = self._segments = 0
         self._tentative = ""
+        self._speaking: bool | None = None
 
     def show(self, news: News, came: float) -> None:
-        if news.words or news.ended or news.tentative != self._tentative:
-            self._write(news.words, news.tentative, news.ended, news.heard, news.decoded, news.language, came, False)
+        changed = (news.tentative, news.speaking) != (self._tentative, self._speaking)
+        if news.words or news.ended or changed:
+            self._write(news, came, False)
 
-    def end(self, words: list[Word], seconds: float, came: float) -> None:
-        self._write(words, "", bool(words), seconds, seconds, None, came, True)
+    def end(self, transcript: Transcript, came: float) -> None:
+        words, speaking = tuple(transcript.words[self._words :]), None
+        segments: tuple[SpeechSegment, ...] = ()
+        if transcript.segments is not None:
+            segments, speaking = tuple(transcript.segments[self._segments :]), False
+        seconds = transcript.duration
+        ended, language = bool(words or segments), transcript.language
+        self._write(News(words, "", ended, segments, speaking, language, seconds, seconds), came, True)
 
-    def _write(
-        self, words: Any, tentative: str, ended: bool, heard: float, decoded: float, language: str | None, came: float,
-        finished: bool,
-    ) -> None:  # fmt: skip
-        self.words += len(words)
-        self._tentative = tentative
-        event = {
+    def _write(self, news: News, came: float, finished: bool) -> None:
+        self._words += len(news.words)
+        self._segments += len(news.segments)
+        self._tentative, self._speaking = news.tentative, news.speaking
+        event: dict[str, Any] = {
             "words": [
                 {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3),
                  "confidence": round(word.confidence, 4)}
-                for word in words
+                for word in news.words
             ],
-            "tentative": tentative, "ended": ended, "heard": round(heard, 3), "decoded": round(decoded, 3),
-            "delay": round(time.perf_counter() - came, 4), "finished": finished,
+            "tentative": news.tentative, "ended": news.ended, "heard": round(news.heard, 3),
+            "decoded": round(news.decoded, 3), "delay": round(time.perf_counter() - came, 4), "finished": finished,
         }  # fmt: skip
-        if language is not None:
-            event["language"] = language
+        if news.speaking is not None:
+            event["segments"] = [
+                {"start": round(segment.start, 3), "end": round(segment.end, 3)} for segment in news.segments
+            ]
+            event["speaking"] = news.speaking
+        if news.language is not None:
+            event["language"] = news.language
         print(json.dumps(event, ensure_ascii=False), flush=True)
 
 

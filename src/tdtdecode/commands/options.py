@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from ..networks.choice import ALL_PRECISIONS, NETWORKS
 from ..prepare.writing import WRITERS
 from ..speech.formats import FORMATS, CueOptions
 from ..speech.loading import DEVICES
+from ..speech.vad import SileroVad
 
 LAYOUTS = tuple(WRITERS)
 
@@ -67,6 +68,37 @@ def cues(arguments: argparse.Namespace, name: str) -> CueOptions | None:
         options = ", ".join("--" + option.replace("_", "-") for option in given)
         raise InputError(f"{options}: only subtitles have that, --format {' or '.join(_OF_CUES)}")
     return None
+
+
+def add_vad(parser: argparse.ArgumentParser, help: str) -> None:
+    """Add ``--vad``, and the options of `SileroVad` with the same names and defaults."""
+    group = parser.add_argument_group("voice activity detection", "Silero's model; needs the extra [vad]")
+    group.add_argument("--vad", action="store_true", help=help)
+    for option in _vad_options():
+        default = "" if option.default is None else f" (default: {option.default:g})"
+        group.add_argument(f"--vad-{option.name.replace('_', '-')}", type=option.metadata["type"],
+                           metavar=option.metadata["unit"], help=option.metadata["help"] + default)  # fmt: skip
+
+
+def vad(arguments: argparse.Namespace) -> SileroVad | None:
+    """The VAD that was asked for; None if none was.
+
+    Raises
+    ------
+    InputError
+        If one of its options is out of its range, or is given without ``--vad``.
+    """
+    given = {option.name: getattr(arguments, f"vad_{option.name}") for option in _vad_options()}
+    given = {name: value for name, value in given.items() if value is not None}
+    if arguments.vad:
+        return SileroVad(**given)
+    if given:
+        raise InputError(f"{', '.join('--vad-' + name.replace('_', '-') for name in given)}: give --vad, too")
+    return None
+
+
+def _vad_options() -> list[Field[Any]]:
+    return [option for option in fields(SileroVad) if option.init]
 
 
 def add_verbose(parser: argparse.ArgumentParser) -> None:

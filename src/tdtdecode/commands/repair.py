@@ -6,7 +6,7 @@ import argparse
 
 from ..prepare import repair
 from ..speech.hub import find_model
-from .options import add_out, add_source
+from .options import add_out, add_source, durations
 from .status import DONE, SOME_FAILED
 
 HELP = "Write a copy of a model directory in which metadata, token file, configurations and batch axes are corrected."
@@ -19,13 +19,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_out(where, required=False)
     where.add_argument("--in-place", action="store_true", help="replace wrong files in the directory itself")
     add_source(parser)
+    parser.add_argument("--window", type=durations, metavar="SIZE,SHIFT",
+                        help="of a streaming encoder that does not say it: the feature frames of a window, and how "
+                        "many it moves on by, such as 65,56")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Repair, and print what was changed. The status is 1 if problems are left."""
     result = repair(
         find_model(arguments.model, arguments.variant), arguments.out, layout=arguments.layout,
-        variant=arguments.variant, durations=arguments.durations,
+        variant=arguments.variant, durations=arguments.durations, windows=arguments.window,
     )  # fmt: skip
     print(f"{result.directory}: {len(result.changes) or 'nothing'} changed")
     for change in result.changes:

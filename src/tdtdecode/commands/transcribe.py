@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, TdtDecodeError, TdtDecodeWarning
 from ..outputs import identities, new_file, refuse_overwriting, same_name
 from ..speech.formats import FORMATS
-from . import live
-from .options import add_cues, add_model, add_verbose, cues, model_options, positive
+from . import live, manifest
+from .options import add_cues, add_model, add_vad, add_verbose, cues, model_options, positive, vad
+from .progress import Display
 from .recordings import Given, recordings
 from .search_options import add_search, files_given, search_of
 from .status import DONE, SOME_FAILED
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
     from ..hypothesis import Transcript
     from ..search import Beam, Greedy
     from ..speech.formats import CueOptions
-    from ..speech.progress import Progress
     from ..speech.recognizer import Recognizer
+    from ..speech.vad import SileroVad
 
 HELP = "Transcribe recordings. Text goes to stdout, one line per recording in order; messages go to stderr."
 
@@ -33,18 +32,13 @@ _WITH_ALTERNATIVES = " or ".join(f"--format {name}" for name, format in FORMATS.
 
 _STDOUT = Path("/dev/stdout")
 
-_BATCHES_AT_ONCE = 4
-"""Batches that are recognised before results are written.
-
-With more, recordings of similar length can share a batch, which is faster. With fewer, results appear sooner.
-"""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("audio", nargs="+", metavar="AUDIO",
+    parser.add_argument("audio", nargs="*", metavar="AUDIO",
                         help="recordings (WAV, FLAC, OGG, MP3; with tdtdecode[media] also m4a, mp4, webm, ...), "
                         "folders of them, or - for standard input")
+    manifest.add_arguments(parser)
     parser.add_argument("--stream", action="store_true",
                         help="show the words of one recording as it comes through a pipe, as 'tdtdecode listen -' does")
     parser.add_argument("--recursive", action="store_true", help="read the folders in folders too")
@@ -52,19 +46,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="'demo', a model directory, or a Hugging Face hub id (default: demo)")
     add_model(parser)
     add_search(parser)
+    live.add_language(parser)
     parser.add_argument("--format", choices=tuple(FORMATS), default="txt", help="default: txt")
     parser.add_argument("-o", dest="output", type=Path, metavar="DIR",
-                        help="write one file per recording, NAME.FORMAT, into this folder instead of to stdout")
+                        help="write one file per recording, NAME.FORMAT, into this folder instead of to stdout; with "
+                        "--manifest, a file of JSON Lines")
     parser.add_argument("--batch-size", type=positive, default=16, metavar="N",
                         help="most recordings decoded together (default: 16)")
     add_verbose(parser)
     parser.add_argument("--strict", action="store_true",
                         help="treat warnings as errors: a recording that is cut short, a phrase that is left out, ...")
+    add_vad(parser, "skip silence; with --stream an utterance ends where the VAD hears that speech has ended")
     add_cues(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Transcribe, and return the exit status."""
+    manifest.check(arguments)
+    if arguments.manifest is not None:
+        return manifest.run(arguments)
     if arguments.stream:
         return _follow(arguments)
     inputs, problems = recordings(arguments.audio, arguments.recursive)
@@ -72,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         _report(name, problem)
     search = _search(arguments)
     options = cues(arguments, arguments.format)
+    listener = vad(arguments)
 
     from ..speech.hub import find_model
     from ..speech.loading import load_model
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     given = [directory, *map(Path, files_given(arguments))]
     writer = _Writer(arguments.format, arguments.output, [one.path for one in inputs], given, options)
     model = load_model(directory, search=search, **model_options(arguments))
-    failed = _transcribe(model, inputs, writer, arguments.batch_size)
+    failed = _transcribe(model, inputs, writer, arguments.batch_size, arguments.language, listener)
     return SOME_FAILED if failed or problems else DONE
 
 
@@ -93,9 +94,11 @@ def _follow(arguments: argparse.Namespace) -> int:
     from ..speech.loading import load_model
 
     search = _search(arguments)
+    listener = vad(arguments)
     with live.opened(arguments.audio[0]) as blocks:
         model = load_model(arguments.model, search=search, **model_options(arguments))
-        live.follow(model, blocks, arguments.format, {})
+        language = {} if arguments.language is None else {"language": arguments.language}
+        live.follow(model, blocks, arguments.format, {"vad": listener, **language})
     return DONE
 
 
@@ -107,24 +110,28 @@ def _search(arguments: argparse.Namespace) -> Greedy | Beam:
     return search
 
 
-def _transcribe(model: Recognizer, inputs: list[Given], writer: _Writer, batch_size: int) -> int:
-    """Transcribe all recordings, a few batches at a time, so that results appear early. Returns how many failed."""
+def _transcribe(
+    model: Recognizer,
+    inputs: list[Given],
+    writer: _Writer,
+    batch_size: int,
+    language: str | None,
+    listener: SileroVad | None,
+) -> int:
+    """Transcribe all recordings, and write each result as it comes. Returns how many failed."""
     failed = 0
-    together = batch_size * _BATCHES_AT_ONCE
-    progress = _Progress(len(inputs))
-    for start in range(0, len(inputs), together):
-        part = inputs[start : start + together]
-        results = model.recognize(
-            [one.audio for one in part], batch_size=batch_size, on_error="return",
-            progress=progress.show,
-        )  # fmt: skip
-        progress.next_part()
-        for one, result in zip(part, results, strict=True):
-            try:
-                writer.write(one.path, result)
-            except _Failed as error:
-                _report(one.name, str(error).removeprefix(f"{one.name}: "))
-                failed += 1
+    display = Display()
+    results = model.recognize_each(
+        [one.audio for one in inputs], batch_size=batch_size, on_error="return", progress=display.show,
+        language=language, vad=listener,
+    )  # fmt: skip
+    for one, result in zip(inputs, results, strict=True):
+        display.clear()
+        try:
+            writer.write(one.path, result)
+        except _Failed as error:
+            _report(one.name, str(error).removeprefix(f"{one.name}: "))
+            failed += 1
         writer.flush()
     return failed
 
@@ -211,77 +218,6 @@ class _Writer:
     def _target(self, path: Path) -> Path:
         assert self._folder is not None
         return self._folder / f"{path.stem}.{self._name}"
-
-
-class _Progress:
-    """Shows how far the work has come: on a terminal in one line that is updated, else in a new line every 10 s.
-
-    Recordings come in parts. How long those of later parts are is not known yet, so it is guessed from the others.
-    """
-
-    _SECONDS_BETWEEN_LINES = 10.0
-    _SECONDS_BETWEEN_UPDATES = 0.1
-
-    def __init__(self, recordings: int):
-        self._recordings = recordings
-        self._terminal = sys.stderr.isatty()
-        self._begin = self._shown = time.monotonic()
-        self._before = self._now = (0.0, 0.0, 0, 0)  # seconds done and in all, recordings done and in all
-
-    def show(self, progress: Progress) -> None:
-        """Show the progress within this part."""
-        news = (
-            progress.seconds_done, progress.seconds_total, progress.recordings_done, progress.recordings_total
-        )  # fmt: skip
-        self._now = tuple(before + new for before, new in zip(self._before, news))  # type: ignore[assignment]
-        now = time.monotonic()
-        if now - self._shown < (self._SECONDS_BETWEEN_UPDATES if self._terminal else self._SECONDS_BETWEEN_LINES):
-            return
-        self._shown = now
-        line = progress_line(*self._now, self._recordings, now - self._begin)
-        if self._terminal:
-            columns = shutil.get_terminal_size().columns
-            print(f"\r\x1b[K{line[: columns - 1]}", end="", file=sys.stderr, flush=True)
-        else:
-            print(f"tdtdecode: {line}", file=sys.stderr, flush=True)
-
-    def next_part(self) -> None:
-        """Remove the line from the terminal, before other lines are printed, and go on with the next part."""
-        self._before = self._now
-        if self._terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-
-def progress_line(
-    done: float, known: float, recordings_done: int, recordings_known: int, recordings: int, elapsed: float
-) -> str:
-    """How far the work has come, how fast it is, and how long it will take, in one line.
-
-    Parameters
-    ----------
-    done, known:
-        Seconds of audio that are done, and that all recordings have whose lengths are known.
-    recordings_done, recordings_known, recordings:
-        The number of recordings that are done, of those whose lengths are known, and of all.
-    elapsed:
-        Seconds since the begin.
-    """
-    parts = [f"{recordings_done} of {recordings} recordings"]
-    total = known * recordings / recordings_known if recordings_known else 0.0
-    if total:
-        about = "" if recordings == recordings_known else "about "
-        parts.append(f"{clock(done)} of {about}{clock(total)} of audio")
-    if done and elapsed > 0:
-        parts.append(f"{done / elapsed:.3g} times real time")
-        parts.append(f"{clock((total - done) * elapsed / done)} left")
-    return ", ".join(parts)
-
-
-def clock(seconds: float) -> str:
-    """Minutes and seconds, and hours if there are any."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _report(name: str, problem: str) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..arrays import DLPACK_BFLOAT, check_frames, check_lengths, dlpack_tensor, to_numpy
 from ..errors import DeviceError, InputError
-from .device import Device, current_device, import_cupy, kernels
+from .device import Device, current_device, import_cupy
+from .kernels import kernels
 from .structs import SOURCE
 
 _DLPACK_CUDA, _DLPACK_MANAGED, _DLPACK_FLOAT = 2, 13, 2
@@ -19,6 +20,8 @@ _LEGACY_STREAM = 1
 
 TYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
 """The values of ``FrameType`` in ``source.cuh``."""
+WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
+"""Bytes of a number."""
 _ONNX_TYPES = {1: "float32", 10: "float16", 16: "bfloat16"}
 
 
@@ -46,7 +49,7 @@ class DeviceArray:
 
     def __getitem__(self, index: int | tuple[slice, slice]) -> DeviceArray:
         """``[i]``: utterance i of [B, E, T]. ``[:, first:last]``: those frames of [E, T]."""
-        width = 4 if self.dtype == "float32" else 2
+        width = WIDTHS[self.dtype]
         if isinstance(index, tuple):
             first, last, _ = index[1].indices(self.shape[1])
             shape = self.shape[0], max(last - first, 0)
@@ -58,7 +61,23 @@ class DeviceArray:
         return self.shape[0]
 
 
-def device_utterances(encoder_out: Any, lengths: Any, encoder_size: int | None) -> tuple[list[DeviceArray], np.ndarray]:
+class DeviceBatch(Sequence[DeviceArray]):
+    """The utterances [E, T] of encoder output [B, E, T]."""
+
+    def __init__(self, array: DeviceArray):
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, index: Any) -> Any:
+        chosen = range(len(self))[index]  # raises IndexError beyond the end
+        return self.array[chosen] if isinstance(chosen, int) else [self.array[i] for i in chosen]
+
+
+def device_utterances(
+    encoder_out: Any, lengths: Any, encoder_size: int | None
+) -> tuple[Sequence[DeviceArray], np.ndarray]:
     """Check encoder output for a decoder on the device; the parameters are those of `arrays.utterances_of`.
 
     Arrays in main memory are copied to the device. Arrays on the device are read in place: those that come by DLPack
@@ -86,7 +105,7 @@ def device_utterances(encoder_out: Any, lengths: Any, encoder_size: int | None) 
         return utterances, _lengths(lengths, np.array([array.shape[1] for array in utterances], np.int64))
     batch = to_device(encoder_out, "encoder_out")
     check_frames("encoder_out", batch.dtype, batch.shape, ("B", "E", "T"), encoder_size)
-    return [batch[i] for i in range(len(batch))], _lengths(lengths, np.full(len(batch), batch.shape[2], np.int64))
+    return DeviceBatch(batch), _lengths(lengths, np.full(len(batch), batch.shape[2], np.int64))
 
 
 def source_table(
@@ -103,20 +122,31 @@ def source_table(
     InputError
         If an utterance's E is not ``encoder_size``, or there are 2**31 frames or more.
     """
-    first = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    if first[-1] >= 2**31:
+    ends = np.cumsum(lengths, dtype=np.int64)
+    frames = int(ends[-1]) if len(ends) else 0
+    if frames >= 2**31:
         raise InputError(
-            f"the batch has {first[-1]} frames, one decode on cuda takes {2**31 - 1} at most: use smaller batches"
+            f"the batch has {frames} frames, one decode on cuda takes {2**31 - 1} at most: use smaller batches"
         )
-    sources = np.zeros(np.count_nonzero(lengths), SOURCE)
-    for record, i in zip(sources, np.flatnonzero(lengths).tolist()):
-        array = utterances[i]
-        if array.shape[0] != encoder_size:
-            raise InputError(f"encoder_out[{i}] must be [E, T] with E = {encoder_size}, got {list(array.shape)}")
-        values = array.pointer, *array.strides, TYPES[array.dtype], lengths[i], first[i]
-        for name, value in zip(("data", "element", "frame", "type", "length", "first"), values):
-            record[name] = value
-    return sources, int(first[-1])
+    sources = np.zeros(len(lengths), SOURCE)
+    if isinstance(utterances, DeviceBatch):
+        batch = utterances.array
+        if batch.shape[1] != encoder_size:
+            raise InputError(f"encoder_out must be [B, E, T] with E = {encoder_size}, got {list(batch.shape)}")
+        every = batch.strides[0] * WIDTHS[batch.dtype]
+        sources["data"] = batch.pointer + every * np.arange(len(batch), dtype=np.int64)
+        sources["element"], sources["frame"] = batch.strides[1:]
+        sources["type"] = TYPES[batch.dtype]
+    else:
+        for i, array in enumerate(utterances):
+            if array.shape[0] != encoder_size:
+                raise InputError(f"encoder_out[{i}] must be [E, T] with E = {encoder_size}, got {list(array.shape)}")
+        sources["data"] = [array.pointer for array in utterances]
+        sources["element"] = [array.strides[0] for array in utterances]
+        sources["frame"] = [array.strides[1] for array in utterances]
+        sources["type"] = [TYPES[array.dtype] for array in utterances]
+    sources["length"], sources["first"] = lengths, ends - lengths
+    return sources if lengths.all() else sources[lengths > 0], frames
 
 
 def laid_out(utterances: Sequence[DeviceArray], lengths: np.ndarray, size: int, dtype: np.dtype, card: Device) -> Any:
@@ -131,7 +161,7 @@ def laid_out(utterances: Sequence[DeviceArray], lengths: np.ndarray, size: int, 
         table = cupy.asarray(sources.view(np.uint8))
         half = np.int32(np.dtype(dtype) == np.float16)
         arguments = (table, np.int32(len(sources)), np.int32(frames), np.int32(size), out, half)
-        kernels("gather.cu").launch("lay_out_frames", card.multiprocessors, card.threads, arguments)
+        kernels(card, "gather.cu").launch("lay_out_frames", card.multiprocessors, card.threads, arguments)
     return out
 
 
@@ -141,19 +171,18 @@ def to_device(array: Any, name: str) -> DeviceArray:
         return array
     cupy = import_cupy()
     if isinstance(array, cupy.ndarray):
+        _check_card(name, array.device.id)
         width = array.dtype.itemsize
         return DeviceArray(
             array.data.ptr, array.dtype.name, array.shape, tuple(s // width for s in array.strides), array
         )
     if not on_cuda(array):
         return to_device(_uploaded(array, name), name)
+    _check_card(name, array.__dlpack_device__()[1])
     if hasattr(array, "element_type"):  # OrtValue: contiguous, and complete since the run that made it has returned
         kind = _ONNX_TYPES.get(array.element_type(), f"ONNX type {array.element_type()}")
         shape = tuple(array.shape())
         return DeviceArray(array.data_ptr(), kind, shape, _contiguous(shape), array)
-    device = current_device().index
-    if array.__dlpack_device__()[1] != device:
-        raise DeviceError(f"{name} is on CUDA device {array.__dlpack_device__()[1]}, the decoder on {device}")
     if getattr(array, "requires_grad", False):
         array = array.detach()
     # The exporting library makes our stream wait for its own.
@@ -173,6 +202,14 @@ def on_cuda(array: Any) -> bool:
     if isinstance(array, np.ndarray) or not hasattr(array, "__dlpack_device__"):
         return False
     return array.__dlpack_device__()[0] in (_DLPACK_CUDA, _DLPACK_MANAGED)
+
+
+def _check_card(name: str, card: int) -> None:
+    """Raise a DeviceError unless that is the current card, which is the decoder's."""
+    if card != (expected := current_device().index):
+        raise DeviceError(
+            f"{name} is on CUDA device {card}, the decoder on {expected}: bring it there, or make a decoder for each"
+        )
 
 
 def _uploaded(array: Any, name: str) -> Any:

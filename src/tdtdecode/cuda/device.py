@@ -1,24 +1,21 @@
-"""The card that CuPy uses, and kernels compiled for it."""
+"""The card that CuPy uses."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-from collections.abc import Iterable, Sequence
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from ..errors import DeviceError
-from ..forks import cached_property
 from ..optional import needed
 
 MAX_THREADS = 512
 """Most threads of a block: the kernels are compiled for no more."""
-
-_DEFAULT_SHARED = 48 * 1024
-"""Bytes of dynamic shared memory that a block may have unless the kernel is allowed more."""
 
 
 def import_cupy() -> Any:
@@ -29,6 +26,8 @@ def import_cupy() -> Any:
     MissingDependencyError
         If it is not installed.
     """
+    if (loaded := sys.modules.get("cupy")) is not None:  # asked for many times in each decode
+        return loaded
     with needed("cupy-cuda13x", "gpu", "device 'cuda'"):
         return importlib.import_module("cupy")
 
@@ -63,6 +62,17 @@ class Device:
     threads: int
     cooperative: bool
 
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Within it, CuPy uses this card in this thread.
+
+        CUDA's current card belongs to a thread, and is the first card in a new one. What uses a card's memory or
+        kernels must make it current first.
+        """
+        check_process()
+        with import_cupy().cuda.Device(self.index):
+            yield
+
 
 def current_device() -> Device:
     """The card that CuPy uses at the moment.
@@ -86,8 +96,24 @@ def current_device() -> Device:
     return _device(index)
 
 
+def check_process() -> None:
+    """Raise a DeviceError in a process that was forked after CUDA was used: CUDA does not survive that."""
+    if _first_process() != os.getpid():
+        raise DeviceError(
+            "device 'cuda' cannot be used here: this process was forked after CUDA was used. Start processes with "
+            "multiprocessing's 'spawn' or 'forkserver', or load the model only after the fork"
+        )
+
+
+@lru_cache(maxsize=None)
+def _first_process() -> int:
+    """The process that asked first."""
+    return os.getpid()
+
+
 @lru_cache(maxsize=None)
 def _device(index: int) -> Device:
+    check_process()
     cupy = import_cupy()
     attributes = cupy.cuda.Device(index).attributes
     return Device(
@@ -101,79 +127,25 @@ def _device(index: int) -> Device:
     )
 
 
+@contextmanager
+def errors_of(card: Device) -> Iterator[None]:
+    """Errors of CUDA's become `DeviceError`."""
+    cuda = import_cupy().cuda
+    try:
+        yield
+    except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as error:
+        raise DeviceError(
+            f"decoding on {card.name} failed: {error}; most of CUDA's errors end its use in this process, so start "
+            "another; with the environment variable TDTDECODE_CUDA_LAUNCH=phases no block waits for others"
+        ) from error
+
+
 @lru_cache(maxsize=None)
 def shared_stream(index: int) -> Any:
     """The stream that all ONNX Runtime sessions on a card share: kernels launched on it later run after them.
 
     It is not the default stream. The default stream's address is 0, which ONNX Runtime takes for no stream.
     """
-    return import_cupy().cuda.Stream(non_blocking=True)
-
-
-class Kernels:
-    """The kernels of one source file.
-
-    Parameters
-    ----------
-    file:
-        A file in ``csrc/cuda``.
-    defines:
-        Macros with their values.
-    cooperative:
-        Whether launches are cooperative: all blocks run at once and may wait for each other.
-    """
-
-    def __init__(self, file: str, defines: tuple[tuple[str, str | int], ...] = (), cooperative: bool = False):
-        self.file = file
-        self.defines = defines
-        self.cooperative = cooperative
-        self._functions: dict[str, Any] = {}
-
-    def load(self, names: Iterable[str], shared: int = 0) -> None:
-        """Compile kernels, and allow their blocks ``shared`` bytes of dynamic shared memory."""
-        for name in names:
-            function = self._functions.get(name)
-            if function is None:
-                function = self._functions.setdefault(name, self._module.get_function(name))
-            if shared > _DEFAULT_SHARED and function.max_dynamic_shared_size_bytes < shared:
-                function.max_dynamic_shared_size_bytes = shared
-
-    def launch(self, name: str, blocks: int, threads: int, arguments: Sequence[Any], shared: int = 0) -> None:
-        """Launch a kernel on CuPy's current stream, each block with ``shared`` bytes of dynamic shared memory."""
-        self.load((name,), shared)
-        self._functions[name]((blocks,), (threads,), tuple(arguments), shared_mem=shared)
-
-    @cached_property
-    def _module(self) -> Any:
-        folder = source_folder()
-        # CuPy caches compiled kernels by source and options. It does not see changed headers, so an option names them.
-        options = [f"-D{name}={value}" for name, value in self.defines]
-        options += ["-std=c++17", f"-I{folder}", f"-I{folder / 'cuda'}", f"-DTDT_SOURCES={_fingerprint(folder)}"]
-        source = (folder / "cuda" / self.file).read_text()
-        return import_cupy().RawModule(
-            code=source, options=tuple(options), enable_cooperative_groups=self.cooperative
-        )
-
-
-@lru_cache(maxsize=None)
-def kernels(file: str, defines: tuple[tuple[str, str | int], ...] = (), cooperative: bool = False) -> Kernels:
-    """The kernels of a source file, compiled once."""
-    return Kernels(file, defines, cooperative)
-
-
-@lru_cache(maxsize=None)
-def source_folder() -> Path:
-    """The folder ``csrc`` with the kernels' sources: in the installed package, or else in the repository."""
-    package = Path(__file__).resolve().parent.parent
-    for folder in (package / "csrc", package.parent.parent / "csrc"):
-        if (folder / "cuda").is_dir():
-            return folder
-    raise DeviceError(f"the kernels' sources are missing from {package / 'csrc'}: install the package again")
-
-
-@lru_cache(maxsize=None)
-def _fingerprint(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted([*(folder / "tdt").iterdir(), *(folder / "cuda").iterdir()]):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return "0x" + digest.hexdigest()[:12]
+    cupy = import_cupy()
+    with cupy.cuda.Device(index):
+        return cupy.cuda.Stream(non_blocking=True)

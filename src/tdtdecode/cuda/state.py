@@ -38,14 +38,16 @@ class DeviceState:
     def join(self, others: list[DeviceState]) -> DeviceState:
         if not others:
             return self
-        columns = zip(*(state.gathered() for state in (self, *others)))
         concatenate = import_cupy().concatenate
         count = sum(map(len, (self, *others)))
-        arrays = tuple(concatenate(column, axis) for column, axis in zip(columns, self.axes))
+        with self.arrays[0].device:  # the caller may be in a thread of which another card is current
+            columns = zip(*(state.gathered() for state in (self, *others)))
+            arrays = tuple(concatenate(column, axis) for column, axis in zip(columns, self.axes))
         return DeviceState(arrays, self.axes, np.arange(count))
 
     def like(self, other: Any) -> bool:
-        return isinstance(other, DeviceState) and self._form() == other._form()
+        same_card = isinstance(other, DeviceState) and self.arrays[0].device == other.arrays[0].device
+        return same_card and self._form() == other._form()
 
     def gathered(self) -> tuple[Any, ...]:
         """Copies of the arrays that hold these N states only, in their order."""

@@ -83,6 +83,7 @@ HYPOTHESIS = _struct(
     *((name, INT) for name in ("frame", "symbols", "length", "record", "slot", "parent", "token", "place")),
 )
 ENTRY_BYTES, PAIR_BYTES, RANKED_BYTES, ASKING_BYTES = 56, 24, 36, 20
+"""Bytes of structures that only kernels read and write."""
 AUTOMATON = _struct(
     *((n, POINTER) for n in ("first_arc", "arc_token", "arc_weight", "arc_target", "backoff_state", "backoff_weight")),
     ("weight", FLOAT),
@@ -119,6 +120,36 @@ COPY = _struct(
     *((name, LONG) for name in ("source_row", "source_outer", "target_row", "target_outer")),
     *((name, INT) for name in ("from_stride", "to_stride", "outer", "bytes")),
 )
+
+IN_FILES: dict[str, dict[str, np.dtype | int]] = {
+    "frames.cu": {"Projection": PROJECTION, "Restoration": RESTORATION, "Source": SOURCE},
+    "fused_greedy.cu": {
+        "Matrix": MATRIX, "RowLayout": ROW_LAYOUT, "Network": NETWORK, "States": STATES, "Step": STEP, "Slot": SLOT,
+        "Control": CONTROL, "GreedyOptions": GREEDY_OPTIONS, "Greedy": GREEDY, "kMaxLayers": MAX_LAYERS,
+        "kMaxSlots": MAX_SLOTS, "kExchangedRounds": EXCHANGED_ROUNDS,
+    },
+    "fused_beam.cu": {
+        "Record": RECORD, "Hypothesis": HYPOTHESIS, "Entry": ENTRY_BYTES, "Pair": PAIR_BYTES, "Ranked": RANKED_BYTES,
+        "Asking": ASKING_BYTES, "Automaton": AUTOMATON, "BeamOptions": BEAM_OPTIONS, "BeamSearch": BEAM_SEARCH,
+        "Wanted": WANTED, "Requests": REQUESTS, "FusedBeam": FUSED_BEAM,
+    },
+    "greedy.cu": {"GreedySteps": GREEDY_STEPS},
+    "gather.cu": {"Copy": COPY},
+}  # fmt: skip
+"""What each file must agree on: structures with their fields, bytes of structures, and constants."""
+
+
+def agreement(file: str) -> str:
+    """C++ that compiles behind a file's source if the file agrees with this module."""
+    asserts = []
+    for name, expected in IN_FILES.get(file, {}).items():
+        if isinstance(expected, int):
+            asserts.append(f"static_assert({name if name.startswith('k') else f'sizeof({name})'} == {expected});")
+            continue
+        asserts.append(f"static_assert(sizeof({name}) == {expected.itemsize});")
+        for field in expected.names or ():
+            asserts.append(f"static_assert(__builtin_offsetof({name}, {field}) == {offset_of(expected, field)});")
+    return "namespace tdt::cuda {\n" + "\n".join(asserts) + "\n}\n"
 
 
 def filled(dtype: np.dtype, **values: Any) -> np.ndarray:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..cuda.device import current_device, import_cupy, kernels
+from ..cuda.device import current_device, import_cupy
+from ..cuda.kernels import kernels
 from ..cuda.structs import row_layout
 from ..transducer import TransducerSpec
 
@@ -29,6 +30,6 @@ def decide(
         cupy.asarray(np.frombuffer(options.tobytes(), np.uint8)), made, values,
     )  # fmt: skip
     if count:
-        kernels("rows.cu").launch("decide_rows", count, card.threads, arguments, 8 * 32)
+        kernels(card, "rows.cu").launch("decide_rows", count, card.threads, arguments, 8 * 32)
     decisions[:, :count], logprobs[:, :count] = cupy.asnumpy(made), cupy.asnumpy(values)
     del kept

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from ..arguments import as_flag, as_instance, refusal
@@ -184,39 +182,47 @@ class GreedySearch:
 
     def hypotheses(self, first_frame: np.ndarray | int = 0) -> list[Hypothesis]:
         """What each of the B utterances emitted in this search. ``first_frame`` [B] is added to the frames."""
-        first_frames = np.broadcast_to(first_frame, self.positions.shape[1:])
+        counts, (tokens, frames, durations), (token_logprobs, duration_logprobs) = self._by_utterance()
+        offset = np.repeat(first_frame, counts) if isinstance(first_frame, np.ndarray) else first_frame
+        frames = (frames + offset).astype(np.int32, copy=False)
+        ends = np.cumsum(counts)
+        scores = np.zeros(len(counts))
+        some = np.flatnonzero(counts)
+        if len(some):
+            for logprobs in (token_logprobs, duration_logprobs):
+                scores[some] += np.add.reduceat(logprobs.astype(np.float64), (ends - counts)[some])
+        parts = [slice(end - count, end) for end, count in zip(ends.tolist(), counts.tolist())]
         return [
             Hypothesis(
-                tokens,
-                (frames + first).astype(np.int32),
-                durations,
-                token_logprobs,
-                duration_logprobs,
-                float(np.sum(token_logprobs, dtype=np.float64) + np.sum(duration_logprobs, dtype=np.float64)),
+                tokens[part], frames[part], durations[part], token_logprobs[part], duration_logprobs[part], score
             )
-            for first, (tokens, frames, durations, token_logprobs, duration_logprobs) in zip(
-                first_frames, self._by_utterance(), strict=True
-            )
+            for part, score in zip(parts, scores.tolist(), strict=True)
         ]
 
     def traces(self) -> list[Trace]:
         """Every step of each of the B utterances. Only for a search with ``trace``."""
         assert self.spec.blank is not None
+        counts, (tokens, frames, durations), (token_logprobs, duration_logprobs) = self._by_utterance()
+        parts = [slice(end - count, end) for end, count in zip(np.cumsum(counts), counts)]
         return [
-            Trace(frames, tokens, durations, token_logprobs, duration_logprobs, self.spec.blank)
-            for tokens, frames, durations, token_logprobs, duration_logprobs in self._by_utterance()
-        ]
+            Trace(
+                frames[part], tokens[part], durations[part], token_logprobs[part], duration_logprobs[part],
+                self.spec.blank,
+            )
+            for part in parts
+        ]  # fmt: skip
 
-    def _by_utterance(self) -> Iterator[tuple[np.ndarray, ...]]:
-        """What was logged, utterance by utterance: tokens, frames, durations, token and duration log-probs."""
+    def _by_utterance(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What was logged, utterance by utterance.
+
+        Returns
+        -------
+        int [B], how much was logged for each; int32 [3, N], the tokens, frames and durations of all; float32 [2, N],
+        the log-probs of tokens and durations.
+        """
         slots = self._log[0, : self._logged]
         order = np.argsort(slots, kind="stable")
-        _, tokens, frames, durations = self._log[:, order]
-        token_logprobs, duration_logprobs = self._log_logprobs[:, order]
-        ends = np.cumsum(np.bincount(slots, minlength=self.positions.shape[1]))
-        for first, end in zip(np.concatenate([[0], ends[:-1]]).astype(int), ends):
-            columns = (tokens, frames, durations, token_logprobs, duration_logprobs)
-            yield tuple(column[first:end].copy() for column in columns)
+        return np.bincount(slots, minlength=self.positions.shape[1]), self._log[1:, order], self._log_logprobs[:, order]
 
     def _grow(self) -> None:
         """Double the log."""
@@ -254,6 +260,7 @@ def checked_lengths(lengths: np.ndarray, name: str = "lengths") -> np.ndarray:
         raise refusal(name, "integers [B]", lengths) from None
     if lengths.ndim != 1 or (lengths.size and not np.issubdtype(lengths.dtype, np.integer)):
         raise InputError(f"{name} must be integers [B], got {lengths.dtype} {list(lengths.shape)}")
-    if lengths.size and not 0 <= lengths.min() <= lengths.max() <= MAX_FRAMES:
-        raise InputError(f"{name} must be from 0 to {MAX_FRAMES}, got {lengths.min()} to {lengths.max()}")
+    low, high = (lengths.min(), lengths.max()) if lengths.size else (0, 0)
+    if low < 0 or high > MAX_FRAMES:
+        raise InputError(f"{name} must be from 0 to {MAX_FRAMES}, got {low} to {high}")
     return lengths

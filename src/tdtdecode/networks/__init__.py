@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 
 if TYPE_CHECKING:
+    from ..cuda.device import Device
     from ..kernels import BeamSearch, GreedySearch, KernelSet
 
 
@@ -94,6 +95,10 @@ class Network(Protocol):
     name: str
     device: str
     """``"cpu"`` or ``"cuda"``: where frames and states are."""
+
+    @property
+    def card(self) -> Device | None:
+        """The card that it was made on, for ``"cuda"``."""
 
     def start(self, blank: int) -> NetworkState:
         """The one predictor state before the first token: the predictor run on blank, from zero."""

@@ -65,6 +65,7 @@ class CallableNetwork:
         as_choice("device", device, ("cpu", "cuda"))
         self.device = device
         self._functions = UserFunctions(predict, joint, select, device)
+        self.card = self._functions.card
 
     def __repr__(self) -> str:
         return one_line(self, f"the caller's functions on the {self.device}")

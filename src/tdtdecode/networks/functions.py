@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cuda.device import current_device, import_cupy
+from ..cuda.device import Device, current_device, import_cupy
 from ..errors import InputError
 
 
@@ -26,8 +26,9 @@ class UserFunctions:
         self._joint = joint
         self.select = select
         self._arrays: Any = np
+        self.card: Device | None = None
         if device == "cuda":
-            current_device()
+            self.card = current_device()
             self._arrays = import_cupy()
 
     def __reduce__(self) -> tuple[Any, ...]:

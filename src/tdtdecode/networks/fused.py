@@ -56,6 +56,7 @@ class FusedNetwork:
 
     name = "fused"
     device = "cpu"
+    card = None
     lockstep = True
     frame_dtype = np.dtype(np.float32)
 

@@ -50,6 +50,7 @@ class OrtNetwork:
 
     name = "ort"
     device = "cpu"
+    card = None
     lockstep = True
 
     def __init__(

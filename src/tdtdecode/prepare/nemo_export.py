@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import as_path
-from ..bundle import Bundle, read_bundle
+from ..arguments import as_instance, as_integer, as_path, refusal
+from ..bundle import Bundle, combined, read_bundle
 from ..bundle.blank import BLANK_NAMES
 from ..decoder import Decoder
 from ..errors import BundleError, InputError
@@ -27,6 +27,8 @@ from ..speech.audio.features import SAMPLE_RATE
 from ..speech.audio.reading import read_audio
 from ..speech.encoder import Encoder
 from ..speech.hub import demo_directory
+from ..speech.streaming.cache_aware import CacheAwareEncoder
+from .nemo_streaming import compare_steps, has_prompt, prepare_streaming, write_prompt
 from .writing import check_layout, write_layout
 from .writing.content import write_json, write_symbols
 
@@ -70,7 +72,14 @@ class Export:
         return one_line(self, self.kind, str(self.bundle.directory), checked)
 
 
-def export(checkpoint: str | os.PathLike[str], out: str | os.PathLike[str], to: str = "combined") -> Export:
+def export(
+    checkpoint: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    to: str = "combined",
+    *,
+    streaming: bool = False,
+    context: Sequence[int] | None = None,
+) -> Export:
     """Export a NeMo transducer as a model directory, and check that it decodes the same tokens as NeMo.
 
     NeMo exports the encoder, the predictor and the joint, and this package writes them in the layout. Of a hybrid model
@@ -85,6 +94,12 @@ def export(checkpoint: str | os.PathLike[str], out: str | os.PathLike[str], to: 
         A new folder for the result. It is complete, or, after an error, not there.
     to:
         The layout to write: ``"split"``, ``"combined"`` or ``"genai"``.
+    streaming:
+        Export the encoder with its caches, for live streams: of checkpoints that were trained for streaming. It is
+        compared with NeMo window by window. A language prompt is exported too.
+    context:
+        With `streaming`, how many encoder frames the attention sees to the left and to the right, such as (70, 6): one
+        of those that the checkpoint was trained with. The right one is the look-ahead. None: the first of them.
 
     Returns
     -------
@@ -103,7 +118,19 @@ def export(checkpoint: str | os.PathLike[str], out: str | os.PathLike[str], to: 
     check_layout(to)
     as_path("checkpoint", checkpoint, "a .nemo file, or a hub name such as 'nvidia/parakeet-...'")
     as_path("out", out, "the path of a new folder")
+    as_instance("streaming", streaming, bool, "True or False")
+    context = None if context is None else _checked_context(context, streaming)
     model, kind = _restored(checkpoint)
+    if streaming:
+        try:
+            prepare_streaming(model, context)
+        except InputError as error:
+            raise InputError(f"{os.fspath(checkpoint)}: {error}") from None
+    elif has_prompt(model):
+        raise InputError(
+            f"{os.fspath(checkpoint)}: its frames depend on a language prompt, which is exported with its caches only: "
+            "use streaming=True, or --streaming on the command line"
+        )
     durations = _durations(model)
     with new_directory(out) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         raw = Path(scratch)
@@ -111,6 +138,14 @@ def export(checkpoint: str | os.PathLike[str], out: str | os.PathLike[str], to: 
         write_layout(read_bundle(raw, "combined", durations=durations), folder, to)
         found = _check(model, read_bundle(folder, to), kind)
     return Export(read_bundle(out, to), kind, *found)
+
+
+def _checked_context(context: Any, streaming: bool) -> tuple[int, ...]:
+    if not isinstance(context, (list, tuple)) or len(context) != 2:
+        raise refusal("context", "two numbers of encoder frames, such as (70, 6)", context)
+    if not streaming:
+        raise InputError("context: only a streaming export has one (streaming=True, or --streaming)")
+    return tuple(as_integer(f"context[{i}]", size, low=0) for i, size in enumerate(context))
 
 
 def pieces_of(vocabulary: Sequence[str] | Mapping[Any, Any]) -> list[str]:
@@ -209,6 +244,8 @@ def _write_nemo_files(model: Any, folder: Path, durations: tuple[int, ...]) -> N
         )
     write_json(folder / "config.json", configuration)
     model.export(str(folder / "model.onnx"))
+    if has_prompt(model):
+        write_prompt(model, folder / combined.ENCODER)
 
 
 def _pieces(model: Any) -> list[str]:
@@ -241,24 +278,27 @@ def _check(model: Any, bundle: Bundle, kind: str) -> tuple[int, float, float]:
     features = features[:, :, : lengths[0]]
     with torch.inference_mode():
         theirs, _ = model.preprocessor(input_signal=torch.from_numpy(speech[None]), length=torch.tensor([len(speech)]))
-        frames, counts = model.encoder(audio_signal=torch.from_numpy(features), length=torch.from_numpy(lengths))
+        if bundle.cache_aware:
+            encoder_out, difference = compare_steps(model, CacheAwareEncoder(bundle), features[0])
+            frames, counts = torch.from_numpy(encoder_out), torch.tensor([encoder_out.shape[2]])
+            same_counts = True
+        else:
+            frames, counts = model.encoder(audio_signal=torch.from_numpy(features), length=torch.from_numpy(lengths))
+            encoder_out = frames.numpy()
+            difference, same_counts = _whole_difference(bundle, features, lengths, encoder_out, counts.numpy())
         hypotheses = model.decoding.rnnt_decoder_predictions_tensor(
             encoder_output=frames, encoded_lengths=counts, return_hypotheses=True
         )
     while isinstance(hypotheses, (list, tuple)):
         hypotheses = hypotheses[0]
-    encoder_out = frames.numpy()
-    feature_difference = float(np.abs(features - theirs.numpy()[:, :, : lengths[0]]).max())
-    exported, exported_counts = Encoder(bundle)(features, lengths)
-    largest = max(float(np.abs(encoder_out).max()), 1e-6)
-    count = int(counts[0])
-    difference = float(np.abs(exported.numpy()[:, :, :count] - encoder_out[:, :, :count]).max()) / largest
+    deviation = 1.0 if bundle.features.normalize is not None else float(features.std())
+    feature_difference = float(np.abs(features - theirs.numpy()[:, :, : lengths[0]]).max()) / deviation
     greedy = model.cfg.decoding.get("greedy") or {}
     search = Greedy(max_symbols=int(greedy.get("max_symbols") or greedy.get("max_symbols_per_step") or 10))
     (ours,) = Decoder.from_bundle(bundle).decode(encoder_out, counts.numpy(), search)
     expected = torch.as_tensor(hypotheses.y_sequence).tolist()
     problems = []
-    if exported_counts.tolist() != counts.tolist() or not difference <= ENCODER_TOLERANCE:
+    if not same_counts or not difference <= ENCODER_TOLERANCE:
         problems.append(f"the encoder output differs from NeMo's by {difference:.2g} of its largest value")
     if not feature_difference <= FEATURE_TOLERANCE:
         problems.append(f"the features differ from NeMo's by up to {feature_difference:.2g} standard deviations")
@@ -272,3 +312,15 @@ def _check(model: Any, bundle: Bundle, kind: str) -> tuple[int, float, float]:
             f"the exported {kind} differs from the checkpoint: {'; '.join(problems)}", file=bundle.directory
         )
     return len(expected), feature_difference, difference
+
+
+def _whole_difference(
+    bundle: Bundle, features: np.ndarray, lengths: np.ndarray, expected: np.ndarray, counts: np.ndarray
+) -> tuple[float, bool]:
+    """The largest difference of the encoder output of a whole recording, relative to its largest value; and whether it
+    has as many frames."""
+    exported, exported_counts = Encoder(bundle)(features, lengths)
+    largest = max(float(np.abs(expected).max()), 1e-6)
+    count = int(counts[0])
+    difference = float(np.abs(exported.numpy()[:, :, :count] - expected[:, :, :count]).max()) / largest
+    return difference, exported_counts.tolist() == counts.tolist()

@@ -149,7 +149,8 @@ def optimize(
     Raises
     ------
     BundleError
-        If the directory cannot be used or is quantised already, or if ONNX Runtime cannot fuse the attention.
+        If the directory cannot be used or is quantised already, or if ONNX Runtime cannot fuse the attention, such as
+        that of cache-aware encoders.
     InputError
         If an argument is wrong, or `out` exists and is not empty.
     MissingDependencyError
@@ -166,6 +167,12 @@ def optimize(
     as_path("out", out, "the path of a new folder")
     bundle = read_bundle(directory, layout, variant, durations)
     graphs = _graphs(bundle)
+    if to == "fused" and bundle.cache_aware:
+        assert bundle.encoder is not None
+        raise BundleError(
+            "is cache-aware, and ONNX Runtime knows no fused attention with caches. Use the graph as it is: all other "
+            "fusions are made when ONNX Runtime loads it", file=bundle.encoder,
+        )  # fmt: skip
     suffix = "" if bundle.layout == "genai" or to == "fused" else f".{to}"
     notes: list[str] = []
     sizes: dict[str, tuple[int, int]] = {}

@@ -16,6 +16,8 @@ from ..bundle import Bundle, load_graph
 from ..bundle.encoder import encoder_ports
 from ..bundle.onnx_files.dependencies import import_onnxruntime
 from ..bundle.onnx_files.graph import Graph, Port, first_line, loading
+from ..cancellation import interruptible
+from ..cuda.device import Device, check_process, current_device, shared_stream
 from ..decoder import MAX_THREADS
 from ..errors import BundleError, DeviceError, InputError
 from ..reprs import one_line
@@ -61,6 +63,8 @@ class Encoder:
         Whether several recordings may share a batch. False where the batch size is fixed at one, and for dynamic
         quantisation: that scales the activations of a whole batch at once, so a recording's result would depend on
         its neighbours.
+    metadata:
+        What the graph states of itself, by key.
 
     Raises
     ------
@@ -72,6 +76,8 @@ class Encoder:
     MissingDependencyError
         If ONNX Runtime is not installed, or CuPy for ``device="cuda"``.
     """
+
+    _mel_axis = 1
 
     def __init__(
         self,
@@ -95,8 +101,9 @@ class Encoder:
             raise BundleError("has no encoder; recognising audio needs one", file=bundle.directory)
         graph = load_graph(file, bundle.directory)
         self._file = file
+        self.metadata = {entry.key: entry.value for entry in graph.model.metadata_props}
         self._audio, self._length, self._frames, self._counts = self._read_ports(graph, bundle)
-        batch, _, time = self._audio.shape
+        batch, time = self._audio.shape[0], self._audio.shape[3 - self._mel_axis]
         if isinstance(batch, int) and batch != 1:
             raise BundleError(
                 f"the batch size is fixed at {batch}; export it with a dynamic batch axis, or a batch of one",
@@ -113,17 +120,21 @@ class Encoder:
         _log.info("encoder: %s on the %s, %s%s", file.name, device, self.batches, reason)
         self._options = session_options or default_options(threads)
         self._providers = list(providers or CPU_PROVIDERS)
-        self._card: int | None = None
-        if device == "cpu":
-            self._session = ForkSafeSession(partial(self._open, self._providers), self._providers, file.name)
-        else:
+        self._card: Device | None = None
+        if device == "cuda":
             if graph.quantized:
                 raise DeviceError(quantized_refusal(file, "an encoder of another variant, or device='cpu'"))
-            from ..cuda.device import current_device, shared_stream
+            self._card = current_device()
+        self._session = self._opened()
+        if self._card is not None:
+            self._require_card(bundle.features.mel_bins)
 
-            self._card = current_device().index
-            stream = shared_stream(self._card).ptr
-            self._session = ForkSafeSession(partial(cuda_session, self._open, self._card, stream, "the encoder"))
+    def _opened(self) -> ForkSafeSession:
+        """The session on the encoder's device."""
+        if self._card is None:
+            return ForkSafeSession(partial(self._open, self._providers), self._providers, self._file.name)
+        card, stream = self._card.index, shared_stream(self._card.index).ptr
+        return ForkSafeSession(partial(cuda_session, self._open, card, stream, "the encoder"))
 
     def _read_ports(self, graph: Graph, bundle: Bundle) -> tuple[Port, Port, Port, Port]:
         """The ports of the features, their lengths, the encoder frames and their lengths."""
@@ -191,31 +202,80 @@ class Encoder:
         """The batch, if its shapes are those of features."""
         if not isinstance(features, np.ndarray) or not np.issubdtype(features.dtype, np.floating):
             raise refusal("features", "float32 [B, mel, T]", features)
-        mel = self._audio.shape[1]
+        mel = self._audio.shape[self._mel_axis]
         if features.ndim != 3 or (isinstance(mel, int) and features.shape[1] != mel):
             wanted = mel if isinstance(mel, int) else "mel"
             raise InputError(f"features must be [B, {wanted}, T], got {list(features.shape)}")
         return features, check_lengths(lengths, np.full(len(features), features.shape[2], np.int64)).astype(np.int64)
 
     def _run(self, features: np.ndarray, lengths: np.ndarray) -> tuple[ort.OrtValue, np.ndarray]:
+        arrays = [(self._audio, features), (self._length, lengths)]
+        (frames,), counts = self._bound_run(arrays, [], [self._frames.name])
+        return frames, counts
+
+    def _bound_run(
+        self,
+        arrays: Sequence[tuple[Port, np.ndarray]],
+        on_device: Sequence[tuple[Port, Any]],
+        stay: Sequence[str],
+        run_options: ort.RunOptions | None = None,
+    ) -> tuple[list[ort.OrtValue], np.ndarray]:
+        """Run the graph with bound inputs and outputs.
+
+        Parameters
+        ----------
+        arrays:
+            Inputs in main memory.
+        on_device:
+            Inputs that lie on the encoder's device, NumPy's or CuPy's.
+        stay:
+            The names of the outputs that stay there.
+
+        Returns
+        -------
+        These outputs, and the numbers of encoder frames, int64 [B].
+        """
+        if self._card is not None:
+            check_process()
         session = self._session.current
+        device = ("cpu", 0) if self._card is None else (CUDA, self._card.index)
         binding = session.io_binding()
-        binding.bind_cpu_input(self._audio.name, np.ascontiguousarray(features, self._audio.dtype))
-        binding.bind_cpu_input(self._length.name, np.ascontiguousarray(lengths, self._length.dtype))
-        if self._card is None:
-            binding.bind_output(self._frames.name)
-        else:
-            binding.bind_output(self._frames.name, CUDA, self._card)
+        for port, array in arrays:
+            binding.bind_cpu_input(port.name, np.ascontiguousarray(array, port.dtype))
+        for port, array in on_device:
+            pointer = array.ctypes.data if self._card is None else array.data.ptr
+            binding.bind_input(port.name, *device, port.dtype, array.shape, pointer)
+        for name in stay:
+            binding.bind_output(name, *device)
         binding.bind_output(self._counts.name)
-        session.run_with_iobinding(binding)
-        frames, counts = binding.get_outputs()
-        return frames, counts.numpy().astype(np.int64)
+        with interruptible(run_options or import_onnxruntime().RunOptions()) as options:
+            session.run_with_iobinding(binding, options)
+        *values, counts = binding.get_outputs()
+        return values, counts.numpy().astype(np.int64)
+
+    def _run_on_silence(self, mel_bins: int) -> None:
+        width = _TRIAL_FRAMES if self._width is None else self._width
+        self._run(np.zeros((1, mel_bins, width), np.float32), np.array([width]))
+
+    def _require_card(self, mel_bins: int | None) -> None:
+        """A DeviceError unless the card runs the encoder.
+
+        ONNX Runtime loads cuDNN when an operator first needs it, so a session opens without it.
+        """
+        if mel_bins is None:
+            return  # then nothing can recognise with this encoder, and the recognizer says so
+        try:
+            self._run_on_silence(mel_bins)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            raise DeviceError(
+                f"ONNX Runtime cannot run {self._file} on cuda: {first_line(error)}; if a library is missing, "
+                "pip install 'tdtdecode[gpu]' brings cuDNN and CUDA; or use device='cpu'"
+            ) from error
 
     def _require_working(self, mel_bins: int) -> None:
         """A `BundleError` unless the encoder takes a second of silence."""
-        width = _TRIAL_FRAMES if self._width is None else self._width
         try:
-            self._run(np.zeros((1, mel_bins, width), np.float32), np.array([width]))
+            self._run_on_silence(mel_bins)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise BundleError(f"ONNX Runtime cannot run it: {first_line(error)}", file=self._file) from error
 
@@ -225,7 +285,8 @@ class Encoder:
             return list(encoder_out.numpy())
         from ..cuda.arrays import to_device
 
-        batch = to_device(encoder_out, "encoder_out")
+        with self._card.current():
+            batch = to_device(encoder_out, "encoder_out")
         return [batch[i] for i in range(len(batch))]
 
     @property

@@ -15,10 +15,10 @@ from ..optional import needed
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _EXPECTED = "'demo', an existing directory, or a Hugging Face hub id such as 'organisation/name'"
-_GRAPHS = ("encoder", "decoder", "joiner", "joint", "encoder-model", "decoder_joint-model")
+_GRAPHS = ("encoder", "decoder", "joiner", "joint", "encoder-model", "decoder_joint-model", "decoder_joint")
 _TEXTS = (
     "tokens.txt", "vocab.txt", "config.json", "genai_config.json", "audio_processor_config.json", "tokenizer.json",
-    "tokenizer_config.json",
+    "tokenizer_config.json", "tokenizer.model",
 )
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import closing
 from functools import partial
-from itertools import islice
 from numbers import Number
 from typing import Any, Literal, overload
 
@@ -13,30 +12,26 @@ import numpy as np
 
 from ..arguments import as_choice, as_function, as_instance, as_integer, as_number, refusal
 from ..bundle import Bundle
-from ..confidence import Confidence
 from ..decoder import Decoder
 from ..errors import BundleError, InputError
-from ..hypothesis import Hypothesis, Transcript
+from ..hypothesis import Transcript
 from ..reprs import one_line
 from ..search import Beam, Greedy, as_search, check_utterances, for_utterances, utterances_of
-from .audio import Audio, FeatureExtractor, as_samples, audio_seconds, check_audio, held, is_file
+from .audio import Audio, FeatureExtractor, check_audio, held, is_file
 from .audio.features import HOP, SAMPLE_RATE
 from .encoder import Encoder
+from .pipeline import Reached, Read, run
 from .progress import Meter, Progress
+from .stages import Encode, ModelStages
 from .streaming.cache_aware import CacheAwareEncoder
-from .streaming.latency import Latency, windows_for
+from .streaming.latency import Latency, stated_windows, windows_for
 from .streaming.stream import Stream, Streams
 from .streaming.walks import CacheAwareWalk, Walk, WindowedWalk
-from .transcripts import nothing, transcript
-from .windows import Windows, decode_in_windows
+from .vad import SileroVad
+from .windows import Windows
 
+_PAUSE = 0.8
 _LONGEST_PAUSE = 1e6
-_MOST_AHEAD = 256
-_BATCH_SECONDS = 480.0
-"""The most audio in a batch, padding included. An encoder's attention needs memory by the square of the length."""
-
-
-_log = logging.getLogger(__name__)
 
 
 class Recognizer:
@@ -117,6 +112,8 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["raise"] = ...,
         progress: Callable[[Progress], object] | None = ...,
+        language: str | None = ...,
+        vad: SileroVad | None = ...,
     ) -> Transcript: ...
 
     @overload
@@ -128,6 +125,8 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["raise"] = ...,
         progress: Callable[[Progress], object] | None = ...,
+        language: str | None = ...,
+        vad: SileroVad | None = ...,
     ) -> list[Transcript]: ...
 
     @overload
@@ -139,6 +138,8 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["return"],
         progress: Callable[[Progress], object] | None = ...,
+        language: str | None = ...,
+        vad: SileroVad | None = ...,
     ) -> list[Transcript | Exception]: ...
 
     def recognize(
@@ -149,6 +150,8 @@ class Recognizer:
         batch_size: int = 16,
         on_error: str = "raise",
         progress: Callable[[Progress], object] | None = None,
+        language: str | None = None,
+        vad: SileroVad | None = None,
     ) -> Any:
         """Transcribe one recording or many, of any length.
 
@@ -172,6 +175,11 @@ class Recognizer:
         progress:
             Called with a `Progress` whenever more is done: after each batch, and within long recordings after each
             window. What it raises ends the call.
+        language:
+            For models that are told one, such as ``"en-US"``; None: the model's default.
+        vad:
+            Skips silence: only the segments of speech that it finds are recognised, each by itself. Their words stand
+            at their times in the recording. Where nobody speaks the transcript is empty. None: all is recognised.
 
         Returns
         -------
@@ -180,48 +188,23 @@ class Recognizer:
         Raises
         ------
         InputError
-            If a recording cannot be read, or an option is wrong.
+            If a recording cannot be read, an option is wrong, or the model does not have the language.
         MissingDependencyError
             If reading or resampling needs a package that is not installed.
         """
-        search = self.decoder.search if search is None else as_search(search)
-        batch_size = as_integer("batch_size", batch_size, low=1)
-        as_choice("on_error", on_error, ("raise", "return"))
-        if progress is not None:
-            as_function("progress", progress, "a function of a Progress, or None")
+        search, batch_size = self._checked(search, batch_size, on_error, progress, vad)
+        encode = self._told(language)
         many = isinstance(audio, list)
         recordings: list[Any] = list(audio) if isinstance(audio, list) else [audio]
         for_utterances(search, range(len(recordings)), len(recordings))  # raises before any work if it does not fit
-        results: list[Transcript | Exception | None] = [None] * len(recordings)
-        catch: tuple[type[Exception], ...] = (Exception,) if on_error == "return" else ()
         meter = Meter(len(recordings), progress)
-
-        seconds = {}
-        for i, recording in enumerate(recordings):
-            try:
-                check_audio(f"audio[{i}]" if many else "audio", recording)
-                recordings[i] = held(recording)  # a pipe is read once: here for its length, below for its samples
-                seconds[i] = audio_seconds(recordings[i])
-                meter.expect(i, seconds[i])
-            except catch as error:
-                results[i] = error
-        meter.finish([i for i, result in enumerate(results) if result is not None], tell=not seconds)
-        batches = list(self._batches(seconds, batch_size))
-        self._log_batches(seconds, batches, batch_size)
-        for batch in batches:
-            samples = {}
-            for i in batch:
-                try:
-                    samples[i] = as_samples(recordings[i], SAMPLE_RATE)
-                    meter.expect(i, len(samples[i]) / SAMPLE_RATE)
-                except catch as error:
-                    results[i] = error
-            # Headers may have stated other lengths: the batch is made again of what there is.
-            for part in self._batches({i: len(found) / SAMPLE_RATE for i, found in samples.items()}, batch_size):
-                made = self._transcribed(part, samples, search, len(recordings), meter, catch)
-                for i, result in zip(part, made, strict=True):
-                    results[i] = result
-            meter.finish(batch)
+        names = "audio[{}]" if many else "audio"
+        results: list[Transcript | Exception | None] = [None] * len(recordings)
+        with closing(self._finished(recordings, names, search, batch_size, meter, encode, vad)) as finished:
+            for place, result in finished:
+                if on_error == "raise" and isinstance(result, Exception):
+                    raise result
+                results[place] = result
         return results if many else results[0]
 
     @overload
@@ -233,6 +216,8 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["raise"] = ...,
         progress: Callable[[Progress], object] | None = ...,
+        language: str | None = ...,
+        vad: SileroVad | None = ...,
     ) -> Iterator[Transcript]: ...
 
     @overload
@@ -244,6 +229,8 @@ class Recognizer:
         batch_size: int = ...,
         on_error: Literal["return"],
         progress: Callable[[Progress], object] | None = ...,
+        language: str | None = ...,
+        vad: SileroVad | None = ...,
     ) -> Iterator[Transcript | Exception]: ...
 
     def recognize_each(
@@ -254,6 +241,8 @@ class Recognizer:
         batch_size: int = 16,
         on_error: str = "raise",
         progress: Callable[[Progress], object] | None = None,
+        language: str | None = None,
+        vad: SileroVad | None = None,
     ) -> Iterator[Any]:
         """Transcribe recordings one after the other, however many there are.
 
@@ -266,7 +255,7 @@ class Recognizer:
             Replaces the search that the model was loaded with. Phrases that were given for each recording
             (`PhraseBoost.per_row`) belong to the recordings in their order. If there turn out to be more recordings
             than lists, or fewer, that is an error: at once if the length of `recordings` is known, else when it shows.
-        batch_size, on_error, progress:
+        batch_size, on_error, progress, language, vad:
             As for `recognize`. ``"raise"`` raises the error of a recording in its place, after the transcripts of those
             before it. What `recordings` itself raises passes through. Totals of a `Progress` count the recordings that
             are known so far.
@@ -280,88 +269,77 @@ class Recognizer:
         InputError, MissingDependencyError
             As `recognize`. Options are checked before this returns, recordings as they come.
         """
+        search, batch_size = self._checked(search, batch_size, on_error, progress, vad)
+        encode = self._told(language)
+        source = _several("recordings", recordings)
+        number = len(recordings) if isinstance(recordings, Sized) else None
+        utterances = utterances_of(search)
+        if utterances is not None and number is not None:
+            check_utterances(utterances, number)
+        meter = Meter(number, progress)
+        return _in_order(self._finished(source, "recordings[{}]", search, batch_size, meter, encode, vad), on_error)
+
+    def _checked(
+        self, search: Greedy | Beam | None, batch_size: int, on_error: str, progress: object, vad: object
+    ) -> tuple[Greedy | Beam, int]:
+        """The search and the batch size, if these and the other options are right."""
         search = self.decoder.search if search is None else as_search(search)
-        batch_size = as_integer("batch_size", batch_size, low=1)
         as_choice("on_error", on_error, ("raise", "return"))
         if progress is not None:
             as_function("progress", progress, "a function of a Progress, or None")
-        source = _several("recordings", recordings)
-        given = utterances_of(search)
-        if given is not None and isinstance(recordings, Sized):
-            check_utterances(given, len(recordings))
-        return self._each(source, search, given, batch_size, on_error, progress)
+        _check_vad(vad)
+        return search, as_integer("batch_size", batch_size, low=1)
 
-    def _each(
+    def _finished(
         self,
-        source: Iterator[Any],
+        recordings: Iterable[Any],
+        name: str,
         search: Greedy | Beam,
-        given: int | None,
         batch_size: int,
-        on_error: str,
-        progress: Callable[[Progress], object] | None,
-    ) -> Iterator[Any]:
-        begin = 0
-        while part := list(islice(source, min(4 * batch_size, _MOST_AHEAD))):
-            end = begin + len(part)
-            if given is not None and end > given:
-                check_utterances(given, end)
-            chosen = search if given is None else for_utterances(search, range(begin, end), given)
-            found = self.recognize(part, chosen, batch_size=batch_size, on_error="return", progress=progress)
-            for i, (recording, result) in enumerate(zip(part, found), begin):
-                if isinstance(result, InputError):
-                    result = _checked(f"recordings[{i}]", recording) or result
-                if on_error == "raise" and isinstance(result, Exception):
-                    raise result
-                yield result
-            begin = end
-        if given is not None:
-            check_utterances(given, begin)
-
-    def _transcribed(
-        self,
-        part: list[int],
-        samples: dict[int, np.ndarray],
-        search: Greedy | Beam,
-        recordings: int,
         meter: Meter,
-        catch: tuple[type[Exception], ...],
-    ) -> Sequence[Transcript | Exception]:
-        """Transcribe some of the recordings together; where that fails with an error to catch, one by one."""
-
-        def together(places: list[int]) -> list[Transcript]:
-            chosen = for_utterances(search, places, recordings)
-            reached = [partial(meter.reach, i) for i in places]
-            return self._transcribe([samples[i] for i in places], chosen, reached)
-
-        def alone(place: int) -> Transcript | Exception:
-            try:
-                return together([place])[0]
-            except Exception as error:
-                if meter.failure is not None:
-                    raise
-                return error
-
-        try:
-            return together(part)
-        except catch as error:
-            if meter.failure is not None:
-                raise
-            # Most likely one of them was the cause.
-            return [alone(i) for i in part] if len(part) > 1 else [error]
-
-    def _log_batches(self, seconds: dict[int, float], batches: list[list[int]], batch_size: int) -> None:
-        if not seconds:
-            return
-        why = "" if self.encoder.takes_batches else ", since this encoder takes one recording at a time"
-        long = sum(self.max_seconds is not None and length > self.max_seconds for length in seconds.values())
-        _log.info(
-            "batches: %d recordings (%.1f s) in %d batches of at most %d%s%s", len(seconds), sum(seconds.values()),
-            len(batches), batch_size if self.encoder.takes_batches else 1, why,
-            f"; {long} of them in windows of {self.window_seconds:g} s" if long else "",
+        encode: Encode,
+        vad: SileroVad | None,
+    ) -> Generator[tuple[int, Transcript | Exception]]:
+        """The places and results of recordings as they are finished. ``name`` has a gap for the place."""
+        utterances = utterances_of(search)
+        stages = ModelStages(
+            self.bundle, self.encoder, self.decoder, self._extract, search=search, utterances=utterances,
+            batch_size=batch_size, device=self.device, limit=self._max_input_frames, windows=self._windows,
+            encode=encode, vad=vad,
         )  # fmt: skip
 
+        def given() -> Iterator[tuple[int, Any]]:
+            count = 0
+            for place, recording in enumerate(recordings):
+                count = place + 1
+                if utterances is not None and count > utterances:
+                    check_utterances(utterances, count)
+                meter.give()
+                try:
+                    check_audio(name.format(place), recording)
+                    recording = held(recording)  # a pipe is read here: an interrupt ends the wait for it
+                except Exception as error:
+                    recording = error
+                yield place, recording
+            if utterances is not None:
+                check_utterances(utterances, count)
+
+        with closing(run(stages, given())) as news:
+            for one in news:
+                if isinstance(one, Read):
+                    meter.expect(one.place, one.seconds)
+                elif isinstance(one, Reached):
+                    meter.reach(one.place, one.seconds)
+                else:
+                    meter.finish(one.place)
+                    yield one.place, one.result
+
     def streams(
-        self, search: Greedy | Beam | None = None, latency: Latency | None = None, pause: float = 0.8
+        self,
+        search: Greedy | Beam | None = None,
+        latency: Latency | None = None,
+        pause: float | None = None,
+        vad: SileroVad | None = None,
     ) -> Streams:
         """Many live recordings, which share the calls of the encoder and of the decoder.
 
@@ -370,11 +348,14 @@ class Recognizer:
         search:
             Replaces the search that the model was loaded with.
         latency:
-            The windows in which a model of whole recordings hears a live one; None: the default of `Latency`, or the
-            longest context that the encoder takes. Features are normalised by what was heard so far. The windows of a
-            cache-aware encoder lie in its file.
+            The windows in which a model of whole recordings hears a live one; None: those that its file states, or the
+            default of `Latency`, with the longest context that the encoder takes. Features are normalised by what was
+            heard so far. The windows of a cache-aware encoder lie in its file.
         pause:
-            An utterance ends after so many seconds without a token, or where the model says so.
+            An utterance ends after so many seconds without a token, or where the model says so. None: 0.8 seconds, or
+            with ``vad`` however long they are.
+        vad:
+            Each segment of speech that it finds is an utterance, which is decoded by itself. Silence is not decoded.
 
         Raises
         ------
@@ -382,7 +363,11 @@ class Recognizer:
             If an option is wrong, or the windows do not fit the model.
         """
         search = self.decoder.search if search is None else as_search(search)
-        pause = as_number("pause", pause, "a number of seconds above 0", above=0, high=_LONGEST_PAUSE)
+        if pause is not None:
+            pause = as_number("pause", pause, "a number of seconds above 0", above=0, high=_LONGEST_PAUSE)
+        elif vad is None:
+            pause = _PAUSE
+        _check_vad(vad)
         factor = self.bundle.features.subsampling_factor
         walk: Walk
         if isinstance(self.encoder, CacheAwareEncoder):
@@ -393,15 +378,18 @@ class Recognizer:
             if latency is not None:
                 as_instance("latency", latency, Latency, "Latency(...) or None")
             limit = None if self._max_input_frames is None else self._max_input_frames // factor
-            walk = WindowedWalk(self.encoder, windows_for(latency, self.bundle.frame_seconds, limit), factor)
-        return Streams(self.bundle, walk, self.decoder, self._extract, search, pause)
+            stated = stated_windows(self.encoder.metadata, self.bundle.encoder or self.bundle.directory)
+            windows = windows_for(latency, self.bundle.frame_seconds, limit, stated)
+            walk = WindowedWalk(self.encoder, windows, factor)
+        return Streams(self.bundle, walk, self.decoder, self._extract, search, pause, vad)
 
     def stream(
         self,
         language: str | None = None,
         search: Greedy | Beam | None = None,
         latency: Latency | None = None,
-        pause: float = 0.8,
+        pause: float | None = None,
+        vad: SileroVad | None = None,
     ) -> Stream:
         """One live recording.
 
@@ -409,7 +397,7 @@ class Recognizer:
         ----------
         language:
             For models that are told one, such as ``"en-US"``.
-        search, latency, pause:
+        search, latency, pause, vad:
             As for `streams`.
 
         Raises
@@ -417,59 +405,23 @@ class Recognizer:
         InputError
             If an option is wrong, or the model does not have the language.
         """
-        return Stream(self.streams(search, latency, pause), language)
+        return Stream(self.streams(search, latency, pause, vad), language)
 
-    def _batches(self, seconds: dict[int, float], batch_size: int) -> Iterator[list[int]]:
-        """Group recordings of similar length. The longest come first, so that a lack of memory shows at once."""
-        waiting = sorted(seconds, key=lambda i: -seconds[i])
-        while waiting:
-            fitting = int(_BATCH_SECONDS / max(seconds[waiting[0]], 1e-3))
-            whole = self.max_seconds is None or seconds[waiting[0]] <= self.max_seconds
-            count = max(1, min(batch_size, fitting)) if self.encoder.takes_batches and whole else 1
-            yield waiting[:count]
-            waiting = waiting[count:]
+    def _told(self, language: str | None) -> Encode:
+        """The encoder, told a language. An `InputError` if the model does not have it."""
+        if language is not None:
+            as_instance("language", language, str, "a language such as 'en-US', or None")
+        if isinstance(self.encoder, CacheAwareEncoder):
+            self.encoder.language(language)
+            return partial(self.encoder, language=language)
+        if language is not None:
+            raise InputError(f"language={language!r}: the model is not told a language")
+        return self.encoder
 
-    def _transcribe(
-        self, recordings: list[np.ndarray], search: Greedy | Beam, reached: Sequence[Callable[[float], None]]
-    ) -> list[Transcript]:
-        """Transcribe one batch of recordings, float32 [n] each; ``reached`` is told the seconds done of each."""
-        spoken = [i for i, samples in enumerate(recordings) if self._extract.frames(len(samples))]
-        hypotheses = [nothing() for _ in recordings]
-        if spoken:
-            features, lengths = self._extract([recordings[i] for i in spoken])
-            spoken_search = for_utterances(search, spoken, len(recordings))
-            found = self._decoded(features, lengths, spoken_search, [reached[i] for i in spoken])
-            for i, hypothesis in zip(spoken, found, strict=True):
-                hypotheses[i] = hypothesis
-        confidence = search.confidence or Confidence()
-        return [
-            transcript(self.bundle, hypothesis, len(samples) / SAMPLE_RATE, confidence)
-            for hypothesis, samples in zip(hypotheses, recordings, strict=True)
-        ]
 
-    def _decoded(
-        self,
-        features: np.ndarray,
-        lengths: np.ndarray,
-        search: Greedy | Beam,
-        reached: Sequence[Callable[[float], None]],
-    ) -> list[Hypothesis]:
-        """Decode a batch of features, float32 [B, mel, T]; recordings too long for the encoder one by one."""
-        limit = features.shape[2] if self._max_input_frames is None else self._max_input_frames
-        hypotheses: dict[int, Hypothesis] = {}
-        whole = np.flatnonzero(lengths <= limit)
-        if len(whole):
-            # NeMo's features end with a frame of padding. At the limit that is one frame too many for the encoder.
-            encoder_out, counts = self.encoder(features[whole, :, :limit], lengths[whole])
-            found = self.decoder.decode(encoder_out, counts, for_utterances(search, whole.tolist(), len(lengths)))
-            hypotheses.update(zip(whole.tolist(), found, strict=True))
-        at_once = max(1, int(_BATCH_SECONDS / self.window_seconds)) if self.encoder.takes_batches else 1
-        for i in np.flatnonzero(lengths > limit).tolist():
-            hypotheses[i] = decode_in_windows(
-                features[i, :, : lengths[i]], self.encoder, self.decoder, for_utterances(search, [i], len(lengths)),
-                self._windows, self.bundle.features.subsampling_factor, at_once, reached[i],
-            )  # fmt: skip
-        return [hypotheses[i] for i in range(len(lengths))]
+def _check_vad(vad: object) -> None:
+    if vad is not None:
+        as_instance("vad", vad, SileroVad, "tdtdecode.speech.vad.SileroVad(...) or None")
 
 
 def _reopened(
@@ -482,13 +434,19 @@ def _reopened(
     return cls(bundle, encoder_class(bundle, **encoder), decoder)
 
 
-def _checked(name: str, recording: object) -> InputError | None:
-    """The error of something that is no recording, by the name that it has."""
-    try:
-        check_audio(name, recording)
-    except InputError as error:
-        return error
-    return None
+def _in_order(finished: Generator[tuple[int, Transcript | Exception]], on_error: str) -> Generator[Any]:
+    """Results in the order of their places."""
+    early: dict[int, Transcript | Exception] = {}
+    following = 0
+    with closing(finished):
+        for place, result in finished:
+            early[place] = result
+            while following in early:
+                result = early.pop(following)
+                following += 1
+                if on_error == "raise" and isinstance(result, Exception):
+                    raise result
+                yield result
 
 
 def _several(name: str, recordings: object) -> Iterator[Any]:

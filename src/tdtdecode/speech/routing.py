@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 class RoutedRecognizer(Recognizer):
     """A model on the CPU and on a GPU. Each call goes to the device that is faster for that much audio.
 
+    `recognize_each`, for as many recordings as come, always goes to the GPU.
+
     Parameters
     ----------
     cpu, cuda:

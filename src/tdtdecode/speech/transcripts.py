@@ -8,11 +8,11 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..confidence import Confidence
-from ..hypothesis import Hypothesis, Transcript
+from ..hypothesis import Hypothesis, Transcript, Word
 
 
 def transcript(bundle: Bundle, hypothesis: Hypothesis, seconds: float, confidence: Confidence) -> Transcript:
-    """The transcript of a hypothesis, with its alternatives.
+    """The transcript of a hypothesis, with its alternatives. Words and alternatives are made when they are looked at.
 
     Hypotheses keep durations as predicted, even past the end of the recording. Words end with the recording.
 
@@ -23,13 +23,17 @@ def transcript(bundle: Bundle, hypothesis: Hypothesis, seconds: float, confidenc
     confidence:
         How words get their confidence from their tokens.
     """
-    words = [
-        replace(word, end=max(word.start, min(word.end, seconds)))
-        for word in bundle.vocabulary.words(hypothesis, bundle.frame_seconds, confidence)
-    ]
-    alternatives = [transcript(bundle, other, seconds, confidence) for other in hypothesis.alternatives]
     text = bundle.vocabulary.detokenize(hypothesis.tokens)
-    return Transcript(text, words, seconds, hypothesis, alternatives)
+
+    def words() -> list[Word]:
+        found = bundle.vocabulary.words(hypothesis, bundle.frame_seconds, confidence)
+        return [replace(word, end=max(word.start, min(word.end, seconds))) for word in found]
+
+    def alternatives() -> list[Transcript]:
+        return [transcript(bundle, other, seconds, confidence) for other in hypothesis.alternatives]
+
+    language = bundle.vocabulary.language(hypothesis.tokens.tolist())
+    return Transcript.lazy(text, seconds, hypothesis, language, words=words, alternatives=alternatives)
 
 
 def nothing() -> Hypothesis:

@@ -8,7 +8,7 @@ stays one word.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any
@@ -110,6 +110,34 @@ class Window:
     last: int | None
 
 
+class WindowedDecode:
+    """Decodes the windows of one long recording, in order, as one stream.
+
+    Parameters
+    ----------
+    factor:
+        Feature frames per encoder frame.
+    """
+
+    def __init__(self, decoder: Decoder, search: Greedy | Beam, factor: int):
+        self._decoder, self._search, self._factor = decoder, search, factor
+        self._state: DecoderState | None = None
+        self._parts: list[Hypothesis] = []
+
+    def add(self, window: Window, frames: Any) -> float:
+        """Decode the encoder frames [E, t] of a window's chunk. Returns how many seconds of the recording are done."""
+        (part,), self._state = self._decoder.decode_chunk(
+            [frames], None, self._state, final=window.last is None, search=self._search
+        )
+        self._parts.append(part)
+        end = window.stop if window.last is None else window.start + window.last * self._factor
+        return end * FEATURE_FRAME_SECONDS
+
+    def hypothesis(self) -> Hypothesis:
+        """The hypothesis of the whole recording, after its last window."""
+        return joined_stream(self._parts, self._search)
+
+
 def decode_in_windows(
     features: np.ndarray,
     encoder: Encoder,
@@ -118,9 +146,27 @@ def decode_in_windows(
     windows: Windows,
     factor: int,
     at_once: int,
-    reached: Callable[[float], object] = lambda seconds: None,
 ) -> Hypothesis:
-    """Decode one long recording.
+    """Decode one long recording; parameters as for `encoded_windows` and `WindowedDecode`."""
+    decode = WindowedDecode(decoder, search, factor)
+    for window, frames in encoded_windows(features, encoder, windows, factor, at_once):
+        decode.add(window, frames)
+    return decode.hypothesis()
+
+
+def joined_stream(parts: list[Hypothesis], search: Greedy | Beam) -> Hypothesis:
+    """The hypothesis of a whole stream, of those of its chunks."""
+    whole = joined(parts)
+    if isinstance(search, Greedy):
+        logprobs = (whole.token_logprobs, whole.duration_logprobs)
+        whole = replace(whole, score=float(sum(np.sum(values, dtype=np.float64) for values in logprobs)))
+    return whole
+
+
+def encoded_windows(
+    features: np.ndarray, encoder: Encoder, windows: Windows, factor: int, at_once: int
+) -> Iterator[tuple[Window, Any]]:
+    """Encode one long recording.
 
     Parameters
     ----------
@@ -132,28 +178,14 @@ def decode_in_windows(
         Feature frames per encoder frame.
     at_once:
         The number of windows that go through the encoder together.
-    reached:
-        Told after each window how many seconds of the recording are decoded.
+
+    Yields
+    ------
+    Each window with the encoder frames [E, t] of its chunk, on the encoder's device.
     """
     plan = windows.over(features.shape[1], factor)
-    state: DecoderState | None = None
-    parts = []
     while group := list(islice(plan, at_once)):
-        for window, frames in _encoded(features, group, encoder):
-            (part,), state = decoder.decode_chunk([frames], None, state, final=window.last is None, search=search)
-            parts.append(part)
-            end = window.stop if window.last is None else window.start + window.last * factor
-            reached(end * FEATURE_FRAME_SECONDS)
-    return joined_stream(parts, search)
-
-
-def joined_stream(parts: list[Hypothesis], search: Greedy | Beam) -> Hypothesis:
-    """The hypothesis of a whole stream, of those of its chunks."""
-    whole = joined(parts)
-    if isinstance(search, Greedy):
-        logprobs = (whole.token_logprobs, whole.duration_logprobs)
-        whole = replace(whole, score=float(sum(np.sum(values, dtype=np.float64) for values in logprobs)))
-    return whole
+        yield from _encoded(features, group, encoder)
 
 
 def _encoded(features: np.ndarray, group: list[Window], encoder: Encoder) -> Iterator[tuple[Window, Any]]:

@@ -32,7 +32,7 @@ from ...kernels.beam_state import BeamState
 
 if TYPE_CHECKING:
     from ...cuda.arrays import DeviceArray
-    from ...cuda.upload import Upload
+    from ...cuda.transfer import Transfer
     from ...kernels import BeamSearch
 
 MAX_ENTRIES = 8192
@@ -147,17 +147,17 @@ class DeviceBeams:
         self._first_frames = first_frames
         self.scored = False
 
-    def put(self, upload: Upload) -> None:
-        """Add the arrays that kernels only read to an upload."""
+    def put(self, transfer: Transfer) -> None:
+        """Add the arrays that kernels only read to a transfer."""
         offsets = np.array([state.first_frame for state in self._states], np.int32)
         for name, array in (("lengths", self._lengths), ("first_frames", self._first_frames), ("offsets", offsets)):
-            self.struct[name] = upload.put(array.astype(np.int32))
+            self.struct[name] = transfer.put(array.astype(np.int32))
         automata = np.zeros(max(len(self._tables), 1), AUTOMATON)
         for record, fusion, tables in zip(automata, self._search.fusions, self._tables):
             for name, table in zip(_TABLES, tables):
                 record[name] = address(table)
             record["weight"] = fusion.weight
-        self.struct["automata"] = upload.put(automata)
+        self.struct["automata"] = transfer.put(automata)
 
     @property
     def start_slots(self) -> np.ndarray:

@@ -9,7 +9,6 @@ import numpy as np
 
 from ...arrays import first_frames
 from ...cuda.arrays import DeviceArray, laid_out
-from ...cuda.device import current_device
 from ...cuda.requests import Requests
 from ...errors import InputError
 from ..functions import CallableState, CallableWorkspace, UserFunctions
@@ -33,8 +32,9 @@ class CallableCudaProgram:
     def __init__(self, functions: UserFunctions, kernels: KernelSet):
         if kernels.name != "cuda":
             raise InputError(f"network 'callable' on cuda does not exist for kernels {kernels.name!r}: use 'cuda'")
+        assert functions.card is not None
         self._functions = functions
-        self.card = current_device()
+        self.card = functions.card
 
     def greedy(
         self, search: GreedySearch, utterances: Sequence[DeviceArray], state: CallableState, final: bool

@@ -10,12 +10,13 @@ import numpy as np
 
 from ...arrays import first_frames
 from ...cuda.arrays import DeviceArray
-from ...cuda.device import import_cupy, kernels
+from ...cuda.device import import_cupy
+from ...cuda.kernels import kernels
 from ...cuda.state import DeviceState
 from ...cuda.structs import FUSED_BEAM, REQUESTS, STEP, WANTED, filled, offset_of
-from ...cuda.upload import Upload
+from ...cuda.transfer import Transfer
 from .beams import DeviceBeams, check_beam, decode_in_parts
-from .program import LATENCY_COLUMNS, THROUGHPUT_COLUMNS, FusedNetworkOnDevice, Launches
+from .program import ROUNDS_AT_ONCE, FusedNetworkOnDevice
 
 if TYPE_CHECKING:
     from ...kernels import BeamSearch
@@ -39,27 +40,33 @@ def run_beam(
     net = network.net
     numbers = 10 * net.hidden * net.layers + net.joint + (net.entries if search.fusions else 0)
     together = max(1, min(network.launch.slots, _STATE_BYTES // (4 * numbers * search.slots_per_utterance)))
-    return decode_in_parts(partial(_run, network, search), search, utterances, start, places, final, together)
+
+    def decode(some: list[DeviceArray], places: np.ndarray, start: DeviceState) -> tuple[DeviceState, np.ndarray]:
+        with network.transfers.taken(64 * 1024 + 1024 * len(some) + 64 * len(start)) as transfer:
+            return _run(network, transfer, search, some, places, start)
+
+    return decode_in_parts(decode, search, utterances, start, places, final, together)
 
 
 def _run(
     network: FusedNetworkOnDevice,
+    transfer: Transfer,
     search: BeamSearch,
     utterances: list[DeviceArray],
     some: np.ndarray,
     start: DeviceState,
 ) -> tuple[DeviceState, np.ndarray]:
-    """Decode some utterances of the batch; parameters and result are those of ``decode`` in `decode_in_parts`."""
+    """Decode some utterances of the batch; the others are as for ``decode`` in `decode_in_parts`."""
     cupy = import_cupy()
     lengths = search.lengths[some]
     net = network.net
-    upload = Upload(64 * 1024 + 1024 * len(utterances) + 64 * len(start))
     beams = DeviceBeams(search, some, net.struct["layout"], first_frames(lengths))
     wanted = len(utterances) * beams.size
-    few = wanted <= LATENCY_COLUMNS
-    spread, shared = network.spread(FILE, LATENCY_COLUMNS if few else THROUGHPUT_COLUMNS)
-    preparation = network.prepare(upload, utterances, lengths, start, len(utterances) * beams.slots, beams.start_slots)
-    beams.put(upload)
+    spread = network.spread(FILE, wanted)
+    run = partial(network.run, FILE, shared=spread.shared)
+    slot_count = len(utterances) * beams.slots
+    preparation = network.prepare(transfer, utterances, lengths, start, slot_count, beams.start_slots)
+    beams.put(transfer)
     lists = cupy.empty(2 * wanted * STEP.itemsize, np.uint8), cupy.empty(2 * wanted * WANTED.itemsize, np.uint8)
     empty = np.zeros(2, REQUESTS)
     for i in range(2):
@@ -74,29 +81,35 @@ def _run(
         "scratch": cupy.empty((blocks if search.fusions else 0, net.entries), np.float32),
         "barrier": cupy.zeros(blocks, np.uint32),
     }
-    parameters = filled(FUSED_BEAM, net=spread[0], states=preparation.states[0], search=beams.struct[0], **memory)
-    address = upload.put(parameters)
-    slots = upload.put(beams.start_slots)
-    upload.send()
+    parameters = filled(FUSED_BEAM, states=preparation.states[0], search=beams.struct[0], **memory)
+    parameters["net"] = spread.parameters["net"]
+    address = transfer.put(parameters)
+    slots = transfer.put(beams.start_slots)
+    transfer.send()
     preparation.run()
     if search.fusions:
         search_at = address + offset_of(FUSED_BEAM, "search")
         arguments = (np.uint64(search_at), np.uint64(slots), np.int32(len(beams.start_slots)), memory["scratch"])
-        kernels("beam.cu").launch("score_slots", blocks, network.launch.threads, arguments)
+        kernels(network.device, "beam.cu").launch("score_slots", blocks, network.launch.threads, arguments)
 
-    def launches_of_round(which: int) -> Launches:
-        layers = [("beam_layer", (which, layer)) for layer in range(net.layers + 1)]
-        return [("beam_advance", (which,)), *layers, ("beam_joint", (which,)), ("beam_rank", (which,))]
+    def launch_round(which: int) -> None:
+        run("beam_advance", address, numbers=(which,))
+        for layer in range(net.layers + 1):
+            run("beam_layer", address, numbers=(which, layer))
+        run("beam_joint", address, numbers=(which,))
+        run("beam_rank", address, numbers=(which,))
 
     while True:
         if network.launch.persistent:
-            network.run(FILE, "fused_beam", address, shared, cooperative=True)
+            with network.alone.held:
+                run("fused_beam", address)
+                cupy.cuda.get_current_stream().synchronize()
         else:
-            while True:
-                network.replay(FILE, launches_of_round, parameters, shared)
-                last = cupy.asnumpy(requests).view(REQUESTS)[1]
-                if not last["wanted_count"]:
-                    break
+            pending = 1
+            while pending:
+                for i in range(ROUNDS_AT_ONCE):
+                    launch_round(i % 2)
+                pending = cupy.asnumpy(requests).view(REQUESTS)[1]["wanted_count"]
         if not beams.make_room():
             break
         parameters["search"] = beams.struct[0]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...arrays import first_frames
 from ...cuda.arrays import DeviceArray
 from ...cuda.device import import_cupy
 from ...cuda.state import DeviceState
-from ...cuda.structs import CONTROL, EXCHANGED_ROUNDS, GREEDY, address, filled, offset_of
-from ...cuda.upload import Upload
-from .program import LATENCY_COLUMNS, THROUGHPUT_COLUMNS, FusedNetworkOnDevice, Launches
+from ...cuda.structs import CONTROL, EXCHANGED_ROUNDS, GREEDY, PROJECTION, RESTORATION, SOURCE, STEP, offset_of
+from ...cuda.transfer import Transfer
+from .program import MANY_COLUMNS, ROUNDS_AT_ONCE, FusedNetworkOnDevice
 
 if TYPE_CHECKING:
     from ...kernels import GreedySearch
@@ -34,8 +36,20 @@ def run_greedy(
     final: bool,
 ) -> DeviceState | None:
     """Run a greedy search to its end; parameters and result are those of `Program.greedy`."""
-    after = _GreedyDecode(network, search, utterances, start).run()
-    return None if final else after
+    waiting = search.frame < search.positions[2]
+    if not waiting.any():  # nothing is launched then, which would read frames that the caller may free
+        return None if final else start
+    with network.transfers.taken(_transfer_bytes(network, len(waiting))) as transfer:
+        decode = _GreedyDecode(network, transfer, search, np.flatnonzero(waiting), utterances, start)
+        ends = decode.run()
+        return None if final else decode.preparation.state(ends)
+
+
+def _transfer_bytes(network: FusedNetworkOnDevice, batch: int) -> int:
+    """At least what a decode of B utterances sends."""
+    utterance = SOURCE.itemsize + STEP.itemsize + 6 * 4
+    rounds = EXCHANGED_ROUNDS * MANY_COLUMNS * 8 + 2 * CONTROL.itemsize + 4 * network.launch.blocks
+    return 4096 + GREEDY.itemsize + PROJECTION.itemsize + RESTORATION.itemsize + rounds + batch * utterance
 
 
 class _GreedyDecode:
@@ -44,98 +58,114 @@ class _GreedyDecode:
     def __init__(
         self,
         network: FusedNetworkOnDevice,
+        transfer: Transfer,
         search: GreedySearch,
+        waiting: np.ndarray,
         utterances: Sequence[DeviceArray],
         start: DeviceState,
     ):
-        cupy = import_cupy()
-        self._network, self._search = network, search
+        self._network, self._transfer, self._search, self._waiting = network, transfer, search, waiting
         lengths = search.positions[2]
         batch = len(lengths)
-        self._waiting = np.flatnonzero(search.frame < lengths)
-        remaining = lengths[self._waiting] - search.frame[self._waiting]
-        # Long utterances begin first, so that none of them is left to run alone at the end.
-        order = self._waiting[np.argsort(-remaining, kind="stable")].astype(np.int32)
-        slots = min(len(self._waiting), network.launch.slots) or 1
+        remaining = (lengths - search.frame)[waiting]
+        slots = min(len(waiting), network.launch.slots)
         window = 4 if network.net.precision == "float32" else 8
-        columns = max(slots, window)
-        few = columns <= LATENCY_COLUMNS
-        net, self._shared = network.spread(
-            FILE, LATENCY_COLUMNS if few else THROUGHPUT_COLUMNS, columns=columns
-        )
-        # Each utterance has two places for its predictor state, which it uses in turn; the state lies in the first.
-        states = 2 * np.arange(batch, dtype=np.int32)
-        self._starts = np.stack([search.frame, search.symbols, states]).astype(np.int32)
-        self._upload = Upload(64 * 1024 + 256 * batch)
-        self._preparation = network.prepare(self._upload, utterances, lengths, start, 2 * batch, states)
-
-        # What must be zero before the first launch lies in one array, which is cleared at once.
-        blocks = network.launch.blocks
-        best_end = EXCHANGED_ROUNDS * columns * np.dtype(np.uint64).itemsize
-        control_end = best_end + 2 * CONTROL.itemsize
-        zeros = cupy.zeros(control_end + blocks * np.dtype(np.uint32).itemsize, np.uint8)
-        best, control, self._barrier = zeros[:best_end], zeros[best_end:control_end], zeros[control_end:]
-        cursor = offset_of(CONTROL, "cursor")
-        self._cursor = control[cursor : cursor + np.dtype(np.int32).itemsize]
-        self._exchanged = (
-            cupy.empty((EXCHANGED_ROUNDS, columns, 1 + search.spec.num_durations), np.float32),
-            cupy.empty((EXCHANGED_ROUNDS, columns, blocks, 2), np.float32),
-        )
-        specials, sums = self._exchanged
-
+        spread = network.spread(FILE, max(slots, window))
+        columns, blocks = spread.columns, network.launch.blocks
         # The results: a summary, where each utterance ended, and the log. Speech has less than a token a frame.
-        self._capacity = min(int(np.sum(remaining, dtype=np.int64)), _MOST_LOGGED) + network.launch.slots
+        self._capacity = min(int(remaining.sum(dtype=np.int64)), _MOST_LOGGED) + network.launch.slots
         self._log_start = _SUMMARY + 3 * batch
-        self._results = cupy.empty(self._log_start + 6 * self._capacity, np.int32)
-        summary = address(self._results)
-        log = summary + 4 * self._log_start
-        put = self._upload.put
-        self._parameters = filled(
-            GREEDY, net=net[0], states=self._preparation.states[0], slots=slots, window=window, columns=columns,
-            options=search.options, batch=batch, waiting=len(self._waiting), order=put(order), lengths=put(lengths),
-            first_frames=put(self._preparation.first_frames), starts=put(self._starts),
-            projected=self._preparation.projected, best=best, specials=specials, sums=sums, control=control,
-            barrier=self._barrier, summary=summary, ends=summary + 4 * _SUMMARY, log=log,
-            logprobs=log + 4 * 4 * self._capacity, capacity=self._capacity,
-        )  # fmt: skip
-        self._address = put(self._parameters)
-        self._upload.send()
+        exchanged = EXCHANGED_ROUNDS * columns * (1 + search.spec.num_durations), EXCHANGED_ROUNDS * columns * blocks
+        room = 4 * (self._log_start + 6 * self._capacity + exchanged[0] + 2 * exchanged[1])
+        # Each utterance has two places for its predictor state, which it uses in turn; the state lies in the first.
+        states = 2 * np.arange(batch)
+        self.preparation = network.prepare(transfer, utterances, lengths, start, 2 * batch, states, room)
 
-    def run(self) -> DeviceState:
-        """Decode to the end and give the search what was found. Returns the states that the utterances end in."""
-        self._preparation.run()
-        ends = self._starts.copy()
-        logs, logprobs = [np.empty((4, 0), np.int32)], [np.empty((2, 0), np.float32)]
-        done = not len(self._waiting)
-        while not done:
-            self._launch()
-            results = import_cupy().asnumpy(self._results)
+        numbers, numbers_at = transfer.room(np.dtype(np.int32), 6 * batch)
+        numbers = numbers.reshape(6, batch)
+        # Long utterances begin first, so that none of them is left to run alone at the end.
+        numbers[0, : len(waiting)] = waiting[np.argsort(-remaining, kind="stable")]
+        numbers[1], numbers[2] = lengths, first_frames(lengths)
+        self._starts = numbers[3:]
+        self._starts[0], self._starts[1], self._starts[2] = search.frame, search.symbols, states
+        # What must be zero before the first launch: the best tokens, the controls and the barrier.
+        best_bytes = EXCHANGED_ROUNDS * columns * 8
+        zeros, best = transfer.room(np.dtype(np.uint8), best_bytes + 2 * CONTROL.itemsize + 4 * blocks)
+        zeros.fill(0)
+        self._control = best + best_bytes
+        self._barrier = self._control + 2 * CONTROL.itemsize
+        self._summary = self.preparation.room
+        log = self._summary + 4 * self._log_start
+        specials = log + 4 * 6 * self._capacity
+        record, self._address = transfer.copy(spread.parameters)
+        values = {
+            "states": self.preparation.states[0], "options": search.options, "slots": slots, "window": window,
+            "columns": columns, "batch": batch, "waiting": len(waiting), "order": numbers_at,
+            "lengths": numbers_at + 4 * batch, "first_frames": numbers_at + 8 * batch,
+            "starts": numbers_at + 12 * batch, "ends": self._summary + 4 * _SUMMARY,
+            "projected": self.preparation.projected, "best": best, "specials": specials,
+            "sums": specials + 4 * exchanged[0], "capacity": self._capacity, "log": log,
+            "logprobs": log + 4 * 4 * self._capacity, "summary": self._summary, "control": self._control,
+            "barrier": self._barrier,
+        }  # fmt: skip
+        for name, value in values.items():
+            record[name] = value
+        self._shared = spread.shared
+
+    def run(self) -> np.ndarray:
+        """Decode to the end and give the search what was found. Returns int [B], the slots of the states at the end."""
+        self._transfer.send()
+        self.preparation.run()
+        logs, logprobs = [], []
+        while True:
+            results = self._launched()
             logged, active, begun = results[: _SUMMARY - 1].tolist()
-            log, values = np.split(results[self._log_start :].reshape(6, self._capacity)[:, :logged], [4])
-            logs.append(log)
-            logprobs.append(values.view(np.float32))
-            done = active == 0 and begun == len(self._waiting)
-            if done:
-                found = results[_SUMMARY : self._log_start].reshape(3, -1)
-                ends[:, self._waiting] = found[:, self._waiting]
-            else:  # go on with an empty log
-                self._cursor.fill(0)
-                self._barrier.fill(0)
+            log = results[self._log_start :].reshape(6, self._capacity)[:, :logged].copy()
+            logs.append(log[:4])
+            logprobs.append(log[4:].view(np.float32))
+            if active == 0 and begun == len(self._waiting):
+                break
+            self._go_on()
+        ends = self._starts.copy()
+        ends[:, self._waiting] = results[_SUMMARY : self._log_start].reshape(3, -1)[:, self._waiting]
         self._search.positions[:2] = ends[:2]
-        self._search.finish(np.concatenate(logs, axis=1), np.concatenate(logprobs, axis=1))
-        return self._preparation.state(ends[2])
+        one = len(logs) == 1
+        self._search.finish(
+            logs[0] if one else np.concatenate(logs, axis=1), logprobs[0] if one else np.concatenate(logprobs, axis=1)
+        )
+        return ends[2]
 
-    def _launch(self) -> None:
-        """Run rounds until no utterance is in flight or the log is full."""
+    def _fetch(self, count: int) -> np.ndarray:
+        """The first numbers of the results, int32 [count]."""
+        return self._transfer.fetch(self._summary, np.dtype(np.int32), count)
+
+    def _go_on(self) -> None:
+        """Make the log empty and the barrier ready for another launch."""
+        cuda = import_cupy().cuda
+        stream = cuda.get_current_stream().ptr
+        cursor = offset_of(CONTROL, "cursor")
+        cuda.runtime.memsetAsync(self._control + cursor, 0, 4, stream)
+        cuda.runtime.memsetAsync(self._barrier, 0, 4 * self._network.launch.blocks, stream)
+
+    def _launched(self) -> np.ndarray:
+        """Run rounds until no utterance is in flight or the log is full. Returns the results."""
+        everything = self._log_start + 6 * self._capacity
         if self._network.launch.persistent:
-            self._network.run(FILE, "fused_greedy", self._address, self._shared, cooperative=True)
-            return
+            with self._network.alone.held:
+                self._network.run(FILE, "fused_greedy", self._address, self._shared)
+                return self._fetch(everything)
         active, room = True, True
         while active and room:
-            self._network.replay(FILE, self._launches_of_round, self._parameters, self._shared)
-            logged, active, _ = import_cupy().asnumpy(self._results[:_SUMMARY])[:-1].tolist()
+            for i in range(ROUNDS_AT_ONCE):
+                self._launch_round(i % 2)
+            logged, active, _, _ = self._fetch(_SUMMARY).tolist()
             room = logged + active <= self._capacity
+        return self._fetch(everything)
 
-    def _launches_of_round(self, parity: int) -> Launches:
-        layers = [("greedy_layer", (parity, layer)) for layer in range(1, self._network.net.layers + 1)]
-        return [("greedy_score", (parity,)), ("greedy_decide", (parity,)), *layers]
+    def _launch_round(self, parity: int) -> None:
+        """Launch the phases of a round, which reads one of two buffers, number ``parity``."""
+        run = partial(self._network.run, FILE, parameters=self._address, shared=self._shared)
+        run("greedy_score", numbers=(parity,))
+        run("greedy_decide", numbers=(parity,))
+        for layer in range(1, self._network.net.layers + 1):
+            run("greedy_layer", numbers=(parity, layer))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...bundle.transducers import CombinedTransducer, Ports, PredictorGraph, SplitTransducer, token_ports, width
-from ...cuda.device import Device, import_cupy, kernels
+from ...cuda.device import Device, import_cupy
+from ...cuda.kernels import kernels
 from ...cuda.requests import Requests
 from ...cuda.state import DeviceState
 from ...cuda.structs import COPY, address
@@ -153,7 +154,7 @@ class Workspace:
         if self._wide is None:
             return made
         arguments = (made, self._wide, np.int64(rows * self._width))
-        kernels("rows.cu").launch("widen_rows", self._card.multiprocessors, self._card.threads, arguments)
+        kernels(self._card, "rows.cu").launch("widen_rows", self._card.multiprocessors, self._card.threads, arguments)
         return self._wide
 
     def predict(self, requests: Requests, steps: int) -> None:
@@ -194,7 +195,7 @@ class Workspace:
             table = np.concatenate(copies)
             self._tables[name, rows, key] = cupy.asarray(table.view(np.uint8)), len(table)
         table, arrays = self._tables[name, rows, key]
-        kernels("gather.cu").launch(
+        kernels(self._card, "gather.cu").launch(
             "copy_rows", rows, min(128, self._card.threads), (table, np.int32(arrays), np.uint64(count))
         )
 
@@ -203,7 +204,7 @@ class Workspace:
             np.uint64(requests.tokens), np.uint64(places), np.int32(3), np.uint64(requests.step_count), target,
             np.int32(target.dtype.itemsize == 8),
         )  # fmt: skip
-        kernels("gather.cu").launch("copy_numbers", 1, self._card.threads, arguments)
+        kernels(self._card, "gather.cu").launch("copy_numbers", 1, self._card.threads, arguments)
 
     def _token_copies(self, wanted: tuple[int, int]) -> list[np.ndarray]:
         arena, port = self._arenas[0], self._runs.buffers[self._graph.targets.name]

@@ -2,52 +2,56 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ...arrays import first_frames
 from ...cuda.arrays import DeviceArray, source_table
-from ...cuda.device import Device, Kernels, import_cupy, kernels
+from ...cuda.device import Device, import_cupy
+from ...cuda.kernels import Kernels, cooperative_launches, kernels
 from ...cuda.state import DeviceState
 from ...cuda.structs import (
-    CONTROL,
-    EXCHANGED_ROUNDS,
     FUSED_BEAM,
     GREEDY,
     MAX_SLOTS,
     PROJECTION,
-    RECORD,
     RESTORATION,
     STATES,
     STEP,
+    address,
     filled,
 )
-from ...cuda.upload import Upload
-from ...errors import DeviceError
+from ...cuda.transfer import Transfer, transfers
+from ...errors import DeviceError, InputError
 from .packing import WEIGHT_TYPES, DeviceNetwork
 
-Launches = list[tuple[str, tuple[int, ...]]]
-"""Names of kernels, each with the numbers that it is launched with."""
+FEW_COLUMNS = 8
+"""Up to so many columns count as few. Products stage so many at once then, since shared memory that is used for staging
+cannot hold weights."""
+MANY_COLUMNS = 128
+"""The most columns of a round."""
+_STAGED = (32, 16, 8)
+"""Columns that a product stages at once where there are many: the first number for which a block has enough shared
+memory. The results do not depend on it."""
 
-LATENCY_COLUMNS, THROUGHPUT_COLUMNS = 8, 32
-"""Columns that a product stages in shared memory at once: where there are few columns, and where there are many. Shared
-memory that is used for staging cannot hold weights."""
+LAUNCH_VARIABLE = "TDTDECODE_CUDA_LAUNCH"
+"""Environment variable that chooses how decodes are launched, one of `LAUNCHES`."""
 
 BARRIERS = ("counter", "flags")
 """``BarrierKind`` in ``grid.cuh``, by value."""
+LAUNCHES = (*BARRIERS, "phases")
+"""One cooperative launch with a barrier of either kind, or a launch for each phase."""
 
-_AGREED: dict[str, tuple[np.dtype, tuple[int, ...]]] = {
-    "fused_greedy.cu": (GREEDY, (CONTROL.itemsize, MAX_SLOTS, EXCHANGED_ROUNDS)),
-    "fused_beam.cu": (FUSED_BEAM, (RECORD.itemsize,)),
-    "frames.cu": (RESTORATION, (PROJECTION.itemsize,)),
-}
-"""For each file, the structure that its kernels take, and other numbers that the file and `structs` must agree on."""
+FRAMES = "frames.cu"
+"""The file whose kernels do the work before a decode."""
 
-ROUNDS_PER_GRAPH = 16
+_PARAMETERS = {"fused_greedy.cu": GREEDY, "fused_beam.cu": FUSED_BEAM, FRAMES: RESTORATION}
+"""For each file, the structure that its kernels take."""
+
+ROUNDS_AT_ONCE = 16
 """Where a search is launched phase by phase, the host checks after so many rounds whether it is done. The number is
 even, since rounds use two buffers in turn."""
 
@@ -63,8 +67,8 @@ class Launch:
     threads:
         Threads of a block.
     persistent:
-        True: the whole loop is one cooperative launch. False: each phase is a launch of its own, and rounds of launches
-        are captured in a CUDA graph. This is for cards without cooperative launch.
+        True: the whole loop is one cooperative launch. False: each phase is a launch of its own. This is slower, but
+        needs no card that can launch cooperatively, and no block ever waits for another.
     barrier:
         Kind of the barrier over the grid, one of `BARRIERS`.
     slots:
@@ -80,8 +84,49 @@ class Launch:
 
     @staticmethod
     def of(device: Device) -> Launch:
-        """What suits a card."""
-        return Launch(device.multiprocessors, device.threads, device.cooperative, slots=min(MAX_SLOTS, device.threads))
+        """What suits a card, or what the environment variable `LAUNCH_VARIABLE` asks for.
+
+        Raises
+        ------
+        InputError
+            If the variable is none of `LAUNCHES`.
+        DeviceError
+            If it asks for a cooperative launch, which the card cannot do.
+        """
+        how = os.environ.get(LAUNCH_VARIABLE) or ("counter" if device.cooperative else "phases")
+        if how not in LAUNCHES:
+            raise InputError(f"{LAUNCH_VARIABLE} must be one of {', '.join(LAUNCHES)}, got {how!r}")
+        persistent = how in BARRIERS
+        if persistent and not device.cooperative:
+            raise DeviceError(
+                f"{LAUNCH_VARIABLE}={how}: {device.name} cannot launch cooperatively; use phases, or leave it unset"
+            )
+        slots = min(MAX_SLOTS, device.threads)
+        return Launch(device.multiprocessors, device.threads, persistent, how if persistent else BARRIERS[0], slots)
+
+    def __post_init__(self) -> None:
+        most = min(MAX_SLOTS, self.threads)
+        if not 1 <= self.slots <= most:
+            raise InputError(f"slots must be from 1 to {most}, got {self.slots}")
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """How a block divides its shared memory.
+
+    Attributes
+    ----------
+    parameters:
+        The structure that the file's kernels take [1], with its network filled in.
+    columns:
+        The most columns of a product.
+    shared:
+        The bytes of shared memory to launch a block with.
+    """
+
+    parameters: np.ndarray
+    columns: int
+    shared: int
 
 
 class FusedNetworkOnDevice:
@@ -91,118 +136,95 @@ class FusedNetworkOnDevice:
         self.net = net
         self.device = device
         self.launch = launch
-        self._defines = (("TDT_WEIGHT", WEIGHT_TYPES[net.precision]), ("TDT_BARRIER", BARRIERS.index(launch.barrier)))
-        self._needed: dict[tuple[Any, ...], int] = {}
-        self._graphs: dict[tuple[str, int], tuple[Any, Any, Any]] = {}
-        self._lock = threading.Lock()
+        self._defines = (
+            ("TDT_WEIGHT", WEIGHT_TYPES[net.precision]), ("TDT_BARRIER", BARRIERS.index(launch.barrier)),
+            ("TDT_PHASES", int(not launch.persistent)),
+        )  # fmt: skip
+        self._spreads: dict[tuple[str, int], Spread] = {}
+        # What this card cannot run is refused now, before anything is decoded.
+        for file in _PARAMETERS:
+            for columns in (FEW_COLUMNS, MANY_COLUMNS):
+                self.spread(file, columns)
+        # What is the same in every decode is filled in once.
+        self._encoder_size = int(net.struct[0]["encoder"]["inputs"])
+        self._restoration = self.spread(FRAMES, MANY_COLUMNS).parameters
+        self._projection = filled(PROJECTION, net=self._restoration["net"][0])
+        self.transfers = transfers(device)
+        self.alone = cooperative_launches(device)
 
-    def kernels(self, file: str, cooperative: bool = False) -> Kernels:
-        """A source file's kernels for the network's precision."""
-        return kernels(file, self._defines, cooperative)
+    def kernels(self, file: str) -> Kernels:
+        """A source file's kernels for the network's precision and for the kind of launch."""
+        return kernels(self.device, file, self._defines, self.launch.persistent and file != FRAMES)
 
-    def run(self, file: str, name: str, parameters: int, shared: int, *numbers: int, cooperative: bool = False) -> None:
+    def run(self, file: str, name: str, parameters: int, shared: int, numbers: tuple[int, ...] = ()) -> None:
         """Launch a kernel on all blocks, with the address of its structure and with further int32 arguments."""
         arguments = (np.uint64(parameters), *map(np.int32, numbers))
-        self.kernels(file, cooperative).launch(name, self.launch.blocks, self.launch.threads, arguments, shared)
+        self.kernels(file).launch(name, self.launch.blocks, self.launch.threads, arguments, shared)
 
-    def replay(
-        self, file: str, launches_of_round: Callable[[int], Launches], parameters: np.ndarray, shared: int
-    ) -> None:
-        """Run `ROUNDS_PER_GRAPH` rounds as one CUDA graph, which is captured on first use.
-
-        ``launches_of_round`` lists the kernels of a round. It is called with 0 and 1 in turn: which of two buffers the
-        round reads.
-
-        A graph always reads its parameters at the address that it has captured. They are copied there before each
-        launch, so that one graph serves every call.
-        """
-        cupy = import_cupy()
-        caller = cupy.cuda.get_current_stream()
-        with self._lock:
-            captured = self._graphs.get((file, shared))
-            if captured is None:
-                launches = [one for i in range(ROUNDS_PER_GRAPH) for one in launches_of_round(i % 2)]
-                captured = self._graphs[file, shared] = self._captured(file, launches, parameters.nbytes, shared)
-            stream, place, graph = captured
-            stream.wait_event(caller.record())
-            with stream:
-                place.set(np.ascontiguousarray(parameters).view(np.uint8))
-                graph.launch(stream)
-            stream.synchronize()  # then another call may overwrite the parameters
-
-    def _captured(
-        self, file: str, launches: Launches, size: int, shared: int
-    ) -> tuple[Any, Any, Any]:
-        cupy = import_cupy()
-        self.kernels(file).load({name for name, _ in launches}, shared)  # not possible while capturing
-        place = cupy.empty(size, np.uint8)
-        stream = cupy.cuda.Stream(non_blocking=True)
-        with stream:
-            stream.begin_capture(cupy.cuda.runtime.streamCaptureModeThreadLocal)  # does not disturb other threads
-            for name, numbers in launches:
-                self.run(file, name, int(place.data.ptr), shared, *numbers)
-            return stream, place, stream.end_capture()
-
-    def spread(self, file: str, staged: int, **fields: Any) -> tuple[np.ndarray, int]:
-        """Divide a block's shared memory between what a file's kernels need and weights that stay there.
+    def spread(self, file: str, columns: int) -> Spread:
+        """How a block divides its shared memory between what a file's kernels need and weights that stay there.
 
         Parameters
         ----------
         file:
-            A key of `_AGREED`.
-        staged:
-            Columns staged at once.
-        fields:
-            The fields of the file's structure that the need depends on. A kernel, ``<file>_sizes``, computes the need.
-
-        Returns
-        -------
-        `structs.NETWORK` [1] with all fields set, and the bytes of shared memory to launch a block with.
+            A key of `_PARAMETERS`.
+        columns:
+            The most columns of a product.
 
         Raises
         ------
         DeviceError
             If a block cannot have as much shared memory as the kernels need.
         """
-        net = self.net.struct.copy()
-        net["staged"] = staged
-        key = file, staged, *fields.values()
-        if key not in self._needed:
-            cupy = import_cupy()
-            struct, agreed = _AGREED[file]
-            expected = [struct.itemsize, *agreed]
-            sizes = cupy.zeros(1 + len(expected), np.int32)
-            parameters = cupy.asarray(filled(struct, net=net[0], **fields).view(np.uint8))
-            probe = file.removesuffix(".cu") + "_sizes"
-            arguments = (np.uint64(parameters.data.ptr), np.uint64(sizes.data.ptr))
-            self.kernels(file).launch(probe, 1, self.launch.threads, arguments)
-            self._needed[key], *found = cupy.asnumpy(sizes).tolist()
-            assert found == expected, f"structs.py and {file} do not agree: {expected}, {found}"
-        needed = self._needed[key]
-        if needed > self.device.shared_memory:
-            raise DeviceError(
-                f"the fused network needs {needed} bytes of shared memory in a block, {self.device.name} has "
-                f"{self.device.shared_memory}: use network='ort' or device='cpu'"
-            )
-        net["resident_bytes"] = self.device.shared_memory - needed
-        return net, self.device.shared_memory if self.launch.persistent else needed
+        few = columns <= FEW_COLUMNS
+        columns = FEW_COLUMNS if few else MANY_COLUMNS
+        if (file, columns) not in self._spreads:
+            for staged in (FEW_COLUMNS,) if few else _STAGED:
+                net = self.net.struct.copy()
+                net["staged"] = staged
+                needed = self._needed(file, net, columns)
+                if needed <= self.device.shared_memory:
+                    break
+            else:
+                smaller = "precision='float16', " if self.net.precision == "float32" else ""
+                raise DeviceError(
+                    f"the fused network needs {needed} bytes of shared memory in a block, {self.device.name} has "
+                    f"{self.device.shared_memory}: use {smaller}network='ort' or device='cpu'"
+                )
+            net["resident_bytes"] = left = self.device.shared_memory - needed
+            # What is launched phase by phase keeps no weights, and neither do the kernels of frames.
+            keeps = self.launch.persistent and file != FRAMES
+            parameters = filled(_PARAMETERS[file], net=net[0])
+            self._spreads[file, columns] = Spread(parameters, columns, needed + left if keeps else needed)
+        return self._spreads[file, columns]
+
+    def _needed(self, file: str, net: np.ndarray, columns: int) -> int:
+        """The bytes of shared memory that a block needs beside weights. A kernel, ``<file>_room``, computes it."""
+        cupy = import_cupy()
+        struct = _PARAMETERS[file]
+        values = {"net": net[0]} | ({"columns": columns} if struct is GREEDY else {})
+        parameters, bytes_needed = cupy.asarray(filled(struct, **values).view(np.uint8)), cupy.zeros(1, np.int32)
+        arguments = (np.uint64(parameters.data.ptr), np.uint64(bytes_needed.data.ptr))
+        self.kernels(file).launch(file.removesuffix(".cu") + "_room", 1, self.launch.threads, arguments)
+        return int(cupy.asnumpy(bytes_needed)[0])
 
     def prepare(
         self,
-        upload: Upload,
+        transfer: Transfer,
         utterances: Sequence[DeviceArray],
         lengths: np.ndarray,
         start: DeviceState,
         slots: int,
         places: np.ndarray,
+        room: int = 0,
     ) -> Preparation:
         """Make memory for a decode's projected frames and predictor states, and the parameters of the kernels that fill
         it.
 
         Parameters
         ----------
-        upload:
-            The parameters are added to it. The caller sends it.
+        transfer:
+            The parameters are put in it. The caller sends it.
         utterances, lengths:
             Encoder output [E, T] of B utterances, and int32 [B] their frames.
         start:
@@ -211,39 +233,35 @@ class FusedNetworkOnDevice:
             Slots for predictor states.
         places:
             int [N]: the slots that the states of ``start`` are put in.
+        room:
+            Bytes that the caller needs beside.
         """
         cupy = import_cupy()
-        net, shared = self.spread("frames.cu", THROUGHPUT_COLUMNS)
-        encoder_size = int(self.net.struct[0]["encoder"]["inputs"])
-        sources, frames = source_table(utterances, lengths, encoder_size)
-        projected = cupy.empty((max(frames, 1), self.net.joint), np.float32)
-        layers, hidden = self.net.layers, self.net.hidden
-        arrays = {
-            "prediction": cupy.empty((slots, self.net.joint), np.float32),
-            "hidden": cupy.empty((layers, slots, hidden), np.float32),
-            "cell": cupy.empty((layers, slots, hidden), np.float32),
-            "recurrent": cupy.empty((layers, slots, 4 * hidden), np.float32),
-        }
-        states = filled(STATES, slots=slots, **arrays)
+        sources, frames = source_table(utterances, lengths, self._encoder_size)
+        joint, states = self.net.joint, self.net.layers * slots * self.net.hidden
+        # What a state keeps when the decode is done, and what only the decode needs.
+        kept = cupy.empty(slots * joint + 2 * states, np.float32)
+        room, projected = -(-room // 16) * 16, 4 * max(frames, 1) * joint
+        block = cupy.empty(room + 16 * states + projected, np.uint8)
+        own, first = address(block), address(kept)
+        slot_states = np.zeros(1, STATES)
+        slot_states["slots"], slot_states["prediction"] = slots, first
+        slot_states["hidden"], slot_states["cell"] = first + 4 * slots * joint, first + 4 * (slots * joint + states)
+        slot_states["recurrent"] = own + room
+        frames_at = own + room + 16 * states
         projection = restoration = 0
         if frames:
-            table = upload.put(sources)
-            projection = upload.put(
-                filled(PROJECTION, net=net[0], sources=len(sources), frames=frames, list=table, projected=projected)
-            )
+            record, projection = transfer.copy(self._projection)
+            record["sources"], record["frames"] = len(sources), frames
+            record["list"], record["projected"] = transfer.put(sources), frames_at
         if len(places):
-            steps = np.zeros(len(places), STEP)
+            steps, steps_at = transfer.room(STEP, len(places))
             steps["parent"], steps["slot"] = start.index, places
-            prediction, outputs, cells = start.arrays
-            restoration = upload.put(
-                filled(
-                    RESTORATION, net=net[0], states=states[0], prediction=prediction, hidden=outputs, cell=cells,
-                    steps=upload.put(steps), rows=len(prediction), count=len(steps),
-                )  # fmt: skip
-            )
-        kept = tuple(arrays.values())
-        first = first_frames(lengths).astype(np.int32)
-        return Preparation(self, projected, first, states, kept, projection, restoration, shared)
+            record, restoration = transfer.copy(self._restoration)
+            record["states"], record["steps"] = slot_states, steps_at
+            record["prediction"], record["hidden"], record["cell"] = map(address, start.arrays)
+            record["rows"], record["count"] = len(start.arrays[0]), len(places)
+        return Preparation(self, own, frames_at, slot_states, kept, block, projection, restoration)
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,35 +270,43 @@ class Preparation:
 
     Attributes
     ----------
+    room:
+        Address of the bytes that the caller needs beside.
     projected:
-        float32 [all frames, J] on the device: the encoder's part of the joint.
-    first_frames:
-        int32 [B]: where each utterance's frames begin in ``projected``.
+        Address of float32 [all frames, J]: the encoder's part of the joint.
     states:
         `structs.STATES` [1].
-    arrays:
-        The device arrays that it points to: predictions, layers' outputs, cells, recurrent products.
+    kept, block:
+        Device arrays that hold all of these: predictions, layers' outputs and cells of all slots; everything else.
     projection, restoration:
         Addresses of `structs.PROJECTION` and `structs.RESTORATION`; 0 where there are no frames or no states.
-    shared:
-        Bytes of shared memory to launch a block with.
     """
 
     network: FusedNetworkOnDevice
-    projected: Any
-    first_frames: np.ndarray
+    room: int
+    projected: int
     states: np.ndarray
-    arrays: tuple[Any, ...]
+    kept: Any
+    block: Any
     projection: int
     restoration: int
-    shared: int
 
     def run(self) -> None:
-        """Launch the kernels that project frames and restore states. The upload must have been sent."""
+        """Launch the kernels that project frames and restore states. The transfer must have been sent."""
+        shared = self.network.spread(FRAMES, MANY_COLUMNS).shared
         for name, parameters in (("project_frames", self.projection), ("restore_states", self.restoration)):
             if parameters:
-                self.network.run("frames.cu", name, parameters, self.shared)
+                self.network.run(FRAMES, name, parameters, shared)
 
     def state(self, slots: np.ndarray) -> DeviceState:
         """The states in those slots when the decode is done."""
-        return DeviceState(self.arrays[:3], (0, 1, 1), slots)
+        count, net = int(self.states["slots"][0]), self.network.net
+        ends = np.cumsum([count * net.joint, *2 * [net.layers * count * net.hidden]])
+        prediction, hidden, cell = (
+            self.kept[begin:end].reshape(shape)
+            for begin, end, shape in zip(
+                [0, *ends[:-1].tolist()], ends.tolist(),
+                [(count, net.joint), *2 * [(net.layers, count, net.hidden)]],
+            )
+        )
+        return DeviceState((prediction, hidden, cell), (0, 1, 1), slots)

@@ -7,17 +7,17 @@ checks every few rounds whether the search is done.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ...arrays import first_frames
-from ...cuda.device import Device, import_cupy, kernels
+from ...cuda.device import Device, import_cupy
+from ...cuda.kernels import kernels
 from ...cuda.requests import Requests
 from ...cuda.state import DeviceState
 from ...cuda.structs import GREEDY_STEPS, WANTED, filled, offset_of, row_layout
-from ...cuda.upload import Upload
+from ...cuda.transfer import Transfer, transfers
 from .beams import DeviceBeams, check_beam, decode_in_parts
 
 if TYPE_CHECKING:
@@ -72,7 +72,9 @@ def run_greedy(
     logs, logprobs, states = [], [], []
     for first in range(0, max(len(order), 1), network.max_rows):
         some = order[first : first + network.max_rows]
-        log, values, state = _greedy_part(network, search, [utterances[i] for i in some], some, start.select(some))
+        with transfers(network.card).taken(4096 + 16 * len(some)) as transfer:
+            mine = [utterances[i] for i in some]
+            log, values, state = _greedy_part(network, transfer, search, mine, some, start.select(some))
         log[0] = some[log[0]]
         logs.append(log)
         logprobs.append(values)
@@ -84,7 +86,12 @@ def run_greedy(
 
 
 def _greedy_part(
-    network: StepwiseNetwork, search: GreedySearch, utterances: list[DeviceArray], some: np.ndarray, start: Any
+    network: StepwiseNetwork,
+    transfer: Transfer,
+    search: GreedySearch,
+    utterances: list[DeviceArray],
+    some: np.ndarray,
+    start: Any,
 ) -> tuple[np.ndarray, np.ndarray, Any]:
     """Decode N utterances of the batch, ``some``.
 
@@ -111,17 +118,16 @@ def _greedy_part(
     capacity = int(np.sum(lengths - np.minimum(frame, lengths), dtype=np.int64)) + count
     log, log_logprobs = cupy.empty((4, capacity), np.int32), cupy.empty((2, capacity), np.float32)
     layout, kept = row_layout(spec)
-    upload = Upload(4096 + 16 * count)
-    search_at = upload.put(
+    search_at = transfer.put(
         filled(
             GREEDY_STEPS, options=search.options, blank=spec.blank, rows=count,
-            decisions=decisions, logprobs=logprobs, lengths=upload.put(lengths.astype(np.int32)),
-            first_frames=upload.put(first), frames=places[0], symbols=places[1], capacity=capacity, log=log,
+            decisions=decisions, logprobs=logprobs, lengths=transfer.put(lengths.astype(np.int32)),
+            first_frames=transfer.put(first), frames=places[0], symbols=places[1], capacity=capacity, log=log,
             log_logprobs=log_logprobs, logged=requests.flags,
         )  # fmt: skip
     )
-    layout_at = upload.put(layout)
-    upload.send()
+    layout_at = transfer.put(layout)
+    transfer.send()
     decide = (
         np.int32(count), np.uint64(requests.wanted_count), np.uint64(layout_at),
         np.uint64(search_at + offset_of(GREEDY_STEPS, "options")), decisions, logprobs,
@@ -132,9 +138,9 @@ def _greedy_part(
         launched = min(count, 1 << (pending - 1).bit_length())  # powers of two: few numbers of rows, so few bindings
         for _ in range(network.rounds):
             logits = workspace.joint(requests, launched)
-            kernels("rows.cu").launch("decide_rows", launched, card.threads, (logits, *decide), _REDUCE_SHARED)
+            kernels(card, "rows.cu").launch("decide_rows", launched, card.threads, (logits, *decide), _REDUCE_SHARED)
             arguments = (np.uint64(search_at), np.uint64(requests.address))
-            kernels("greedy.cu").launch("advance_greedy", 1, card.threads, arguments, _REDUCE_SHARED)
+            kernels(card, "greedy.cu").launch("advance_greedy", 1, card.threads, arguments, _REDUCE_SHARED)
             workspace.predict(requests, launched)
         words = requests.fetch()
         pending, (logged, full) = int(words[1]), words[-2:]
@@ -158,13 +164,23 @@ def run_beam(
     """Run a beam search to its end; parameters and result are those of `Program.beam`."""
     check_beam(search)
     together = max(1, network.max_rows // search.size)
-    return decode_in_parts(partial(_beam_part, network, search), search, utterances, start, places, final, together)
+
+    def decode(some: list[DeviceArray], places: np.ndarray, start: Any) -> tuple[Any, np.ndarray]:
+        with transfers(network.card).taken(16 * 1024 + 64 * len(some) + 8 * len(start)) as transfer:
+            return _beam_part(network, transfer, search, some, places, start)
+
+    return decode_in_parts(decode, search, utterances, start, places, final, together)
 
 
 def _beam_part(
-    network: StepwiseNetwork, search: BeamSearch, utterances: list[DeviceArray], some: np.ndarray, start: Any
+    network: StepwiseNetwork,
+    transfer: Transfer,
+    search: BeamSearch,
+    utterances: list[DeviceArray],
+    some: np.ndarray,
+    start: Any,
 ) -> tuple[Any, np.ndarray]:
-    """Decode some utterances of the batch; parameters and result are those of ``decode`` in `decode_in_parts`."""
+    """Decode some utterances of the batch; the others are as for ``decode`` in `decode_in_parts`."""
     cupy = import_cupy()
     spec, card = search.spec, network.card
     lengths = search.lengths[some]
@@ -176,13 +192,13 @@ def _beam_part(
         start, beams.start_slots, len(some) * beams.slots, network.frames(utterances, lengths), launched
     )
     scratch = cupy.empty((card.multiprocessors if search.fusions else 0, spec.vocab_size + 1), np.float32)
-    module = kernels("beam.cu")
+    module = kernels(card, "beam.cu")
     while True:
-        upload = Upload(16 * 1024 + 64 * len(some) + 8 * len(beams.start_slots))
-        beams.put(upload)
-        search_at = np.uint64(upload.put(beams.struct))
-        slots = np.uint64(upload.put(beams.start_slots))
-        upload.send()
+        transfer.clear()
+        beams.put(transfer)
+        search_at = np.uint64(transfer.put(beams.struct))
+        slots = np.uint64(transfer.put(beams.start_slots))
+        transfer.send()
         if search.fusions and not beams.scored:
             arguments = (search_at, slots, np.int32(len(beams.start_slots)), scratch)
             module.launch("score_slots", card.multiprocessors, card.threads, arguments)

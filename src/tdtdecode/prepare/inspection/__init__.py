@@ -95,7 +95,7 @@ def _read(evidence: Evidence, durations: Sequence[int] | None) -> tuple[Bundle |
         if bundle.encoder is not None:
             graph = load_graph(bundle.encoder, bundle.directory)
             if bundle.cache_aware:
-                read_caches(graph, evidence.metadata, bundle.features.subsampling_factor)
+                read_caches(graph, bundle.windows, bundle.features.mel_bins)
             else:
                 encoder_ports(graph)
         return bundle, None
@@ -170,38 +170,63 @@ def _encoder_facts(evidence: Evidence, bundle: Bundle | None) -> Iterator[Fact]:
     if port is None:
         return
     file = evidence.graphs[ENCODER].file.name
-    _, mel, time = port.shape
     yield Fact("encoder for", evidence.family, file, "inputs")
-    yield Fact("mel bins", mel, file, f"{port.name}, second axis")
-    yield Fact("time axis", time if isinstance(time, int) else "dynamic", file, f"{port.name}, third axis")
+    yield Fact("mel bins", evidence.mel_bins or port.shape[1], file, f"{port.name}, {evidence.axis_names[0]} axis")
+    yield Fact("time axis", evidence.fixed_time or "dynamic", file, f"{port.name}, {evidence.axis_names[1]} axis")
+    yield from _streaming_facts(evidence, file)
     if bundle is not None:
         features = bundle.features
         yield Fact("features", features.family, file, "metadata or configuration; default nemo")
-        yield Fact("normalisation", features.normalize, file, "metadata or configuration; default per_feature")
+        default = "none" if evidence.streaming else "per_feature"
+        yield Fact("normalisation", features.normalize, file, f"metadata or configuration; default {default}")
         yield Fact("subsampling factor", features.subsampling_factor, file, "metadata or configuration; default 8")
         if features.max_frames is not None:
             seconds = features.max_frames * features.subsampling_factor * FEATURE_FRAME_SECONDS
             yield Fact("longest audio at once, seconds", seconds, file, "position table")
 
 
+def _streaming_facts(evidence: Evidence, file: str) -> Iterator[Fact]:
+    """What a cache-aware encoder takes window by window, and what it holds of a stream meanwhile."""
+    caches = evidence.caches
+    if caches is None:
+        return
+    yield Fact("window", f"{caches.window} feature frames, {caches.shift} of them new", file, "number of its frames")
+    yield Fact("latency, seconds", round(caches.latency, 3), file, "the new feature frames of a window")
+    yield Fact("look-ahead, seconds", round(caches.look_ahead, 3), file, "the window, without its first encoder frame")
+    sizes = [f"{one.into.name} {one.into.dtype.name} {list(one.shape)}" for one in caches.caches[:2]]
+    yield Fact("caches of a stream", sizes, file, f"inputs, the {'layers' if caches.layers_first else 'streams'} first")
+    yield Fact("bytes of a stream's caches", sum(one.nbytes for one in caches.caches), file, "inputs")
+    if caches.prompt is not None:
+        yield Fact("languages", sorted(caches.languages) or "by number", file, "metadata prompt_dictionary")
+        default = caches.default_language
+        named = [name for name, number in sorted(caches.languages.items()) if number == default]
+        yield Fact("language if none is told", named[0] if named else default, file, "metadata auto_prompt_id")
+
+
 def _notes(evidence: Evidence, bundle: Bundle | None) -> Iterator[str]:
     if None not in evidence.variants and len(set(evidence.variants)) > 1:
         names = ", ".join(sorted({str(variant) for variant in evidence.variants}))
         yield f"there are several variants ({names}) and none without a suffix: choose one with --variant"
-    port = evidence.audio_port
-    if port is not None and isinstance(port.shape[2], int) and isinstance(port.shape[1], int):
+    time = evidence.fixed_time
+    if time is not None and evidence.mel_bins is not None and not evidence.streaming:
         yield (
-            f"the encoder takes {port.shape[2]} feature frames ({port.shape[2] * FEATURE_FRAME_SECONDS:g} s) at once, "
+            f"the encoder takes {time} feature frames ({time * FEATURE_FRAME_SECONDS:g} s) at once, "
             "no more and no fewer: this package recognises longer audio in windows; other systems may not accept it"
         )
     fixed = [
-        f"{port.name} of {graph.file.name}" for graph in evidence.graphs.values() for port in graph.inputs
+        f"{port.name} of {graph.file.name}" for role, graph in evidence.graphs.items() for port in graph.inputs
         if port.is_float and port.rank == 3 and port.shape[1 if port in evidence.states else 0] == 1
+        and not (role == ENCODER and evidence.streaming)
     ]  # fmt: skip
     if fixed:
         yield (
             f"a batch of one is fixed in {', '.join(fixed)}: this package runs it at any batch size all the same; for "
             "other systems, `tdtdecode repair` makes the batch axis dynamic"
+        )
+    if evidence.caches is not None and not evidence.caches.takes_batches:
+        yield (
+            f"a batch of one is fixed in {evidence.graphs[ENCODER].file.name}: this package gives it several streams "
+            "at a time if the graph computes the same then, and else one after the other"
         )
     if any(graph.quantized for graph in evidence.graphs.values()):
         yield "int8 graphs: they are meant for the CPU; on a GPU use float16 or float32 files"

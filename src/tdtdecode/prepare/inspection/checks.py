@@ -13,10 +13,10 @@ from ...bundle.lifting import CannotLift, lift
 from ...bundle.onnx_files.graph import Graph
 from ...bundle.transducers import SplitTransducer, arithmetic
 from .evidence import COMBINED, ENCODER, GRAPH_NAMES, JOINT, PREDICTOR, TOKEN_FILES, Evidence
+from .report import REPAIR as _REPAIR
 from .report import Problem
-from .token_forms import JSON, PAIRS, PIECES, SWAPPED, SYMBOLS
-
-_REPAIR = "`tdtdecode repair DIR -o OUT`"
+from .streaming import streaming_encoder
+from .token_forms import JSON, PAIRS, PIECES, SENTENCEPIECE, SWAPPED, SYMBOLS
 
 GUESSED_DURATIONS = [0, 1, 2, 4, 8]
 """The table that early drafts of GenAI's support wrote for every model."""
@@ -125,7 +125,7 @@ def token_file(evidence: Evidence) -> Iterator[Problem]:
             )  # fmt: skip
         return
     name, entries = table.file.name, len(table.entries)
-    if evidence.layout != "genai" and table.form != SYMBOLS:
+    if evidence.layout != "genai" and table.form not in (SYMBOLS, SENTENCEPIECE):
         yield Problem("tokens-form", name, "", *_FORMS[table.form])
     elif table.irregular:
         yield Problem(
@@ -268,6 +268,8 @@ def durations(evidence: Evidence) -> Iterator[Problem]:
         )  # fmt: skip
         return
     for file, name, value in stated:
+        if value is None and count == 0 and evidence.streaming:
+            continue
         if value is None:
             yield Problem(
                 "durations-missing", file, name, "no table", "the number of frames for each duration output; "
@@ -300,14 +302,14 @@ def mel_bins(evidence: Evidence) -> Iterator[Problem]:
     if port is None:
         return
     encoder = _name(evidence.graphs[ENCODER])
-    _, mel, time = port.shape
-    if isinstance(time, int) and not isinstance(mel, int):
+    mel = evidence.mel_bins
+    if evidence.fixed_time is not None and mel is None:
         yield Problem(
             "encoder-axes", encoder, port.name, str(port), "[batch, mel, time], with the mel bins on the second axis",
             "export the encoder with its axes in NeMo's order",
         )  # fmt: skip
         return
-    if not isinstance(mel, int):
+    if mel is None:
         return
     stated = [
         ("feat_dim", encoder, evidence.metadata.get("feat_dim")),
@@ -318,17 +320,19 @@ def mel_bins(evidence: Evidence) -> Iterator[Problem]:
     for name, file, value in stated:
         if value is not None and str(value) != str(mel):
             yield Problem(
-                "mel-bins", file, name, f"{value}", f"{mel}, the second axis of {port.name} in {encoder}: it takes "
-                "features of no other width", _REPAIR,
+                "mel-bins", file, name, f"{value}", f"{mel}, {evidence.mel_place} in {encoder}: it takes features of "
+                "no other width", _REPAIR,
             )  # fmt: skip
     where = {"split": ("feat_dim", encoder, evidence.metadata), "combined": (
         "features_size", evidence.configuration_name, evidence.configuration)}  # fmt: skip
+    if evidence.streaming:  # what reads such models asks their encoder
+        return
     if evidence.layout in where and mel != DEFAULT_MEL_BINS and "is_giga_am" not in evidence.metadata:
         name, file, section = where[evidence.layout]
         if name not in section:
             yield Problem(
-                "mel-bins", file, name, "not stated, which means 80", f"{mel}, the second axis of {port.name} in "
-                f"{encoder}", _REPAIR,
+                "mel-bins", file, name, "not stated, which means 80", f"{mel}, {evidence.mel_place} in {encoder}",
+                _REPAIR,
             )  # fmt: skip
 
 
@@ -453,6 +457,6 @@ def _name(graph: Graph | None) -> str:
 
 CHECKS: tuple[Callable[[Evidence], Iterator[Problem]], ...] = (
     no_model, missing_graphs, misnamed_encoder, ctc_head, token_file, spaces, vocabulary_size, durations, mel_bins,
-    predictor_sizes, url, model_type, finite_weights, quantised_on_a_gpu,
+    predictor_sizes, url, model_type, finite_weights, quantised_on_a_gpu, streaming_encoder,
 )  # fmt: skip
 """All checks but `overflow`, in the order in which their problems are shown."""

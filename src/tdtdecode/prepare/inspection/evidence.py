@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...bundle import combined, genai, split
+from ...bundle.cached_encoder import read_caches
+from ...bundle.caches import EncoderCaches
 from ...bundle.cut import encoder_input
 from ...bundle.families import OFFLINE, encoder_family, is_cache_aware
 from ...bundle.files import find_file, read_json
@@ -33,7 +35,7 @@ GRAPH_NAMES: dict[str, dict[str, str]] = {
 }
 TOKEN_FILES = {
     "split": ("tokens.txt", "vocab.txt"),
-    "combined": ("vocab.txt", "tokens.txt"),
+    "combined": ("vocab.txt", "tokens.txt", "tokenizer.model"),
     "genai": ("vocab.txt", "tokenizer.json"),
 }
 """The token files that are accepted in each layout. The first is the layout's own."""
@@ -171,6 +173,48 @@ class Evidence:
             self.graphs.get(ENCODER),
         )
 
+    @property
+    def mel_bins(self) -> int | None:
+        """The mel bins of the features that the encoder takes; None if it leaves them open."""
+        return self._size_of_audio(self._mel_axis)
+
+    @property
+    def fixed_time(self) -> int | None:
+        """The feature frames that the encoder takes; None if it takes any number."""
+        return self._size_of_audio(3 - self._mel_axis)
+
+    @property
+    def mel_place(self) -> str:
+        """Where the number of mel bins stands in the encoder."""
+        assert self.audio_port is not None
+        return f"the {self.axis_names[0]} axis of {self.audio_port.name}"
+
+    @property
+    def axis_names(self) -> tuple[str, str]:
+        """Which axes of the features are those of the mel bins and of time, in words."""
+        return ("second", "third") if self._mel_axis == 1 else ("third", "second")
+
+    @property
+    def _mel_axis(self) -> int:
+        return 1 if self.caches is None else 3 - self.caches.time_axis
+
+    def _size_of_audio(self, axis: int) -> int | None:
+        size = None if self.audio_port is None else self.audio_port.shape[axis]
+        return size if isinstance(size, int) else None
+
+    @cached_property
+    def caches(self) -> EncoderCaches | None:
+        """The ports and windows of a cache-aware encoder, as its graph says them; None if they cannot be read."""
+        return self._attempt(self.read_caches, self.graphs.get(ENCODER)) if self.streaming else None
+
+    def read_caches(self, graph: Graph) -> EncoderCaches:
+        """As `caches`; a `BundleError` if they cannot be read."""
+        file = self.root / self.configuration_name
+        stated = genai.stated_windows(self.model, file) if self.layout == "genai" else (
+            combined.stated_windows(self.configuration, file))  # fmt: skip
+        mel_bins = str(self.model.get("num_mels", self.metadata.get("feat_dim")))
+        return read_caches(graph, stated, int(mel_bins) if mel_bins.isdecimal() else None, check=False)
+
     @cached_property
     def spaces(self) -> Spaces | None:
         """How the token file writes the space; None if it cannot be read."""
@@ -247,6 +291,8 @@ def collect(root: Path, layout: str, variant: str | None) -> Evidence:
     if chosen == "genai":
         evidence.audio_configuration = _json(evidence, "audio_processor_config.json")
     names = {role: _graph_name(evidence, role, name) for role, name in GRAPH_NAMES[chosen].items()}
+    if chosen == "combined":
+        names[COMBINED], names[ENCODER] = combined.file_names(root, variant)
     found = {role: variants_of(root, name, variant) for role, name in names.items()}
     if variant is None and not any(None in files for files in found.values()):
         evidence.variant = next((key for files in found.values() for key in files), None)
@@ -265,7 +311,7 @@ def _layout(root: Path) -> str | None:
     names = [path.name for path in root.iterdir()]
     if genai.CONFIGURATION in names:
         return "genai"
-    for layout, stems in (("split", ("joiner",)), ("combined", ("decoder_joint-model",)), ("split", ("decoder",))):
+    for layout, stems in (("split", ("joiner",)), ("combined", ("decoder_joint",)), ("split", ("decoder",))):
         if any(name.startswith(stem) and name.endswith(".onnx") for name in names for stem in stems):
             return layout
     for layout, stem in (("combined", "encoder-model"), ("split", "encoder")):

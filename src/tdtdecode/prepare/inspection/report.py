@@ -8,6 +8,9 @@ from typing import Any
 
 from ...reprs import counted, one_line
 
+REPAIR = "`tdtdecode repair DIR -o OUT`"
+"""The remedy of most problems."""
+
 
 @dataclass(frozen=True)
 class Fact:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from ...bundle import combined
 from ...bundle.blank import BLANK_NAMES
+from ...bundle.caches import ATTENTION, CONVOLUTION, EncoderCaches
+from ...bundle.genai import STREAMING_TYPE
+from ..writing.cached import NEMO
 from .evidence import COMBINED, ENCODER, JOINT, PREDICTOR, Evidence
 from .report import Use
 
-_SHERPA_FIELDS = ("vocab_size", "subsampling_factor", "pred_rnn_layers", "pred_hidden", "normalize_type")
+_SHERPA_FIELDS = ("vocab_size", "subsampling_factor", "pred_rnn_layers", "pred_hidden")
+_SHERPA_OFFLINE_FIELDS = ("normalize_type",)
+_SHERPA_ONLINE_FIELDS = (
+    "window_size", "chunk_shift", *(f"{cache}_dim{i}" for cache in (ATTENTION, CONVOLUTION) for i in (1, 2, 3)),
+)  # fmt: skip
 
+_CONVERT = "`tdtdecode convert` writes it so"
 _OTHER_SPACES = "it knows no mark of the space but '\u2581': `tdtdecode repair DIR -o OUT` writes it"
 
 
@@ -40,22 +49,31 @@ def _durations_in_order(evidence: Evidence) -> Iterator[str]:
 def _common(evidence: Evidence) -> Iterator[str]:
     """What all systems require: all files, float32 inputs and outputs, and audio of any length."""
     yield from _all_files(evidence)
-    yield from _float32(evidence)
+    if not _all_float16(evidence):
+        yield from _float32(evidence)
     yield from _any_length(evidence)
-    if evidence.streaming and evidence.layout != "split":
+    if evidence.streaming and evidence.layout == "combined":
         yield f"it takes no encoder for {evidence.family}"
 
 
+def _all_float16(evidence: Evidence) -> bool:
+    """Whether a streaming model has float16 ports only, which onnxruntime-genai takes."""
+    if not evidence.streaming or evidence.layout != "genai":
+        return False
+    ports = [port for graph in evidence.graphs.values() for port in (*graph.inputs, *graph.outputs) if port.is_float]
+    return all(port.dtype.name == "float16" for port in ports)
+
+
 def _any_length(evidence: Evidence) -> Iterator[str]:
-    port = evidence.audio_port
-    if port is not None and isinstance(port.shape[1], int) and isinstance(port.shape[2], int):
-        yield f"the encoder takes exactly {port.shape[2]} feature frames, so it cannot take audio of any length"
+    if evidence.fixed_time is not None and evidence.mel_bins is not None and not evidence.streaming:
+        yield f"the encoder takes exactly {evidence.fixed_time} feature frames, so it cannot take audio of any length"
 
 
 def sherpa_onnx(evidence: Evidence) -> Iterator[str]:
     """Reasons why sherpa-onnx cannot use a split directory."""
     yield from _durations_in_order(evidence)
-    missing = [name for name in _SHERPA_FIELDS if name not in evidence.metadata]
+    more = _SHERPA_ONLINE_FIELDS if evidence.streaming else _SHERPA_OFFLINE_FIELDS
+    missing = [name for name in (*_SHERPA_FIELDS, *more) if name not in evidence.metadata]
     if ENCODER in evidence.graphs and missing:
         yield f"the encoder's metadata has no {', '.join(missing)}: `tdtdecode repair DIR -o OUT` adds them"
     table = evidence.tokens
@@ -63,11 +81,27 @@ def sherpa_onnx(evidence: Evidence) -> Iterator[str]:
         yield f"{BLANK_NAMES[0]} is not the last token"
     if evidence.streaming and evidence.durations:
         yield "it has no streaming TDT: it reads a streaming encoder's model as RNN-T, and durations as tokens"
+    caches = evidence.caches
+    if caches is not None:
+        yield from _order_of_axes(caches, time_first=False)
+        if caches.prompt is not None and caches.prompt.name != NEMO.prompt:
+            yield f"it calls the number of the language {NEMO.prompt}, not {caches.prompt.name}: {_CONVERT}"
+        if caches.prompt is not None and not {"prompt_dictionary", "auto_prompt_id"} & set(evidence.metadata):
+            yield "the encoder's metadata has neither prompt_dictionary nor auto_prompt_id, so it tells no language"
     if evidence.spaces is not None and evidence.tokens is not None:
         if list(evidence.spaces.pieces) != evidence.tokens.pieces():
             yield _OTHER_SPACES
     if len(evidence.states) not in (0, 2):
         yield f"the predictor has {len(evidence.states)} states; expected two or none"
+
+
+def _order_of_axes(caches: EncoderCaches, time_first: bool) -> Iterator[str]:
+    """Whether features, frames and caches have their axes in the order that a system expects."""
+    if caches.layers_first:
+        yield f"the layers come before the streams in the caches: {_CONVERT}"
+    if (caches.time_axis == 1) != time_first:
+        wanted = "[batch, time, mel]" if time_first else "[batch, mel, time]"
+        yield f"it takes features {wanted}, and the encoder {caches.audio}: {_CONVERT}"
 
 
 def onnx_asr(evidence: Evidence) -> Iterator[str]:
@@ -82,6 +116,8 @@ def onnx_asr(evidence: Evidence) -> Iterator[str]:
         if absent and graph is not None:
             yield f"{graph.file.name} has no inputs or outputs with the names {', '.join(sorted(absent))}"
     encoder = evidence.graphs.get(ENCODER)
+    if encoder is not None and not encoder.file.name.startswith(combined.ENCODER.removesuffix(".onnx")):
+        yield f"it looks for {combined.ENCODER} and {combined.GRAPH}, not for {encoder.file.name}"
     narrow = [port.name for port in encoder.outputs if port.dtype.name == "int32"] if encoder is not None else []
     if narrow:
         yield f"it wants int64 lengths from the encoder, and {', '.join(narrow)} is int32"
@@ -91,8 +127,8 @@ def onnx_asr(evidence: Evidence) -> Iterator[str]:
         yield f"the token file is called {evidence.tokens.file.name}, not vocab.txt"
     if evidence.spaces is not None and not evidence.spaces.is_usual:
         yield _OTHER_SPACES
-    mel = evidence.audio_port.shape[1] if evidence.audio_port is not None else None
-    if isinstance(mel, int) and mel not in (80, 128):
+    mel = evidence.mel_bins
+    if mel is not None and mel not in (80, 128):
         yield f"it computes features of 80 or 128 mel bins, not {mel}"
     if (evidence.configuration.get("normalize_type") or evidence.metadata.get("normalize_type")) == "NA":
         yield "it normalises features, but this model takes features that are not normalised"
@@ -100,14 +136,18 @@ def onnx_asr(evidence: Evidence) -> Iterator[str]:
 
 def onnxruntime_genai(evidence: Evidence) -> Iterator[str]:
     """Reasons why onnxruntime-genai cannot use a GenAI directory."""
-    model = evidence.model
-    if model.get("type") != "parakeet_tdt":
-        yield f"model.type is {model.get('type')!r}, not 'parakeet_tdt'"
-    missing = [name for name in _GENAI_FIELDS if name not in model]
+    model, streaming = evidence.model, evidence.streaming
+    expected = STREAMING_TYPE if streaming else "parakeet_tdt"
+    if model.get("type") != expected:
+        yield f"model.type is {model.get('type')!r}, not {expected!r}"
+    missing = [name for name in (_GENAI_STREAMING_FIELDS if streaming else _GENAI_FIELDS) if name not in model]
     if missing:
         yield f"genai_config.json has no model.{', model.'.join(missing)}"
+    if streaming:
+        yield from _genai_streaming(evidence)
     ends = model.get("eos_token_id")
-    if "eos_token_id" in model and model.get("blank_id") not in (ends if isinstance(ends, list) else [ends]):
+    listed = ends if isinstance(ends, list) else [ends]
+    if not streaming and "eos_token_id" in model and model.get("blank_id") not in listed:
         yield "model.eos_token_id does not contain the blank, so a transcript would never end"
     unknown = sorted(set(model) - _GENAI_KNOWN)
     if unknown:
@@ -120,6 +160,23 @@ def onnxruntime_genai(evidence: Evidence) -> Iterator[str]:
         yield "tokenizer.json names no unknown piece (model.unk_id): `tdtdecode repair DIR -o OUT` writes it"
 
 
+def _genai_streaming(evidence: Evidence) -> Iterator[str]:
+    """What a streaming model must have besides."""
+    if evidence.durations:
+        yield f"its streaming models are RNN-T, and the joint has {evidence.durations} durations"
+    if evidence.caches is not None:
+        yield from _order_of_axes(evidence.caches, time_first=True)
+    sizes = {"encoder": ("hidden_size", "num_hidden_layers"), "decoder": ("hidden_size", "num_hidden_layers")}
+    for section, names in sizes.items():
+        stated = evidence.model.get(section)
+        absent = [f"model.{section}.{name}" for name in names if isinstance(stated, dict) and name not in stated]
+        if absent:
+            yield f"genai_config.json has no {', '.join(absent)}"
+    graph = evidence.graphs.get(PREDICTOR)
+    if graph is not None and any(port.rank == 1 for port in graph.inputs):
+        yield f"{graph.file.name} wants the number of the targets, which it does not tell: {_CONVERT}"
+
+
 def _genai_names(evidence: Evidence) -> Iterator[str]:
     """Check that the configuration names the graphs' inputs and outputs as they are named in the graphs."""
     unnamed = []
@@ -127,9 +184,10 @@ def _genai_names(evidence: Evidence) -> Iterator[str]:
         graph, stated = evidence.graphs.get(role), evidence.model.get(section)
         if graph is None or not isinstance(stated, dict):
             continue
+        known = _GENAI_STREAMING_PORTS if evidence.streaming else _GENAI_PORTS
         for side, ports in (("inputs", graph.inputs), ("outputs", graph.outputs)):
             names = stated.get(side, {})
-            for key, default in _GENAI_PORTS[section][side].items():
+            for key, default in known[section][side].items():
                 name = names.get(key, default) if isinstance(names, dict) else default
                 if name is None:
                     unnamed.append(f"model.{section}.{side}.{key}")
@@ -143,6 +201,10 @@ _GENAI_FIELDS = (
     "vocab_size", "blank_id", "context_length", "eos_token_id", "tdt_durations", "max_symbols_per_step", "sample_rate",
     "num_mels", "fft_size", "hop_length", "win_length", "preemph", "log_eps", "norm_eps", "subsampling_factor",
     "chunk_samples", "left_context_samples", "right_context_samples", "encoder", "decoder", "joiner",
+)  # fmt: skip
+_GENAI_STREAMING_FIELDS = (
+    "blank_id", "max_symbols_per_step", "sample_rate", "num_mels", "fft_size", "hop_length", "win_length", "preemph",
+    "log_eps", "left_context", "conv_context", "pre_encode_cache_size", "chunk_samples", "encoder", "decoder", "joiner",
 )  # fmt: skip
 _GENAI_KNOWN = {*_GENAI_FIELDS, "type", "bos_token_id", "pad_token_id", "speech", "tokenizer_dir", "left_context",
                 "conv_context", "pre_encode_cache_size", "vad", "sep_token_id", "decoder_start_token_id"}
@@ -160,6 +222,19 @@ _GENAI_PORTS: dict[str, dict[str, dict[str, str | None]]] = {
         "inputs": {"encoder_outputs": "encoder_outputs", "decoder_outputs": "decoder_outputs"},
         "outputs": {"logits": "outputs"},
     },
+}  # fmt: skip
+
+_CACHES = ("cache_last_channel", "cache_last_time", "cache_last_channel_len")
+_GENAI_STREAMING_PORTS: dict[str, dict[str, dict[str, str | None]]] = {
+    "encoder": {
+        "inputs": _GENAI_PORTS["encoder"]["inputs"] | {name: name for name in _CACHES},
+        "outputs": _GENAI_PORTS["encoder"]["outputs"] | {f"{name}_next": f"{name}_next" for name in _CACHES},
+    },
+    "decoder": {
+        "inputs": {"targets": None, "lstm_hidden_state": None, "lstm_cell_state": None},
+        "outputs": {"outputs": None, "lstm_hidden_state": None, "lstm_cell_state": None},
+    },
+    "joiner": _GENAI_PORTS["joiner"],
 }  # fmt: skip
 
 SYSTEMS: dict[str, tuple[str, Callable[[Evidence], Iterator[str]]]] = {
@@ -180,6 +255,13 @@ def reasons_against(evidence: Evidence, system: str) -> Iterator[str]:
     yield from requirements(evidence)
 
 
+_OVERLOOKED = {
+    "sherpa-onnx": {"mel-bins", "subsampling"},
+    "onnxruntime-genai": {"vocab-size", "vocab-size-unknown", "durations-missing", "durations-count", "subsampling"},
+}
+"""Codes of problems that a system does not notice in streaming models: it does not read what is wrong."""
+
+
 def uses(evidence: Evidence, ours: str | None, problems: dict[str, str]) -> tuple[Use, ...]:
     """Which systems can use the directory, this package first.
 
@@ -192,6 +274,8 @@ def uses(evidence: Evidence, ours: str | None, problems: dict[str, str]) -> tupl
     """
     found = [Use("tdtdecode", ours is None, () if ours is None else (ours,))]
     for system, (layout, _) in SYSTEMS.items():
-        against = [*reasons_against(evidence, system), *(problems.values() if evidence.layout == layout else ())]
+        overlooked = _OVERLOOKED.get(system, set()) if evidence.streaming else set()
+        counted = [reason for code, reason in problems.items() if evidence.layout == layout and code not in overlooked]
+        against = [*reasons_against(evidence, system), *counted]
         found.append(Use(system, not against, tuple(dict.fromkeys(against))))
     return tuple(found)

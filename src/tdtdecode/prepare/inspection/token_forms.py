@@ -10,10 +10,12 @@ from typing import Any
 
 from ...bundle.blank import BLANK_NAMES
 from ...bundle.files import parse_json, read_text
-from ...bundle.tokens import symbol_of
+from ...bundle.tokens import read_sentencepiece, symbol_of
 
 SYMBOLS, SWAPPED, PAIRS, PIECES, JSON = "symbol id", "id symbol", "pair id", "pieces", "JSON"
-"""The forms. ``symbol id`` lines are correct. In PAIRS the symbol is a tuple of piece and score, written as text."""
+SENTENCEPIECE = "SentencePiece"
+"""The forms. ``symbol id`` lines are correct. In PAIRS the symbol is a tuple of piece and score, written as text.
+SentencePiece's model is what parakeet-rs reads; its entries are the pieces, and the blank after them."""
 
 _SYMBOL_ID = re.compile(r"(.*)[ \t]([0-9]{1,9})[ \t]*")
 _ID_SYMBOL = re.compile(r"([0-9]{1,9})[ \t](.*)")
@@ -27,7 +29,7 @@ class TokenTable:
     Attributes
     ----------
     form:
-        SYMBOLS, SWAPPED, PAIRS, PIECES or JSON.
+        SYMBOLS, SWAPPED, PAIRS, PIECES, JSON or SENTENCEPIECE.
     entries:
         (id, symbol) in the file's order. If the form has no ids, they count the lines from 0.
     irregular:
@@ -65,8 +67,12 @@ def read_token_table(file: Path) -> TokenTable:
     Raises
     ------
     BundleError
-        If it is empty, too large, or not UTF-8 text.
+        If it is empty, too large, or neither UTF-8 text nor SentencePiece's model.
+    MissingDependencyError
+        If it is SentencePiece's model, and that package is not installed.
     """
+    if file.suffix == ".model":
+        return TokenTable(file, SENTENCEPIECE, tuple(enumerate(read_sentencepiece(file))))
     text = read_text(file)
     if file.suffix == ".json" or text.lstrip()[:1] in "[{" and _parsed(text) is not None:
         return TokenTable(file, JSON, tuple(_json_entries(_parsed(text))))

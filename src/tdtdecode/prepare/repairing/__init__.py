@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ...arguments import as_path
+from ...arguments import as_integer, as_path, refusal
 from ...bundle.files import TEXT_LIMIT, find_file, open_directory
 from ...bundle.onnx_files.dependencies import import_onnx, import_onnxruntime
 from ...bundle.onnx_files.parsing import GRAPH_LIMIT
@@ -22,9 +23,13 @@ from ...reprs import counted, one_line
 from ..inspection import Problem, inspect
 from ..inspection.evidence import collect
 from ..writing.saving import require_space
-from .steps import STEPS, Change, Repairs
+from .steps import STEPS
+from .working import Change, Repairs
 
 __all__ = ["Change", "Repair", "repair"]
+
+_WINDOWS = "the feature frames of a window and how many it moves on by, such as (65, 56)"
+_LONGEST = 1 << 16
 
 _LIMITS = {".onnx": GRAPH_LIMIT} | dict.fromkeys((".txt", ".json", ".md", ".vocab"), TEXT_LIMIT)
 """Most bytes that a file may have to be copied, by suffix."""
@@ -60,6 +65,7 @@ def repair(
     layout: str = "auto",
     variant: str | None = None,
     durations: Sequence[int] | None = None,
+    windows: Sequence[int] | None = None,
 ) -> Repair:
     """Write a copy of a model directory in which every mistake is corrected that can be.
 
@@ -69,6 +75,7 @@ def repair(
     - token files in a wrong form, without a blank, with wrong ids, or missing if another file has the pieces,
     - external weights that were renamed,
     - encoders that have the name of another layout,
+    - what is stated about the windows and caches of a cache-aware encoder,
     - batch axes that are fixed at one.
 
     Whatever else is wrong is left as it is, and reported in the result.
@@ -86,6 +93,9 @@ def repair(
         The model's duration table, frames by duration index. It is written into genai_config.json, into the encoder's
         metadata in the split layout, and over a table in other metadata. It is ignored if the joint does not have as
         many durations. Default: a stated table is kept; if genai_config.json states none, it gets ``range(D)``.
+    windows:
+        For a cache-aware encoder that does not say it itself: how many feature frames a window has, and how many it
+        moves on by, such as (65, 56). Nothing is guessed.
 
     Returns
     -------
@@ -101,16 +111,20 @@ def repair(
         If onnx or onnxruntime is not installed.
     """
     durations = checked_reading(layout, variant, durations)
+    windows = None if windows is None else _checked_windows(windows)
     if out is not None:
         as_path("out", out, "the path of a new folder")
     import_onnx()
     import_onnxruntime()
     root = open_directory(directory)
     evidence = collect(root, layout, variant)
+    if windows is not None and not evidence.streaming:
+        raise InputError("windows: only a cache-aware encoder has some, and this model has none")
     if evidence.layout is None:
         raise BundleError("no model in it that could be repaired", file=root)
     with _working_copy(root, out) as (folder, left_out):
-        repairs = Repairs(folder, evidence.layout, evidence.variant, None if durations is None else list(durations))
+        table = None if durations is None else list(durations)
+        repairs = Repairs(folder, evidence.layout, evidence.variant, table, windows)
         if out is not None:
             repairs.changes += [Change(name, "", "a file", "left out", why) for name, why in left_out]
         for step in STEPS:
@@ -119,6 +133,15 @@ def repair(
         if out is None:
             _put_back(folder, root, repairs)
     return Repair(open_directory(root if out is None else out), tuple(repairs.changes), problems)
+
+
+def _checked_windows(windows: Any) -> tuple[int, int]:
+    if not isinstance(windows, (list, tuple)) or len(windows) != 2:
+        raise refusal("windows", _WINDOWS, windows)
+    window, shift = (as_integer(f"windows[{i}]", size, low=1, high=_LONGEST) for i, size in enumerate(windows))
+    if shift > window:
+        raise InputError(f"windows={window},{shift}: a window that moves on by more than its size skips some frames")
+    return window, shift
 
 
 @contextmanager

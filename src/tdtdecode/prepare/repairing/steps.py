@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...bundle.blank import BLANK_NAMES
+from ...bundle.caches import ATTENTION, CONVOLUTION, EncoderCaches
 from ...bundle.description import Bundle, FeatureSettings
 from ...bundle.encoder import encoder_ports
 from ...bundle.files import is_file
@@ -18,92 +18,24 @@ from ...bundle.onnx_files.graph import Graph, load_graph
 from ...bundle.onnx_files.parsing import parse_graph
 from ...bundle.onnx_files.tensors import tensor_bytes
 from ...bundle.probe import BATCH_AXIS
-from ...bundle.reading import read_bundle
 from ...bundle.transducers import SplitTransducer
 from ...errors import BundleError
-from ..inspection.evidence import COMBINED, ENCODER, GRAPH_NAMES, JOINT, PREDICTOR, TOKEN_FILES, Evidence, collect
+from ..inspection.evidence import COMBINED, ENCODER, GRAPH_NAMES, JOINT, PREDICTOR, TOKEN_FILES, Evidence
 from ..writing.content import TDT, write_json, write_symbols
 from ..writing.genai import configuration, write_tokenizer
+from ..writing.genai import streaming_configuration as streaming_genai
+from .streaming import state_windows, streaming_configuration, streaming_metadata
 from .tokens import best_pieces, is_correct
+from .working import Repairs, rewrite
 
 if TYPE_CHECKING:
     import onnx
 
 
-@dataclass(frozen=True)
-class Change:
-    """One change.
-
-    Attributes
-    ----------
-    file, field:
-        The file's name, and the place in it; the field is "" if the whole file was changed.
-    before, after:
-        The old and the new value, as text.
-    why:
-        Where the new value comes from.
-    """
-
-    file: str
-    field: str
-    before: str
-    after: str
-    why: str
-
-
-@dataclass
-class Repairs:
-    """A working copy of a directory, and what has been changed in it.
-
-    Attributes
-    ----------
-    folder:
-        The working copy.
-    layout, variant:
-        Which files are repaired.
-    durations:
-        The duration table that the caller gave, or None.
-    changes:
-        The changes so far.
-    written, removed:
-        Names of the files that were written or removed.
-    """
-
-    folder: Path
-    layout: str
-    variant: str | None
-    durations: list[int] | None
-    changes: list[Change] = field(default_factory=list)
-    written: set[str] = field(default_factory=set)
-    removed: set[str] = field(default_factory=set)
-
-    def evidence(self) -> Evidence:
-        """What can be read from the copy in its present state."""
-        return collect(self.folder, self.layout, self.variant)
-
-    def bundle(self) -> Bundle | None:
-        """The copy in its present state, as `read_bundle` reads it; None if it cannot be read."""
-        try:
-            return read_bundle(self.folder, self.layout, self.variant)
-        except BundleError:
-            return None
-
-    def target(self, name: str) -> Path:
-        """The path at which to write a file. An old file or link there is removed, so nothing is written through it."""
-        self.written.add(name)
-        path = self.folder / name
-        path.unlink(missing_ok=True)
-        return path
-
-    def record(self, file: str, field: str, before: Any, after: Any, why: str) -> None:
-        """Add a change to the list."""
-        self.changes.append(Change(file, field, "nothing" if before is None else str(before)[:200], str(after), why))
-
-
 def rename_encoder(repairs: Repairs) -> None:
     """Rename an encoder that has the name of another layout."""
     expected = GRAPH_NAMES[repairs.layout][ENCODER]
-    if repairs.layout == "genai" or (repairs.folder / expected).exists() or repairs.variant is not None:
+    if repairs.layout == "genai" or ENCODER in repairs.evidence().files or repairs.variant is not None:
         return
     for roles in GRAPH_NAMES.values():
         found = repairs.folder / roles[ENCODER]
@@ -194,7 +126,7 @@ def correct_metadata(repairs: Repairs) -> None:
             changed[name] = value
             repairs.record(encoder.file.name, f"metadata {name}", before, value, why)
     if changed:
-        _rewrite(repairs, encoder.file.name, lambda model: import_onnx().helper.set_model_props(
+        rewrite(repairs, encoder.file.name, lambda model: import_onnx().helper.set_model_props(
             model, evidence.metadata | changed))  # fmt: skip
 
 
@@ -204,9 +136,8 @@ def _correct_metadata(evidence: Evidence, durations: list[int] | None) -> dict[s
     defaults = FeatureSettings()
     if evidence.entries is not None:
         correct["vocab_size"] = str(evidence.entries - 1), "the tokens without the blank"
-    port = evidence.audio_port
-    if port is not None and isinstance(port.shape[1], int):
-        correct["feat_dim"] = str(port.shape[1]), f"the second axis of {port.name}"
+    if evidence.mel_bins is not None:
+        correct["feat_dim"] = str(evidence.mel_bins), evidence.mel_place
     if evidence.states and evidence.states[0].rank == 3:
         layers, _, hidden = evidence.states[0].shape
         correct["pred_rnn_layers"] = str(layers), f"the first axis of {evidence.states[0].name}"
@@ -223,6 +154,7 @@ def _correct_metadata(evidence: Evidence, durations: list[int] | None) -> dict[s
         ("model_type", "EncDecRNNTBPEModel", "not stated; what sherpa-onnx calls NeMo's transducers"),
     ):
         correct[name] = evidence.metadata.get(name, value), why
+    correct |= streaming_metadata(evidence)
     if durations is not None and len(durations) == evidence.durations:
         correct["tdt_durations"] = ",".join(map(str, durations)), "as given"
     return correct
@@ -231,16 +163,17 @@ def _correct_metadata(evidence: Evidence, durations: list[int] | None) -> dict[s
 def correct_configurations(repairs: Repairs) -> None:
     """Correct config.json, or genai_config.json and audio_processor_config.json."""
     evidence = repairs.evidence()
+    for section, prefix, values in streaming_configuration(evidence):
+        _correct(repairs, evidence.configuration_name, prefix, section, values, evidence.configuration)
     if repairs.layout == "combined":
         _correct(repairs, evidence.configuration_name, "", evidence.configuration, _correct_config(evidence))
     elif repairs.layout == "genai" and evidence.model:
         correct = _correct_genai(evidence, repairs.durations)
         if _correct(repairs, evidence.configuration_name, "model.", evidence.model, correct, evidence.configuration):
             evidence = repairs.evidence()
-        port = evidence.audio_port
-        if port is not None and isinstance(port.shape[1], int) and evidence.audio:
+        if evidence.mel_bins is not None and evidence.audio:
             name = "audio_processor_config.json"
-            values = {"n_mels": (port.shape[1], f"the second axis of {port.name}")}
+            values = {"n_mels": (evidence.mel_bins, evidence.mel_place)}
             _correct(repairs, name, "audio_params.", evidence.audio, values, evidence.audio_configuration)
 
 
@@ -277,9 +210,8 @@ def _correct(
 def _correct_config(evidence: Evidence) -> dict[str, tuple[Any, str]]:
     """What config.json should contain: name -> (value, where the value comes from)."""
     correct: dict[str, tuple[Any, str]] = {}
-    port = evidence.audio_port
-    if port is not None and isinstance(port.shape[1], int):
-        correct["features_size"] = port.shape[1], f"the second axis of {port.name}"
+    if evidence.mel_bins is not None:
+        correct["features_size"] = evidence.mel_bins, evidence.mel_place
     if evidence.durations is not None and evidence.durations >= 0:
         stated = str(evidence.configuration.get("model_type", "nemo-conformer"))
         if stated.startswith("nemo-conformer"):
@@ -293,9 +225,9 @@ def _correct_config(evidence: Evidence) -> dict[str, tuple[Any, str]]:
 def _correct_genai(evidence: Evidence, durations: list[int] | None) -> dict[str, tuple[Any, str]]:
     """What the ``model`` section of genai_config.json should contain: name -> (value, where the value comes from)."""
     correct: dict[str, tuple[Any, str]] = {}
-    port, count = evidence.audio_port, evidence.durations
-    if port is not None and isinstance(port.shape[1], int):
-        correct["num_mels"] = port.shape[1], f"the second axis of {port.name}"
+    count = evidence.durations
+    if evidence.mel_bins is not None:
+        correct["num_mels"] = evidence.mel_bins, evidence.mel_place
     if evidence.entries is not None:
         correct["vocab_size"] = evidence.entries, "the tokens with the blank"
         blank = evidence.model.get("blank_id")
@@ -319,11 +251,16 @@ def complete_genai_config(repairs: Repairs) -> None:
     bundle = repairs.bundle() if repairs.layout == "genai" else None
     if bundle is None or bundle.encoder is None or not isinstance(bundle.transducer, SplitTransducer):
         return
-    if not bundle.spec.durations or bundle.features.mel_bins is None:
-        return
     evidence = repairs.evidence()
+    caches = evidence.caches
+    if bundle.features.mel_bins is None or bool(bundle.spec.durations) == bundle.cache_aware:
+        return
     try:
-        model = _with_port_names(bundle, configuration(bundle.spec, bundle.features, bundle.transducer)["model"])
+        if caches is None:
+            made = configuration(bundle.spec, bundle.features, bundle.transducer)
+        else:
+            made = streaming_genai(bundle.spec, bundle.features, bundle.transducer, caches)
+        model = _with_port_names(bundle, made["model"], caches)
     except BundleError:
         return
     correct: dict[str, tuple[Any, str]] = {}
@@ -336,7 +273,8 @@ def complete_genai_config(repairs: Repairs) -> None:
         elif stated is None:
             correct[key] = value, "not stated, and onnxruntime-genai needs it"
     ends = evidence.model.get("eos_token_id")
-    if ends is not None and bundle.spec.blank not in (ends if isinstance(ends, list) else [ends]):
+    listed = ends if isinstance(ends, list) else [ends]
+    if not bundle.cache_aware and ends is not None and bundle.spec.blank not in listed:
         correct["eos_token_id"] = [bundle.spec.blank], "the blank, with which onnxruntime-genai ends a transcript"
     _correct(repairs, evidence.configuration_name, "model.", evidence.model, correct, evidence.configuration)
 
@@ -353,30 +291,42 @@ def _merged(stated: dict[str, Any], correct: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _with_port_names(bundle: Bundle, model: dict[str, Any]) -> dict[str, Any]:
+def _with_port_names(bundle: Bundle, model: dict[str, Any], caches: EncoderCaches | None) -> dict[str, Any]:
     """The ``model`` section with the names that the inputs and outputs have in the graphs."""
     assert isinstance(bundle.transducer, SplitTransducer) and bundle.encoder is not None
     predictor, joint = bundle.transducer.predictor, bundle.transducer.joint
-    audio, length, frames, counts = encoder_ports(load_graph(bundle.encoder, bundle.directory))
-    if predictor.target_length is None or len(predictor.states_in) != 2:
+    if len(predictor.states_in) != 2 or (predictor.target_length is None) == (caches is None):
         raise BundleError("onnxruntime-genai cannot use this predictor", file=predictor.graph.file)
-    lengths = [port.name for port in predictor.graph.outputs if not port.is_float]
-    if len(lengths) != 1:
-        raise BundleError("expected one integer output, the length of the targets", file=predictor.graph.file)
+    more_in, more_out = {}, {}
+    if caches is None:
+        audio, length, frames, counts = encoder_ports(load_graph(bundle.encoder, bundle.directory))
+    else:
+        audio, length, frames, counts = caches.audio, caches.length, caches.frames, caches.counts
+        names = (ATTENTION, CONVOLUTION, f"{ATTENTION}_len")
+        more_in = {name: cache.into.name for name, cache in zip(names, caches.caches, strict=True)}
+        more_out = {f"{name}_next": cache.out.name for name, cache in zip(names, caches.caches, strict=True)}
+        if caches.prompt is not None:
+            more_in["lang_id"] = caches.prompt.name
     model["encoder"] |= {
-        "inputs": {"audio_features": audio.name, "input_lengths": length.name},
-        "outputs": {"encoder_outputs": frames.name, "output_lengths": counts.name},
+        "inputs": {"audio_features": audio.name, "input_lengths": length.name, **more_in},
+        "outputs": {"encoder_outputs": frames.name, "output_lengths": counts.name, **more_out},
     }
     model["decoder"] |= {
         "inputs": {
-            "targets": predictor.targets.name, "targets_length": predictor.target_length.name,
+            "targets": predictor.targets.name,
             "lstm_hidden_state": predictor.states_in[0].name, "lstm_cell_state": predictor.states_in[1].name,
         },
         "outputs": {
-            "outputs": predictor.output.name, "outputs_length": lengths[0],
+            "outputs": predictor.output.name,
             "lstm_hidden_state": predictor.states_out[0].name, "lstm_cell_state": predictor.states_out[1].name,
         },
     }  # fmt: skip
+    if predictor.target_length is not None:
+        lengths = [port.name for port in predictor.graph.outputs if not port.is_float]
+        if len(lengths) != 1:
+            raise BundleError("expected one integer output, the length of the targets", file=predictor.graph.file)
+        model["decoder"]["inputs"]["targets_length"] = predictor.target_length.name
+        model["decoder"]["outputs"]["outputs_length"] = lengths[0]
     model["joiner"] |= {
         "inputs": {"encoder_outputs": joint.encoder.name, "decoder_outputs": joint.predictor.name},
         "outputs": {"logits": joint.output.name},
@@ -404,7 +354,7 @@ def unfix_batch(repairs: Repairs) -> None:
             graph.file.name, ", ".join(fixed), "a batch of 1", "any batch", "the graph was run on a batch, and "
             "utterances did not affect each other",
         )  # fmt: skip
-        _rewrite(repairs, graph.file.name, partial(_make_batch_dynamic, graph=graph, states=states))
+        rewrite(repairs, graph.file.name, partial(_make_batch_dynamic, graph=graph, states=states))
 
 
 def _make_batch_dynamic(model: onnx.ModelProto, graph: Graph, states: set[str]) -> None:
@@ -425,15 +375,8 @@ def _make_batch_dynamic(model: onnx.ModelProto, graph: Graph, states: set[str]) 
             dims[axis].dim_param = BATCH_AXIS
 
 
-def _rewrite(repairs: Repairs, name: str, change: Callable[[Any], None]) -> None:
-    """Apply a change to a graph's file. External weights stay where they are."""
-    model = parse_graph(repairs.folder / name)
-    change(model)
-    repairs.target(name).write_bytes(model.SerializeToString())
-
-
 STEPS: tuple[Callable[[Repairs], None], ...] = (
-    rename_encoder, find_weights, write_token_file, correct_metadata, correct_configurations, unfix_batch,
-    complete_genai_config,
+    rename_encoder, find_weights, state_windows, write_token_file, correct_metadata, correct_configurations,
+    unfix_batch, complete_genai_config,
 )  # fmt: skip
 """The steps in order: later steps need what earlier ones corrected."""

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ...bundle.blank import BLANK_NAMES, named_blanks
-from ...bundle.files import find_file, read_bytes
+from ...bundle.files import find_file
 from ...bundle.onnx_files.embedding import Embedding
 from ...bundle.spaces import read_spaces
 from ...errors import BundleError
-from ...optional import needed
 from ..inspection.evidence import Evidence
 from ..inspection.token_forms import PIECES, SYMBOLS, TokenTable, read_token_table
 
 _SOURCES = ("tokens.txt", "vocab.txt", "tokenizer.json", "vocab.json", "tokenizer.vocab", "tokenizer.model")
 """Files from which the pieces can be read, the likeliest first."""
-
-_MODEL_LIMIT = 64 << 20
-"""Largest SentencePiece model that is read, in bytes."""
 
 
 def is_correct(table: TokenTable, layout: str, embedding: Embedding | None) -> bool:
@@ -41,26 +35,13 @@ def best_pieces(evidence: Evidence) -> tuple[list[str], str] | None:
     for name in names:
         try:
             file = find_file(evidence.root, name)
-            table = None if file is None else _table(file)
+            table = None if file is None else read_token_table(file)
         except BundleError:
             continue
         pieces = None if table is None else _pieces(table, evidence.embedding)
         if pieces is not None:
             return pieces, name
     return None
-
-
-def _table(file: Path) -> TokenTable:
-    if file.suffix != ".model":
-        return read_token_table(file)
-    with needed("sentencepiece", "export", f"Reading {file.name}"):
-        import sentencepiece
-    processor = sentencepiece.SentencePieceProcessor()
-    try:
-        processor.LoadFromSerializedProto(read_bytes(file, _MODEL_LIMIT))
-    except (RuntimeError, OSError) as error:
-        raise BundleError(f"not a SentencePiece model: {error}", file=file) from None
-    return TokenTable(file, PIECES, tuple((i, processor.IdToPiece(i)) for i in range(processor.GetPieceSize())))
 
 
 def _pieces(table: TokenTable, embedding: Embedding | None) -> list[str] | None:

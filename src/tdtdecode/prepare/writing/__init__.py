@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from ...arguments import as_choice
+from ...bundle.cached_encoder import read_caches
 from ...bundle.description import Bundle
 from ...bundle.files import TEXT_LIMIT, find_file
 from ...bundle.onnx_files.graph import load_graph
@@ -33,7 +34,10 @@ def content_of(bundle: Bundle) -> Content:
     spec = bundle.spec
     modules = separate_modules(bundle.transducer, bundle.directory, bundle.vocabulary.blank, spec.encoder_size)
     encoder = None if bundle.encoder is None else load_graph(bundle.encoder, bundle.directory)
-    return Content(spec, bundle.vocabulary, bundle.features, modules, encoder)
+    caches = None
+    if encoder is not None and bundle.cache_aware:
+        caches = read_caches(encoder, bundle.windows, bundle.features.mel_bins)
+    return Content(spec, bundle.vocabulary, bundle.features, modules, encoder, caches)
 
 
 def write_layout(bundle: Bundle, folder: Path, to: str) -> None:

@@ -31,7 +31,8 @@ def write(content: Content, folder: Path, suffix: str) -> None:
     combined = merge(predictor, write_joint(content.modules.joint, NAMES), NAMES)
     save_graph(combined, folder / f"decoder_joint-model{suffix}.onnx")
     if content.encoder is not None:
-        save_graph(write_encoder(content.encoder, content.metadata()), folder / f"encoder-model{suffix}.onnx")
+        encoder = write_encoder(content.encoder, content.caches, content.metadata())
+        save_graph(encoder, folder / f"encoder-model{suffix}.onnx")
     write_symbols(folder / "vocab.txt", content.pieces)
     configuration = {
         "model_type": "nemo-conformer-tdt" if spec.durations else "nemo-conformer-rnnt",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...bundle.blank import BLANK_NAMES
+from ...bundle.caches import EncoderCaches
 from ...bundle.description import FeatureSettings
 from ...bundle.onnx_files.graph import Graph
 from ...bundle.transducers import SplitTransducer
@@ -30,6 +31,8 @@ class Content:
         Predictor and joint. The writer changes their graphs in place.
     encoder:
         The encoder's graph, which the writer changes in place; None if there is no encoder.
+    caches:
+        The ports and windows of a cache-aware encoder; None for others.
     """
 
     spec: TransducerSpec
@@ -37,6 +40,7 @@ class Content:
     features: FeatureSettings
     modules: SplitTransducer
     encoder: Graph | None
+    caches: EncoderCaches | None = None
 
     @property
     def pieces(self) -> list[str]:
@@ -71,7 +75,8 @@ class Content:
             entries["tdt_durations"] = ",".join(map(str, self.spec.durations))
         if self.features.family != "nemo":  # sherpa-onnx knows no version
             entries["is_giga_am"] = 1
-        return {name: str(value) for name, value in entries.items()} | {"url": self.url}
+        windows = {} if self.caches is None else self.caches.metadata()
+        return {name: str(value) for name, value in entries.items()} | windows | {"url": self.url}
 
     @property
     def url(self) -> str:

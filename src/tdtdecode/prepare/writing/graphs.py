@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...bundle.caches import EncoderCaches
 from ...bundle.cut import CannotSplit, Cut, encoder_input
 from ...bundle.encoder import encoder_ports
 from ...bundle.lifting.expressions import CannotLift, Expressions
@@ -16,10 +17,12 @@ from ...bundle.lifting.patterns import without_log_softmax
 from ...bundle.onnx_files.dependencies import import_onnx
 from ...bundle.onnx_files.external import external_tensors
 from ...bundle.onnx_files.graph import Graph, Port, load_graph
+from ...bundle.onnx_files.sorting import names_read
 from ...bundle.ports import bind_joint, bind_predictor
 from ...bundle.probe import BATCH_AXIS
 from ...bundle.transducers import CombinedTransducer, JointGraph, PredictorGraph, Shape, SplitTransducer, width
 from ...errors import BundleError
+from .cached import NEMO, CachedNames, write_cached_encoder
 from .rewiring import PortChange, rename, rewire, tensor_names
 
 
@@ -35,7 +38,8 @@ class PortNames:
     integers:
         Type of the tokens and their length.
     targets, target_length, states_in, output, output_length, states_out:
-        The predictor's inputs and outputs; each pair is the hidden state and the cell.
+        The predictor's inputs and outputs; each pair is the hidden state and the cell. No `target_length`: the
+        predictor is not told how many tokens there are, which is one.
     frames, prediction, rows:
         The joint's inputs and its output.
     output_axes, frames_axes, prediction_axes:
@@ -46,7 +50,7 @@ class PortNames:
 
     integers: str
     targets: str
-    target_length: str
+    target_length: str | None
     states_in: tuple[str, str]
     output: str
     output_length: str
@@ -65,6 +69,9 @@ _FLOAT = np.dtype(np.float32)
 
 _LENGTHS = np.dtype(np.int64)
 """Type of an encoder's input and output lengths."""
+
+_NO_LENGTH = "length/of/targets"
+"""What the length of the targets is called until it is taken away."""
 
 _AXIS_NAMES = {"B": BATCH_AXIS, "T": "time", "U": "tokens"}
 
@@ -133,7 +140,7 @@ def write_predictor(predictor: PredictorGraph, names: PortNames) -> Graph:
     (layers, hidden), _ = predictor.state_shapes
     integers = np.dtype(names.integers)
     targets = Port(names.targets, integers, _shape("BU", {}))
-    length = Port(names.target_length, integers, _shape("B", {}))
+    length = Port(names.target_length or _NO_LENGTH, integers, _shape("B", {}))
     states_in, states_out = (
         [Port(name, _FLOAT, (layers, BATCH_AXIS, hidden)) for name in both]
         for both in (names.states_in, names.states_out)
@@ -152,9 +159,12 @@ def write_predictor(predictor: PredictorGraph, names: PortNames) -> Graph:
             *(PortChange(old, "LBH", new, "LBH") for old, new in zip(predictor.states_out, states_out, strict=True)),
         ],
         # `_pass_length` and `merge` add tensors with these names.
-        reserved={names.target_length, names.output_length, names.frames, names.rows},
+        reserved={length.name, names.output_length, names.frames, names.rows},
     )
-    _pass_length(predictor.graph, length, names.output_length)
+    if names.target_length is None:
+        _drop_length(predictor.graph)
+    else:
+        _pass_length(predictor.graph, length, names.output_length)
     return predictor.graph
 
 
@@ -227,8 +237,19 @@ def merge(predictor: Graph, joint: Graph, names: PortNames) -> Graph:
     return Graph(model, predictor.file, folder)
 
 
-def write_encoder(graph: Graph, metadata: Mapping[str, str]) -> Graph:
-    """Give an encoder's graph the inputs and outputs that it has in all layouts, and add metadata, in place."""
+def write_encoder(
+    graph: Graph, caches: EncoderCaches | None, metadata: Mapping[str, str], names: CachedNames = NEMO
+) -> Graph:
+    """Give an encoder's graph the inputs and outputs of a layout, and add metadata, in place.
+
+    Parameters
+    ----------
+    caches, names:
+        The ports of a cache-aware encoder, and the convention for them. Other encoders have the same ports in all
+        layouts.
+    """
+    if caches is not None:
+        return write_cached_encoder(graph, caches, names, metadata)
     audio, length, frames, counts = encoder_ports(graph)
     named = (
         (audio, "audio_signal", _FLOAT, "BMT"), (length, "length", _LENGTHS, "B"),
@@ -253,6 +274,22 @@ def _pass_length(graph: Graph, length: Port, output: str) -> None:
         proto.input.insert(1, helper.make_tensor_value_info(length.name, kind, length.shape))
     proto.node.append(helper.make_node("Identity", [length.name], [output], name=f"{output}/identity"))
     proto.output.insert(1, helper.make_tensor_value_info(output, kind, length.shape))
+
+
+def _drop_length(graph: Graph) -> None:
+    """Take the length of the targets away, in place.
+
+    Raises
+    ------
+    BundleError
+        If the predictor computes something from it.
+    """
+    proto = graph.model.graph
+    if any(_NO_LENGTH in names_read(node) for node in proto.node):
+        raise BundleError("computes with the length of the targets, which this layout does not have", file=graph.file)
+    for value in list(proto.input):
+        if value.name == _NO_LENGTH:
+            proto.input.remove(value)
 
 
 def _logits(joint: JointGraph) -> str:

@@ -63,7 +63,8 @@ def rewire(
     ports = {change.port.name for change in (*inputs, *outputs)}
     taken = tensor_names(model.graph) - ports
     rename(model.graph, {name: f"{name}/inner" for name in wanted & taken})
-    inside = {change.port.name: f"{change.port.name}/inside" for change in (*inputs, *outputs)}
+    taken = tensor_names(model.graph)
+    inside = {name: _unused(f"{name}/inside", taken) for name in sorted(ports)}
     rename(model.graph, inside)
     kept = {inside[change.port.name] for change in outputs}
     first = [node for change in inputs for node in _input_nodes(model.graph, change, inside[change.port.name], kept)]
@@ -92,6 +93,13 @@ def rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
                 rename(inner, names)
                 for value in inner.output:
                     value.name = names.get(value.name, value.name)
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    """A name that no tensor has, which begins with the given one."""
+    while name in taken:
+        name += "/inside"
+    return name
 
 
 def tensor_names(graph: onnx.GraphProto) -> set[str]:

@@ -45,7 +45,7 @@ def write(content: Content, folder: Path, suffix: str) -> None:
             "add the encoder", file=graph.file,
         )  # fmt: skip
     if content.encoder is not None:
-        save_graph(write_encoder(content.encoder, content.metadata()), folder / f"encoder{suffix}.onnx")
+        save_graph(write_encoder(content.encoder, content.caches, content.metadata()), folder / f"encoder{suffix}.onnx")
     save_graph(write_predictor(content.modules.predictor, NAMES), folder / f"decoder{suffix}.onnx")
     save_graph(write_joint(content.modules.joint, NAMES), folder / f"joiner{suffix}.onnx")
     write_symbols(folder / "tokens.txt", content.pieces)

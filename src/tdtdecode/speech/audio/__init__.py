@@ -2,11 +2,12 @@
 
 from .features import FeatureExtractor
 from .reading import Audio, as_samples, audio_seconds, check_audio, is_recording, read_audio
-from .sources import held, is_file, name_of
+from .sources import Segment, held, is_file, name_of
 
 __all__ = [
     "Audio",
     "FeatureExtractor",
+    "Segment",
     "as_samples",
     "audio_seconds",
     "check_audio",

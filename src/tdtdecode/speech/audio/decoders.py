@@ -50,11 +50,12 @@ _LEAST_AV = (17, 1)
 """Earlier releases of PyAV write beyond an array where FFmpeg finds further streams after it has opened a file."""
 _LEAST_AV_TEXT = ".".join(map(str, _LEAST_AV))
 
-_opening = threading.Lock()
+opening = threading.Lock()
+"""Held while files are opened. No fork happens meanwhile."""
 if hasattr(os, "register_at_fork"):
     # soundfile and FFmpeg hold locks while they open a file. A fork would leave them locked in the child.
     os.register_at_fork(
-        before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release
+        before=opening.acquire, after_in_parent=opening.release, after_in_child=opening.release
     )  # fmt: skip
 
 
@@ -82,8 +83,16 @@ class Decoder(Protocol):
     tolerance: int
     notes: list[str]
 
+    def skip(self, count: int) -> int:
+        """Leave out the first samples, if that can be done exactly and without decoding them; before `blocks`.
+
+        Returns
+        -------
+        How many are left out: as many as were asked for, or none.
+        """
+
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """The samples from the beginning, about a second at a time: their rate, and float32 [n, channels].
+        """The samples, about a second at a time: their rate, and float32 [n, channels].
 
         Raises
         ------
@@ -109,10 +118,15 @@ class SoundfileDecoder:
     tolerance = 0
 
     def __init__(self, source: Source, view: View):
-        soundfile = import_soundfile()
-        self._error = soundfile.SoundFileRuntimeError
         self.notes: list[str] = []
-        with _opening:
+        self._source, self._view = source, view
+        self._open()
+
+    def _open(self) -> None:
+        soundfile, source, view = import_soundfile(), self._source, self._view
+        self._error = soundfile.SoundFileRuntimeError
+        view.seek(0)
+        with opening:
             try:
                 self._file = forward_file(soundfile)(view)
             except soundfile.SoundFileRuntimeError as error:
@@ -126,23 +140,39 @@ class SoundfileDecoder:
         frames = self._file.frames
         self._channels: int = self._file.channels
         self._most = frames
-        if self._file.format not in _COMPRESSED and (bits := _BITS.get(self._file.subtype)):
+        bits = _BITS.get(self._file.subtype) if self._file.format not in _COMPRESSED else None
+        if bits is not None:
             self._most = min(frames, view.size * 8 // (bits * self._channels))
+        self._exact = bits is not None or self._file.format == "FLAC"
         guessed = self._file.subtype.startswith("MPEG") and self._file.format != "MP3"
         self.frames = frames if frames < _UNKNOWN_FRAMES and not guessed else None
-        self._blocks = self._decoded()
+        self._blocks = self._decoded(self._most)
         self._first = next(self._blocks, None)
         if self._first is None and frames:
             raise CannotDecode("none of its samples can be decoded")
+
+    def skip(self, count: int) -> int:
+        decoded = 0 if self._first is None else len(self._first[1])
+        if not self._exact or self.frames is None or not decoded <= count < self._most:
+            return 0
+        try:
+            self._file.seek(count)
+            self._blocks = self._decoded(self._most - count)
+            self._first = next(self._blocks)
+            return count
+        except (self._error, CannotDecode, StopIteration):  # the way there may be damaged, and all before it sound
+            self._file.close()
+            self._open()
+            return 0
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         if self._first is not None:
             yield self._first
             yield from self._blocks
 
-    def _decoded(self) -> Iterator[tuple[int, np.ndarray]]:
+    def _decoded(self, left: int) -> Iterator[tuple[int, np.ndarray]]:
         size = max(1, min(self.rate, _BLOCK_VALUES // self._channels))
-        left, problem = self._most, None
+        problem = None
         while left > 0:
             # libsndfile does not say how much it decoded before an error: it is what is no longer NaN.
             out = np.full((min(size, left), self._channels), np.nan, np.float32)
@@ -179,7 +209,7 @@ class MediaDecoder:
         # No protocol is allowed, so that nothing but the view is opened.
         options = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
         try:
-            with _opening:
+            with opening:
                 self._container = self._av.open(view, options=options, metadata_errors="ignore")
         except (self._av.FFmpegError, ValueError) as error:
             raise CannotDecode(getattr(error, "strerror", None) or str(error)) from error
@@ -213,6 +243,9 @@ class MediaDecoder:
             return int(stream.duration * stream.time_base * self.rate)
         alone = len(container.streams) == 1  # else the picture may be longer than the sound
         return int(container.duration * self.rate // self._av.time_base) if alone and container.duration else None
+
+    def skip(self, count: int) -> int:
+        return 0  # FFmpeg seeks to some frame nearby
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         assert self._first is not None

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from ...arguments import as_choice, as_integer, as_tuple, refusal
+from ...cancellation import checkpoint
 from ...reprs import one_line
 
 SAMPLE_RATE = 16000
@@ -206,6 +207,7 @@ class FeatureExtractor:
         windows = np.lib.stride_tricks.sliding_window_view(signal, window)[::HOP][:frames]
         padded = np.zeros((min(_BLOCK, frames), self._family.fft), dtype=np.float32)
         for start in range(0, frames, _BLOCK):
+            checkpoint()
             block = windows[start : start + _BLOCK]
             points = padded[: len(block)]
             np.multiply(block, self._window, out=points[:, :window])

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...errors import DeviceError, InputError, MissingDependencyError
 from ...optional import needed
-from .decoders import FORMATS, MEDIA, forward_file, import_av, import_soundfile
+from .decoders import FORMATS, MEDIA, forward_file, import_av, import_soundfile, opening
 from .features import SAMPLE_RATE
 
 _PIECE_SECONDS = 0.05
@@ -110,6 +110,20 @@ def _with_soundfile(first: bytes, source: BinaryIO, name: str) -> Iterator[tuple
         out.close()
 
 
+_pipes: set[int] = set()
+"""The ends into which senders write. Whoever reads waits for the end of all copies of them."""
+
+
+def _close_inherited_pipes() -> None:
+    while _pipes:
+        os.close(_pipes.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    # The thread that writes does not exist in the child. The child's copy would keep the pipe open as long as it lives.
+    os.register_at_fork(after_in_child=_close_inherited_pipes)
+
+
 class _Sender:
     """Passes on what a stream brings to a pipe, whose other end libsndfile reads."""
 
@@ -129,14 +143,18 @@ class _Sender:
         except (OSError, ValueError):  # the reader has gone, or the stream was closed
             pass
         finally:
-            os.close(self._pipe)
+            with opening:
+                _pipes.discard(self._pipe)
+                os.close(self._pipe)
 
     def close(self) -> None:
         self._closed = True
 
 
 def _passed_on(first: bytes, source: BinaryIO) -> tuple[int, _Sender]:
-    into, out = os.pipe()
+    with opening:
+        into, out = os.pipe()
+        _pipes.add(out)
     return into, _Sender(first, source, out)
 
 

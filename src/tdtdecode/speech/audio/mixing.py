@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-_PIECE_SECONDS = 0.5
-"""Each piece of so much sound is decided on for itself."""
+WINDOW_SECONDS = 0.5
+"""Whether channels cancel is decided by so much sound."""
 _CANCELLED = 0.1
 """A sound cancels in the mean if that keeps less than this share of the power that it has in one channel alone.
 
@@ -30,7 +30,13 @@ class Mixer:
     """The mean of a recording's channels; one channel alone where the channels cancel each other.
 
     That happens where one of them is wired the wrong way round: their mean is silence, or hum and noise, and what was
-    said is lost.
+    said is lost. It is decided anew for each piece of a fixed length, by the half second up to its end. So it does not
+    depend on the blocks in which the sound comes.
+
+    Parameters
+    ----------
+    piece_seconds:
+        The length of a piece: sound of several channels is mixed when a piece of it is complete.
 
     Attributes
     ----------
@@ -40,35 +46,62 @@ class Mixer:
         That channel's number, from 0 on; None if there is none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, piece_seconds: float = WINDOW_SECONDS) -> None:
         self.channel: int | None = None
+        self._piece_seconds = piece_seconds
+        self._waiting: list[np.ndarray] = []  # blocks of the piece that is not complete
+        self._before: np.ndarray | None = None  # sound before it that the decision looks at
+        self._rate = 1
         self._cancels = False
         self._loudest = 0.0
         self._lost: list[tuple[float, float]] = []  # seconds and power of each piece that was cancelled
 
     def __call__(self, block: np.ndarray, rate: int) -> np.ndarray:
-        """Mix a block, float32 [n, channels], to float32 [n]."""
+        """Mix a block, float32 [n, channels]. Returns what is mixed now, float32 [m]; the rest comes later.
+
+        Another rate or number of channels begins after a `rest`.
+        """
         if block.shape[1] == 1:
             return block[:, 0]
-        pieces = max(1, round(len(block) / (_PIECE_SECONDS * rate)))
-        with np.errstate(over="ignore", invalid="ignore"):  # numbers that are none are found in what is returned
-            return np.concatenate([self._mixed(piece, rate) for piece in np.array_split(block, pieces)])
+        self._rate = rate
+        size = max(int(self._piece_seconds * rate), 1)
+        waiting = np.concatenate([*self._waiting, block])
+        whole = len(waiting) // size * size
+        self._waiting = [waiting[whole:]]
+        mixed = [self._mixed(waiting[start : start + size]) for start in range(0, whole, size)]
+        return np.concatenate(mixed) if mixed else np.zeros(0, np.float32)
 
-    def _mixed(self, block: np.ndarray, rate: int) -> np.ndarray:
-        mean: np.ndarray = block.mean(axis=1, dtype=np.float32)
-        if not len(block):
-            return mean
-        powers = block.var(axis=0, dtype=np.float64)
-        loudest = float(powers.max())
-        self._loudest = max(self._loudest, loudest)
-        if len(block) >= _SHORTEST_SECONDS * rate:
-            self._cancels = _cancel(block[:, np.argsort(powers)[-_MOST_COMPARED:]].astype(np.float64))
-        if not self._cancels:
-            return mean
-        if self.channel is None or self.channel >= block.shape[1] or 4 * powers[self.channel] < loudest:
-            self.channel = int(np.flatnonzero(4 * powers >= loudest)[0])
-        self._lost.append((len(block) / rate, loudest))
-        return np.ascontiguousarray(block[:, self.channel])
+    def rest(self) -> np.ndarray:
+        """Mix what is left of the last piece, float32 [n]."""
+        waiting, self._waiting = self._waiting, []
+        mixed = self._mixed(waiting[0]) if waiting else np.zeros(0, np.float32)
+        self._before = None
+        return mixed
+
+    @property
+    def channels(self) -> int | None:
+        """The channels of the sound that waits for its piece; None if there is none."""
+        return self._waiting[0].shape[1] if self._waiting else None
+
+    def _mixed(self, piece: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers that are none are found in what is returned
+            mean: np.ndarray = piece.mean(axis=1, dtype=np.float32)
+            if not len(piece):
+                return mean
+            heard = piece if self._before is None else np.concatenate([self._before, piece])
+            heard = heard[-max(int(WINDOW_SECONDS * self._rate), 1) :]
+            self._before = heard
+            powers = heard.var(axis=0, dtype=np.float64)
+            if len(heard) >= _SHORTEST_SECONDS * self._rate:
+                self._cancels = _cancel(heard[:, np.argsort(powers)[-_MOST_COMPARED:]].astype(np.float64))
+            loudest = float(powers.max())
+            self._loudest = max(self._loudest, loudest)
+            if not self._cancels:
+                return mean
+            if self.channel is None or self.channel >= piece.shape[1] or 4 * powers[self.channel] < loudest:
+                self.channel = int(np.flatnonzero(4 * powers >= loudest)[0])
+            self._lost.append((len(piece) / self._rate, float(piece.var(axis=0, dtype=np.float64).max())))
+            return np.ascontiguousarray(piece[:, self.channel])
 
     @property
     def cancelled_seconds(self) -> float:

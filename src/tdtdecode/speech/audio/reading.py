@@ -12,15 +12,17 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ...arguments import as_integer, refusal, shown
+from ...cancellation import checkpoint
 from ...errors import AudioWarning, InputError, MissingDependencyError, TdtDecodeError
 from ...optional import needed
 from .containers import Statement, statements, without_tags
 from .decoders import CannotDecode, Decoder, MediaDecoder, SoundfileDecoder
 from .mixing import Mixer
-from .sources import EXPECTED, File, Source, View, is_file, opened
+from .sources import EXPECTED, File, Segment, Source, View, is_file, opened
 
-Audio: TypeAlias = File | tuple[Any, int]
-"""A recording: the path of an audio file, its bytes, a binary file object, or (samples, rate in Hz)."""
+Audio: TypeAlias = File | Segment | tuple[Any, int]
+"""A recording: the path of an audio file, its bytes, a binary file object, a part of one of these, or (samples, rate in
+Hz)."""
 
 _RECORDING = "a recording: a path, bytes, a binary file object, or (samples, rate in Hz)"
 _LOUDEST = 2.0**31
@@ -31,11 +33,15 @@ _FEW_CHANNELS = 32
 """So many channels an array may have if it has fewer samples than channels. With more it is the wrong way round."""
 _LEAST_BYTES = 1 << 12
 """So many bytes hold a sample of any kind."""
+_FLAC = b"fLaC"
+_SHORTER = 0.1
+"""So many seconds a segment may lack without a warning: lists of recordings round their times."""
+_LIVE_SECONDS = 0.1
 _RATES = (1_000, 1_000_000)
 """The rates accepted, in Hz. A lower one, in a header that is wrong, would be resampled to a huge recording."""
 
 
-def read_audio(path: File | Source, sample_rate: int = 16000) -> np.ndarray:
+def read_audio(path: File | Source | Segment, sample_rate: int = 16000) -> np.ndarray:
     """Read a recording: the mean of its channels, resampled.
 
     What is there is read, whatever the header says of its length. A doubt gives one `AudioWarning`, which names the
@@ -47,7 +53,7 @@ def read_audio(path: File | Source, sample_rate: int = 16000) -> np.ndarray:
     path:
         WAV, FLAC, OGG, MP3 or another format of libsndfile; with the extra ``[media]`` also m4a, mp4, webm, mkv, aac
         and what else FFmpeg reads, videos among them. The path of a file or a pipe, the bytes, or a binary file object,
-        which is read from its beginning.
+        which is read from its beginning. Or a `Segment` of one of these.
     sample_rate:
         Rate wanted, in Hz.
 
@@ -60,11 +66,14 @@ def read_audio(path: File | Source, sample_rate: int = 16000) -> np.ndarray:
     ------
     InputError
         If there is no such file, or it is no recording, none of it can be decoded, its rate is not between 1 kHz and
-        1 MHz, or it holds NaN or infinity. The message starts with the path.
+        1 MHz, or it holds NaN or infinity, or it ends before the segment begins. The message starts with the path.
     MissingDependencyError
         If soundfile is not installed, or soxr is not and the recording's rate has to be changed.
     """
     sample_rate = checked_sample_rate(sample_rate)
+    if isinstance(path, Segment):
+        with opened(path.audio) as source:
+            return _read_segment(source, sample_rate, path)
     if not is_file(path):
         raise refusal("path", "a recording: a path, bytes or a binary file object", path, "as_samples takes arrays")
     with opened(path) as source:
@@ -74,7 +83,8 @@ def read_audio(path: File | Source, sample_rate: int = 16000) -> np.ndarray:
 def audio_seconds(audio: Audio) -> float:
     """Length of a recording in seconds.
 
-    Nothing is decoded where the header states the length. That may be wrong; `read_audio` warns of it.
+    Nothing is decoded where the header states the length. That may be wrong; `read_audio` warns of it. A `Segment` that
+    has a duration is not even opened.
 
     Raises
     ------
@@ -83,29 +93,21 @@ def audio_seconds(audio: Audio) -> float:
     MissingDependencyError
         If a file is given and soundfile is not installed.
     """
+    if isinstance(audio, Segment):
+        if audio.duration is not None:
+            return audio.duration
+        with opened(audio.audio) as source:
+            return max(0.0, _seconds(source) - audio.start)
     if not is_file(audio):
         samples, rate = _pair(audio)
         return len(samples) / rate
     with opened(audio) as source:
-        total = 0.0
-        for statement, view, decoder in _decoders(source):
-            frames = decoder.frames
-            stated = None if statement.wrong or statement.unit == "bytes" else statement.stated
-            if frames is None and isinstance(stated, int):
-                frames = stated * decoder.rate // (statement.rate or decoder.rate)
-            if frames is None:
-                with contextlib.suppress(CannotDecode):
-                    for rate, block in decoder.blocks():
-                        total += len(block) / rate
-            else:
-                total += frames / decoder.rate
-            _check_failure(view)
-        return total
+        return _seconds(source)
 
 
 def check_audio(name: str, audio: object) -> None:
     """Raise an `InputError` unless something is a recording, as far as can be told without opening a file."""
-    if not is_file(audio):
+    if not is_file(audio) and not isinstance(audio, Segment):
         _pair(audio, name)
 
 
@@ -124,9 +126,9 @@ def as_samples(audio: Audio, sample_rate: int = 16000) -> np.ndarray:
     Parameters
     ----------
     audio:
-        A path, bytes or a binary file object (see `read_audio`), or (array, rate in Hz). The array is [n] or
-        [n, channels] and holds floats around -1 to 1, or int16 or int32 PCM, which is scaled to that range, in either
-        byte order.
+        A path, bytes, file object or `Segment` (see `read_audio`), or (array, rate in Hz). The array is [n] or [n,
+        channels] and holds floats around -1 to 1, or int16 or int32 PCM, which is scaled to that range, in either byte
+        order.
     sample_rate:
         Rate wanted, in Hz.
 
@@ -144,7 +146,7 @@ def as_samples(audio: Audio, sample_rate: int = 16000) -> np.ndarray:
         As for `read_audio`.
     """
     sample_rate = checked_sample_rate(sample_rate)
-    if is_file(audio):
+    if isinstance(audio, Segment) or is_file(audio):
         return read_audio(audio, sample_rate)
     assembly = Assembly("audio", sample_rate)
     assembly.add_array(audio)
@@ -162,14 +164,15 @@ class Assembly:
         What messages call the recording.
     sample_rate:
         The rate wanted, in Hz.
-
+    live:
+        Whether someone waits for the samples: several channels are mixed in shorter pieces then.
     """
 
-    def __init__(self, name: str, sample_rate: int):
+    def __init__(self, name: str, sample_rate: int, live: bool = False):
         self.name = name
         self._counts: dict[int, int] = {}
         self._wanted = sample_rate
-        self._mix = Mixer()
+        self._mix = Mixer(_LIVE_SECONDS) if live else Mixer()
         self._rate = sample_rate
         self._resampler: Any = None
         self._parts: list[np.ndarray] = []
@@ -197,13 +200,19 @@ class Assembly:
 
     def add(self, block: np.ndarray, rate: int) -> None:
         """Add samples float32 [n, channels] of that rate."""
-        samples = self._mix(block, rate)
-        self._check(samples)
+        checkpoint()
         if rate != self._rate:
             self._finish()
             self._rate = _checked_rate(rate, self.name)
             self._resampler = None if rate == self._wanted else _resampler(rate, self._wanted)
-        self._counts[rate] = self._counts.get(rate, 0) + len(samples)
+        elif self._mix.channels not in (None, block.shape[1]):
+            self._take(self._mix.rest())
+        self._take(self._mix(block, rate))
+        self._counts[rate] = self._counts.get(rate, 0) + len(block)
+
+    def _take(self, samples: np.ndarray) -> None:
+        """Resample what was mixed."""
+        self._check(samples)
         self._parts.append(samples if self._resampler is None else self._resampler.resample_chunk(samples))
 
     def _check(self, samples: np.ndarray) -> None:
@@ -235,7 +244,8 @@ class Assembly:
             warnings.warn(text, AudioWarning, stacklevel=4)
 
     def _finish(self) -> None:
-        """Get the samples that the resampler still holds."""
+        """Get the samples that the mixer and the resampler still hold."""
+        self._take(self._mix.rest())
         if self._resampler is not None:
             self._parts.append(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
             self._resampler = None
@@ -260,6 +270,104 @@ def _read(source: Source, sample_rate: int) -> np.ndarray:
         raise InputError(f"{source.name}: no audio can be read from it: {'; '.join(doubts)}")
     assembly.warn(doubts)
     return samples
+
+
+def _seconds(source: Source) -> float:
+    """The length of a recording."""
+    total = 0.0
+    for statement, view, decoder in _decoders(source):
+        frames = decoder.frames
+        stated = None if statement.wrong or statement.unit == "bytes" else statement.stated
+        if frames is None and isinstance(stated, int):
+            frames = stated * decoder.rate // (statement.rate or decoder.rate)
+        if frames is None:
+            with contextlib.suppress(CannotDecode):
+                for rate, block in decoder.blocks():
+                    total += len(block) / rate
+        else:
+            total += frames / decoder.rate
+        _check_failure(view)
+    return total
+
+
+def _read_segment(source: Source, sample_rate: int, segment: Segment) -> np.ndarray:
+    """Decode a part of a recording, or what there is of it. Its samples are counted as NeMo does, by rounding down."""
+    found = _read_sought(source, sample_rate, segment)
+    if found is not None:
+        return found
+    assembly = Assembly(source.name, sample_rate)
+    doubts: list[str] = []
+    end = None if segment.duration is None else segment.start + segment.duration
+    reached = 0.0
+    for statement, view, decoder in _decoders(source):
+        rate = decoder.rate
+        first = max(0, int((segment.start - reached) * rate))
+        stop = None if end is None else int((end - reached) * rate)
+        if segment.duration is not None and segment.start >= reached:
+            stop = first + int(segment.duration * rate)
+        at, problem = decoder.skip(first), None
+        try:
+            for block_rate, block in decoder.blocks():
+                low, high = max(first - at, 0), len(block) if stop is None else stop - at
+                if low < min(high, len(block)):
+                    assembly.add(block[low:high], block_rate)
+                at += len(block)
+                if stop is not None and at >= stop:
+                    break
+        except CannotDecode as error:
+            problem = str(error)
+        _check_failure(view)
+        reached += at / rate
+        if stop is not None and at >= stop:
+            break
+        doubts += _doubts(statement, decoder, at, problem)
+    samples = assembly.samples()
+    if not assembly.seconds and (segment.start or doubts):
+        why = f"; {'; '.join(doubts)}" if doubts else ""
+        raise InputError(f"{source.name}: it ends at {reached:.2f} s, before the part {segment.times} begins{why}")
+    if end is not None and reached < end - _SHORTER:
+        doubts.append(f"it ends at {reached:.2f} s, before the part {segment.times} does")
+    assembly.warn(doubts)
+    return samples
+
+
+def _read_sought(source: Source, sample_rate: int, segment: Segment) -> np.ndarray | None:
+    """Decode a part of a FLAC file that its header says is there; None if that is another file, or it is not there.
+
+    To read FLAC to its end, all of it has to be looked at: others may be joined to it, and its header may be wrong.
+    """
+    source = without_tags(source)
+    if segment.duration is None or source.read(0, len(_FLAC)) != _FLAC:
+        return None
+    view = View(source, [(0, source.size)])
+    try:
+        decoder = SoundfileDecoder(source, view)
+    except CannotDecode:
+        _check_failure(view)
+        return None
+    with contextlib.closing(decoder):
+        first, count = int(segment.start * decoder.rate), int(segment.duration * decoder.rate)
+        if decoder.frames is None or first + count > decoder.frames:
+            return None
+        assembly = Assembly(source.name, sample_rate)
+        at, left = decoder.skip(first), count
+        try:
+            for rate, block in decoder.blocks():
+                part = block[max(first - at, 0) :][:left]
+                at += len(block)
+                left -= len(part)
+                if len(part):
+                    assembly.add(part, rate)
+                if not left:
+                    break
+        except CannotDecode:
+            pass
+        _check_failure(view)
+        if left:
+            return None
+    found = assembly.samples()
+    assembly.warn([])
+    return found
 
 
 def _decoders(source: Source) -> Generator[tuple[Statement, View, Decoder]]:

@@ -7,15 +7,17 @@ import io
 import os
 import re
 import stat
+import sys
 import tempfile
 import weakref
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from os import PathLike
 from typing import Any, BinaryIO, TypeAlias, TypeGuard
 
+from ...arguments import as_number, refusal
 from ...errors import InputError, printable
 from ...forks import cached_property
 
@@ -87,6 +89,44 @@ class Source:
             raise InputError(f"{self.name}: cannot be read to its end ({error})") from error
 
 
+@dataclass(frozen=True)
+class Segment:
+    """A part of an encoded recording. Of WAV, FLAC and other formats that can be sought, only this part is read.
+
+    Attributes
+    ----------
+    audio:
+        The recording: the path of a file, its bytes, or a binary file object.
+    start:
+        Where the part begins, in seconds.
+    duration:
+        Its length in seconds; None: to the end of the recording. A part that ends more than a tenth of a second after
+        the recording is shorter, with an `AudioWarning`.
+
+    Raises
+    ------
+    InputError
+        If `audio` is no encoded recording, or a time is out of range.
+    """
+
+    audio: File | Source
+    start: float = 0.0
+    duration: float | None = None
+
+    def __post_init__(self) -> None:
+        if not is_file(self.audio):
+            raise refusal("audio", "a recording: a path, bytes or a binary file object", self.audio, "slice arrays")
+        most = sys.float_info.max
+        as_number("start", self.start, "a number of seconds of at least 0", low=0, high=most)
+        if self.duration is not None:
+            as_number("duration", self.duration, "a number of seconds above 0, or None", above=0, high=most)
+
+    @property
+    def times(self) -> str:
+        """Its times, for messages."""
+        return f"from {self.start:g} s" + ("" if self.duration is None else f" to {self.start + self.duration:g} s")
+
+
 def is_file(audio: object) -> TypeGuard[File | Source]:
     """Whether an input is an encoded recording, rather than samples."""
     return isinstance(audio, (str, PathLike, bytes, bytearray, memoryview, Source)) or hasattr(audio, "read")
@@ -96,6 +136,8 @@ def name_of(audio: object) -> str:
     """What messages call an input: one line that can be printed."""
     if isinstance(audio, Source):
         return audio.name
+    if isinstance(audio, Segment):
+        return f"{name_of(audio.audio)} {audio.times}"
     if isinstance(audio, (str, PathLike)):
         return printable(os.fsdecode(os.fspath(audio))).translate(_LINES) or "''"
     name = getattr(audio, "name", None)
@@ -113,6 +155,8 @@ def held(audio: Any) -> Any:
         If there is nothing to read: no such file, a folder, a device, a URL, a file object that is closed or opened as
         text.
     """
+    if isinstance(audio, Segment):
+        return replace(audio, audio=held(audio.audio))
     if not is_file(audio) or isinstance(audio, Source):
         return audio
     if isinstance(audio, (str, PathLike)):

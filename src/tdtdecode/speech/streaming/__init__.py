@@ -1,6 +1,7 @@
 """Live recordings: words as they are spoken, for one stream or many at once."""
 
 from .latency import Latency
-from .stream import News, Stream, Streams
+from .live import News
+from .stream import Stream, Streams
 
 __all__ = ["Latency", "News", "Stream", "Streams"]

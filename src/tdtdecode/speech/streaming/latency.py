@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from os import PathLike
+from typing import Any
 
 from ...arguments import as_number
-from ...errors import InputError
+from ...errors import BundleError, InputError
 from ..windows import Windows
+
+_MOST_FRAMES = 1 << 20
+
+
+def _seconds(default: float, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True)
@@ -32,36 +41,67 @@ class Latency:
         If a number is negative or not finite, or ``chunk`` is 0.
     """
 
-    chunk: float = 0.8
-    right: float = 1.0
-    left: float = 2.8
+    chunk: float = _seconds(0.8, "how much is decoded at a time")
+    right: float = _seconds(1.0, "how much is heard after a chunk before it is decoded")
+    left: float = _seconds(2.8, "how much is heard before it")
 
     def __post_init__(self) -> None:
-        for name in ("chunk", "right", "left"):
+        for option in fields(self):
             expected = "a number of seconds, at least 0"
-            seconds = as_number(name, getattr(self, name), expected, low=0, high=sys.float_info.max)
-            object.__setattr__(self, name, seconds)
+            value = getattr(self, option.name)
+            seconds = as_number(option.name, value, expected, low=0, high=sys.float_info.max)
+            object.__setattr__(self, option.name, seconds)
         if not self.chunk:
             raise InputError("chunk must be more than 0 seconds")
 
 
-def windows_for(latency: Latency | None, frame_seconds: float, most_frames: int | None) -> Windows:
+_STATED = ("left_encoder_frames", "chunk_encoder_frames", "right_encoder_frames")
+"""The keys under which sherpa-onnx's export scripts state the windows of an encoder, such as parakeet-unified's."""
+
+
+def stated_windows(metadata: Mapping[str, str], file: str | PathLike[str]) -> Windows | None:
+    """The windows that an encoder was exported for, of its metadata; None if it states none.
+
+    Raises
+    ------
+    BundleError
+        If they are no windows.
+    """
+    if not any(key in metadata for key in _STATED):
+        return None
+    values = [metadata.get(key, "") for key in _STATED]
+    least = (0, 1, 0)
+    for key, value, low in zip(_STATED, values, least, strict=True):
+        if not value.isdecimal() or not low <= int(value) <= _MOST_FRAMES:
+            raise BundleError(f"expected a number of frames, at least {low}, got {value!r}", file=file, field=key)
+    return Windows(*map(int, values))
+
+
+def windows_for(
+    latency: Latency | None, frame_seconds: float, most_frames: int | None, stated: Windows | None = None
+) -> Windows:
     """The windows in encoder frames.
 
     Parameters
     ----------
     latency:
-        The windows in seconds. None: the default ones, with a shorter left context if the encoder takes no more.
+        The windows in seconds. None: those that the encoder was exported for, or the default ones, with a shorter left
+        context if the encoder takes no more.
     frame_seconds:
         Seconds of an encoder frame.
     most_frames:
         The most encoder frames that the encoder takes; None if there is no limit.
+    stated:
+        The windows that the encoder was exported for. Its attention sees a window in chunks of that length, each with
+        that right context. None: it sees all of a window.
 
     Raises
     ------
     InputError
-        If the encoder does not take as many.
+        If the encoder does not take as many, or its attention does not see such chunks.
     """
+    if latency is None and stated is not None:
+        return stated
     asked = latency or Latency()
     left, chunk, right = (round(seconds / frame_seconds) for seconds in (asked.left, asked.chunk, asked.right))
     chunk = max(chunk, 1)
@@ -71,5 +111,11 @@ def windows_for(latency: Latency | None, frame_seconds: float, most_frames: int 
         raise InputError(
             f"a window of {(left + chunk + right) * frame_seconds:.2f} s is longer than the "
             f"{most_frames * frame_seconds:.2f} s that the encoder takes: give a shorter Latency(...)"
+        )
+    if stated is not None and (chunk % stated.chunk or left % stated.chunk or right < stated.right):
+        raise InputError(
+            f"the encoder was exported for chunks of {stated.chunk * frame_seconds:.2f} s with "
+            f"{stated.right * frame_seconds:.2f} s after them: chunk and left must be multiples of the one, and right "
+            "at least the other; without a latency, its own windows are taken"
         )
     return Windows(left, chunk, right)

@@ -4,122 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ...arguments import as_instance, refusal
 from ...bundle import Bundle
-from ...confidence import Confidence
 from ...decoder import Decoder, DecoderState
 from ...errors import InputError
 from ...forks import Lock
-from ...hypothesis import Hypothesis, Transcript, Word
+from ...hypothesis import Hypothesis, Transcript
 from ...search import Beam, Greedy, as_search, runs_in_the_beam_engine
 from ..audio import FeatureExtractor
-from ..audio.features import HOP, SAMPLE_RATE, FeatureStream
-from ..audio.reading import Assembly
-from ..audio.sources import is_file
-from ..transcripts import transcript
-from ..windows import joined_stream
-from .walks import Encoded, Heard, Walk
-from .wording import Wording
+from ..audio.features import SAMPLE_RATE
+from ..vad import SileroVad
+from .live import Live, News
+from .utterances import Step
+from .walks import Encoded, Walk
 
 _BATCH_FRAMES = 48_000
 """The most feature frames in a call of the encoder, padding included: 480 s."""
-
-
-@dataclass(frozen=True)
-class News:
-    """What a stream has learnt since the last time it was fed.
-
-    Attributes
-    ----------
-    words:
-        The words that are settled now: they never change. Their times count from the beginning of the stream.
-    tentative:
-        The text after them, which may still change.
-    ended:
-        Whether an utterance has ended among this.
-    language:
-        The last language that the model named, such as "en-US"; None if it named none.
-    heard:
-        Seconds of audio that the stream has been fed.
-    decoded:
-        Seconds of audio that have been decoded. The rest waits for the audio that the encoder must hear after it.
-    """
-
-    words: tuple[Word, ...]
-    tentative: str
-    ended: bool
-    language: str | None
-    heard: float
-    decoded: float
-
-
-class _Live:
-    """What a stream holds."""
-
-    def __init__(self, streams: Streams, name: Hashable, language: str | None, search: Greedy | Beam):
-        bundle = streams._bundle
-        if language is not None:
-            as_instance("language", language, str, "a language such as 'en-US', or None")
-        self.name = name
-        self.search = search
-        self.position = streams._walk.begin(language)
-        self.error: Exception | None = None
-        self.ended = False
-        self.heard = Heard(streams._extract.mel_bins, bool(streams._extract.normalize))
-        self.wording = Wording(bundle, search.confidence or Confidence())
-        self.state: DecoderState | None = None
-        self.parts: list[Hypothesis] = []
-        self.ahead: Hypothesis | None = None
-        self.news: list[Word] = []
-        self.utterance_ended = False
-        # Samples are mixed and resampled, and become features. Features may be fed instead.
-        self.audio: Assembly | None = None
-        self.features = FeatureStream(streams._extract)
-        self._frame_seconds = bundle.frame_seconds
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of audio that have come."""
-        return self.heard.frames * HOP / SAMPLE_RATE if self.audio is None else self.audio.seconds
-
-    def add_samples(self, samples: object, rate: object) -> None:
-        if is_file(samples) or isinstance(samples, tuple):
-            raise refusal("samples", "an array, [n] or [n, channels]", samples, "Recognizer.recognize reads files")
-        if self.audio is None:
-            if self.heard.frames:
-                raise InputError("the stream has been fed features: go on with feed_features")
-            audio = Assembly("audio", SAMPLE_RATE)
-            audio.add_array((samples, rate))
-            self.audio = audio
-        else:
-            self.audio.add_array((samples, rate))
-        self.heard.add(self.features.add(self.audio.taken()))
-
-    def add_features(self, features: np.ndarray) -> None:
-        if self.audio is not None:
-            raise InputError("the stream has been fed samples: go on with feed")
-        self.heard.add(features)
-
-    def end(self) -> None:
-        """No more will come."""
-        if not self.ended:
-            self.ended = True
-            if self.audio is not None:
-                self.heard.add(self.features.add(self.audio.samples()))
-                self.heard.add(self.features.end())
-                self.audio.warn([])
-
-    def told(self) -> News:
-        """The news since the last time."""
-        words, self.news = tuple(self.news), []
-        ended, self.utterance_ended = self.utterance_ended, False
-        decoded = min(self.position.frame * self._frame_seconds, self.seconds)
-        return News(words, self.wording.tentative(self.ahead), ended, self.wording.language, self.seconds, decoded)
 
 
 class Streams:
@@ -142,12 +46,14 @@ class Streams:
         decoder: Decoder,
         extract: FeatureExtractor,
         search: Greedy | Beam,
-        pause: float,
+        pause: float | None,
+        vad: SileroVad | None,
     ):
         self._bundle, self._walk, self._decoder, self._search = bundle, walk, decoder, search
-        self._extract = extract
-        self._pause = max(round(pause / bundle.frame_seconds), 1)
-        self._streams: dict[Hashable, _Live] = {}
+        self._extract, self._vad = extract, vad
+        self._pause = math.inf if pause is None else max(round(pause / bundle.frame_seconds), 1)
+        self._frame_samples = round(bundle.frame_seconds * SAMPLE_RATE)
+        self._streams: dict[Hashable, Live] = {}
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -185,7 +91,7 @@ class Streams:
         with self._lock.held:
             if name in self._streams:
                 raise InputError(f"there is a stream {name!r} already")
-            self._streams[name] = _Live(self, name, language, search or self._search)
+            self._streams[name] = self._begun(name, language, search or self._search)
 
     def feed(self, pieces: Mapping[Any, Any], rate: int = SAMPLE_RATE) -> dict[Any, News | Exception]:
         """Feed some streams, and work off what is due.
@@ -253,14 +159,14 @@ class Streams:
             if self._streams.pop(name, None) is None:
                 raise InputError(f"there is no stream {name!r}")
 
-    def _fed(self, pieces: Mapping[Any, Any], add: Callable[[_Live, Any], None]) -> dict[Any, News | Exception]:
+    def _fed(self, pieces: Mapping[Any, Any], add: Callable[[Live, Any], None]) -> dict[Any, News | Exception]:
         if not isinstance(pieces, Mapping):
             raise InputError(f"pieces must be a dictionary of streams' names and samples, got {type(pieces).__name__}")
         results: dict[Any, News | Exception] = {}
         with self._lock.held:
             for name, piece in pieces.items():
                 try:
-                    live = self._streams.get(name) or _Live(self, name, None, self._search)
+                    live = self._streams.get(name) or self._begun(name, None, self._search)
                     if live.ended:
                         raise InputError(f"the stream {name!r} is being finished")
                     add(live, piece)
@@ -278,6 +184,9 @@ class Streams:
                         results[name] = live_or_none.error or live_or_none.told()
         return {name: results[name] for name in pieces}
 
+    def _begun(self, name: Hashable, language: str | None, search: Greedy | Beam) -> Live:
+        return Live(name, language, search, self._bundle, self._walk, self._extract, self._vad)
+
     def _checked_features(self, features: Any) -> np.ndarray:
         array = np.asarray(features)
         mel_bins = self._extract.mel_bins
@@ -287,7 +196,7 @@ class Streams:
             raise InputError("features must be finite, found NaN or infinity")
         return array.astype(np.float32, copy=False)
 
-    def _ended(self, live: _Live) -> None:
+    def _ended(self, live: Live) -> None:
         try:
             live.end()
         except Exception as error:
@@ -301,17 +210,37 @@ class Streams:
         wanted = set(names)
         while True:
             with self._lock.held:
+                listening = [live for live in self._streams.values() if self._is_heard(live)]
+                self._listen(listening)
                 due = [live for live in self._streams.values() if self._is_due(live)]
-                if not wanted.intersection(live.name for live in due):
+                if not wanted.intersection(live.name for live in [*listening, *due]):
                     return
                 at_once = max(1, _BATCH_FRAMES // self._walk.width) if self._walk.takes_batches else 1
                 for first in range(0, len(due), at_once):
                     self._round(due[first : first + at_once])
 
-    def _is_due(self, live: _Live) -> bool:
-        return live.error is None and self._walk.is_due(live.position, live.heard.frames, live.ended)
+    def _is_heard(self, live: Live) -> bool:
+        """Whether the VAD has windows of a stream to hear."""
+        return live.error is None and live.voice is not None and live.voice.is_due
 
-    def _round(self, due: list[_Live]) -> None:
+    def _is_due(self, live: Live) -> bool:
+        # A segment ends among words that are decoded later. So the VAD hears a stream first.
+        due = live.error is None and not self._is_heard(live)
+        return due and self._walk.is_due(live.position, live.heard.frames, live.ended)
+
+    def _listen(self, listening: list[Live]) -> None:
+        """Let the VAD hear the next windows of these streams. If that fails, one by one."""
+        try:
+            if self._vad is not None:
+                self._vad.hear([live.voice for live in listening if live.voice is not None])
+        except Exception as error:
+            if len(listening) == 1:
+                listening[0].error = error
+            else:
+                for live in listening:
+                    self._listen([live])
+
+    def _round(self, due: list[Live]) -> None:
         """Encode and decode one window of each of these streams. If that fails, one by one."""
         try:
             encoded = self._walk.encode([(live.position, live.heard, live.ended) for live in due])
@@ -323,39 +252,39 @@ class Streams:
                 for live in filter(self._is_due, due):
                     self._round([live])
 
-    def _decode(self, due: list[_Live], encoded: list[Encoded]) -> None:
+    def _decode(self, due: list[Live], encoded: list[Encoded]) -> None:
         chunks = list(zip(due, encoded, strict=True))
-        decoded = self._chunks([(live, one.frames, live.state, one.position.done) for live, one in chunks])
-        # What lies ahead is decoded too, and that state is thrown away. A beam's best hypothesis needs no more frames.
-        peeked = [
-            (live, one.ahead, state, True)
-            for (live, one), (_, state) in zip(chunks, decoded, strict=True)
-            if not one.position.done and (one.ahead.shape[1] or runs_in_the_beam_engine(live.search))
-        ]
-        ahead = {one[0].name: found for one, (found, _) in zip(peeked, self._chunks(peeked), strict=True)}
-        for (live, one), (part, state) in zip(chunks, decoded, strict=True):
+        decoded = self._stepped([(live, live.state, live.steps(one)) for live, one in chunks])
+        # What lies ahead is decoded too, and that state is thrown away.
+        ahead = self._stepped(
+            [(live, state, live.ahead_of(one)) for (live, one), (_, state) in zip(chunks, decoded, strict=True)]
+        )
+        for (live, one), (parts, state), (peeked, _) in zip(chunks, decoded, ahead, strict=True):
             try:
-                self._take(live, one, part, state, ahead.get(live.name))
+                live.take(one, parts, state, peeked, self._pause)
             except Exception as error:
                 live.error = error
 
-    def _take(
-        self, live: _Live, encoded: Encoded, part: Hypothesis, state: DecoderState, ahead: Hypothesis | None
-    ) -> None:
-        """Go on to a stream's next window, with what this one gave."""
-        live.position, live.state, live.ahead = encoded.position, state, ahead
-        live.heard.drop(encoded.needed)
-        live.parts.append(part)
-        ended = live.wording.add(part) or live.position.done
-        # The hypotheses of a beam may still disagree on tokens that were decoded. Then no pause is certain.
-        certain = ahead is None or not (ahead.frames < live.position.frame).any()
-        ended = ended or (certain and live.wording.pause(live.position.frame) >= self._pause)
-        live.utterance_ended |= ended
-        # Only the end of the recording bounds words: how much has come depends on how it is cut into pieces.
-        live.news += live.wording.settle(ended, live.seconds if live.position.done else math.inf)
+    def _stepped(
+        self, work: Sequence[tuple[Live, DecoderState | None, list[Step]]]
+    ) -> list[tuple[list[Hypothesis], DecoderState | None]]:
+        """Decode some steps of each stream. Returns what each step gave, and the state after the last one."""
+        states = [state for _, state, _ in work]
+        found: list[list[Hypothesis]] = [[] for _ in work]
+        for number in range(max(len(steps) for _, _, steps in work)):
+            places = [i for i, (_, _, steps) in enumerate(work) if number < len(steps)]
+            chunks = []
+            for i in places:
+                live, _, steps = work[i]
+                step = steps[number]
+                chunks.append((live, step.frames, None if step.begin is not None else states[i], step.final))
+            for i, (part, state) in zip(places, self._chunks(chunks), strict=True):
+                found[i].append(part)
+                states[i] = state
+        return list(zip(found, states, strict=True))
 
     def _chunks(
-        self, chunks: Sequence[tuple[_Live, Any, DecoderState | None, bool]]
+        self, chunks: Sequence[tuple[Live, Any, DecoderState | None, bool]]
     ) -> list[tuple[Hypothesis, DecoderState]]:
         """Decode the next frames [E, n] of streams, together as far as their searches allow."""
         groups: dict[Any, list[int]] = {}
@@ -370,19 +299,15 @@ class Streams:
                 results[i] = hypothesis, after.select([place])
         return [results[i] for i in range(len(chunks))]
 
-    def _finished(self, live: _Live) -> Transcript | Exception:
+    def _finished(self, live: Live) -> Transcript | Exception:
         if live.error is not None:
             return live.error
         try:
             if not live.position.done:  # nothing was left to encode at the end
-                size = self._bundle.spec.encoder_size or 1
-                ((part, _),) = self._chunks([(live, np.zeros((size, 0), np.float32), live.state, True)])
-                live.parts.append(part)
-                live.wording.add(part)
-                live.wording.settle(True, live.seconds)
-            confidence = live.search.confidence or Confidence()
-            made = transcript(self._bundle, joined_stream(live.parts, live.search), live.seconds, confidence)
-            return replace(made, words=live.wording.words)
+                nothing = np.zeros((self._bundle.spec.encoder_size or 1, 0), np.float32)
+                position = replace(live.position, done=True)
+                self._decode([live], [Encoded(nothing, nothing, position, 0, live.heard.frames)])
+            return live.error or live.transcript(self._bundle)
         except Exception as error:
             return error
 

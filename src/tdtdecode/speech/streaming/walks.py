@@ -98,12 +98,15 @@ class Encoded:
         Where the stream stands now.
     needed:
         The first feature frame that its next window needs.
+    heard:
+        The number of feature frames up to the end of the window.
     """
 
     frames: Any
     ahead: Any
     position: Position
     needed: int
+    heard: int
 
 
 class Walk(Protocol):
@@ -161,7 +164,8 @@ class CacheAwareWalk:
             frame = position.frame + self._shift // self._factor
             done = ended and heard.frames <= frame * self._factor
             after = replace(position, frame=frame, done=done, caches=caches)
-            encoded.append(Encoded(frames, frames[:, :0], after, max(frame * self._factor - self._overlap, 0)))
+            stop = min(frame * self._factor, heard.frames)
+            encoded.append(Encoded(frames, frames[:, :0], after, max(frame * self._factor - self._overlap, 0), stop))
         return encoded
 
 
@@ -203,5 +207,7 @@ class WindowedWalk:
             frame = position.frame + self._windows.chunk
             after = replace(position, frame=frame, done=window.last is None)
             needed = (frame - min(frame, self._windows.left)) * self._factor
-            encoded.append(Encoded(frames[:, window.first : last], frames[:, last:count], after, needed))
+            encoded.append(
+                Encoded(frames[:, window.first : last], frames[:, last:count], after, needed, window.stop)
+            )
         return encoded

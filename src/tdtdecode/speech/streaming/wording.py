@@ -40,9 +40,7 @@ class Wording:
         if not len(part):
             return False
         events = [self._vocabulary.events.get(token) for token in part.tokens.tolist()]
-        for event in events:
-            if event is not None and not event.startswith("EO"):
-                self.language = event
+        self.language = self._vocabulary.language(part.tokens.tolist()) or self.language
         spoken = part.select(np.array([event is None for event in events]))
         if len(spoken):
             self._open.append(spoken)

@@ -1,0 +1,192 @@
+"""What a model does in each stage of the pipeline."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..bundle import Bundle
+from ..bundle.description import FEATURE_FRAME_SECONDS
+from ..confidence import Confidence
+from ..decoder import Decoder
+from ..hypothesis import Hypothesis, Transcript
+from ..search import Beam, Greedy, for_utterances
+from .audio import FeatureExtractor, as_samples
+from .audio.features import SAMPLE_RATE
+from .batching import COSTS, cheapest_batches
+from .encoder import Encoder
+from .pipeline import Encoded, Heard, Piece
+from .transcripts import nothing, transcript
+from .vad import SileroVad
+from .vad.skipping import SpeechPieces
+from .windows import Window, WindowedDecode, Windows, encoded_windows
+
+_log = logging.getLogger(__name__)
+
+Encode: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[Any, np.ndarray]]
+"""Takes features and lengths of a batch; gives encoder output and its lengths, as an `Encoder` does."""
+
+
+class ModelStages:
+    """Reads, encodes and decodes recordings with a model.
+
+    Parameters
+    ----------
+    bundle, encoder, decoder:
+        The model.
+    extract:
+        Computes its features.
+    search:
+        How to decode.
+    utterances:
+        The number of recordings that the search was made for; None if it serves any number.
+    batch_size:
+        The most recordings in a batch.
+    device:
+        Where encoder and decoder run, ``"cpu"`` or ``"cuda"``: then on the card that they were made on.
+    limit:
+        The most feature frames that the encoder takes at once; None: there is no limit.
+    windows:
+        How longer recordings are cut.
+    encode:
+        Calls the encoder with a batch of features and lengths, and with what else it is told.
+    vad:
+        Finds where someone speaks; None: all is recognised.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        encoder: Encoder,
+        decoder: Decoder,
+        extract: FeatureExtractor,
+        *,
+        search: Greedy | Beam,
+        utterances: int | None,
+        batch_size: int,
+        device: str,
+        limit: int | None,
+        windows: Windows,
+        encode: Encode,
+        vad: SileroVad | None,
+    ):
+        self._bundle, self._encoder, self._decoder, self._extract = bundle, encoder, decoder, extract
+        self._search, self._utterances = search, utterances
+        self._encode, self._vad = encode, vad
+        self._confidence = search.confidence or Confidence()
+        self._batch_size = batch_size if encoder.takes_batches else 1
+        self._cost = COSTS[device]
+        self._card = decoder.network.card if device == "cuda" else None
+        self._limit = limit
+        self._windows = windows
+        factor = bundle.features.subsampling_factor
+        self._window_seconds = (windows.left + windows.chunk + windows.right) * factor * FEATURE_FRAME_SECONDS
+        at_once = int(self._cost.most_seconds / self._window_seconds)
+        self._windows_at_once = max(1, at_once) if encoder.takes_batches else 1
+
+    def thread(self) -> AbstractContextManager[object]:
+        """What each thread works within: on a GPU, the model's card, which CuPy knows for each thread by itself."""
+        return nullcontext() if self._card is None else self._card.current()
+
+    def read(self, place: int, audio: Any) -> Heard:
+        """Read a recording and compute its features."""
+        samples = as_samples(audio, SAMPLE_RATE)
+        seconds = len(samples) / SAMPLE_RATE
+        finish: Callable[[list[Hypothesis]], Transcript]
+        if self._vad is None:
+            parts = [(0.0, samples)] if self._extract.frames(len(samples)) else []
+            finish = partial(_transcript_of, self._bundle, seconds, self._confidence)
+        else:
+            frame = round(self._bundle.frame_seconds * SAMPLE_RATE)
+            spoken = SpeechPieces(self._vad, samples, frame, self._extract.frames)
+            parts = spoken.parts
+            finish = partial(spoken.transcript, self._bundle, self._search)
+        pieces: list[Piece] = []
+        for begin, part in parts:
+            features, lengths = self._extract([part])
+            length = len(part) / SAMPLE_RATE
+            pieces.append(Piece(place, len(pieces), features[0], int(lengths[0]), length, begin))
+        return Heard(seconds, pieces, finish)
+
+    def batches(self, pieces: Sequence[Piece]) -> list[list[Piece]]:
+        """The batches that take the encoder the least time. A recording that needs windows is one by itself."""
+        whole = [i for i, piece in enumerate(pieces) if not self._in_windows(piece)]
+        least = (self._bundle.features.fixed_input_frames or 0) * FEATURE_FRAME_SECONDS
+        lengths = [max(least, pieces[i].frames * FEATURE_FRAME_SECONDS) for i in whole]
+        batches = [[whole[i] for i in batch] for batch in cheapest_batches(lengths, self._cost, self._batch_size)]
+        batches += [[i] for i, piece in enumerate(pieces) if self._in_windows(piece)]
+        self._log_batches(pieces, batches)
+        return [[pieces[i] for i in batch] for batch in sorted(batches)]
+
+    def _log_batches(self, pieces: Sequence[Piece], batches: list[list[int]]) -> None:
+        why = "" if self._encoder.takes_batches else ", since this encoder takes one recording at a time"
+        long = sum(map(self._in_windows, pieces))
+        _log.info(
+            "batches: %d recordings (%.1f s) in %d batches of at most %d%s%s", len(pieces),
+            sum(piece.seconds for piece in pieces), len(batches), self._batch_size, why,
+            f"; {long} of them in windows of {self._window_seconds:g} s" if long else "",
+        )  # fmt: skip
+
+    def encode(self, pieces: list[Piece]) -> Iterator[Encoded]:
+        """Encode a batch; a recording that needs windows, window by window."""
+        if self._in_windows(pieces[0]):
+            (piece,) = pieces
+            factor = self._bundle.features.subsampling_factor
+            features = piece.features[:, : piece.frames]
+            for window, frames in encoded_windows(
+                features, self._encoder, self._windows, factor, self._windows_at_once
+            ):
+                yield Encoded(pieces, (window, frames))
+            return
+        features = _together(pieces)
+        if self._limit is not None:
+            # NeMo's features end with a frame of padding. At the limit that is one frame too many for the encoder.
+            features = features[:, :, : self._limit]
+        lengths = np.array([piece.frames for piece in pieces], np.int64)
+        yield Encoded(pieces, self._encode(features, lengths))
+
+    def decode(self, encoded: Encoded, reached: Callable[[int, float], None]) -> list[Hypothesis] | None:
+        """Decode a batch, or a window."""
+        pieces, content = encoded.pieces, encoded.content
+        if not isinstance(content[0], Window):
+            encoder_out, counts = content
+            return self._decoder.decode(encoder_out, counts, self._search_for(pieces))
+        (piece,), (window, frames) = pieces, content
+        if piece.state is None:
+            piece.state = WindowedDecode(
+                self._decoder, self._search_for(pieces), self._bundle.features.subsampling_factor
+            )
+        seconds = piece.state.add(window, frames)
+        reached(piece.place, piece.begin + seconds)
+        return None if window.last is not None else [piece.state.hypothesis()]
+
+    def _in_windows(self, piece: Piece) -> bool:
+        return self._limit is not None and piece.frames > self._limit
+
+    def _search_for(self, pieces: Sequence[Piece]) -> Greedy | Beam:
+        if self._utterances is None:
+            return self._search
+        return for_utterances(self._search, [piece.place for piece in pieces], self._utterances)
+
+
+def _together(pieces: Sequence[Piece]) -> np.ndarray:
+    """The features of a batch, float32 [B, mel, T], zero past each piece's end."""
+    if len(pieces) == 1:
+        return pieces[0].features[None]
+    width = max(piece.features.shape[1] for piece in pieces)
+    features = np.zeros((len(pieces), len(pieces[0].features), width), np.float32)
+    for row, piece in zip(features, pieces, strict=True):
+        row[:, : piece.frames] = piece.features[:, : piece.frames]
+    return features
+
+
+def _transcript_of(
+    bundle: Bundle, seconds: float, confidence: Confidence, hypotheses: list[Hypothesis]
+) -> Transcript:
+    """The transcript of a recording that is one piece, or that nothing is to be heard in."""
+    return transcript(bundle, hypotheses[0] if hypotheses else nothing(), seconds, confidence)

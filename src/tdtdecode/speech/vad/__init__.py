@@ -1,0 +1,5 @@
+"""Where someone speaks: Silero's voice activity detector."""
+
+from .silero import SileroVad
+
+__all__ = ["SileroVad"]
