@@ -11,10 +11,13 @@ much is decoded; the words that were settled, with the end of the last one; and 
 from __future__ import annotations
 
 import argparse
+import array
+import fcntl
 import json
 import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from pathlib import Path
@@ -46,6 +49,13 @@ def play(pipe, samples: np.ndarray, rate: int, piece: int, begin: float) -> None
     pipe.close()
 
 
+def unread(pipe) -> int:
+    """Bytes in a pipe that nobody has read."""
+    count = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, count)
+    return count[0]
+
+
 def events(samples: np.ndarray, rate: int, piece: int, options: list[str]) -> list[dict]:
     """Every event that `listen` prints, with the moment when it came, in seconds after the first sample was due."""
     command = [sys.executable, "-m", "tdtdecode", "listen", "-", "--format", "json", *options]
@@ -53,7 +63,8 @@ def events(samples: np.ndarray, rate: int, piece: int, options: list[str]) -> li
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write(header(rate))
     process.stdin.flush()
-    time.sleep(2)  # the model is loaded before anyone speaks
+    while unread(process.stdin):  # the model is loaded before anyone speaks
+        time.sleep(0.05)
     begin = time.perf_counter()
     player = threading.Thread(target=play, args=(process.stdin, samples, rate, piece, begin))
     player.start()

@@ -38,8 +38,7 @@ SETTINGS = {
     "Silero's defaults": {"min_silence": 0.1, "speech_pad": 0.03},
     "min_silence=0.3, speech_pad=0.15": {"min_silence": 0.3, "speech_pad": 0.15},
     "the defaults here": {},
-    "min_silence=1, speech_pad=0.4": {"min_silence": 1.0, "speech_pad": 0.4},
-    "min_silence=2, speech_pad=0.4": {"min_silence": 2.0, "speech_pad": 0.4},
+    "min_silence=0.6, speech_pad=0.3": {"min_silence": 0.6, "speech_pad": 0.3},
 }
 
 
@@ -97,7 +96,7 @@ def cost(vad: tdt.SileroVad, streams: int, seconds: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, metavar="FOLDER", help="default: the recordings of the tests")
-    parser.add_argument("--limit", type=int, default=200, help="most sentences of the corpus (default: 200)")
+    parser.add_argument("--limit", type=int, default=120, help="most sentences of the corpus (default: 120)")
     parser.add_argument("--save", action="store_true", help="keep the figures under benches/results")
     options = parser.parse_args()
     model = tdt.load_model("demo", threads=1)

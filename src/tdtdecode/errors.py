@@ -65,14 +65,13 @@ class OutputError(TdtDecodeError, RuntimeError):
 
 
 class MissingDependencyError(TdtDecodeError, ImportError):
-    """An optional package is missing, or broken. The message names it, and the extra that installs it."""
+    """An optional package is missing, or broken. The message names it, and how to install it: by an extra, mostly."""
 
-    def __init__(self, package: str, extra: str, purpose: str, reason: str = ""):
-        self._made_of = package, extra, purpose, reason
+    def __init__(self, package: str, extra: str, purpose: str, reason: str = "", command: str = ""):
+        self._made_of = package, extra, purpose, reason, command
         broken = f", which is installed but cannot be imported ({reason})" if reason else ""
-        super().__init__(
-            f"{purpose} needs the package {package!r}{broken}: pip install 'tdtdecode[{extra}]'", name=package
-        )
+        command = command or f"pip install 'tdtdecode[{extra}]'"
+        super().__init__(f"{purpose} needs the package {package!r}{broken}: {command}", name=package)
 
     def __reduce__(self):
         return type(self), self._made_of

@@ -196,7 +196,7 @@ def doors(folder: Path) -> dict[str, Door]:
         "Latency": Door(tdt.Latency, {"chunk": 0.8, "right": 1.0, "left": 2.8}),
         "SileroVad": Door(
             tdt.SileroVad,
-            {"threshold": 0.5, "neg_threshold": None, "min_speech": 0.25, "min_silence": 0.5, "speech_pad": 0.2,
+            {"threshold": 0.5, "neg_threshold": None, "min_speech": 0.25, "min_silence": 1.0, "speech_pad": 0.5,
              "max_speech": None, "model": None},
         ),
         "SileroVad.segments": Door(lambda **more: tdt.SileroVad().segments(**more), {"audio": SILENCE}),

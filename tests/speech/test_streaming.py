@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import threading
 import warnings
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +20,6 @@ from tdtdecode import Beam, Greedy, InputError, load_model  # noqa: E402
 from tdtdecode.speech.audio import FeatureExtractor  # noqa: E402
 from tdtdecode.speech.audio.features import FeatureStream  # noqa: E402
 from tdtdecode.speech.streaming import Latency  # noqa: E402
-from tests.conftest import HANGING  # noqa: E402
 
 GOLDEN = Path(__file__).parents[1] / "golden_streaming"
 MODELS = ["rnnt-70-6", "rnnt-8-1", "tdt-4-0", "prompt-70-13"]
@@ -480,61 +477,3 @@ def test_a_model_with_caches_is_pickled():
     stream = pickle.loads(pickle.dumps(model("rnnt-8-1"))).stream()
     stream.feed_features(case.features)
     assert stream.finish().hypothesis.tokens.tolist() == case.tokens
-
-
-def test_many_threads_and_random_operations():
-    """Feed, finish, drop, join and wrong input, from four threads: nothing is lost and nothing is mixed up."""
-    name = "tdt-4-0"
-    expected = [whole(case) for case in cases(name)]
-    pool = model(name).streams()
-    problems: list[object] = []
-    operations = int(os.environ.get("TDTDECODE_STREAM_OPERATIONS", 300))
-
-    def work(thread: int) -> None:
-        try:
-            rng = np.random.default_rng(thread)
-            left: dict[tuple[int, int, int], np.ndarray] = {}
-            begun = 0
-            for _ in range(operations):
-                kind = rng.random()
-                if kind < 0.2 or not left:
-                    i = int(rng.integers(len(expected)))
-                    key = thread, begun, i
-                    begun += 1
-                    left[key] = cases(name)[i].features
-                    pool.open(key)
-                    continue
-                keys = [key for key in left if rng.random() < 0.5] or list(left)[:1]
-                if kind < 0.6:
-                    pieces = {}
-                    for key in keys:
-                        size = int(rng.integers(0, 120))
-                        pieces[key], left[key] = left[key][:, :size], left[key][:, size:]
-                    for result in pool.feed_features(pieces).values():
-                        if isinstance(result, Exception):
-                            problems.append(result)
-                elif kind < 0.8:
-                    pool.feed_features({key: left[key] for key in keys})
-                    for key, found in pool.finish(keys).items():
-                        if found.hypothesis.tokens.tolist() != expected[key[2]].hypothesis.tokens.tolist():
-                            problems.append((key, found))
-                        del left[key]
-                elif kind < 0.9:
-                    pool.drop(keys[0])
-                    del left[keys[0]]
-                else:
-                    wrong = pool.feed_features({keys[0]: np.zeros((3, 2), np.float32), (thread, "new"): "x"})
-                    if not all(isinstance(result, InputError) for result in wrong.values()):
-                        problems.append(wrong)
-            for key in left:
-                pool.drop(key)
-        except BaseException as error:
-            problems.append(error)
-
-    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(HANGING)
-    assert not any(thread.is_alive() for thread in threads)
-    assert problems == [] and not len(pool)

@@ -83,12 +83,15 @@ def test_silero_finds_the_same_segments(seed):
         assert streamed(demo(), samples, vad, rng, 3000).segments == vad.segments((samples, RATE))
 
 
-@pytest.mark.parametrize("length", [0, 1, 511, 512, 513, 700, 16_000, 16_001])
+@pytest.mark.parametrize("length", [0, 1, 511, 512, 513, 700, 16_000, 16_001, 20_380, 20_479, 20_480])
 def test_lengths(length):
     """Speech that goes on to the end ends with the recording, not with the window."""
     samples = np.tile(next(iter(recordings(1).values())), 2)[4000 : 4000 + length]
-    vad = SileroVad(min_speech=0)
+    vad = SileroVad(min_speech=0, speech_pad=0, min_silence=0)
     assert [(one.start, one.end) for one in vad.segments((samples, RATE))] == silero_segments(samples, vad)
+    found = streamed(demo(), samples, vad, np.random.default_rng(length), 3000)
+    assert found.segments == vad.segments((samples, RATE))
+    assert found.duration == length / RATE
 
 
 def test_other_rates_and_kinds_of_recordings(tmp_path):
@@ -211,6 +214,27 @@ def test_ends_are_told_with_their_words():
     assert stream.finish().segments == [segment for _, segments in utterances for segment in segments]
 
 
+def test_silence_is_not_encoded(monkeypatch):
+    model = load_model("demo")
+    samples, texts, _ = spoken()
+    run, windows = type(model.encoder).__call__, []
+
+    def counted(self, features, lengths):
+        windows.append(lengths.tolist())
+        return run(self, features, lengths)
+
+    monkeypatch.setattr(type(model.encoder), "__call__", counted)
+    rng = np.random.default_rng(0)
+    silence = (1e-3 * rng.standard_normal(10 * RATE)).astype(np.float32)
+    stream = model.stream(vad=SileroVad())
+    for start in range(0, len(silence), 1600):
+        news = stream.feed(silence[start : start + 1600])
+    assert windows == [] and news.decoded > 8 and not news.tentative
+    stream.feed(samples)
+    assert stream.finish().text == " ".join(texts)
+    assert 0 < len(windows) < (len(silence) + len(samples)) / RATE / 0.8 - 10
+
+
 @pytest.mark.parametrize("name", ["rnnt-8-1", "tdt-4-0"])
 def test_cache_aware_encoders(name):
     """They look ahead by less than a VAD needs to be certain of speech: frames are held until then."""
@@ -323,7 +347,7 @@ def test_the_package_is_not_imported(tmp_path, monkeypatch):
     assert importlib.util.find_spec("silero_vad").origin == str(package / "__init__.py")
     assert SileroVad().segments((np.zeros(RATE, np.float32), RATE)) == []
     monkeypatch.setattr("tdtdecode.speech.vad.silero._PACKAGES", ("no_such_package",))
-    with pytest.raises(MissingDependencyError, match="silero-vad"):
+    with pytest.raises(MissingDependencyError, match="pip install --no-deps silero-vad"):
         SileroVad()
 
 

@@ -20,8 +20,8 @@ from .status import DONE
 HELP = "Show versions, kernel sets with their instruction sets, execution providers, and how a model would be decoded."
 
 _PACKAGES = (
-    "tdtdecode", "numpy", "onnxruntime", "onnxruntime-gpu", "onnx", "soundfile", "soxr", "av", "huggingface_hub",
-    "numba", "cupy-cuda13x",
+    "tdtdecode", "numpy", "onnxruntime", "onnxruntime-gpu", "onnx", "soundfile", "soxr", "av", "silero-vad",
+    "huggingface_hub", "numba", "cupy-cuda13x",
 )
 
 

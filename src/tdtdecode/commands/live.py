@@ -33,7 +33,7 @@ def add_stream(parser: argparse.ArgumentParser) -> None:
     for option in fields(Latency):
         parser.add_argument(f"--{option.name}", type=float, metavar="S",
                             help=f"{option.metadata['help']}, in seconds (default: {option.default:g})")
-    add_vad(parser, "an utterance ends where the VAD hears that speech has ended")
+    add_vad(parser, "each segment of speech is an utterance, and silence is not decoded")
 
 
 def add_language(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:

@@ -72,7 +72,7 @@ def cues(arguments: argparse.Namespace, name: str) -> CueOptions | None:
 
 def add_vad(parser: argparse.ArgumentParser, help: str) -> None:
     """Add ``--vad``, and the options of `SileroVad` with the same names and defaults."""
-    group = parser.add_argument_group("voice activity detection", "Silero's model; needs the extra [vad]")
+    group = parser.add_argument_group("voice activity detection", "Silero's model: pip install --no-deps silero-vad")
     group.add_argument("--vad", action="store_true", help=help)
     for option in _vad_options():
         default = "" if option.default is None else f" (default: {option.default:g})"

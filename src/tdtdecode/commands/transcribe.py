@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_verbose(parser)
     parser.add_argument("--strict", action="store_true",
                         help="treat warnings as errors: a recording that is cut short, a phrase that is left out, ...")
-    add_vad(parser, "skip silence; with --stream an utterance ends where the VAD hears that speech has ended")
+    add_vad(parser, "skip silence: only segments of speech are decoded, each by itself")
     add_cues(parser)
 
 

@@ -183,6 +183,15 @@ class Live:
             return self.utterances.ahead(frames, beam)
         return [Step(frames, final=True)] if frames.shape[1] or beam else []
 
+    def pass_over(self, window: Encoded) -> bool:
+        """Go on to the next window without encoding this one, if the VAD hears no speech in it. Returns whether."""
+        if self.utterances is None or not self.utterances.pass_over(window.position.frame, window.heard * HOP):
+            return False
+        self.position = window.position
+        self.heard.count(window.heard)
+        self.heard.drop(window.needed)
+        return True
+
     def take(
         self, encoded: Encoded, parts: list[Hypothesis], state: DecoderState | None, ahead: list[Hypothesis],
         pause: float,

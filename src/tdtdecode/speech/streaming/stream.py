@@ -215,6 +215,7 @@ class Streams:
                 due = [live for live in self._streams.values() if self._is_due(live)]
                 if not wanted.intersection(live.name for live in [*listening, *due]):
                     return
+                due = [live for live in due if not self._is_silent(live)]
                 at_once = max(1, _BATCH_FRAMES // self._walk.width) if self._walk.takes_batches else 1
                 for first in range(0, len(due), at_once):
                     self._round(due[first : first + at_once])
@@ -227,6 +228,11 @@ class Streams:
         # A segment ends among words that are decoded later. So the VAD hears a stream first.
         due = live.error is None and not self._is_heard(live)
         return due and self._walk.is_due(live.position, live.heard.frames, live.ended)
+
+    def _is_silent(self, live: Live) -> bool:
+        """Whether a stream's next window could be passed over, as nobody speaks in it."""
+        window = self._walk.passed(live.position, live.heard.frames, live.ended)
+        return window is not None and live.pass_over(window)
 
     def _listen(self, listening: list[Live]) -> None:
         """Let the VAD hear the next windows of these streams. If that fails, one by one."""

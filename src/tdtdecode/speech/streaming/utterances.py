@@ -105,12 +105,35 @@ class Utterances:
             self._inside = False
         return steps
 
+    def pass_over(self, frame: int, heard: int) -> bool:
+        """Pass over the frames before one, if the VAD knows by so many samples that there is no speech in them.
+
+        Returns whether it does. If not, they have to be encoded, and go to `add`.
+        """
+        self._listen(heard)
+        silent = not self._inside and self._quiet // self._frame_samples >= frame
+        if silent:
+            self._there = frame
+            self._drop(frame)
+        return silent
+
+    @property
+    def _quiet(self) -> int:
+        """Between the utterances: there is no speech before this sample."""
+        begin = self._begins
+        return self._segmenter.earliest if begin is None else begin
+
+    @property
+    def _begins(self) -> int | None:
+        """Between the utterances: the sample with which the next one begins; None if that is not known."""
+        return self._ends[0].start if self._ends else self._segmenter.begun
+
     def _goes_on(self, ended: bool) -> bool:
         """Whether an utterance goes on, or begins in the frames that are there. What comes before it is dropped."""
         if not self._inside:
-            begin = self._ends[0].start if self._ends else self._segmenter.begun
-            quiet = self._segmenter.earliest if begin is None else begin
-            self._drop(self._there if ended and begin is None else min(quiet // self._frame_samples, self._there))
+            begin = self._begins
+            nothing_left = ended and begin is None
+            self._drop(self._there if nothing_left else min(self._quiet // self._frame_samples, self._there))
             if begin is not None and (self.frame < self._there or ended):
                 self._inside = self._fresh = True
                 self.begin = self.frame
@@ -134,7 +157,9 @@ class Utterances:
 
     def _listen(self, heard: int | None) -> None:
         """Look at the windows of the VAD up to a sample."""
-        count = len(self.voice.probabilities) if heard is None else heard // WINDOW - self._windows
+        count = len(self.voice.probabilities)
+        if heard is not None:  # features may end some samples after the recording
+            count = min(heard, self.voice.length) // WINDOW - self._windows
         length = self.voice.length if heard is None else math.inf
         for probability in self.voice.probabilities[:count]:
             self._ends += self._segmenter.add(probability, length)

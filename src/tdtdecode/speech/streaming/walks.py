@@ -47,15 +47,22 @@ class Heard:
     def window(self, start: int, stop: int) -> np.ndarray:
         """The frames from ``start`` to ``stop``, float32 [mel, n]; frames before the first are zeros."""
         found = self._kept[:, max(start, 0) - self._first : stop - self._first]
+        self.count(stop)
         if self._sums is not None:
-            # What came after the window does not count, for it depends on how the audio is cut into pieces.
-            new = self._kept[:, self._summed - self._first : stop - self._first].astype(np.float64)
-            self._sums += new.sum(axis=1), np.square(new).sum(axis=1)
-            self._summed = max(self._summed, stop)
             mean = self._sums[0] / self._summed
             variance = np.maximum(self._sums[1] - self._summed * mean**2, 0) / max(self._summed - 1, 1)
             found = ((found - mean[:, None]) / (np.sqrt(variance)[:, None] + STD_FLOOR)).astype(np.float32)
         return np.pad(found, ((0, 0), (max(-start, 0), 0))) if start < 0 else found
+
+    def count(self, stop: int) -> None:
+        """Take the frames up to ``stop`` into the mean and the deviation.
+
+        What comes after a window does not count for it, for that depends on how the audio is cut into pieces.
+        """
+        if self._sums is not None:
+            new = self._kept[:, self._summed - self._first : stop - self._first].astype(np.float64)
+            self._sums += new.sum(axis=1), np.square(new).sum(axis=1)
+            self._summed = max(self._summed, stop)
 
     def drop(self, before: int) -> None:
         """Forget the frames before one that will not be needed again."""
@@ -132,6 +139,9 @@ class Walk(Protocol):
     def encode(self, streams: Sequence[tuple[Position, Heard, bool]]) -> list[Encoded]:
         """Encode the next window of each stream, of its position, what was heard, and whether it has ended."""
 
+    def passed(self, position: Position, heard: int, ended: bool) -> Encoded | None:
+        """The next window without its frames, if it can be passed over; None if what comes later needs it."""
+
 
 class CacheAwareWalk:
     """Windows that move on by their new frames; what came before is in the caches."""
@@ -167,6 +177,9 @@ class CacheAwareWalk:
             stop = min(frame * self._factor, heard.frames)
             encoded.append(Encoded(frames, frames[:, :0], after, max(frame * self._factor - self._overlap, 0), stop))
         return encoded
+
+    def passed(self, position: Position, heard: int, ended: bool) -> Encoded | None:
+        return None  # each window is in the caches of the next
 
 
 class WindowedWalk:
@@ -206,8 +219,20 @@ class WindowedWalk:
             last = count if window.last is None else min(window.last, count)
             frame = position.frame + self._windows.chunk
             after = replace(position, frame=frame, done=window.last is None)
-            needed = (frame - min(frame, self._windows.left)) * self._factor
+            needed = self._needed(frame)
             encoded.append(
                 Encoded(frames[:, window.first : last], frames[:, last:count], after, needed, window.stop)
             )
         return encoded
+
+    def passed(self, position: Position, heard: int, ended: bool) -> Encoded | None:
+        window = self._windows.at(position.frame, heard, self._factor, ended)
+        if window is None or window.last is None:
+            return None
+        frame = position.frame + self._windows.chunk
+        nothing = np.zeros((1, 0), np.float32)
+        return Encoded(nothing, nothing, replace(position, frame=frame), self._needed(frame), window.stop)
+
+    def _needed(self, frame: int) -> int:
+        """The first feature frame of the window whose chunk begins with an encoder frame."""
+        return (frame - min(frame, self._windows.left)) * self._factor

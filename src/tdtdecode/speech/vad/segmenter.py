@@ -29,11 +29,10 @@ class Rules:
 
 @dataclass(frozen=True)
 class Found:
-    """A segment of speech, in samples, and after how many samples it was certain."""
+    """A segment of speech, in samples."""
 
     start: int
     end: int
-    known: int
 
 
 class Segmenter:
@@ -153,7 +152,7 @@ class Segmenter:
         if self._last is None:
             return []
         (start, end), self._last = self._last, None
-        return [Found(start, int(min(self._heard, end + pad)), self._heard)]
+        return [Found(start, int(min(self._heard, end + pad)))]
 
     def _certain(self) -> list[Found]:
         """The last segment, if neither the speech that goes on nor what follows can move its end."""

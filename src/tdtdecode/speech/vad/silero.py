@@ -75,8 +75,8 @@ class SileroVad:
     threshold: float = _option(0.5, "P", "speech begins where its probability is at least this")
     neg_threshold: float | None = _option(None, "P", "speech ends below this probability (default: 0.15 less)")
     min_speech: float = _option(0.25, "S", "shorter speech is none, in seconds")
-    min_silence: float = _option(0.5, "S", "speech ends after so much silence, in seconds")
-    speech_pad: float = _option(0.2, "S", "how much is added before and after, in seconds")
+    min_silence: float = _option(1.0, "S", "speech ends after so much silence, in seconds")
+    speech_pad: float = _option(0.5, "S", "how much is added before and after, in seconds")
     max_speech: float | None = _option(None, "S", "longer speech is divided, in seconds (default: never)")
     model: str | os.PathLike[str] | None = _option(
         None, "FILE", "Silero's ONNX file (default: the package silero-vad's)", str
@@ -311,7 +311,8 @@ def _installed_file() -> Path:
             file = Path(folder, _FILE)
             if file.is_file():
                 return file
-    raise MissingDependencyError("silero-vad", "vad", "finding speech without a file of Silero's model")
+    # The extra brings PyTorch, which is not needed here.
+    raise MissingDependencyError("silero-vad", "vad", "finding speech", command="pip install --no-deps silero-vad")
 
 
 def _opened(file: Path) -> ort.InferenceSession:
