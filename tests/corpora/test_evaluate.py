@@ -99,12 +99,12 @@ def test_what_is_left_out_is_counted_and_said(tmp_path, capsys):
     ])  # fmt: skip
     status, out, err = run(capsys, path)
     assert (status, err) == (0, "")
-    assert "1 recordings (0:02 of audio) compared" in out
-    assert ("left out: 1 that could not be transcribed (line 2); 1 that have no pred_text (line 4); "
-            "2 that have no text to compare with (line 3, 5)") in out  # fmt: skip
+    assert "1 recording (0:02 of audio) compared" in out
+    assert ("left out: 1 not transcribed (line 2); 1 without pred_text (line 4); "
+            "2 without a text to compare with (line 3, 5)") in out  # fmt: skip
     write_lines(path, [line(None, "e")])
     status, out, err = run(capsys, path)
-    assert (status, out) == (2, "") and "nothing can be compared: 1 that have no text" in err
+    assert (status, out) == (2, "") and "nothing can be compared: 1 without a text" in err
 
 
 def test_normalizers(tmp_path, capsys):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..errors import InputError, printable
 from ..evaluation import NORMALIZERS, Errors
 from ..outputs import new_file, refuse_overwriting
+from ..reprs import counted
 from .options import positive
 from .progress import clock
 from .status import DONE
@@ -63,19 +64,19 @@ def _text(found: Evaluation, worst: int) -> str:
     normalizer = "" if found.normalizer == "none" else f", normalised by {found.normalizer}"
     share = 100 * found.without_errors / len(found.scored)
     lines = [
-        f"{found.name}: {len(found.scored)} recordings{length} compared{normalizer}",
+        f"{found.name}: {counted(len(found.scored), 'recording')}{length} compared{normalizer}",
         *([f"left out: {_left_out(found)}"] if found.left_out else []),
         "",
-        f"word error rate       {_rate(found.words)}   {_counts(found.words, 'words')}",
-        f"character error rate  {_rate(found.characters)}   {_counts(found.characters, 'characters')}",
-        f"without an error      {share:6.2f} %   {found.without_errors} of {len(found.scored)} recordings",
+        f"word error rate       {_rate(found.words)}   {_counts(found.words, 'word')}",
+        f"character error rate  {_rate(found.characters)}   {_counts(found.characters, 'character')}",
+        f"without an error      {share:6.2f} %   {found.without_errors} of {counted(len(found.scored), 'recording')}",
     ]
     shown = found.worst(worst)
     if shown:
         lines += ["", "worst recordings"]
     for one in shown:
         lines += [
-            f"{_rate(one.words)}   {_counts(one.words, 'words')}; line {one.entry.line}: {one.entry.name}",
+            f"{_rate(one.words)}   {_counts(one.words, 'word')}; line {one.entry.line}: {one.entry.name}",
             f"    reference:  {_one_line(one.entry.reference)}",
             f"    recognised: {_one_line(one.entry.prediction)}",
         ]
@@ -85,7 +86,7 @@ def _text(found: Evaluation, worst: int) -> str:
 def _left_out(found: Evaluation) -> str:
     """Why recordings are not compared, with the first of their lines."""
     return "; ".join(
-        f"{len(lines)} that {why} (line {', '.join(map(str, lines[:5]))}{', ...' if len(lines) > 5 else ''})"
+        f"{len(lines)} {why} (line {', '.join(map(str, lines[:5]))}{', ...' if len(lines) > 5 else ''})"
         for why, lines in found.left_out.items()
     )
 
@@ -96,7 +97,7 @@ def _rate(errors: Errors) -> str:
 
 def _counts(errors: Errors, unit: str) -> str:
     kinds = f"{errors.substitutions} substituted, {errors.insertions} inserted, {errors.deletions} deleted"
-    return f"{errors.edits} errors in {errors.length} {unit} ({kinds})"
+    return f"{counted(errors.edits, 'error')} in {counted(errors.length, unit)} ({kinds})"
 
 
 def _one_line(text: str | None) -> str:

@@ -46,7 +46,7 @@ def _summary(found: Evaluation) -> list[list[str]]:
         rate = f"{100 * errors.rate:.2f} %" if errors.length else "-"
         rows.append([name, f"{rate} ({errors.substitutions} substituted, {errors.insertions} inserted, "
                      f"{errors.deletions} deleted, of {errors.length})"])  # fmt: skip
-    rows += [["left out", f"{len(lines)} that {why}"] for why, lines in found.left_out.items()]
+    rows += [["left out", f"{len(lines)} {why}"] for why, lines in found.left_out.items()]
     if found.normalizer != "none":
         rows.append(["normalised by", found.normalizer])
     return rows

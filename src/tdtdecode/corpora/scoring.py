@@ -64,8 +64,8 @@ class Evaluation:
     def left_out(self) -> dict[str, list[int]]:
         """Why recordings are not compared -> the numbers of their lines."""
         found = {
-            "could not be transcribed": self.failed, "have no pred_text": self.without_text,
-            "have no text to compare with": self.without_reference, "could not be normalised": self.not_normalized,
+            "not transcribed": self.failed, "without pred_text": self.without_text,
+            "without a text to compare with": self.without_reference, "not normalised": self.not_normalized,
         }  # fmt: skip
         return {why: lines for why, lines in found.items() if lines}
 
