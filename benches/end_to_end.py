@@ -77,7 +77,8 @@ def tdtdecode_functions(models: Path, precision: str, threads: int) -> dict[str,
     model = tdt.load_model(models / "combined", variant=variant, threads=threads)
     stages = ModelStages(
         model.bundle, model.encoder, model.decoder, model._extract, search=tdt.Greedy(), utterances=None,
-        batch_size=16, device="cpu", limit=model._max_input_frames, windows=model._windows,
+        batch_size=16, device="cpu", limit=model._max_input_frames, windows=model._windows, encode=model.encoder,
+        vad=None,
     )  # fmt: skip
     heard: dict[tuple[str, ...], list] = {}
 
@@ -266,6 +267,9 @@ def measure(models: Path, precision: str, kind: str, files: list[str], runs: int
     result: dict[str, Any] = {}
     texts: dict[str, list[str]] = {}
     seconds = sum(os.path.getsize(file) - 44 for file in files) / 2 / RATE
+    alone = Process("tdtdecode", models, precision, threads)
+    longest_alone = alone.call("recognize", [max(files, key=os.path.getsize)])["peak"]
+    alone.close()
     for run in range(runs):
         for system, function in wanted:
             # Peak memory belongs to a process: the first function of a system has one before the others are called.
@@ -297,7 +301,8 @@ def measure(models: Path, precision: str, kind: str, files: list[str], runs: int
         "precision": precision, "recordings": kind, "number": len(files), "seconds": round(seconds, 1),
         "characters": {name: sum(map(len, found)) for name, found in texts.items()},
         "texts_as_onnx_asr_one_by_one": sum(a == b for a, b in zip(ours, theirs, strict=True)),
-        "load": [round(min(loads), 1), round(max(loads), 1)], "systems": result,
+        "peak_memory_of_the_longest_alone": longest_alone, "load": [round(min(loads), 1), round(max(loads), 1)],
+        "systems": result,
     }  # fmt: skip
     show(summary)
     return summary
@@ -323,6 +328,7 @@ def show(summary: dict) -> None:
         )
         if "shares" in entry:
             print("      " + ", ".join(f"{stage} {value:.2f} s" for stage, value in entry["shares"].items()))
+    print(f"  the longest alone: peak {summary['peak_memory_of_the_longest_alone'] / 2**30:.2f} GiB")
     print(f"  characters: {summary['characters']}", flush=True)
 
 
@@ -389,9 +395,10 @@ def main() -> None:
                 comparisons.append(
                     measure(options.models, precision, kind, files, options.runs, options.threads, options.quick)
                 )
+                if options.save:  # also what there is so far: all of it takes long
+                    result = environment("onnxruntime", "onnx-asr", "sherpa-onnx")
+                    save(NAME, result | {"threads": options.threads, "comparisons": comparisons})
     if options.save:
-        result = environment("onnxruntime", "onnx-asr", "sherpa-onnx")
-        save(NAME, result | {"threads": options.threads, "comparisons": comparisons})
         draw()
 
 

@@ -28,6 +28,7 @@ from .random_weights import random_weights
 
 DATA = "encoder-model.onnx.data"
 TOKENS_PER_SECOND = 3.3
+TUNING_SAMPLES = 30 * 16_000
 
 
 def export_encoder(kind: str, file: Path) -> None:
@@ -40,8 +41,10 @@ def export_encoder(kind: str, file: Path) -> None:
 
 
 def speech_features(mel_bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """The features of the demo's recording: float32 [1, mel_bins, T], int64 [1]."""
-    features, lengths = FeatureExtractor(mel_bins)([read_audio(demo_directory() / "speech.flac")])
+    """The features of half a minute of the demo's speech, with faint noise: float32 [1, mel_bins, T], int64 [1]."""
+    speech = np.resize(read_audio(demo_directory() / "speech.flac"), TUNING_SAMPLES)
+    noise = 0.003 * np.random.default_rng(0).standard_normal(TUNING_SAMPLES)
+    features, lengths = FeatureExtractor(mel_bins)([(speech + noise).astype(np.float32)])
     return features[:, :, : lengths[0]], lengths
 
 

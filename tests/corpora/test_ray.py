@@ -16,16 +16,34 @@ pytest.importorskip("ray.data", reason="Ray Data is not installed")
 pytest.importorskip("soundfile")
 
 from tests.conftest import HANGING  # noqa: E402
-from tests.corpora.helpers import SPEECH, read_lines, write_lines  # noqa: E402
+from tests.corpora.helpers import SPEECH, TEXT, read_lines, write_lines  # noqa: E402
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found by Linux's /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are found by Linux's /proc"),
+    pytest.mark.xdist_group("ray"),  # one cluster for all
+]
+
+POISON = """
+import os, sys
+isfile = os.path.isfile
+def killing(path):
+    if str(path).endswith("poison.wav") and "default_worker.py" in " ".join(sys.orig_argv):
+        os.kill(os.getpid(), 9)
+    return isfile(path)
+os.path.isfile = killing
+"""
+"""Kills a process of Ray that looks for such a recording: what a decoder may do that reads a damaged one."""
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(tmp_path_factory):
     """Three machines of one core each, and one without, where the jobs are started."""
     from ray.cluster_utils import Cluster
 
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "sitecustomize.py").write_text(POISON)
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(folder)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         for _ in range(3):
@@ -34,6 +52,9 @@ def cluster():
     finally:
         ray.shutdown()
         cluster.shutdown()
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
 
 
 def lines(count: int, seconds: float = 1.0) -> list[dict]:
@@ -95,6 +116,52 @@ def check(cluster, folder: Path, count: int, kill_after: int) -> list[dict]:
 
 def test_a_worker_is_killed(cluster, tmp_path):
     check(cluster, tmp_path, 40, kill_after=5)
+
+
+@pytest.mark.exhaustive
+def test_a_recording_that_kills_its_workers(cluster, tmp_path):
+    """It is an error in its place. The others of its block are transcribed."""
+    given = lines(40)
+    given[3] = given[20] = {"audio_filepath": "poison.wav", "duration": 1.2, "number": 3}
+    path, out = write_lines(tmp_path / "in.jsonl", given), tmp_path / "out.jsonl"
+    result = subprocess.run(command(path, out, "--ray", cluster.address), capture_output=True, text=True)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "40 of 40 recordings are done, 2 of them with an error" in result.stderr
+    errors = [line.get("error") for line in read_lines(out)]
+    assert [i for i, error in enumerate(errors) if error] == [3, 20] and errors[3] == "its worker died, 4 times"
+
+
+@pytest.mark.exhaustive
+def test_no_cluster(tmp_path):
+    path = write_lines(tmp_path / "in.jsonl", lines(8))
+    result = subprocess.run(command(path, tmp_path / "out", "--ray", "127.0.0.1:1"), capture_output=True, text=True)
+    assert result.returncode == 2 and "no cluster of Ray at '127.0.0.1:1'" in result.stderr
+
+
+@pytest.mark.exhaustive
+def test_a_dataset(cluster, tmp_path):
+    """Rows of a manifest, and bytes; to Parquet."""
+    code = """
+import sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False)
+from tdtdecode.corpora import Fields
+from tdtdecode.corpora.ray import transcribe_dataset
+rows = transcribe_dataset(ray.data.read_json(sys.argv[2]), batch_seconds=5, fields=Fields(words=True))
+rows.write_parquet(sys.argv[3])
+files = transcribe_dataset(ray.data.read_binary_files([sys.argv[4]], include_paths=True))
+print(files.take_all()[0]["pred_text"])
+"""
+    path = write_lines(tmp_path / "in.jsonl", lines(20))
+    arguments = [sys.executable, "-c", code, cluster.address, path, tmp_path / "rows", SPEECH]
+    result = subprocess.run(list(map(str, arguments)), capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert TEXT in result.stdout
+    assert subprocess.run(command(path, tmp_path / "straight", "--words"), stderr=subprocess.PIPE).returncode == 1
+    from pyarrow.dataset import dataset
+
+    found = sorted(dataset(tmp_path / "rows").to_table().to_pylist(), key=lambda row: row["number"])
+    for row, line in zip(found, read_lines(tmp_path / "straight"), strict=True):
+        assert {name: value for name, value in row.items() if value is not None} == line
 
 
 @pytest.mark.exhaustive

@@ -43,6 +43,23 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+LATER = """
+import os, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from tdtdecode.speech import recognizer
+def interrupting(news, begin=recognizer.run):
+    for number, one in enumerate(begin(*news)):
+        if number == {number}:
+            os.kill(os.getpid(), signal.SIGINT)
+        yield one
+recognizer.run = lambda *news: interrupting(news)
+from tdtdecode.cli import main
+status = main(sys.argv[1:])
+print([thread.name for thread in threading.enumerate()])
+sys.exit(status)
+"""
+
+
 def run(program, *arguments, **options):
     return subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True, timeout=120, **options
@@ -57,6 +74,15 @@ def run(program, *arguments, **options):
 def test_while_a_module_is_imported(module):
     result = run(AT_IMPORT.format(module=module), "transcribe", SPEECH)
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "tdtdecode: interrupted\n")
+
+
+@pytest.mark.parametrize("number", [0, 3, 20])
+def test_while_recordings_are_transcribed(number):
+    """What was done before is written, and no thread is left."""
+    result = run(LATER.format(number=number), "transcribe", *[SPEECH] * 40)
+    *texts, threads = result.stdout.splitlines()
+    assert (result.returncode, result.stderr, threads) == (130, "tdtdecode: interrupted\n", "['MainThread']")
+    assert set(texts) <= {SPEECH.with_suffix(".txt").read_text().strip()} and len(texts) < 40
 
 
 @pytest.mark.parametrize("body", [

@@ -21,6 +21,7 @@ from tests.conventions import (
     TIME_FIRST,
     edited,
     fixed,
+    for_one_stream,
     metadata,
     rename,
     together,
@@ -200,6 +201,32 @@ def test_a_batch_of_one_stays_one(tmp_path):
     directory = edited(tmp_path / "given", "rnnt-8-1", fixed({"*": {0: 1}}))
     convert(directory, tmp_path / "genai", "genai")
     check(load_model(tmp_path / "genai"), "rnnt-8-1")
+
+
+def test_repair_opens_a_batch_of_one_where_the_graph_allows(tmp_path):
+    directory = edited(tmp_path / "model", "rnnt-8-1", fixed({"*": {0: 1}}))
+    assert any("a batch of one is fixed in encoder.onnx" in note for note in inspect(directory).notes)
+    repair(directory, tmp_path / "mended")
+    graph = onnx.load(tmp_path / "mended" / "encoder.onnx").graph
+    assert {value.type.tensor_type.shape.dim[0].dim_param for value in (*graph.input, *graph.output)} == {"batch"}
+    check(load_model(tmp_path / "mended"), "rnnt-8-1")
+    alone = edited(tmp_path / "alone", "rnnt-8-1", for_one_stream)
+    assert not any(change.file == "encoder.onnx" for change in repair(alone, tmp_path / "as-it-is").changes)
+
+
+def test_weights_in_files_of_their_own(tmp_path):
+    directory = edited(tmp_path / "model", "rnnt-8-1", fixed({"*": {0: 1}}))
+    model = onnx.load(directory / "encoder.onnx")
+    onnx.save(model, directory / "encoder.onnx", save_as_external_data=True, location="weights", size_threshold=100)
+    assert (directory / "weights").stat().st_size > 100_000
+    loaded = load_model(directory)
+    assert loaded.encoder.takes_batches
+    check(loaded, "rnnt-8-1")
+    convert(directory, tmp_path / "genai", "genai")
+    assert (tmp_path / "genai" / "encoder.onnx.data").exists()
+    check(load_model(tmp_path / "genai"), "rnnt-8-1")
+    repair(directory, tmp_path / "mended")
+    check(load_model(tmp_path / "mended"), "rnnt-8-1")
 
 
 def test_streaming_tdt_is_for_this_package_alone(tmp_path):

@@ -183,6 +183,26 @@ def test_a_stream_beside_others_gets_the_bits_it_gets_alone(tmp_path):
         np.testing.assert_array_equal(one.hypothesis.token_logprobs, other.hypothesis.token_logprobs)
 
 
+def test_no_stream_holds_the_memory_of_others(tmp_path):
+    """Streams that went together get copies of their rows where some go on without them, and the results stay."""
+    model = load_model(edited(tmp_path / "model", "rnnt-8-1", LAYERS_FIRST))
+    pool = model.streams()
+    case = cases("rnnt-8-1")[0]
+    pool.feed_features({i: case.features[:, :64] for i in range(6)})
+
+    def rows() -> list[int]:
+        return [live.position.caches.arrays[0].shape[1] for live in pool._streams.values()]
+
+    assert rows() == [6] * 6
+    pool.feed_features({i: case.features[:, 64:112] for i in range(2)})
+    assert rows() == [2, 2, 1, 1, 1, 1]
+    pool.feed_features({i: case.features[:, 64 if i > 1 else 112 : 112 if i > 1 else 160] for i in range(6)})
+    assert rows() == [6] * 6
+    pool.feed_features({i: case.features[:, 112 if i > 1 else 160 :] for i in range(6)})
+    for transcript in pool.finish().values():
+        assert transcript.hypothesis.tokens.tolist() == case.tokens
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_graphs_in_float16(tmp_path, name):
     """Features, caches and frames in float16 stay float16; the tokens are nearly all the same."""

@@ -31,7 +31,7 @@ class Made:
             self.alternatives += 1
             return [Transcript("c", [], 2.0)]
 
-        return Transcript.lazy("a b", 2.0, hypothesis(), words=words, alternatives=alternatives)
+        return Transcript.lazy("a b", 2.0, hypothesis(), "en-US", words=words, alternatives=alternatives)
 
 
 @pytest.fixture
@@ -43,6 +43,7 @@ def check_all_there(out):
     assert type(out) is Transcript and isinstance(out.hypothesis, Hypothesis)
     assert (out.text, out.duration, [word.text for word in out.words]) == ("a b", 2.0, ["a", "b"])
     assert [other.text for other in out.alternatives] == ["c"]
+    assert (out.language, out.segments) == ("en-US", None)
 
 
 def test_made_once_when_looked_at(made):
@@ -87,7 +88,7 @@ def test_threads_get_the_same_words():
         both.wait()  # all of them make the words
         return [Word("a", 0.0, 1.0, 1.0)]
 
-    out = Transcript.lazy("a", 1.0, hypothesis(), words=words, alternatives=list)
+    out = Transcript.lazy("a", 1.0, hypothesis(), None, words=words, alternatives=list)
     seen = []
     threads = [threading.Thread(target=lambda: seen.append(out.words)) for _ in range(4)]
     for thread in threads:

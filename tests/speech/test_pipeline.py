@@ -154,7 +154,7 @@ def test_what_is_under_way_is_bounded(seconds):
         if finished > 400:
             break
     news.close()
-    assert max(most) * seconds <= 300 + seconds * (1 + pipeline._UNREAD)
+    assert max(most) * seconds <= 300 + seconds * pipeline.READERS
 
 
 def test_the_encoder_chooses_from_all_there_is():

@@ -3,9 +3,11 @@
     python export.py FOLDER OUT [--nemo FILE]
 
 OUT gets the combined layout: encoder-model.onnx, decoder_joint-model.onnx, vocab.txt and config.json. The encoder of a
-streaming model has its caches as ports, and metadata with the names that sherpa-onnx's export scripts use. Large weights
-are stored as float16, each behind a Cast to float32. That halves the size of the files, and the arithmetic stays in
-float32, because ONNX Runtime folds the casts when it loads a graph. --nemo also writes NeMo's own file.
+streaming model has its caches as ports, and metadata with the names that sherpa-onnx's export scripts use.
+
+Large weights are stored as float16, each behind a Cast to float32. That halves the size of the files, and the
+arithmetic stays in float32, because ONNX Runtime folds the casts when it loads a graph. --nemo also writes NeMo's own
+file.
 """
 
 import argparse

@@ -45,8 +45,8 @@ def make_tokenizer(folder: Path, sentences: int = 100_000) -> None:
 def config(tokenizer: Path, streaming: bool):
     """NeMo's configuration. The position table is short, because all of it becomes part of the exported file.
 
-    The streaming model's features are not normalised, for a stream does not know its mean. Its convolutions see the past
-    only, and attention sees no further than the end of its chunk.
+    The streaming model's features are not normalised, for a stream does not know its mean. Its convolutions see only
+    the past, and attention sees no further than the end of its chunk.
     """
     made = OmegaConf.create(
         {

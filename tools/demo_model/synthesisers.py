@@ -35,9 +35,9 @@ KNOWN_VOICES = {
     "flite": ["kal", "kal16", "awb", "slt"],
     "festival": ["kal_diphone", "ked_diphone", "cmu_us_slt_arctic_hts"],
 }
-"""The voices of each synthesiser that are in the training, and those kept for tests. flite's kal and kal16 and festival's
-kal_diphone come from one speaker, and so do flite's slt and festival's cmu_us_slt_arctic_hts. rms is the only recording
-of its speaker."""
+"""The voices of each synthesiser that are in the training, and those kept for tests. flite's kal and kal16 and
+festival's kal_diphone come from one speaker, and so do flite's slt and festival's cmu_us_slt_arctic_hts. No other voice
+comes from the speaker of rms."""
 FLITE_PITCHES = {"kal": 95, "kal16": 95, "awb": 130, "rms": 100, "slt": 170}
 FESTIVAL_PITCHES = {"kal_diphone": 105, "ked_diphone": 105}
 """Mean fundamental frequencies in Hz, as the voices have them."""
@@ -149,7 +149,9 @@ _FESTIVAL = """
   (if (> mean 0)
     (set! int_lr_params (list (list 'target_f0_mean mean) '(target_f0_std 14) '(model_f0_mean 170) '(model_f0_std 34))))
   (utt.save.wave (utt.synth (eval (list 'Utterance 'Text text))) file 'riff)
-  (format t "said\n")
+  (format t "said\n"))
+(define (answer)
+  (format t "answered\n")
   (fflush nil))
 """
 
@@ -166,9 +168,13 @@ def festival(text: str, voice: str, *, speed: int = 160, pitch: int = 50, warp: 
     """Speech by festival, with the parameters and the result of `espeak`. The HTS voice keeps its pitch."""
     process, file = _festival()
     mean = FESTIVAL_PITCHES.get(voice, 0) * _higher(pitch)
-    process.stdin.write(f'(say "{voice}" "{text}" "{file}" {_stretch(speed):.3f} {mean:.1f})\n')
+    process.stdin.write(f'(say "{voice}" "{text}" "{file}" {_stretch(speed):.3f} {mean:.1f})\n(answer)\n')
     process.stdin.flush()
-    for line in process.stdout:
-        if line.strip() == "said":
-            return _decoded(Path(file).read_bytes(), warp)
-    raise RuntimeError(f"festival, voice {voice}, ended at: {text}")
+    said = False
+    for line in process.stdout:  # after an error festival goes on with the next expression
+        said = said or line.strip() == "said"
+        if line.strip() == "answered":
+            break
+    if not said:
+        raise RuntimeError(f"festival, voice {voice}, cannot say: {text}")
+    return _decoded(Path(file).read_bytes(), warp)

@@ -2,9 +2,10 @@
 
     python train.py FOLDER --minutes 75 [--processes 2] [--streaming [--start-from EXPORTED]]
 
-FOLDER must have ``train/`` or several ``train*/`` (made by speech.py), and ``tokenizer/`` (made by model.py), and gets ``checkpoint.pt`` and
-``train.log``. If the training is started again, it continues from the checkpoint. The learning rate follows the clock
-and not the steps, so that it reaches zero in time however busy the machine is.
+FOLDER must have ``train/`` or several ``train*/`` (made by speech.py), and ``tokenizer/`` (made by model.py). It gets
+``checkpoint.pt`` and ``train.log``. If the training is started again, it continues from the
+checkpoint. The learning rate follows the clock and not the steps, so that it reaches zero in time however busy the
+machine is.
 
 Each process runs on one thread and makes its own scenes; gloo averages the gradients. On two cores this is faster than
 one process with two threads, whose barriers stall when another program wants a core.
@@ -14,6 +15,7 @@ import argparse
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import model as demo
@@ -31,9 +33,9 @@ EARLY, LATE = 2, 5  # how many encoder frames a token may come before or after i
 SIGMA = 0.05
 
 
-def simple_share(progress: float) -> float:
+def simple_share(progress: float, later: float) -> float:
     """The share of single sentences with tight edges: all of them at first, later fewer."""
-    return float(np.interp(progress, (0.05, 0.2), (1.0, 0.3)))
+    return float(np.interp(progress, (0.05, 0.2), (1.0, later)))
 
 
 def learning_rate(progress: float, peak: float, warmup: float = 0.04) -> float:
@@ -42,14 +44,17 @@ def learning_rate(progress: float, peak: float, warmup: float = 0.04) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * min((progress - warmup) / (1 - warmup), 1)))
 
 
-def batches(scenes: RandomScenes, seconds: float, progress, pool: int = 24):
-    """Yields lists of plans: scenes of similar length, about `seconds` of audio together, padding included."""
+def batches(scenes: RandomScenes, seconds: float, simple: Callable[[], float], pool: int = 24):
+    """Yields lists of plans: scenes of similar length, about `seconds` of audio together, padding included.
+
+    simple: returns the share of simple scenes.
+    """
     budget = seconds * RATE
     while True:
-        simple = simple_share(progress())
+        share = simple()
         plans, total = [], 0
         while total < pool * budget:
-            plans.append(scenes.plan(simple))
+            plans.append(scenes.plan(share))
             total += plans[-1].length
         plans.sort(key=lambda plan: plan.length)
         chunks, current = [], []
@@ -112,8 +117,11 @@ def joint_rows(joint, encoded: torch.Tensor, predicted: torch.Tensor, lattice) -
 
 
 def encode(model, features: torch.Tensor, lengths: torch.Tensor, rng: np.random.Generator):
-    """Encoder output [B, E, T] and its lengths. A streaming model hears half of the batches as a stream does: with zeros
-    in front of the features, whose encoder frames are dropped."""
+    """Encoder output [B, E, T] and its lengths.
+
+    A streaming model hears half of the batches as a stream does: with zeros in front of the features, whose encoder
+    frames are dropped.
+    """
     if not demo.streams(model) or rng.random() < 0.5:
         return model.encoder(audio_signal=features, length=lengths)
     features = torch.nn.functional.pad(features, (demo.OVERLAP, 0))
@@ -200,7 +208,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
     clock = Clock(seconds)
     saved, reported = clock.seconds(), (clock.seconds(), steps)
     progress, losses, audio = seconds / (60 * options.minutes), 0.0, 0.0
-    source = batches(scenes, options.seconds, lambda: progress)
+    source = batches(scenes, options.seconds, lambda: simple_share(progress, options.simple))
     log = open(options.folder / "train.log", "a") if rank == 0 else None
 
     # One vector holds all gradients, the loss and the clock. Averaging it makes the processes agree on all of them.
@@ -252,11 +260,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--streaming", action="store_true", help="train the streaming model")
-    parser.add_argument("--start-from", type=Path, help="an exported demo model whose weights a streaming one begins with")
+    parser.add_argument("--start-from", type=Path, help="an exported demo model, whose weights a streaming one gets")
     parser.add_argument("--minutes", type=float, default=75, help="minutes of training, including earlier runs")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1, help="threads of each process")
     parser.add_argument("--seconds", type=float, default=36, help="seconds of audio per step and process")
+    parser.add_argument("--simple", type=float, default=0.3, help="share of single, tight sentences later on")
     parser.add_argument("--rate", type=float, default=2.5e-3, help="peak learning rate")
     parser.add_argument("--port", type=int, default=29517)
     options = parser.parse_args()

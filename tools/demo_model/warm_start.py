@@ -1,6 +1,6 @@
 """Weights of an exported demo model as the beginning of a streaming one.
 
-The model of whole recordings is made by the same tools, so its layers have the same widths. A streaming model takes over
+The model of whole recordings is made by the same tools, so its layers are as wide. A streaming model takes over
 
 - what has the same shape, of all layers but the middle one, for it has one layer less;
 - of each convolution over time the half that lies in the past;
@@ -20,8 +20,8 @@ from onnx import numpy_helper
 def exported_weights(file: Path) -> dict[str, np.ndarray]:
     """The weights of an exported graph by their names in NeMo, float32.
 
-    The exporter transposes the weights of linear layers and gives them names of its own. The names of the nodes that use
-    them still tell where they come from.
+    The exporter transposes the weights of linear layers and gives them names of its own. The names of the nodes that
+    use them still tell where they come from.
     """
     graph = onnx.load(file).graph
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}

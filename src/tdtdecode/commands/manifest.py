@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,8 +118,9 @@ def _transcribe(
     failed = 0
     try:
         if stated[2]:
-            outcomes = _outcomes(arguments, directory, search, fields, entries, digest)
-            for outcome in _shown(outcomes, manifest.name, *stated):
+            shown = _Shown(manifest.name, *stated)
+            outcomes = _outcomes(arguments, directory, search, fields, entries, digest, shown.news)
+            for outcome in shown.outcomes(outcomes):
                 failed += outcome.error is not None
                 if results is not None:
                     results.add(outcome.entry, outcome.results)
@@ -136,7 +137,7 @@ def _transcribe(
 
 def _outcomes(
     arguments: argparse.Namespace, directory: Path, search: Greedy | Beam, fields: Fields, entries: Iterable[Entry],
-    digest: str | None,
+    digest: str | None, progress: Callable[[Progress], object],
 ) -> Iterator[Outcome]:  # fmt: skip
     """Transcribe entries, here or on a cluster."""
     options = model_options(arguments)
@@ -152,7 +153,7 @@ def _outcomes(
     from ..speech.loading import load_model
 
     model = load_model(directory, search=search, **options)
-    return transcribed(model, entries, fields=fields, batch_size=arguments.batch_size)
+    return transcribed(model, entries, fields=fields, batch_size=arguments.batch_size, progress=progress)
 
 
 def _line(outcome: Outcome) -> str:
@@ -171,35 +172,53 @@ def _state(results: Results, recordings: int, path: Path) -> str:
     return text
 
 
-def _shown(
-    outcomes: Iterator[Outcome], manifest: str, seconds: float, stated: int, recordings: int
-) -> Iterator[Outcome]:
-    """The same outcomes. Errors are printed, and how far the work has come is shown.
+class _Shown:
+    """Shows how far the work has come, and prints errors.
 
     Parameters
     ----------
+    manifest:
+        What messages call the manifest.
     seconds, stated, recordings:
         The length of the recordings as far as the manifest states it, for how many it does, and how many there are.
     """
-    display = Display()
-    done, unstated, finished = 0.0, 0, 0
-    for outcome in outcomes:
-        finished += 1
-        done += outcome.seconds
-        if outcome.entry.seconds is None:
-            seconds, unstated = seconds + outcome.seconds, unstated + 1
-        else:
-            seconds += outcome.seconds - outcome.entry.seconds
-        display.show(
-            Progress(
-                seconds_done=done, seconds_total=seconds, recordings_done=finished,
-                recordings_known=stated + unstated, recordings_total=recordings,
-            )
-        )  # fmt: skip
-        if outcome.error is not None:
-            display.clear()
-            name = outcome.entry.name
-            problem = outcome.error.removeprefix(f"{name}: ")
-            print(f"tdtdecode: {manifest} line {outcome.entry.line}: {name}: {problem}", file=sys.stderr)
-        yield outcome
-    display.clear()
+
+    def __init__(self, manifest: str, seconds: float, stated: int, recordings: int):
+        self._manifest = manifest
+        self._seconds, self._stated, self._recordings = seconds, stated, recordings
+        self._done, self._finished = 0.0, 0
+        self._display: Display | None = None  # from the first news on: what comes before is not work on recordings
+
+    def news(self, progress: Progress) -> None:
+        """There is news within recordings."""
+        self._show(progress.seconds_done)
+
+    def outcomes(self, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+        """The same outcomes."""
+        for outcome in outcomes:
+            self._finished += 1
+            self._done += outcome.seconds
+            if outcome.entry.seconds is None:
+                self._seconds, self._stated = self._seconds + outcome.seconds, self._stated + 1
+            else:
+                self._seconds += outcome.seconds - outcome.entry.seconds
+            self._show(self._done)
+            if outcome.error is not None:
+                self._clear()
+                name = outcome.entry.name
+                problem = outcome.error.removeprefix(f"{name}: ")
+                print(f"tdtdecode: {self._manifest} line {outcome.entry.line}: {name}: {problem}", file=sys.stderr)
+            yield outcome
+        self._clear()
+
+    def _show(self, done: float) -> None:
+        self._display = self._display or Display()
+        done = max(done, self._done)
+        self._display.show(Progress(
+            seconds_done=done, seconds_total=max(self._seconds, done), recordings_done=self._finished,
+            recordings_known=self._stated, recordings_total=self._recordings,
+        ))  # fmt: skip
+
+    def _clear(self) -> None:
+        if self._display is not None:
+            self._display.clear()

@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import platform
 import socket
 import warnings
 from collections.abc import Iterable, Iterator
@@ -113,7 +114,7 @@ def transcribe_dataset(
     search, fields, batch_size:
         As for `transcribed`.
     threads:
-        Cores of each worker. None: 4, or one less than the smallest machine has, if that is fewer. More workers with
+        Cores of each worker. None: 4, or two less than the smallest machine has, if that is fewer. More workers with
         fewer cores are faster in all, and need more memory: each holds a model.
     workers:
         The most workers. None: as many as the cluster has room for.
@@ -145,7 +146,7 @@ def transcribe_dataset(
     )
     # A block is what Ray gives to a worker, and gives again.
     packs = packs.repartition(target_num_rows_per_block=1)
-    return _on_workers(packs, _sized(ray, run, spare=1), workers, whole=False)
+    return _on_workers(packs, _sized(ray, run, spare=2), workers, whole=False)
 
 
 def transcribed_on_ray(
@@ -263,7 +264,7 @@ class _Worker:
             self._model = load_model(run.name, search=run.search, **run.options)
             if run.digest is not None and run.digest != (found := model_digest(self._model.bundle)):
                 raise InputError(
-                    f"{run.name} is another model on {os.uname().nodename} (its digest is {found[:12]}, not "
+                    f"{run.name} is another model on {platform.node()} (its digest is {found[:12]}, not "
                     f"{run.digest[:12]}): give a path or a hub id that all machines share"
                 )
         except TdtDecodeError as error:
@@ -385,7 +386,8 @@ def _sized(ray: Any, run: _Model, spare: int) -> _Model:
     Parameters
     ----------
     spare:
-        Cores of each machine to leave for what reads the dataset: workers start first, and would take them all.
+        Cores of each machine to leave for what reads the dataset, and for Ray's checkpoints: workers start first, and
+        would take them all. Of the whole cluster one at least is needed.
     """
     device = as_choice("device", run.options.get("device", "cpu"), ("cpu", "cuda", "auto"))
     if not ray.is_initialized():
@@ -401,7 +403,7 @@ def _sized(ray: Any, run: _Model, spare: int) -> _Model:
     if device == "cuda" and gpus < 1:
         raise DeviceError("device: no machine of the cluster has a GPU; expected one for each worker of 'cuda'")
     most = max(cores, default=0)
-    if device == "cpu" and (most < threads or sum(cores) < threads + spare):
+    if device == "cpu" and (most < threads or sum(cores) < threads + bool(spare)):
         raise DeviceError(
             f"threads: a worker has {threads} cores{' and reading needs one more' if spare else ''}, and the largest "
             f"machine of the cluster has {most}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from .kinds import Entry
 
 if TYPE_CHECKING:
     from ..search import Beam, Greedy
+    from ..speech.progress import Progress
     from ..speech.recognizer import Recognizer
 
 WORDS = "words"
@@ -78,6 +79,7 @@ def transcribed(
     *,
     fields: Fields = Fields(),
     batch_size: int = 16,
+    progress: Callable[[Progress], object] | None = None,
 ) -> Iterator[Outcome]:
     """Transcribe the recordings of a manifest.
 
@@ -85,7 +87,7 @@ def transcribed(
     ----------
     entries:
         The recordings, however many. They are asked for ahead of those that are returned.
-    search, batch_size:
+    search, batch_size, progress:
         As for `Recognizer.recognize_each`.
     fields:
         What results consist of.
@@ -116,7 +118,9 @@ def transcribed(
             entry, _ = waiting.popleft()
             yield Outcome(entry, fields.of(error), entry.seconds or 0.0)
 
-    found = model.recognize_each(recordings(), search, batch_size=batch_size, on_error="return")
+    found = model.recognize_each(
+        recordings(), search, batch_size=batch_size, on_error="return", progress=progress
+    )  # fmt: skip
     with closing(found):  # type: ignore[type-var]
         for result in found:
             yield from failed()

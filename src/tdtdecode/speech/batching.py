@@ -32,7 +32,8 @@ class EncoderCost:
 
 
 COSTS = {"cpu": EncoderCost(2.0, 20.0), "cuda": EncoderCost(30.0, 480.0)}
-"""By device. On a CPU, batches gain 1.5 times at 2 s, 1.2 times at 5 s and little from 10 s on."""
+"""By device. On a CPU, batches gain 1.5 times at 2 s, 1.2 times at 5 s and little from 10 s on. The numbers of the GPU
+are not measured yet: they only say that it takes large batches."""
 
 
 def cheapest_batches(seconds: Sequence[float], cost: EncoderCost, most: int) -> list[list[int]]:

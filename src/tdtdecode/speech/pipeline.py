@@ -34,15 +34,16 @@ A second is 64 KB of samples, then 51 KB of features (128 bins), then 51 KB of e
 """
 _AHEAD_RECORDINGS = 4096
 """So many recordings are under way at most: they may be very short."""
-_UNREAD = 16
-"""So many recordings are handed to the readers at once. Their lengths are not known yet."""
 _FIRST_SECONDS = 60.0
 """The first batches are made of so much audio, as the encoder has nothing to do meanwhile. Later ones are made of half
 of what may be under way: the more there is to choose from, the less padding there is."""
 _PATIENCE = 0.5
 """Seconds that the encoder waits for more to choose from, where the iterable lets everybody wait."""
 READERS = 2
-"""Threads that read. Files may lie on a slow disk, so one more waits for it than computes."""
+"""Threads that read. Each has one recording, whose length is not known yet. Files may lie on a slow disk: then one
+thread waits while the other computes."""
+_INTERRUPTIBLE = 0.2
+"""Seconds of a wait in the caller's thread. Windows does not interrupt one that has no end."""
 
 
 @dataclass(eq=False)
@@ -214,7 +215,7 @@ def run(
         Each with its place, a number of its own. Instead of a recording there may be an exception: its failure. They
         are taken in the thread of the caller, as far ahead as may be under way.
     ahead_seconds:
-        So much audio is under way at most, beside one recording.
+        So much audio is under way at most, beside the recordings that are being read.
 
     Yields
     ------
@@ -235,7 +236,7 @@ def run(
         crew.start("decode", _decode, stages, flow)
         while True:
             crew.check()
-            if not ended and total < ahead_seconds and len(seconds) < _AHEAD_RECORDINGS and unread < _UNREAD:
+            if not ended and total < ahead_seconds and len(seconds) < _AHEAD_RECORDINGS and unread < READERS:
                 flow.complete = False
                 try:
                     place, audio = next(source)
@@ -256,10 +257,13 @@ def run(
                     continue
             elif not seconds:
                 break
-            elif not flow.complete and (ended or unread < _UNREAD):
+            elif not flow.complete and (ended or unread < READERS):
                 flow.complete = True
                 flow.to_encode.put(None)
-            news = flow.news.get()
+            try:
+                news = flow.news.get(timeout=_INTERRUPTIBLE)
+            except queue.Empty:
+                continue
             if isinstance(news, _Broken):
                 raise news.error
             if isinstance(news, Read):

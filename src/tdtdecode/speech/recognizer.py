@@ -167,13 +167,14 @@ class Recognizer:
         search:
             Replaces the search that the model was loaded with.
         batch_size:
-            The most recordings in a batch. Recordings of similar length share a batch, and batches of long recordings
-            are smaller. A dynamically quantised encoder always gets one recording at a time.
+            The most recordings in a batch. Recordings of similar length share a batch where that saves time, on a CPU
+            up to 20 s of audio (`tdtdecode.speech.batching`). A dynamically quantised encoder always gets one recording
+            at a time.
         on_error:
             ``"raise"``: the first error ends the call. ``"return"``: the other recordings are transcribed all the same,
             and the exception stands in the failed recording's place.
         progress:
-            Called with a `Progress` whenever more is done: after each batch, and within long recordings after each
+            Called with a `Progress` whenever more is done: after each recording, and within long ones after each
             window. What it raises ends the call.
         language:
             For models that are told one, such as ``"en-US"``; None: the model's default.

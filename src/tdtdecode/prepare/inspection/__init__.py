@@ -226,7 +226,8 @@ def _notes(evidence: Evidence, bundle: Bundle | None) -> Iterator[str]:
     if evidence.caches is not None and not evidence.caches.takes_batches:
         yield (
             f"a batch of one is fixed in {evidence.graphs[ENCODER].file.name}: this package gives it several streams "
-            "at a time if the graph computes the same then, and else one after the other"
+            "at a time if the graph computes the same then, and else one after the other; for other systems, "
+            "`tdtdecode repair` makes the axis dynamic then"
         )
     if any(graph.quantized for graph in evidence.graphs.values()):
         yield "int8 graphs: they are meant for the CPU; on a GPU use float16 or float32 files"

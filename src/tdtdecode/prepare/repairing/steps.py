@@ -24,7 +24,7 @@ from ..inspection.evidence import COMBINED, ENCODER, GRAPH_NAMES, JOINT, PREDICT
 from ..writing.content import TDT, write_json, write_symbols
 from ..writing.genai import configuration, write_tokenizer
 from ..writing.genai import streaming_configuration as streaming_genai
-from .streaming import state_windows, streaming_configuration, streaming_metadata
+from .streaming import state_windows, streaming_configuration, streaming_metadata, unfix_streams
 from .tokens import best_pieces, is_correct
 from .working import Repairs, rewrite
 
@@ -377,6 +377,6 @@ def _make_batch_dynamic(model: onnx.ModelProto, graph: Graph, states: set[str]) 
 
 STEPS: tuple[Callable[[Repairs], None], ...] = (
     rename_encoder, find_weights, state_windows, write_token_file, correct_metadata, correct_configurations,
-    unfix_batch, complete_genai_config,
+    unfix_batch, unfix_streams, complete_genai_config,
 )  # fmt: skip
 """The steps in order: later steps need what earlier ones corrected."""

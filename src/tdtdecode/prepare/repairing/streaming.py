@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ...bundle.onnx_files.dependencies import import_onnx
-from ...errors import InputError
+from ...bundle.probe import BATCH_AXIS
+from ...errors import BundleError, InputError
+from ...speech.streaming.cache_aware import CacheAwareEncoder
 from ..inspection.evidence import ENCODER, Evidence
 from ..inspection.streaming import configured
 from .working import Repairs, rewrite
@@ -50,7 +52,8 @@ def streaming_metadata(evidence: Evidence) -> dict[str, tuple[str, str]]:
     correct = {name: (value, _GRAPH) for name, value in caches.metadata().items()}
     correct["subsampling_factor"] = str(caches.subsampling_factor), _GRAPH
     stated = evidence.metadata.get("normalize_type")
-    correct["normalize_type"] = stated or "NA", "not stated; NeMo's streaming models take features as they are"
+    why = "not stated; NeMo's streaming models take features as they are"
+    correct["normalize_type"] = "NA" if stated is None else stated, why
     for name, value in (("chunk_size_output_frames", caches.chunk), ("pre_encode_cache", caches.overlap)):
         if name in evidence.metadata:
             correct[name] = str(value), _GRAPH
@@ -72,3 +75,33 @@ def streaming_configuration(evidence: Evidence) -> list[tuple[dict[str, Any], st
         if name in section:
             found.setdefault(id(section), (section, prefix, {}))[2][name] = value, _GRAPH
     return list(found.values())
+
+
+def unfix_streams(repairs: Repairs) -> None:
+    """Make the axis of the streams dynamic if an encoder fixes it at one, and computes several all the same."""
+    bundle, caches = repairs.bundle(), repairs.evidence().caches
+    if bundle is None or bundle.encoder is None or caches is None:
+        return
+    axes = caches.batch_axes
+    graph = repairs.evidence().graphs[ENCODER]
+    fixed = [port.name for port in graph.inputs if port.name in axes and port.shape[axes[port.name]] == 1]
+    try:
+        if not fixed or not CacheAwareEncoder(bundle, threads=1).opened_batch:
+            return
+    except BundleError:
+        return
+    outs = {caches.frames.name: 0, caches.counts.name: 0} | {one.out.name: one.batch_axis for one in caches.caches}
+
+    def unfix(model: Any) -> None:
+        del model.graph.value_info[:]
+        for value in (*model.graph.input, *model.graph.output):
+            axis = (axes | outs).get(value.name)
+            dims = value.type.tensor_type.shape.dim
+            if axis is not None and axis < len(dims):
+                dims[axis].dim_param = BATCH_AXIS
+
+    repairs.record(
+        graph.file.name, ", ".join(fixed), "a batch of 1", "any batch", "the graph was run on two streams, and they "
+        "did not affect each other",
+    )  # fmt: skip
+    rewrite(repairs, graph.file.name, unfix)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,18 +33,27 @@ _QUIET = 4
 """ONNX Runtime's level of messages that leaves out errors, which are raised anyway."""
 
 
-@dataclass(frozen=True, eq=False)
 class CacheState:
     """What one stream's windows left in the caches: a row of arrays that the streams of one call share. A value.
 
+    Where the other streams of that call go on without it, it gets a copy of its row, so that no stream holds the memory
+    of others for long.
+
     Attributes
     ----------
-    arrays:
-        For each cache an array on the encoder's device, NumPy's or CuPy's, in ONNX Runtime's memory.
+    held:
+        For each cache an array on the encoder's device, NumPy's or CuPy's, in ONNX Runtime's memory; and the row.
     """
 
-    arrays: tuple[Any, ...]
-    row: int
+    def __init__(self, arrays: tuple[Any, ...], row: int, together: weakref.WeakSet[CacheState]):
+        self.held = arrays, row
+        self.together = together
+        together.add(self)
+
+    @property
+    def arrays(self) -> tuple[Any, ...]:
+        """The arrays, with the other rows that they have."""
+        return self.held[0]
 
 
 class CacheAwareEncoder(Encoder):
@@ -75,6 +85,11 @@ class CacheAwareEncoder(Encoder):
             self._unfixed = self.takes_batches = False
             _log.info("encoder: %s takes %s, as it was exported (%s)", self._file.name, self.batches, reason)
             self._session = self._opened()
+
+    @property
+    def opened_batch(self) -> bool:
+        """Whether the file states a batch of one, and the graph computes more streams all the same."""
+        return self._unfixed
 
     def _read_ports(self, graph: Graph, bundle: Bundle) -> tuple[Port, Port, Port, Port]:
         caches = self.caches = read_caches(graph, bundle.windows, bundle.features.mel_bins)
@@ -133,7 +148,7 @@ class CacheAwareEncoder(Encoder):
             for _ in range(2):
                 found, after = self._step(windows, lengths, states, languages, options)
                 (alone,), (left,) = self._step(windows[1:], lengths[1:], states[1:], languages[1:], options)
-                pairs = zip((found[1], *self._cut(after[1])), (alone, *self._cut(left)), strict=True)
+                pairs = zip((found[1], *self._row(after[1])), (alone, *self._row(left)), strict=True)
                 if not all(self._equal(one, other) for one, other in pairs):
                     return "streams of a batch affect each other"
                 states = after
@@ -141,16 +156,13 @@ class CacheAwareEncoder(Encoder):
             return first_line(error)
         return ""
 
-    def _cut(self, state: CacheState) -> list[Any]:
-        """The arrays of one stream."""
+    def _row(self, state: CacheState) -> list[Any]:
+        """The arrays of one stream: views."""
+        arrays, row = state.held
         return [
-            array[self._at(cache.batch_axis, state.row)]
-            for cache, array in zip(self.caches.caches, state.arrays, strict=True)
+            array[(slice(None),) * cache.batch_axis + (slice(row, row + 1),)]
+            for cache, array in zip(self.caches.caches, arrays, strict=True)
         ]
-
-    @staticmethod
-    def _at(axis: int, row: int) -> tuple[slice, ...]:
-        return (slice(None),) * axis + (slice(row, row + 1),)
 
     def _equal(self, one: Any, other: Any) -> bool:
         """Whether two arrays of the encoder's device are equal but for rounding."""
@@ -201,6 +213,7 @@ class CacheAwareEncoder(Encoder):
                 for cache in self.caches.caches
             ),
             0,
+            weakref.WeakSet(),
         )
 
     def step(
@@ -273,19 +286,24 @@ class CacheAwareEncoder(Encoder):
             frames = frames.transpose(0, 2, 1)
         last = frames.shape[2]
         found = [frames[row][:, : min(max(count, 0), last)] for row, count in enumerate(counts.tolist())]
-        return found, [CacheState(tuple(arrays), row) for row in range(len(states))]
+        together: weakref.WeakSet[CacheState] = weakref.WeakSet()
+        return found, [CacheState(tuple(arrays), row, together) for row in range(len(states))]
 
     def _gathered(self, states: Sequence[CacheState]) -> list[Any]:
         """The caches of streams as one batch. Streams that shared the last call, and are all here, need no copy."""
         first = states[0].arrays
         axes = [cache.batch_axis for cache in self.caches.caches]
-        together = all(state.arrays is first and state.row == row for row, state in enumerate(states))
+        together = all(state.arrays is first and state.held[1] == row for row, state in enumerate(states))
         if together and first[0].shape[axes[0]] == len(states):
             return list(first)
-        return [
-            self._array_module.concatenate([state.arrays[i][self._at(axis, state.row)] for state in states], axis)
-            for i, axis in enumerate(axes)
-        ]
+        here = set(states)
+        for state in states:
+            for other in list(state.together):
+                if other not in here:
+                    other.held = tuple(array.copy() for array in self._row(other)), 0
+            state.together.clear()
+        rows = [self._row(state) for state in states]
+        return [self._array_module.concatenate([row[i] for row in rows], axis) for i, axis in enumerate(axes)]
 
     def __call__(
         self, features: np.ndarray, lengths: np.ndarray, language: str | None = None
