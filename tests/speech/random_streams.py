@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ import tdtdecode as tdt
 
 GOLDEN = Path(__file__).parents[1] / "golden_streaming"
 THREADS = 4
-HANGING = 1800
+HANGING = 900
+SLOW = 0.5
+"""Seconds that an operation may take beside that, on a machine with much else to do."""
 
 
 def features_of(name: str) -> list[np.ndarray]:
@@ -81,10 +84,10 @@ def problems_of(model: tdt.Recognizer, features: list[np.ndarray], search: Any, 
     threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(THREADS)]
     for thread in threads:
         thread.start()
+    end = time.monotonic() + HANGING + SLOW * operations
     for thread in threads:
-        thread.join(HANGING)
-        if thread.is_alive():
-            problems.append("a thread hangs")
+        thread.join(max(end - time.monotonic(), 0))
+    problems += [f"thread {i} hangs" for i, thread in enumerate(threads) if thread.is_alive()]
     return problems if problems or not len(pool) else [f"{len(pool)} streams are left"]
 
 
