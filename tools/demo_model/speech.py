@@ -1,15 +1,16 @@
-"""Synthetic speech by Debian's espeak-ng, with the effects of rooms and microphones.
+"""Corpora of synthetic speech, with the effects of rooms and microphones. Debian's synthesisers speak.
 
     python speech.py OUT --split train --count 96000      a corpus of single sentences, cut tight at both ends
     python speech.py OUT --split known --count 400 --wav  held-out sentences, also as one file each
+    python speech.py OUT --synthesiser flite --count 8000 sentences said by flite instead of espeak-ng
 
 A corpus is a folder with ``audio.i16`` (the samples of all sentences, one after another, 16 kHz mono) and
 ``index.jsonl`` (one line per sentence: start and length in samples, text, voice, accent).
 
-There are three splits: `train`; `known`, held-out sentences in espeak-ng's voices of the training set; and `unseen`,
-held-out sentences in held-out voices. Training also uses invented voices, which are espeak-ng variants with random
-settings (`invent_voice`). Whether a sentence is held out depends on its text alone, so no sentence is both trained on
-and tested.
+There are three splits: `train`; `known`, held-out sentences in the synthesiser's voices of the training set; and
+`unseen`, held-out sentences in held-out voices. Training also uses invented voices, which are espeak-ng variants with
+random settings (`invent_voice`). Whether a sentence is held out depends on its text alone, so no sentence is both trained
+on and tested.
 """
 
 import argparse

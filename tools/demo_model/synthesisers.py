@@ -1,7 +1,7 @@
 """The synthesisers that say the sentences: Debian's espeak-ng, flite and festival, and the voices of each.
 
-Every synthesiser has voices for training, and voices kept out of training ("unseen"), if it has enough of them.
-A `Line` is what to say and how. `speak` returns it as samples.
+Each has voices for training, and voices kept out of training ("unseen"), if it has enough of them. `espeak`, `flite`
+and `festival` take the same arguments and return float32 samples.
 """
 
 import functools
