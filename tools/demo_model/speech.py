@@ -9,8 +9,8 @@ A corpus is a folder with ``audio.i16`` (the samples of all sentences, one after
 
 There are three splits: `train`; `known`, held-out sentences in the synthesiser's voices of the training set; and
 `unseen`, held-out sentences in held-out voices. Training also uses invented voices, which are espeak-ng variants with
-random settings (`invent_voice`). Whether a sentence is held out depends on its text alone, so no sentence is both trained
-on and tested.
+random settings (`invent_voice`). Whether a sentence is held out depends on its text alone, so no sentence is both
+trained on and tested.
 """
 
 import argparse
