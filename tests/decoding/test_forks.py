@@ -16,7 +16,7 @@ import pytest
 import tdtdecode
 from tdtdecode.forks import Lock, cached_property
 
-_NO_FORKS = {"networks/cuda/program.py", "networks/cuda/ort.py"}
+_NO_FORKS = {"networks/cuda/ort.py"}
 """A context of CUDA cannot be used after a fork."""
 _HELD_ACROSS_FORKS = {"speech/audio/decoders.py"}
 
