@@ -383,7 +383,7 @@ class Decoder:
         with self._on_its_card():
             return self._decode_chunk(encoder_out, lengths, state, final, search)
 
-    def _on_its_card(self) -> AbstractContextManager[None]:
+    def _on_its_card(self) -> AbstractContextManager[object]:
         """Within it, the thread uses the card that the decoder was made on, if it was made on one."""
         return nullcontext() if self._card is None else self._card.current()
 

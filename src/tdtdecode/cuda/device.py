@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -62,16 +61,15 @@ class Device:
     threads: int
     cooperative: bool
 
-    @contextmanager
-    def current(self) -> Iterator[None]:
+    def current(self) -> AbstractContextManager[object]:
         """Within it, CuPy uses this card in this thread.
 
         CUDA's current card belongs to a thread, and is the first card in a new one. What uses a card's memory or
         kernels must make it current first.
         """
         check_process()
-        with import_cupy().cuda.Device(self.index):
-            yield
+        card: AbstractContextManager[object] = import_cupy().cuda.Device(self.index)
+        return card
 
 
 def current_device() -> Device:
@@ -127,17 +125,18 @@ def _device(index: int) -> Device:
     )
 
 
-@contextmanager
-def errors_of(card: Device) -> Iterator[None]:
-    """Errors of CUDA's become `DeviceError`."""
+def cuda_errors() -> tuple[type[Exception], ...]:
+    """What CuPy raises where CUDA fails."""
     cuda = import_cupy().cuda
-    try:
-        yield
-    except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as error:
-        raise DeviceError(
-            f"decoding on {card.name} failed: {error}; most of CUDA's errors end its use in this process, so start "
-            "another; with the environment variable TDTDECODE_CUDA_LAUNCH=phases no block waits for others"
-        ) from error
+    return cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError
+
+
+def decoding_failed(card: Device, error: Exception) -> DeviceError:
+    """The error that a decode failed on a card, which says what to do."""
+    return DeviceError(
+        f"decoding on {card.name} failed: {error}; most of CUDA's errors end its use in this process, so start "
+        "another; with the environment variable TDTDECODE_CUDA_LAUNCH=phases no block waits for others"
+    )
 
 
 @lru_cache(maxsize=None)

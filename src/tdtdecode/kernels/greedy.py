@@ -83,8 +83,9 @@ class GreedySearch:
         self._log = np.empty((4, 64 + 4 * batch), np.int32)
         self._log_logprobs = np.empty((2, self._log.shape[1]), np.float32)
         self._logged = 0
-        self.pending = 0
-        self.resume(np.arange(batch, dtype=np.int32))
+        waiting = np.flatnonzero(frame < lengths)
+        self.pending = len(waiting)
+        self._queue[0, : self.pending], self._queue[1, : self.pending] = waiting, frame[waiting]
 
     def __repr__(self) -> str:
         batch = counted(self.positions.shape[1], "utterance")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...cuda.device import current_device, errors_of
+from ...cuda.device import cuda_errors, current_device, decoding_failed
 from ...cuda.state import DeviceState, uploaded
 from ...errors import DeviceError, InputError
 from ...reprs import one_line
@@ -105,12 +105,16 @@ class FusedCudaProgram:
         self, search: GreedySearch, utterances: Sequence[DeviceArray], state: DeviceState, final: bool
     ) -> DeviceState | None:
         """Run a greedy search to its end; parameters and result are those of `Program.greedy`."""
-        with errors_of(self._on_device.device):
+        try:
             return run_greedy(self._on_device, search, utterances, state, final)
+        except cuda_errors() as error:
+            raise decoding_failed(self._on_device.device, error) from error
 
     def beam(
         self, search: BeamSearch, utterances: Sequence[DeviceArray], state: DeviceState, places: np.ndarray, final: bool
     ) -> DeviceState:
         """Run a beam search to its end; parameters and result are those of `Program.beam`."""
-        with errors_of(self._on_device.device):
+        try:
             return run_beam(self._on_device, search, utterances, state, places, final)
+        except cuda_errors() as error:
+            raise decoding_failed(self._on_device.device, error) from error

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...arrays import first_frames
 from ...cuda.arrays import DeviceArray
 from ...cuda.device import import_cupy
 from ...cuda.state import DeviceState
@@ -85,7 +84,9 @@ class _GreedyDecode:
         numbers = numbers.reshape(6, batch)
         # Long utterances begin first, so that none of them is left to run alone at the end.
         numbers[0, : len(waiting)] = waiting[np.argsort(-remaining, kind="stable")]
-        numbers[1], numbers[2] = lengths, first_frames(lengths)
+        numbers[1] = lengths
+        np.cumsum(lengths[:-1], out=numbers[2, 1:])
+        numbers[2, 0] = 0
         self._starts = numbers[3:]
         self._starts[0], self._starts[1], self._starts[2] = search.frame, search.symbols, states
         # What must be zero before the first launch: the best tokens, the controls and the barrier.
