@@ -141,8 +141,9 @@ class FusedNetworkOnDevice:
             ("TDT_PHASES", int(not launch.persistent)),
         )  # fmt: skip
         self._spreads: dict[tuple[str, int], Spread] = {}
-        # What this card cannot run is refused now, before anything is decoded.
-        for file in _PARAMETERS:
+        # What this card cannot run is refused now, before anything is decoded. The kernels of beam search are compiled
+        # only for those who search with a beam.
+        for file in (FRAMES, "fused_greedy.cu"):
             for columns in (FEW_COLUMNS, MANY_COLUMNS):
                 self.spread(file, columns)
         # What is the same in every decode is filled in once.
