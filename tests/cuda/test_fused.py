@@ -145,6 +145,7 @@ class TestGreedy:
         spec, weights, frames, lengths = model
         decoder = cuda_decoder(weights, spec)
         assert [len(h) for h in decoder.decode(frames[:2], [0, 0])] == [0, 0]
+        assert [len(h) for h in decoder.decode(frames[:2], [0, 0], tdt.Beam(size=2))] == [0, 0]
         assert decoder.decode(frames[:0]) == []
 
     def test_copies_and_launches_do_not_grow_with_the_audio(self):

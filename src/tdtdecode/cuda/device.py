@@ -25,8 +25,8 @@ def import_cupy() -> Any:
     MissingDependencyError
         If it is not installed.
     """
-    if (loaded := sys.modules.get("cupy")) is not None:  # asked for many times in each decode
-        return loaded
+    if "cupy" in sys.modules:  # asked for many times in each decode; another thread may not have imported all of it yet
+        return importlib.import_module("cupy")
     with needed("cupy-cuda13x", "gpu", "device 'cuda'"):
         return importlib.import_module("cupy")
 

@@ -28,6 +28,7 @@ class Transfer:
     """
 
     def __init__(self, capacity: int):
+        self._cuda = import_cupy().cuda
         self._sent = _page_locked(capacity)
         self._device = import_cupy().empty(capacity, np.uint8)
         self._address = int(self._device.data.ptr)
@@ -60,24 +61,24 @@ class Transfer:
 
     def send(self) -> None:
         """Copy the arrays to the device, on CuPy's current stream. They must not change before that is done."""
-        cuda = import_cupy().cuda
-        cuda.runtime.memcpyAsync(
-            self._address, self._sent.ctypes.data, self._used, cuda.runtime.memcpyHostToDevice,
-            cuda.get_current_stream().ptr,
-        )  # fmt: skip
+        runtime, stream = self._cuda.runtime, self._cuda.get_current_stream()
+        runtime.memcpyAsync(
+            self._address, self._sent.ctypes.data, self._used, runtime.memcpyHostToDevice, stream.ptr
+        )
 
     def fetch(self, address: int, dtype: np.dtype, count: int) -> np.ndarray:
         """Wait for CuPy's current stream. Returns ``dtype`` [count] from an address; valid until the next call."""
-        cuda = import_cupy().cuda
         size = dtype.itemsize * count
         if len(self._fetched) < size:
             self._fetched = _page_locked(1 << (size - 1).bit_length())
-        stream = cuda.get_current_stream()
-        cuda.runtime.memcpyAsync(
-            self._fetched.ctypes.data, address, size, cuda.runtime.memcpyDeviceToHost, stream.ptr
-        )
+        runtime, stream = self._cuda.runtime, self._cuda.get_current_stream()
+        runtime.memcpyAsync(self._fetched.ctypes.data, address, size, runtime.memcpyDeviceToHost, stream.ptr)
         stream.synchronize()
         return np.frombuffer(self._fetched, dtype, count)
+
+    def wait(self) -> None:
+        """Wait for CuPy's current stream."""
+        self._cuda.get_current_stream().synchronize()
 
 
 class Transfers:
@@ -99,7 +100,7 @@ class Transfers:
         try:
             yield transfer
         finally:
-            import_cupy().cuda.get_current_stream().synchronize()
+            transfer.wait()
         free.append(transfer)  # after an error it is dropped
 
 
