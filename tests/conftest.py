@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import json
 import multiprocessing
@@ -234,8 +235,14 @@ def random_frames(batch: int, encoder_size: int, frames: int, seed: int) -> tupl
     return rng.normal(size=(batch, encoder_size, frames)).astype(np.float32), lengths
 
 
-def in_fork(function):
-    """What a function returns in a forked process; AssertionError if that ends, or hangs, without an answer."""
+def in_fork(function, garbage_left=False):
+    """What a function returns in a forked process; AssertionError if that ends, or hangs, without an answer.
+
+    Garbage is collected before, unless it is to be left. A session that ONNX Runtime opened for somebody else, such as
+    a peer of this package, hangs the process that collects it: it waits for threads which are the parent's.
+    """
+    if not garbage_left:
+        gc.collect()
     context = multiprocessing.get_context("fork")
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=lambda: send.send(function()))
