@@ -38,7 +38,7 @@ class StandIn:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def recognize_each(self, recordings, search=None, *, batch_size=16, on_error="raise", progress=None):
+    def recognize_each(self, recordings, search=None, *, on_error="raise", **options):
         for recording in recordings:
             self.asked.append(name_of(recording))
             try:

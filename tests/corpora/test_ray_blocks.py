@@ -19,8 +19,8 @@ from tdtdecode.speech.loading import load_model  # noqa: E402
 from tests.corpora.helpers import SPEECH, TEXT, parts, write_lines  # noqa: E402
 
 
-def model(name="demo", digest=None, fields=Fields(), **options):
-    return on_ray._Model(name, {"threads": 1, **options}, digest, Greedy(), fields, 16, ".")
+def model(name="demo", digest=None, fields=Fields(), language=None, vad=None, **options):
+    return on_ray._Model(name, {"threads": 1, **options}, digest, Greedy(), fields, 16, language, vad, ".")
 
 
 def worked(run, rows, whole=False, seconds=1e9):
@@ -77,9 +77,10 @@ def test_lines_of_a_manifest(tmp_path):
 
 
 def test_a_worker_that_cannot_work_says_why(tmp_path):
-    rows = pa.table({"entry": ["{}"]})
+    (entry,) = read_manifest(write_lines(tmp_path / "in.jsonl", parts(1)))
+    rows = pa.table({"entry": [on_ray._stored(entry)]})
     for run, why in ((model(str(tmp_path)), str(tmp_path)), (model(digest="0" * 64), "another model"),
-                     (model(variant="none"), "none")):  # fmt: skip
+                     (model(variant="none"), "none"), (model(language="xx"), "language")):  # fmt: skip
         (row,) = worked(run, rows, whole=True)
         assert why in row["failure"]
     with pytest.raises(InputError):

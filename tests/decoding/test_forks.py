@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import pickle
 import random
@@ -25,6 +26,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 def status_of_child(work) -> int:
     """Fork, do the work in the child, and kill it if it takes more than a minute."""
+    gc.collect()  # sessions of peers that the child would collect; see in_fork
     child = os.fork()
     if child == 0:
         timer = threading.Timer(60, os._exit, [9])

@@ -6,13 +6,14 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, OutputError
 from ..outputs import refuse_overwriting
 from ..speech.progress import Progress
-from .options import model_options
+from .options import model_options, vad
 from .progress import Display
 from .search_options import files_given, search_of
 from .status import DONE, SOME_FAILED
@@ -21,10 +22,21 @@ if TYPE_CHECKING:
     from ..corpora import Entry, Fields, Manifest, Results
     from ..corpora.transcription import Outcome
     from ..search import Beam, Greedy
+    from ..speech.vad import SileroVad
 
 _OWN = {"words": "--words", "retry_errors": "--retry-errors", "ray": "--ray"}
 """The options that only manifests have."""
 _STDOUT = Path("/dev/stdout")
+
+
+@dataclass(frozen=True)
+class _How:
+    """How recordings are transcribed: arguments of `corpora.transcribed`, on every machine."""
+
+    fields: Fields
+    batch_size: int
+    language: str | None
+    vad: SileroVad | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,9 +68,7 @@ def check(arguments: argparse.Namespace) -> None:
         return
     if arguments.audio:
         raise InputError(f"--manifest lists the recordings: leave out {arguments.audio[0]}, or transcribe it alone")
-    flags = {"--stream": arguments.stream, "--recursive": arguments.recursive, "--vad": arguments.vad,
-             "--language": arguments.language}  # fmt: skip
-    for flag, given in flags.items():
+    for flag, given in {"--stream": arguments.stream, "--recursive": arguments.recursive}.items():
         if given:
             raise InputError(f"{flag} has no meaning with --manifest")
     if arguments.format != "txt":
@@ -77,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     search = search_of(arguments)
     manifest = read_manifest(arguments.manifest)
-    fields = Fields(words=arguments.words)
+    how = _How(Fields(words=arguments.words), arguments.batch_size, arguments.language, vad(arguments))
 
     from ..bundle import read_bundle
     from ..corpora.settings import settings_of
@@ -88,24 +98,27 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output is None:
         if os.path.isfile(_STDOUT):
             refuse_overwriting([_STDOUT], [manifest.path, *given])
-        return _transcribe(arguments, directory, search, fields, manifest, None, None)
+        return _transcribe(arguments, directory, search, how, manifest, None, None)
     refuse_overwriting([arguments.output], given)
     bundle = read_bundle(directory, arguments.layout, arguments.variant, arguments.durations)
-    settings = settings_of(bundle, search, fields, network=arguments.network, precision=arguments.precision)
+    settings = settings_of(
+        bundle, search, how.fields, network=arguments.network, precision=arguments.precision, language=how.language,
+        vad=how.vad,
+    )  # fmt: skip
     results = Results(
-        arguments.output, manifest, settings, fields.names, retry_errors=arguments.retry_errors,
+        arguments.output, manifest, settings, how.fields.names, retry_errors=arguments.retry_errors,
         in_order=arguments.ray is None,
     )  # fmt: skip
     try:
         with results:
-            return _transcribe(arguments, directory, search, fields, manifest, results, settings["model"])
+            return _transcribe(arguments, directory, search, how, manifest, results, settings["model"])
     except OutputError as error:
         print(f"tdtdecode: {error}", file=sys.stderr)
         return SOME_FAILED
 
 
 def _transcribe(
-    arguments: argparse.Namespace, directory: Path, search: Greedy | Beam, fields: Fields, manifest: Manifest,
+    arguments: argparse.Namespace, directory: Path, search: Greedy | Beam, how: _How, manifest: Manifest,
     results: Results | None, digest: str | None,
 ) -> int:  # fmt: skip
     """Transcribe what is not done, and say at the end, or where the work stops, what is."""
@@ -119,7 +132,7 @@ def _transcribe(
     try:
         if stated[2]:
             shown = _Shown(manifest.name, *stated)
-            outcomes = _outcomes(arguments, directory, search, fields, entries, digest, shown.news)
+            outcomes = _outcomes(arguments, directory, search, how, entries, digest, shown.news)
             for outcome in shown.outcomes(outcomes):
                 failed += outcome.error is not None
                 if results is not None:
@@ -136,7 +149,7 @@ def _transcribe(
 
 
 def _outcomes(
-    arguments: argparse.Namespace, directory: Path, search: Greedy | Beam, fields: Fields, entries: Iterable[Entry],
+    arguments: argparse.Namespace, directory: Path, search: Greedy | Beam, how: _How, entries: Iterable[Entry],
     digest: str | None, progress: Callable[[Progress], object],
 ) -> Iterator[Outcome]:  # fmt: skip
     """Transcribe entries, here or on a cluster."""
@@ -146,14 +159,13 @@ def _outcomes(
 
         name = os.path.abspath(directory) if os.path.isdir(arguments.model) else arguments.model
         return transcribed_on_ray(
-            entries, name, search, address=arguments.ray or None, digest=digest, fields=fields,
-            batch_size=arguments.batch_size, **options,
+            entries, name, search, address=arguments.ray or None, digest=digest, **vars(how), **options
         )  # fmt: skip
     from ..corpora import transcribed
     from ..speech.loading import load_model
 
     model = load_model(directory, search=search, **options)
-    return transcribed(model, entries, fields=fields, batch_size=arguments.batch_size, progress=progress)
+    return transcribed(model, entries, progress=progress, **vars(how))
 
 
 def _line(outcome: Outcome) -> str:

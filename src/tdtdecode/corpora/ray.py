@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import ray.data
 
+    from ..speech.vad import SileroVad
+
 _PACK = "pack"
 _ENTRY, _SECONDS, _FAILURE = "entry", "seconds", "failure"
 """Columns between this process and the workers: a line of the manifest, how much was read, why a worker cannot work."""
@@ -67,7 +69,7 @@ class _Model:
         The arguments of `load_model`.
     digest:
         The digest of the model's files that each worker must find; None: it is not checked.
-    search, fields, batch_size:
+    search, fields, batch_size, language, vad:
         As for `transcribed`.
     folder:
         The current folder of the process that started it all, in which relative paths may begin.
@@ -79,6 +81,8 @@ class _Model:
     search: Greedy | Beam
     fields: Fields
     batch_size: int
+    language: str | None
+    vad: SileroVad | None
     folder: str
 
 
@@ -91,6 +95,8 @@ def transcribe_dataset(
     search: Greedy | Beam = Greedy(),
     fields: Fields = Fields(),
     batch_size: int = 16,
+    language: str | None = None,
+    vad: SileroVad | None = None,
     threads: int | None = None,
     workers: int | None = None,
     **options: Any,
@@ -111,7 +117,7 @@ def transcribe_dataset(
         The most audio in a block, in seconds: so much is done again if a worker dies. For `transcribed_on_ray` it is
         less where a worker would have fewer than 8 blocks. Within each block of the dataset,
         recordings are sorted by ``duration``, the longest first. Sort the dataset to have that for the whole.
-    search, fields, batch_size:
+    search, fields, batch_size, language, vad:
         As for `transcribed`.
     threads:
         Cores of each worker. None: 4, or two less than the smallest machine has, if that is fewer. More workers with
@@ -138,7 +144,7 @@ def transcribe_dataset(
     batch_seconds = as_number("batch_seconds", batch_seconds, "a number of seconds above 0", above=0)
     run = _Model(
         os.fspath(model), dict(options, device=device, threads=threads), None, as_search(search), fields,
-        as_integer("batch_size", batch_size, low=1), os.getcwd(),
+        as_integer("batch_size", batch_size, low=1), language, vad, os.getcwd(),
     )  # fmt: skip
     packing: Any = _packed
     packs: Any = dataset.map_batches(
@@ -158,6 +164,8 @@ def transcribed_on_ray(
     digest: str | None = None,
     fields: Fields = Fields(),
     batch_size: int = 16,
+    language: str | None = None,
+    vad: SileroVad | None = None,
     batch_seconds: float = _BLOCK_SECONDS,
     **options: Any,
 ) -> Iterator[Outcome]:
@@ -171,7 +179,7 @@ def transcribed_on_ray(
         The cluster, as for `ray.init`. None: the one that is known here, else a new one on this machine.
     digest:
         The model's digest (`model_digest`). A machine that has another model by that name is an error.
-    model, search, fields, batch_size, batch_seconds, options:
+    model, search, fields, batch_size, language, vad, batch_seconds, options:
         As for `transcribe_dataset`.
 
     Yields
@@ -192,7 +200,7 @@ def transcribed_on_ray(
     if not waiting:
         return
     order = sorted(waiting, key=lambda index: -_length(waiting[index].seconds))
-    run = _Model(os.fspath(model), options, digest, search, fields, batch_size, os.getcwd())
+    run = _Model(os.fspath(model), options, digest, search, fields, batch_size, language, vad, os.getcwd())
     with _cluster(ray, address):
         rows = [{_ENTRY: _stored(waiting[index]), _DURATION: waiting[index].seconds} for index in order]
         schema = pa.schema([(_ENTRY, pa.string()), (_DURATION, pa.float64())])
@@ -281,8 +289,11 @@ class _Worker:
 
         if self._failure is None:
             try:
-                found = list(transcribed(self._model, map(_entry, rows.to_pylist()), fields=self._run.fields,
-                                         batch_size=self._run.batch_size))  # fmt: skip
+                run = self._run
+                found = list(transcribed(
+                    self._model, map(_entry, rows.to_pylist()), fields=run.fields, batch_size=run.batch_size,
+                    language=run.language, vad=run.vad,
+                ))  # fmt: skip
             except TdtDecodeError as error:
                 if not self._whole:
                     raise

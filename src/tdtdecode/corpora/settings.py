@@ -14,11 +14,13 @@ from .transcription import Fields
 
 if TYPE_CHECKING:
     from ..search import Beam, Greedy
+    from ..speech.vad import SileroVad
 
 
 def settings_of(
-    bundle: Bundle, search: Greedy | Beam, fields: Fields, *, network: str = "auto", precision: str = "float32"
-) -> dict[str, Any]:
+    bundle: Bundle, search: Greedy | Beam, fields: Fields, *, network: str = "auto", precision: str = "float32",
+    language: str | None = None, vad: SileroVad | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """What results depend on, by name, as JSON values.
 
     Devices, kernels, threads and the size of batches are not among them: results are the same on each.
@@ -33,6 +35,8 @@ def settings_of(
         What results consist of.
     network, precision:
         As for `load_model`.
+    language, vad:
+        As for `Recognizer.recognize`.
     """
     fusion = hashlib.sha256()
     for part in search.fusion:
@@ -47,6 +51,8 @@ def settings_of(
         "search": repr(search),
         "fusion": fusion.hexdigest() if search.fusion else None,
         "words": fields.words,
+        "language": language,
+        "vad": None if vad is None else repr(vad),
     }
 
 

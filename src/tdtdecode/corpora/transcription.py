@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..search import Beam, Greedy
     from ..speech.progress import Progress
     from ..speech.recognizer import Recognizer
+    from ..speech.vad import SileroVad
 
 WORDS = "words"
 
@@ -80,6 +81,8 @@ def transcribed(
     fields: Fields = Fields(),
     batch_size: int = 16,
     progress: Callable[[Progress], object] | None = None,
+    language: str | None = None,
+    vad: SileroVad | None = None,
 ) -> Iterator[Outcome]:
     """Transcribe the recordings of a manifest.
 
@@ -87,7 +90,7 @@ def transcribed(
     ----------
     entries:
         The recordings, however many. They are asked for ahead of those that are returned.
-    search, batch_size, progress:
+    search, batch_size, progress, language, vad:
         As for `Recognizer.recognize_each`.
     fields:
         What results consist of.
@@ -98,6 +101,8 @@ def transcribed(
 
     Raises
     ------
+    InputError
+        If the model does not have the language.
     MissingDependencyError
         If a package is missing: that is no fault of the recording.
     """
@@ -119,7 +124,7 @@ def transcribed(
             yield Outcome(entry, fields.of(error), entry.seconds or 0.0)
 
     found = model.recognize_each(
-        recordings(), search, batch_size=batch_size, on_error="return", progress=progress
+        recordings(), search, batch_size=batch_size, on_error="return", progress=progress, language=language, vad=vad,
     )  # fmt: skip
     with closing(found):  # type: ignore[type-var]
         for result in found:
