@@ -102,6 +102,8 @@ def test_what_is_left_out_is_counted_and_said(tmp_path, capsys):
     assert "1 recording (0:02 of audio) compared" in out
     assert ("left out: 1 not transcribed (line 2); 1 without pred_text (line 4); "
             "2 without a text to compare with (line 3, 5)") in out  # fmt: skip
+    write_lines(path, [line("a", "a"), {"audio_filepath": "b", "text": "b", "pred_text": "b"}])
+    assert "2 recordings compared" in run(capsys, path)[1], "one of them does not state its length"
     write_lines(path, [line(None, "e")])
     status, out, err = run(capsys, path)
     assert (status, out) == (2, "") and "nothing can be compared: 1 without a text" in err

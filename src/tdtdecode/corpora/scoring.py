@@ -83,9 +83,10 @@ class Evaluation:
         return sum(not one.words.edits for one in self.scored)
 
     @property
-    def seconds(self) -> float:
-        """The length of the recordings, as far as the file states it."""
-        return sum(one.entry.seconds or 0.0 for one in self.scored)
+    def seconds(self) -> float | None:
+        """The length of the recordings; None if the file does not state that of each."""
+        lengths = [one.entry.seconds for one in self.scored if one.entry.seconds is not None]
+        return sum(lengths) if len(lengths) == len(self.scored) else None
 
     def worst(self, most: int) -> list[Scored]:
         """The recordings with errors, those of the highest rate first."""
@@ -111,7 +112,7 @@ class Evaluation:
         """All figures as JSON values. A rate that is infinite becomes null."""
         return {
             "file": self.name, "normalizer": self.normalizer, "recordings": len(self.scored),
-            "seconds": round(self.seconds, 3), "without_errors": self.without_errors,
+            "seconds": None if self.seconds is None else round(self.seconds, 3), "without_errors": self.without_errors,
             "left_out": self.left_out,
             "words": _counts(self.words), "characters": _counts(self.characters),
             "frequent": self.frequent(),
