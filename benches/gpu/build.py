@@ -35,6 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "greedy.cu": {},
     "rows.cu": {},
     "gather.cu": {},
+    "features.cu": {},
 }
 
 

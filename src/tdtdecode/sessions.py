@@ -53,13 +53,16 @@ def _warn_of_lost(providers: Sequence[Any], session: ort.InferenceSession, name:
         )  # fmt: skip
 
 
-def cuda_options(device: int, stream: int) -> dict[str, Any]:
-    """The options of the CUDA provider, for a device's number and the address of a stream."""
+def cuda_options(device: int, stream: int, tf32: bool) -> dict[str, Any]:
+    """The options of the CUDA provider, for a device's number and the address of a stream.
+
+    ``tf32``: whether products of float32 are rounded to TF32, 10 bits. ONNX Runtime does that unless it is told not to;
+    tokens are then not always those of the CPU.
+    """
     return {
         "device_id": device,
         "user_compute_stream": str(stream),
-        # By default products of float32 are rounded to TF32, 10 bits: tokens would not be those of the CPU.
-        "use_tf32": "0",
+        "use_tf32": str(int(tf32)),
         # By default every convolution is tried with all algorithms for each new shape, and nearly every batch has one.
         "cudnn_conv_algo_search": "HEURISTIC",
         # By default the arena doubles. The memory that it takes then is missing in CuPy's pool.
@@ -81,7 +84,7 @@ def default_options(threads: int | None) -> ort.SessionOptions:
 
 
 def cuda_session(
-    open_session: Callable[[list[Any]], ort.InferenceSession], device: int, stream: int, purpose: str
+    open_session: Callable[[list[Any]], ort.InferenceSession], device: int, stream: int, purpose: str, tf32: bool = False
 ) -> ort.InferenceSession:
     """Open a session that runs its graph on a CUDA device, on a given stream.
 
@@ -95,6 +98,8 @@ def cuda_session(
         The stream's address. It must not be the default stream.
     purpose:
         What the session is for, for messages.
+    tf32:
+        Whether products of float32 may be rounded to TF32.
 
     Raises
     ------
@@ -108,7 +113,7 @@ def cuda_session(
         raise MissingDependencyError("onnxruntime-gpu", "gpu", f"{purpose} on cuda (onnxruntime's {CUDA_PROVIDER})")
     if hasattr(runtime, "preload_dlls"):
         runtime.preload_dlls()  # loads the cuDNN and CUDA libraries that are installed as wheels, or with PyTorch
-    session = open_session([(CUDA_PROVIDER, cuda_options(device, stream))])
+    session = open_session([(CUDA_PROVIDER, cuda_options(device, stream, tf32))])
     if CUDA_PROVIDER not in session.get_providers():
         # ONNX Runtime uses the CPU without an error if it cannot load the provider.
         raise DeviceError(

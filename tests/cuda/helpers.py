@@ -55,7 +55,7 @@ def emulated(**device):
         cupy = stack.enter_context(emulated_cupy.installed(**device))
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(sessions, "CUDA_PROVIDER", "CPUExecutionProvider")
-        patch.setattr(sessions, "cuda_options", lambda device, stream: {})
+        patch.setattr(sessions, "cuda_options", lambda device, stream, tf32: {})
         for module in (sessions, graphs, encoder):
             patch.setattr(module, "CUDA", "cpu")
         yield cupy

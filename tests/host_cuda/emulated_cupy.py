@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 
 DEVICE = SimpleNamespace(
     multiprocessors=3, threads=64, shared_memory=100 * 1024, cooperative=True, capability="90", name=b"emulated",
-    count=1,
+    memory=16 << 30, count=1,
 )  # fmt: skip
 """The emulated card. Tests change it."""
 
@@ -295,9 +295,9 @@ class Graph:
 
 
 class Stream:
-    def __init__(self, null=False, non_blocking=False):
+    def __init__(self, null=False, non_blocking=False, ptds=False, priority=None):
         self.ptr = 0 if null else id(self) & 0xFFFFFFF0
-        self.null = null
+        self.null, self.priority = null, priority or 0
         self.card = current_card()
         self.captured = None
         self.waited_for = []
@@ -452,7 +452,7 @@ def module() -> ModuleType:
             getDeviceCount=lambda: DEVICE.count,
             getDevice=current_card,
             streamCaptureModeThreadLocal=1,
-            getDeviceProperties=lambda index: {"name": DEVICE.name},
+            getDeviceProperties=lambda index: {"name": DEVICE.name, "totalGlobalMem": DEVICE.memory},
         ),
     )
     return cupy

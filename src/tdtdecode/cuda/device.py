@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -49,6 +50,8 @@ class Device:
         Most bytes of shared memory that one block can have.
     threads:
         Threads of a block as the kernels are launched, at most `MAX_THREADS`.
+    memory:
+        Bytes of its memory.
     cooperative:
         Whether the card can launch cooperatively: all blocks run at once and may wait for each other.
     """
@@ -59,6 +62,7 @@ class Device:
     multiprocessors: int
     shared_memory: int
     threads: int
+    memory: int
     cooperative: bool
 
     def current(self) -> AbstractContextManager[object]:
@@ -114,13 +118,15 @@ def _device(index: int) -> Device:
     check_process()
     cupy = import_cupy()
     attributes = cupy.cuda.Device(index).attributes
+    properties = cupy.cuda.runtime.getDeviceProperties(index)
     return Device(
         index,
-        cupy.cuda.runtime.getDeviceProperties(index)["name"].decode(),
+        properties["name"].decode(),
         int(cupy.cuda.Device(index).compute_capability),
         attributes["MultiProcessorCount"],
         attributes["MaxSharedMemoryPerBlockOptin"],
         min(MAX_THREADS, attributes["MaxThreadsPerBlock"]),
+        int(properties["totalGlobalMem"]),
         bool(attributes["CooperativeLaunch"]),
     )
 
@@ -148,3 +154,33 @@ def shared_stream(index: int) -> Any:
     cupy = import_cupy()
     with cupy.cuda.Device(index):
         return cupy.cuda.Stream(non_blocking=True)
+
+
+@contextmanager
+def own_stream(card: Device) -> Iterator[Any]:
+    """Within it, CuPy's current stream is one that nobody else uses. Its work is done when this ends.
+
+    The card prefers its work to that of `shared_stream`. Streams are used again, since CuPy keeps freed memory for each
+    stream by itself.
+    """
+    free = _free_streams(card.index)
+    try:
+        stream = free.pop()
+    except IndexError:
+        stream = import_cupy().cuda.Stream(non_blocking=True, priority=_PREFERRED)
+    try:
+        with stream:
+            yield stream
+    finally:
+        stream.synchronize()
+        free.append(stream)
+
+
+_PREFERRED = -1
+"""A priority above that of streams for which none is stated: lower numbers come first."""
+
+
+@lru_cache(maxsize=None)
+def _free_streams(index: int) -> list[Any]:
+    """A card's streams that are free for `own_stream`."""
+    return []

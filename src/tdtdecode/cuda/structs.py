@@ -115,6 +115,17 @@ GREEDY_STEPS = _struct(
     ("capacity", INT),
     *((name, POINTER) for name in ("log", "log_logprobs", "logged")),
 )
+RECORDING = _struct(
+    *((name, POINTER) for name in ("samples", "features")), *((n, INT) for n in ("count", "frames", "first", "padding"))
+)
+FEATURES = _struct(
+    ("list", POINTER),
+    *((n, INT) for n in ("recordings", "frames", "window", "points", "rows", "columns", "margin", "reflect")),
+    ("emphasis", FLOAT),
+    *((name, INT) for name in ("clamped", "mel_bins", "width", "normalize")),
+    *((n, POINTER) for n in ("shape", "turns", "filter_first", "filter_start", "filter_weights")),
+)
+PART = _struct(("data", POINTER), ("row", LONG), ("frames", INT), ("padding", INT))
 COPY = _struct(
     *((name, POINTER) for name in ("source", "target", "from", "to")),
     *((name, LONG) for name in ("source_row", "source_outer", "target_row", "target_outer")),
@@ -135,6 +146,7 @@ IN_FILES: dict[str, dict[str, np.dtype | int]] = {
     },
     "greedy.cu": {"GreedySteps": GREEDY_STEPS},
     "gather.cu": {"Copy": COPY},
+    "features.cu": {"Recording": RECORDING, "Features": FEATURES, "Part": PART},
 }  # fmt: skip
 """What each file must agree on: structures with their fields, bytes of structures, and constants."""
 

@@ -66,6 +66,19 @@ class Transfer:
             self._address, self._sent.ctypes.data, self._used, runtime.memcpyHostToDevice, stream.ptr
         )
 
+    def upload(self, array: np.ndarray, address: int) -> None:
+        """Copy an array of any size to an address on the device, on CuPy's current stream, instead of `send`."""
+        runtime, stream = self._cuda.runtime, self._cuda.get_current_stream()
+        data = np.frombuffer(np.ascontiguousarray(array), np.uint8)
+        for start in range(0, len(data), len(self._sent)):
+            if start:
+                stream.synchronize()  # before the memory is used again
+            part = data[start : start + len(self._sent)]
+            self._sent[: len(part)] = part
+            runtime.memcpyAsync(
+                address + start, self._sent.ctypes.data, len(part), runtime.memcpyHostToDevice, stream.ptr
+            )
+
     def fetch(self, address: int, dtype: np.dtype, count: int) -> np.ndarray:
         """Wait for CuPy's current stream. Returns ``dtype`` [count] from an address; valid until the next call."""
         size = dtype.itemsize * count

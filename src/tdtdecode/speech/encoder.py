@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..arguments import as_choice, as_instance, as_integer, refusal
+from ..arguments import as_choice, as_flag, as_instance, as_integer, refusal
 from ..arrays import check_lengths
 from ..bundle import Bundle, load_graph
 from ..bundle.encoder import encoder_ports
 from ..bundle.onnx_files.dependencies import import_onnxruntime
 from ..bundle.onnx_files.graph import Graph, Port, first_line, loading
 from ..cancellation import interruptible
-from ..cuda.device import Device, check_process, current_device, shared_stream
+from ..cuda.device import Device, check_process, current_device, import_cupy, shared_stream
 from ..decoder import MAX_THREADS
 from ..errors import BundleError, DeviceError, InputError
 from ..reprs import one_line
@@ -56,6 +56,9 @@ class Encoder:
         Execution providers for ``device="cpu"``. The default is the CPU provider alone.
     device:
         ``"cpu"``, or ``"cuda"``: the CUDA provider on the card that CuPy uses. The output stays on that card.
+    tf32:
+        With ``device="cuda"``, whether products of float32 are rounded to TF32, 10 bits. The card's matrix units are
+        several times as fast then; a few tokens change.
 
     Attributes
     ----------
@@ -73,6 +76,8 @@ class Encoder:
         lengths, or if its batch size is fixed at more than one.
     DeviceError
         If ``device="cuda"`` and there is no usable card, or the encoder is dynamically quantised.
+    InputError
+        If an option is wrong, such as ``tf32`` without ``device="cuda"``.
     MissingDependencyError
         If ONNX Runtime is not installed, or CuPy for ``device="cuda"``.
     """
@@ -87,14 +92,18 @@ class Encoder:
         session_options: ort.SessionOptions | None = None,
         providers: Sequence[Any] | None = None,
         device: str = "cpu",
+        tf32: bool = False,
     ):
         as_instance("bundle", bundle, Bundle, "what tdtdecode.bundle.read_bundle returned")
         if threads is not None:
             as_integer("threads", threads, low=1, high=MAX_THREADS)
         as_choice("device", device, ("cpu", "cuda"))
         check_session_arguments(session_options, providers)
-        self._asked = {
+        if as_flag("tf32", tf32) and device != "cuda":
+            raise InputError(f"tf32=True needs device='cuda', got {device!r}: a CPU has no such arithmetic")
+        self._asked: dict[str, Any] = {
             "threads": threads, "session_options": session_options, "providers": providers, "device": device,
+            "tf32": tf32,
         }  # fmt: skip
         file = bundle.encoder
         if file is None:
@@ -134,7 +143,9 @@ class Encoder:
         if self._card is None:
             return ForkSafeSession(partial(self._open, self._providers), self._providers, self._file.name)
         card, stream = self._card.index, shared_stream(self._card.index).ptr
-        return ForkSafeSession(partial(cuda_session, self._open, card, stream, "the encoder"))
+        return ForkSafeSession(
+            partial(cuda_session, self._open, card, stream, "the encoder", tf32=self._asked["tf32"])
+        )
 
     def _read_ports(self, graph: Graph, bundle: Bundle) -> tuple[Port, Port, Port, Port]:
         """The ports of the features, their lengths, the encoder frames and their lengths."""
@@ -149,13 +160,19 @@ class Encoder:
         """Whether recordings share batches, for people."""
         return "several recordings at a time" if self.takes_batches else "one recording at a time"
 
-    def __call__(self, features: np.ndarray, lengths: np.ndarray) -> tuple[Any, np.ndarray]:
+    @property
+    def features_card(self) -> Device | None:
+        """The card on which features may lie; None if they must lie in main memory."""
+        return self._card
+
+    def __call__(self, features: Any, lengths: np.ndarray) -> tuple[Any, np.ndarray]:
         """Encode a batch.
 
         Parameters
         ----------
         features:
-            float32 [B, mel, T]. If the encoder was exported for a fixed T, at most that many feature frames.
+            float32 [B, mel, T]; on a card also CuPy's, on the encoder's card. If the encoder was exported for a fixed
+            T, at most that many feature frames.
         lengths:
             int64 [B], valid feature frames, each at least 1.
 
@@ -173,34 +190,64 @@ class Encoder:
         BundleError
             If the encoder fails on any recording, or what it returns is not what it says.
         """
+        return self.launched(features, lengths)()
+
+    def launched(self, features: Any, lengths: np.ndarray) -> Callable[[], tuple[Any, np.ndarray]]:
+        """Encode a batch without waiting for a card; on a CPU the work is done when this returns.
+
+        Batches that are launched one after the other are encoded in that order. Features in CuPy arrays are read after
+        the work on CuPy's current stream, and must not change before the result is there.
+
+        Returns
+        -------
+        A function that waits, and returns what `__call__` does. It may be called in another thread.
+
+        Raises
+        ------
+        InputError, BundleError
+            As `__call__`; what is wrong with the result is raised by the function.
+        """
         features, lengths = self._checked(features, lengths)
-        if self._width is not None:
-            features = np.pad(features, ((0, 0), (0, 0), (0, max(0, self._width - features.shape[2]))))
+        batch, mel_bins, width = features.shape
+        if self._width is not None and width < self._width:
+            array_module = np if isinstance(features, np.ndarray) else import_cupy()
+            padded = array_module.zeros((batch, mel_bins, self._width), np.float32)
+            padded[:, :, :width] = features
+            features = padded
         try:
-            frames, counts = self._run(features, lengths)
+            frames, counted = self._run(features, lengths)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
-            self._require_working(features.shape[1])
-            seconds = features.shape[2] * HOP / SAMPLE_RATE
+            self._require_working(mel_bins)
+            seconds = width * HOP / SAMPLE_RATE
             raise InputError(
-                f"the encoder failed on {len(features)} recording(s) of up to {seconds:.1f} s; if it was made for "
+                f"the encoder failed on {batch} recording(s) of up to {seconds:.1f} s; if it was made for "
                 f"shorter ones, cut them: {error}"
             ) from error
-        shape = frames.shape()
-        if len(shape) != 3 or shape[0] != len(features):
+        return partial(self._result, frames, counted, batch)
+
+    def _result(
+        self, frames: ort.OrtValue, counted: Callable[[], np.ndarray], batch: int
+    ) -> tuple[ort.OrtValue, np.ndarray]:
+        """What was encoded, if it is what the graph says."""
+        counts, shape = counted(), frames.shape()
+        if len(shape) != 3 or shape[0] != batch:
             raise BundleError(
-                f"gives frames {shape} for {len(features)} recordings, where it says {self._frames}", file=self._file,
+                f"gives frames {shape} for {batch} recordings, where it says {self._frames}", file=self._file,
                 field=self._frames.name,
             )  # fmt: skip
-        if counts.shape != (len(features),) or not ((counts >= 0) & (counts <= shape[2])).all():
+        if counts.shape != (batch,) or not ((counts >= 0) & (counts <= shape[2])).all():
             raise BundleError(
                 f"gives the lengths {counts.tolist()} for frames {shape}: expected one for each recording, none longer "
                 "than the frames", file=self._file, field=self._counts.name,
             )  # fmt: skip
         return frames, counts
 
-    def _checked(self, features: Any, lengths: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _checked(self, features: Any, lengths: Any) -> tuple[Any, np.ndarray]:
         """The batch, if its shapes are those of features."""
-        if not isinstance(features, np.ndarray) or not np.issubdtype(features.dtype, np.floating):
+        known = isinstance(features, np.ndarray) or (
+            self._card is not None and isinstance(features, import_cupy().ndarray)
+        )
+        if not known or not np.issubdtype(features.dtype, np.floating):
             raise refusal("features", "float32 [B, mel, T]", features)
         mel = self._audio.shape[self._mel_axis]
         if features.ndim != 3 or (isinstance(mel, int) and features.shape[1] != mel):
@@ -208,10 +255,50 @@ class Encoder:
             raise InputError(f"features must be [B, {wanted}, T], got {list(features.shape)}")
         return features, check_lengths(lengths, np.full(len(features), features.shape[2], np.int64)).astype(np.int64)
 
-    def _run(self, features: np.ndarray, lengths: np.ndarray) -> tuple[ort.OrtValue, np.ndarray]:
-        arrays = [(self._audio, features), (self._length, lengths)]
-        (frames,), counts = self._bound_run(arrays, [], [self._frames.name])
-        return frames, counts
+    def _run(self, features: Any, lengths: np.ndarray) -> tuple[ort.OrtValue, Callable[[], np.ndarray]]:
+        """The encoder frames, and a function that waits for them and returns their numbers, int64 [B]."""
+        if self._card is None:
+            (frames,), counts = self._bound_run(
+                [(self._audio, features), (self._length, lengths)], [], [self._frames.name]
+            )
+            return frames, lambda: counts
+        return self._run_on_card(self._card, features, lengths)
+
+    def _run_on_card(
+        self, card: Device, features: Any, lengths: np.ndarray
+    ) -> tuple[ort.OrtValue, Callable[[], np.ndarray]]:
+        check_process()
+        cupy, stream = import_cupy(), shared_stream(card.index)
+        with card.current():
+            made = cupy.cuda.get_current_stream()
+            with stream:
+                # What is made here is freed to this stream's memory, and so is not overwritten before it was read.
+                stream.wait_event(made.record())
+                if isinstance(features, np.ndarray):
+                    features = cupy.asarray(np.ascontiguousarray(features, self._audio.dtype))
+                else:
+                    features = cupy.ascontiguousarray(features, self._audio.dtype)
+                counts = cupy.empty(len(features), self._counts.dtype)
+                session = self._session.current
+                binding, device = session.io_binding(), (CUDA, card.index)
+                binding.bind_input(self._audio.name, *device, self._audio.dtype, features.shape, features.data.ptr)
+                binding.bind_cpu_input(self._length.name, np.ascontiguousarray(lengths, self._length.dtype))
+                binding.bind_output(self._frames.name, *device)
+                binding.bind_output(self._counts.name, *device, self._counts.dtype, counts.shape, counts.data.ptr)
+                run_options = import_onnxruntime().RunOptions()
+                # The event says when the run is done: nobody waits for it here.
+                run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+                with interruptible(run_options) as options:
+                    session.run_with_iobinding(binding, options)
+                done = stream.record()
+        frames, _ = binding.get_outputs()
+
+        def counted() -> np.ndarray:
+            done.synchronize()
+            with card.current():
+                return cupy.asnumpy(counts).astype(np.int64)
+
+        return frames, counted
 
     def _bound_run(
         self,
@@ -255,7 +342,8 @@ class Encoder:
 
     def _run_on_silence(self, mel_bins: int) -> None:
         width = _TRIAL_FRAMES if self._width is None else self._width
-        self._run(np.zeros((1, mel_bins, width), np.float32), np.array([width]))
+        _, counted = self._run(np.zeros((1, mel_bins, width), np.float32), np.array([width]))
+        counted()
 
     def _require_card(self, mel_bins: int | None) -> None:
         """A DeviceError unless the card runs the encoder.

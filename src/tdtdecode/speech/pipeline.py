@@ -21,8 +21,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
-import numpy as np
-
 from ..cancellation import Cancellation, Cancelled
 from ..errors import InputError
 from ..hypothesis import Hypothesis, Transcript
@@ -40,7 +38,7 @@ of what may be under way: the more there is to choose from, the less padding the
 _PATIENCE = 0.5
 """Seconds that the encoder waits for more to choose from, where the iterable lets everybody wait."""
 READERS = 2
-"""Threads that read. Each has one recording, whose length is not known yet. Files may lie on a slow disk: then one
+"""Threads that read, on a CPU. Each has one recording, whose length is not known yet. Files may lie on a slow disk: then one
 thread waits while the other computes."""
 _INTERRUPTIBLE = 0.2
 """Seconds of a wait in the caller's thread. Windows does not interrupt one that has no end."""
@@ -57,7 +55,7 @@ class Piece:
     index:
         Which of the recording's pieces it is.
     features:
-        float32 [mel, T], padding included.
+        float32 [mel, T], padding included, where the encoder takes them.
     frames:
         How many of them are valid.
     seconds:
@@ -70,7 +68,7 @@ class Piece:
 
     place: int
     index: int
-    features: np.ndarray
+    features: Any
     frames: int
     seconds: float
     begin: float = 0.0
@@ -107,8 +105,9 @@ class Encoded:
 class Stages(Protocol):
     """What is done with recordings. Each method is called in the thread of its stage."""
 
-    def thread(self) -> AbstractContextManager[object]:
-        """What each thread works within: on a GPU, the model's card."""
+    def thread(self, stage: str) -> AbstractContextManager[object]:
+        """What a thread of the stage ``"read"``, ``"encode"`` or ``"decode"`` works within: on a GPU, the model's card
+        and a stream."""
 
     def read(self, place: int, audio: Any) -> Heard:
         """Read a recording and compute its features. Called by several threads at once."""
@@ -117,7 +116,7 @@ class Stages(Protocol):
         """Which pieces go through the encoder together."""
 
     def encode(self, pieces: list[Piece]) -> Iterator[Encoded]:
-        """Encode a batch; a long recording window by window."""
+        """Encode a batch; a long recording window by window. `decode` waits for what is still being encoded."""
 
     def decode(self, encoded: Encoded, reached: Callable[[int, float], None]) -> list[Hypothesis] | None:
         """Decode: a hypothesis for each piece, or None while more of it is to come.
@@ -165,15 +164,22 @@ News: TypeAlias = Read | Reached | Finished
 
 @dataclass(eq=False)
 class _Flow:
-    """The queues between the stages, and two numbers that the caller alone writes.
+    """The queues between the stages, their limits, and two numbers that the caller alone writes.
 
     Attributes
     ----------
     handed:
         How many recordings were handed to the readers so far.
+    readers:
+        Threads that read.
+    ahead_seconds:
+        So much audio is under way at most.
     complete:
         Whether no more come until some are finished: then the encoder need not wait for more to choose from.
     """
+
+    readers: int
+    ahead_seconds: float
 
     to_read: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
     to_encode: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
@@ -185,7 +191,7 @@ class _Flow:
 
     def inboxes(self) -> list[queue.SimpleQueue[Any]]:
         """The queue that each thread waits at."""
-        return [*[self.to_read] * READERS, self.to_encode, self.to_decode]
+        return [*[self.to_read] * self.readers, self.to_encode, self.to_decode]
 
 
 class _Recording:
@@ -205,7 +211,10 @@ class _Recording:
 
 
 def run(
-    stages: Stages, recordings: Iterable[tuple[int, Any]], ahead_seconds: float = AHEAD_SECONDS
+    stages: Stages,
+    recordings: Iterable[tuple[int, Any]],
+    ahead_seconds: float = AHEAD_SECONDS,
+    readers: int = READERS,
 ) -> Generator[News]:
     """Transcribe recordings.
 
@@ -216,6 +225,8 @@ def run(
         are taken in the thread of the caller, as far ahead as may be under way.
     ahead_seconds:
         So much audio is under way at most, beside the recordings that are being read.
+    readers:
+        The number of threads that read.
 
     Yields
     ------
@@ -224,19 +235,19 @@ def run(
 
     Closing the generator ends the work at once, and its threads.
     """
-    flow = _Flow()
+    flow = _Flow(readers, ahead_seconds)
     crew = _Crew(flow)
     source = iter(recordings)
     ended, failure = False, None
     seconds: dict[int, float] = {}  # of the recordings under way; 0 while unknown
     total, unread = 0.0, 0
     try:
-        crew.start("read", _read, stages, flow, count=READERS)
+        crew.start("read", _read, stages, flow, count=readers)
         crew.start("encode", _encode, stages, flow)
         crew.start("decode", _decode, stages, flow)
         while True:
             crew.check()
-            if not ended and total < ahead_seconds and len(seconds) < _AHEAD_RECORDINGS and unread < READERS:
+            if not ended and total < ahead_seconds and len(seconds) < _AHEAD_RECORDINGS and unread < readers:
                 flow.complete = False
                 try:
                     place, audio = next(source)
@@ -257,7 +268,7 @@ def run(
                     continue
             elif not seconds:
                 break
-            elif not flow.complete and (ended or unread < READERS):
+            elif not flow.complete and (ended or unread < readers):
                 flow.complete = True
                 flow.to_encode.put(None)
             try:
@@ -297,7 +308,7 @@ class _Crew:
         for number in range(count):
             context = contextvars.copy_context()  # which holds how numpy and warnings treat what is doubtful
             thread = threading.Thread(
-                target=context.run, args=(_guarded, work, stages, flow), name=f"tdtdecode-{name}-{number}", daemon=True
+                target=context.run, args=(_guarded, name, work, stages, flow), name=f"tdtdecode-{name}-{number}", daemon=True
             )
             self._threads.append(thread)
             thread.start()
@@ -322,10 +333,10 @@ def _end(process: int, flow: _Flow, threads: list[threading.Thread]) -> None:
 _END = object()
 
 
-def _guarded(work: Callable[[Stages, _Flow], None], stages: Stages, flow: _Flow) -> None:
+def _guarded(stage: str, work: Callable[[Stages, _Flow], None], stages: Stages, flow: _Flow) -> None:
     with flow.cancellation.governing():
         try:
-            with stages.thread():
+            with stages.thread(stage):
                 work(stages, flow)
         except Cancelled:
             pass
@@ -381,7 +392,7 @@ def _encode(stages: Stages, flow: _Flow) -> None:
             elif message is not None:  # decoding a batch has failed
                 for piece in message.pieces:
                     _encode_batch(stages, flow, [piece])
-        enough = AHEAD_SECONDS / 2
+        enough = flow.ahead_seconds / 2
         batches = stages.batches(sorted(pieces, key=lambda piece: (piece.place, piece.index)))
         del pieces
         for batch in batches:

@@ -18,6 +18,7 @@ from ..hypothesis import Transcript
 from ..reprs import one_line
 from ..search import Beam, Greedy, as_search, check_utterances, for_utterances, utterances_of
 from .audio import Audio, FeatureExtractor, check_audio, held, is_file
+from .audio.device_features import DeviceFeatureExtractor
 from .audio.features import HOP, SAMPLE_RATE
 from .encoder import Encoder
 from .pipeline import Reached, Read, run
@@ -73,6 +74,7 @@ class Recognizer:
         self.encoder = encoder
         self.decoder = decoder
         self._extract = FeatureExtractor(features.mel_bins, features.normalize, features.family)
+        self._extract_for_encoder = _where_taken(self._extract, encoder)
         limits = [features.fixed_input_frames]
         if features.max_frames is not None:
             limits.append(features.max_frames * features.subsampling_factor)
@@ -109,7 +111,7 @@ class Recognizer:
         audio: Audio,
         search: Greedy | Beam | None = ...,
         *,
-        batch_size: int = ...,
+        batch_size: int | None = ...,
         on_error: Literal["raise"] = ...,
         progress: Callable[[Progress], object] | None = ...,
         language: str | None = ...,
@@ -122,7 +124,7 @@ class Recognizer:
         audio: Sequence[Audio],
         search: Greedy | Beam | None = ...,
         *,
-        batch_size: int = ...,
+        batch_size: int | None = ...,
         on_error: Literal["raise"] = ...,
         progress: Callable[[Progress], object] | None = ...,
         language: str | None = ...,
@@ -135,7 +137,7 @@ class Recognizer:
         audio: Sequence[Audio],
         search: Greedy | Beam | None = ...,
         *,
-        batch_size: int = ...,
+        batch_size: int | None = ...,
         on_error: Literal["return"],
         progress: Callable[[Progress], object] | None = ...,
         language: str | None = ...,
@@ -147,7 +149,7 @@ class Recognizer:
         audio: Audio | Sequence[Any],
         search: Greedy | Beam | None = None,
         *,
-        batch_size: int = 16,
+        batch_size: int | None = None,
         on_error: str = "raise",
         progress: Callable[[Progress], object] | None = None,
         language: str | None = None,
@@ -167,9 +169,9 @@ class Recognizer:
         search:
             Replaces the search that the model was loaded with.
         batch_size:
-            The most recordings in a batch. Recordings of similar length share a batch where that saves time, on a CPU
-            up to 20 s of audio (`tdtdecode.speech.batching`). A dynamically quantised encoder always gets one recording
-            at a time.
+            The most recordings in a batch; None: 16 on a CPU, 256 on a GPU. Recordings of similar length share a batch
+            where that saves time, on a CPU up to 20 s of audio, on a GPU 30 s for each GiB of its memory
+            (`tdtdecode.speech.batching`). A dynamically quantised encoder always gets one recording at a time.
         on_error:
             ``"raise"``: the first error ends the call. ``"return"``: the other recordings are transcribed all the same,
             and the exception stands in the failed recording's place.
@@ -214,7 +216,7 @@ class Recognizer:
         recordings: Iterable[Audio],
         search: Greedy | Beam | None = ...,
         *,
-        batch_size: int = ...,
+        batch_size: int | None = ...,
         on_error: Literal["raise"] = ...,
         progress: Callable[[Progress], object] | None = ...,
         language: str | None = ...,
@@ -227,7 +229,7 @@ class Recognizer:
         recordings: Iterable[Audio],
         search: Greedy | Beam | None = ...,
         *,
-        batch_size: int = ...,
+        batch_size: int | None = ...,
         on_error: Literal["return"],
         progress: Callable[[Progress], object] | None = ...,
         language: str | None = ...,
@@ -239,7 +241,7 @@ class Recognizer:
         recordings: Iterable[Any],
         search: Greedy | Beam | None = None,
         *,
-        batch_size: int = 16,
+        batch_size: int | None = None,
         on_error: str = "raise",
         progress: Callable[[Progress], object] | None = None,
         language: str | None = None,
@@ -281,22 +283,22 @@ class Recognizer:
         return _in_order(self._finished(source, "recordings[{}]", search, batch_size, meter, encode, vad), on_error)
 
     def _checked(
-        self, search: Greedy | Beam | None, batch_size: int, on_error: str, progress: object, vad: object
-    ) -> tuple[Greedy | Beam, int]:
+        self, search: Greedy | Beam | None, batch_size: int | None, on_error: str, progress: object, vad: object
+    ) -> tuple[Greedy | Beam, int | None]:
         """The search and the batch size, if these and the other options are right."""
         search = self.decoder.search if search is None else as_search(search)
         as_choice("on_error", on_error, ("raise", "return"))
         if progress is not None:
             as_function("progress", progress, "a function of a Progress, or None")
         _check_vad(vad)
-        return search, as_integer("batch_size", batch_size, low=1)
+        return search, None if batch_size is None else as_integer("batch_size", batch_size, low=1)
 
     def _finished(
         self,
         recordings: Iterable[Any],
         name: str,
         search: Greedy | Beam,
-        batch_size: int,
+        batch_size: int | None,
         meter: Meter,
         encode: Encode,
         vad: SileroVad | None,
@@ -304,7 +306,7 @@ class Recognizer:
         """The places and results of recordings as they are finished. ``name`` has a gap for the place."""
         utterances = utterances_of(search)
         stages = ModelStages(
-            self.bundle, self.encoder, self.decoder, self._extract, search=search, utterances=utterances,
+            self.bundle, self.encoder, self.decoder, self._extract_for_encoder, search=search, utterances=utterances,
             batch_size=batch_size, device=self.device, limit=self._max_input_frames, windows=self._windows,
             encode=encode, vad=vad,
         )  # fmt: skip
@@ -325,7 +327,7 @@ class Recognizer:
             if utterances is not None:
                 check_utterances(utterances, count)
 
-        with closing(run(stages, given())) as news:
+        with closing(run(stages, given(), stages.ahead_seconds, stages.readers)) as news:
             for one in news:
                 if isinstance(one, Read):
                     meter.expect(one.place, one.seconds)
@@ -414,10 +416,25 @@ class Recognizer:
             as_instance("language", language, str, "a language such as 'en-US', or None")
         if isinstance(self.encoder, CacheAwareEncoder):
             self.encoder.language(language)
-            return partial(self.encoder, language=language)
+            return partial(self.encoder.launched, language=language)
         if language is not None:
             raise InputError(f"language={language!r}: the model is not told a language")
-        return self.encoder
+        return self.encoder.launched if isinstance(self.encoder, Encoder) else partial(_done, self.encoder)
+
+
+def _where_taken(extract: FeatureExtractor, encoder: Encoder) -> FeatureExtractor | DeviceFeatureExtractor:
+    """What computes the features where the encoder takes them."""
+    card = encoder.features_card if isinstance(encoder, Encoder) else None
+    if card is None:
+        return extract
+    with card.current():
+        return DeviceFeatureExtractor(extract, card)
+
+
+def _done(encoder: Any, features: np.ndarray, lengths: np.ndarray) -> Callable[[], tuple[Any, np.ndarray]]:
+    """`Encoder.launched` for an encoder that is any function."""
+    result = encoder(features, lengths)
+    return lambda: result
 
 
 def _check_vad(vad: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -13,40 +13,56 @@ import numpy as np
 from ..bundle import Bundle
 from ..bundle.description import FEATURE_FRAME_SECONDS
 from ..confidence import Confidence
+from ..cuda.device import Device, own_stream, shared_stream
 from ..decoder import Decoder
 from ..hypothesis import Hypothesis, Transcript
 from ..search import Beam, Greedy, for_utterances
 from .audio import FeatureExtractor, as_samples
+from .audio.device_features import Array, DeviceFeatureExtractor, together
 from .audio.features import SAMPLE_RATE
-from .batching import COSTS, cheapest_batches
+from .batching import cheapest_batches, encoder_cost
 from .encoder import Encoder
-from .pipeline import Encoded, Heard, Piece
+from .pipeline import AHEAD_SECONDS, READERS, Encoded, Heard, Piece
 from .transcripts import nothing, transcript
 from .vad import SileroVad
 from .vad.skipping import SpeechPieces
-from .windows import Window, WindowedDecode, Windows, encoded_windows
+from .windows import WindowedDecode, Windows, encoded_windows
 
 _log = logging.getLogger(__name__)
 
-Encode: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[Any, np.ndarray]]
-"""Takes features and lengths of a batch; gives encoder output and its lengths, as an `Encoder` does."""
+Encode: TypeAlias = Callable[[Array, np.ndarray], Callable[[], tuple[Any, np.ndarray]]]
+"""Takes features and lengths of a batch; gives a function that waits for the encoder output and its lengths, as
+`Encoder.launched` does."""
+
+BATCH_SIZES = {"cpu": 16, "cuda": 256}
+"""The most recordings in a batch unless the caller says it, by device."""
+_CARD_READERS = 8
+"""Threads that read for a GPU, which takes some thousand seconds of audio in a second."""
+_CARD_AHEAD = 4.0
+"""Batches under way at most on a GPU: one is encoded, one is decoded, and there are others to choose from."""
+_BUCKET = 200
+"""On a GPU, a batch has a multiple of so many feature frames, 2 s. cuDNN and ONNX Runtime prepare for each new width."""
 
 
 class ModelStages:
     """Reads, encodes and decodes recordings with a model.
+
+    On a GPU the threads that read copy samples to the card, and compute features there. The batches of the encoder follow
+    each other on one stream. Nobody waits for them but the thread that decodes, on a stream of its own, so that a batch is
+    encoded while the one before is decoded.
 
     Parameters
     ----------
     bundle, encoder, decoder:
         The model.
     extract:
-        Computes its features.
+        Computes its features, where the encoder takes them.
     search:
         How to decode.
     utterances:
         The number of recordings that the search was made for; None if it serves any number.
     batch_size:
-        The most recordings in a batch.
+        The most recordings in a batch; None: what suits the device.
     device:
         Where encoder and decoder run, ``"cpu"`` or ``"cuda"``: then on the card that they were made on.
     limit:
@@ -54,7 +70,7 @@ class ModelStages:
     windows:
         How longer recordings are cut.
     encode:
-        Calls the encoder with a batch of features and lengths, and with what else it is told.
+        Launches the encoder with a batch of features and lengths, and with what else it is told.
     vad:
         Finds where someone speaks; None: all is recognised.
     """
@@ -64,11 +80,11 @@ class ModelStages:
         bundle: Bundle,
         encoder: Encoder,
         decoder: Decoder,
-        extract: FeatureExtractor,
+        extract: FeatureExtractor | DeviceFeatureExtractor,
         *,
         search: Greedy | Beam,
         utterances: int | None,
-        batch_size: int,
+        batch_size: int | None,
         device: str,
         limit: int | None,
         windows: Windows,
@@ -79,9 +95,12 @@ class ModelStages:
         self._search, self._utterances = search, utterances
         self._encode, self._vad = encode, vad
         self._confidence = search.confidence or Confidence()
-        self._batch_size = batch_size if encoder.takes_batches else 1
-        self._cost = COSTS[device]
-        self._card = decoder.network.card if device == "cuda" else None
+        self._batch_size = (batch_size or BATCH_SIZES[device]) if encoder.takes_batches else 1
+        self._card: Device | None = decoder.network.card if device == "cuda" else None
+        self._cost = encoder_cost(device, None if self._card is None else self._card.memory)
+        self._bucket = 1 if self._card is None else _BUCKET
+        self.readers = READERS if self._card is None else _CARD_READERS
+        self.ahead_seconds = AHEAD_SECONDS if self._card is None else _CARD_AHEAD * self._cost.most_seconds
         self._limit = limit
         self._windows = windows
         factor = bundle.features.subsampling_factor
@@ -89,9 +108,9 @@ class ModelStages:
         at_once = int(self._cost.most_seconds / self._window_seconds)
         self._windows_at_once = max(1, at_once) if encoder.takes_batches else 1
 
-    def thread(self) -> AbstractContextManager[object]:
-        """What each thread works within: on a GPU, the model's card, which CuPy knows for each thread by itself."""
-        return nullcontext() if self._card is None else self._card.current()
+    def thread(self, stage: str) -> AbstractContextManager[object]:
+        """What a thread works within: on a GPU, the model's card and a stream, which CuPy knows for each thread."""
+        return nullcontext() if self._card is None else _on_card(self._card, stage)
 
     def read(self, place: int, audio: Any) -> Heard:
         """Read a recording and compute its features."""
@@ -143,18 +162,15 @@ class ModelStages:
             ):
                 yield Encoded(pieces, (window, frames))
             return
-        features = _together(pieces)
-        if self._limit is not None:
-            # NeMo's features end with a frame of padding. At the limit that is one frame too many for the encoder.
-            features = features[:, :, : self._limit]
+        features = together([piece.features for piece in pieces], self._width(pieces))
         lengths = np.array([piece.frames for piece in pieces], np.int64)
         yield Encoded(pieces, self._encode(features, lengths))
 
     def decode(self, encoded: Encoded, reached: Callable[[int, float], None]) -> list[Hypothesis] | None:
         """Decode a batch, or a window."""
         pieces, content = encoded.pieces, encoded.content
-        if not isinstance(content[0], Window):
-            encoder_out, counts = content
+        if callable(content):
+            encoder_out, counts = content()
             return self._decoder.decode(encoder_out, counts, self._search_for(pieces))
         (piece,), (window, frames) = pieces, content
         if piece.state is None:
@@ -165,6 +181,13 @@ class ModelStages:
         reached(piece.place, piece.begin + seconds)
         return None if window.last is not None else [piece.state.hypothesis()]
 
+    def _width(self, pieces: Sequence[Piece]) -> int:
+        """The feature frames of a batch."""
+        longest = max(piece.features.shape[1] for piece in pieces)
+        width = -(-longest // self._bucket) * self._bucket
+        # NeMo's features end with a frame of padding. At the limit that is one frame too many for the encoder.
+        return width if self._limit is None else min(width, self._limit)
+
     def _in_windows(self, piece: Piece) -> bool:
         return self._limit is not None and piece.frames > self._limit
 
@@ -174,15 +197,17 @@ class ModelStages:
         return for_utterances(self._search, [piece.place for piece in pieces], self._utterances)
 
 
-def _together(pieces: Sequence[Piece]) -> np.ndarray:
-    """The features of a batch, float32 [B, mel, T], zero past each piece's end."""
-    if len(pieces) == 1:
-        return pieces[0].features[None]
-    width = max(piece.features.shape[1] for piece in pieces)
-    features = np.zeros((len(pieces), len(pieces[0].features), width), np.float32)
-    for row, piece in zip(features, pieces, strict=True):
-        row[:, : piece.frames] = piece.features[:, : piece.frames]
-    return features
+@contextmanager
+def _on_card(card: Device, stage: str) -> Iterator[None]:
+    """Within it, CuPy uses the card, and a stream that suits the stage. The stream's work is done when this ends."""
+    with ExitStack() as stack:
+        stack.enter_context(card.current())
+        if stage == "encode":
+            stream = stack.enter_context(shared_stream(card.index))
+            stack.callback(stream.synchronize)
+        else:
+            stack.enter_context(own_stream(card))
+        yield
 
 
 def _transcript_of(

@@ -19,6 +19,7 @@ from ..bundle.description import FEATURE_FRAME_SECONDS, FeatureSettings
 from ..decoder import Decoder, DecoderState
 from ..hypothesis import Hypothesis, joined
 from ..search import Beam, Greedy
+from .audio.device_features import together
 from .encoder import Encoder
 
 _LONGEST_SECONDS = 120.0
@@ -164,14 +165,14 @@ def joined_stream(parts: list[Hypothesis], search: Greedy | Beam) -> Hypothesis:
 
 
 def encoded_windows(
-    features: np.ndarray, encoder: Encoder, windows: Windows, factor: int, at_once: int
+    features: Any, encoder: Encoder, windows: Windows, factor: int, at_once: int
 ) -> Iterator[tuple[Window, Any]]:
     """Encode one long recording.
 
     Parameters
     ----------
     features:
-        float32 [mel, T], without padding.
+        float32 [mel, T], without padding, where the encoder takes them.
     windows:
         How the recording is cut.
     factor:
@@ -188,12 +189,10 @@ def encoded_windows(
         yield from _encoded(features, group, encoder)
 
 
-def _encoded(features: np.ndarray, group: list[Window], encoder: Encoder) -> Iterator[tuple[Window, Any]]:
+def _encoded(features: Any, group: list[Window], encoder: Encoder) -> Iterator[tuple[Window, Any]]:
     """Each window with the encoder frames [E, t] of its chunk, on the encoder's device."""
     lengths = np.array([window.stop - window.start for window in group], np.int64)
-    batch = np.zeros((len(group), len(features), int(lengths.max())), np.float32)
-    for part, window in zip(batch, group):
-        part[:, : window.stop - window.start] = features[:, window.start : window.stop]
+    batch = together([features[:, window.start : window.stop] for window in group], int(lengths.max()))
     encoder_out, counts = encoder(batch, lengths)
     for window, frames, valid in zip(group, encoder.utterances(encoder_out), counts.tolist()):
         yield window, frames[:, window.first : valid if window.last is None else min(window.last, valid)]

@@ -32,7 +32,7 @@ _BLOCK = 256  # frames at a time: their spectra stay in the L2 cache, and workin
 
 
 @dataclass(frozen=True)
-class _Family:
+class Family:
     """What a family of models does with samples.
 
     Attributes
@@ -51,8 +51,8 @@ class _Family:
         What these values are: ``"constant"``, zeros; or ``"reflect"``, the recording mirrored.
     emphasis:
         The share of the sample before that is subtracted from each sample.
-    logarithm:
-        Takes the logarithm of mel energies, into another array. The energies are changed.
+    clamped:
+        How the logarithm is kept from 0: energies are clamped to 1e-9 .. 1e9, or 2^-24 is added to them.
     padding:
         Frames of zeros behind the longest recording.
     """
@@ -64,7 +64,7 @@ class _Family:
     margin: int
     edges: Literal["constant", "reflect"]
     emphasis: float
-    logarithm: Callable[[np.ndarray, np.ndarray], object]
+    clamped: bool
     padding: int = 0
 
     def emphasized(self, samples: np.ndarray, before: np.ndarray) -> np.ndarray:
@@ -76,14 +76,13 @@ class _Family:
             signal[: len(before)] -= share * before
         return signal
 
-
-def _log_of_sum(mel: np.ndarray, out: np.ndarray) -> None:
-    mel += _LOG_FLOOR
-    np.log(mel, out=out)
-
-
-def _log_of_clamped(mel: np.ndarray, out: np.ndarray) -> None:
-    np.log(np.clip(mel, np.float32(1e-9), np.float32(1e9), out=mel), out=out)
+    def logarithm(self, mel: np.ndarray, out: np.ndarray) -> None:
+        """Write the logarithm of mel energies to ``out``. The energies are changed."""
+        if self.clamped:
+            np.clip(mel, np.float32(1e-9), np.float32(1e9), out=mel)
+        else:
+            mel += _LOG_FLOOR
+        np.log(mel, out=out)
 
 
 def _bfloat16(values: np.ndarray) -> np.ndarray:
@@ -93,18 +92,18 @@ def _bfloat16(values: np.ndarray) -> np.ndarray:
 
 
 _FAMILIES = {
-    "nemo": _Family(
+    "nemo": Family(
         512, lambda: np.hanning(400), lambda mel_bins: mel_filters(mel_bins), lambda n: n // HOP, 200, "constant", 0.97,
-        _log_of_sum, padding=1,
+        False, padding=1,
     ),
-    "gigaam": _Family(
+    "gigaam": Family(
         320, lambda: _bfloat16(np.hanning(321)[:-1]), lambda mel_bins: _bfloat16(htk_filters(mel_bins, 320)),
-        lambda n: max((n - 320) // HOP + 1, 0), 0, "constant", 0.0, _log_of_clamped,
+        lambda n: max((n - 320) // HOP + 1, 0), 0, "constant", 0.0, True,
     ),
-    "gigaam-v2": _Family(
+    "gigaam-v2": Family(
         400, lambda: np.hanning(401)[:-1], lambda mel_bins: htk_filters(mel_bins, 400),
         lambda n: n // HOP + 1 if n > 200 else 0,  # there must be as much to mirror
-        200, "reflect", 0.0, _log_of_clamped,
+        200, "reflect", 0.0, True,
     ),
 }  # fmt: skip
 
@@ -136,6 +135,13 @@ class FeatureExtractor:
     family:
         One of `FAMILIES`.
 
+    Attributes
+    ----------
+    definition:
+        What the family does.
+    window:
+        float32 [samples of a frame].
+
     Raises
     ------
     InputError
@@ -150,16 +156,16 @@ class FeatureExtractor:
         self.mel_bins = mel_bins
         self.normalize = normalize
         self.family = family
-        self._family = _FAMILIES[family]
-        self._window = self._family.window().astype(np.float32)
-        self._filters = _SparseFilters(self._family.filters(mel_bins))
+        self.definition = _FAMILIES[family]
+        self.window = self.definition.window().astype(np.float32)
+        self._filters = _SparseFilters(self.definition.filters(mel_bins))
 
     def __reduce__(self) -> tuple[type[FeatureExtractor], tuple[int, str | None, str]]:
         return type(self), (self.mel_bins, self.normalize, self.family)
 
     def frames(self, samples: int) -> int:
         """The number of feature frames of so many samples: in NeMo, for example, ``samples // 160``."""
-        return self._family.frames(samples)
+        return self.definition.frames(samples)
 
     def __repr__(self) -> str:
         normalized = "normalised per feature" if self.normalize else "not normalised"
@@ -182,6 +188,28 @@ class FeatureExtractor:
             int64 [B], valid frames, as `frames` gives them.
         """
         recordings = as_tuple("recordings", recordings, "a list of arrays of samples")
+        lengths, width = self.shape_of(recordings)
+        features = np.zeros((len(recordings), self.mel_bins, width), dtype=np.float32)
+        for out, samples, length in zip(features, recordings, lengths, strict=True):
+            if length:
+                signal = self.definition.emphasized(samples, samples[:0])
+                self._transform(np.pad(signal, self.definition.margin, mode=self.definition.edges), out[:, :length])
+                if self.normalize:
+                    _standardize(out[:, :length])
+        return features, lengths
+
+    def shape_of(self, recordings: Sequence[np.ndarray]) -> tuple[np.ndarray, int]:
+        """The shape of the features of a batch, as `__call__` takes it.
+
+        Returns
+        -------
+        int64 [B], the frames of each recording; and T.
+
+        Raises
+        ------
+        InputError
+            If a recording is no array of samples.
+        """
         for i, samples in enumerate(recordings):
             if not isinstance(samples, np.ndarray) or samples.ndim != 1 or samples.dtype not in _SAMPLES:
                 advice = "tdtdecode.speech.audio.as_samples makes them" if not isinstance(samples, float) else (
@@ -189,32 +217,24 @@ class FeatureExtractor:
                 )
                 raise refusal(f"recordings[{i}]", f"float32 [n], samples at {SAMPLE_RATE} Hz", samples, advice)
         lengths = np.array([self.frames(len(samples)) for samples in recordings], dtype=np.int64)
-        width = int(lengths.max(initial=0)) + self._family.padding if len(recordings) else 0
-        features = np.zeros((len(recordings), self.mel_bins, width), dtype=np.float32)
-        for out, samples, length in zip(features, recordings, lengths, strict=True):
-            if length:
-                signal = self._family.emphasized(samples, samples[:0])
-                self._transform(np.pad(signal, self._family.margin, mode=self._family.edges), out[:, :length])
-                if self.normalize:
-                    _standardize(out[:, :length])
-        return features, lengths
+        return lengths, int(lengths.max(initial=0)) + self.definition.padding if len(recordings) else 0
 
     def _transform(self, signal: np.ndarray, out: np.ndarray) -> None:
         """Write log-mel frames to ``out``, float32 [mel_bins, frames], of a signal that begins with the first frame."""
-        frames, window = out.shape[1], len(self._window)
+        frames, window = out.shape[1], len(self.window)
         # torch.stft puts a short window in the middle of the points. Here it comes first, which changes only the phases
         # and not the power.
         windows = np.lib.stride_tricks.sliding_window_view(signal, window)[::HOP][:frames]
-        padded = np.zeros((min(_BLOCK, frames), self._family.fft), dtype=np.float32)
+        padded = np.zeros((min(_BLOCK, frames), self.definition.fft), dtype=np.float32)
         for start in range(0, frames, _BLOCK):
             checkpoint()
             block = windows[start : start + _BLOCK]
             points = padded[: len(block)]
-            np.multiply(block, self._window, out=points[:, :window])
+            np.multiply(block, self.window, out=points[:, :window])
             spectrum = np.fft.rfft(points)
             power = np.square(spectrum.real, dtype=np.float32)
             power += np.square(spectrum.imag, dtype=np.float32)
-            self._family.logarithm(self._filters(power), out[:, start : start + len(block)])
+            self.definition.logarithm(self._filters(power), out[:, start : start + len(block)])
 
 
 class FeatureStream:
@@ -242,7 +262,7 @@ class FeatureStream:
 
     def add(self, samples: np.ndarray) -> np.ndarray:
         """The feature frames that can be computed now, float32 [mel_bins, n], of samples float32 [n] at 16 kHz."""
-        family = self._extract._family
+        family = self._extract.definition
         if len(samples):
             self._signal = np.concatenate([self._signal, family.emphasized(samples, self._last)])
             self._last = samples[-1:].astype(np.float32)
@@ -250,12 +270,12 @@ class FeatureStream:
         if not self._has_beginning and self.samples > family.margin:  # as many samples as can be mirrored
             self._has_beginning = True
             self._signal = np.pad(self._signal, (family.margin, 0), mode=family.edges)
-        window = len(self._extract._window)
+        window = len(self._extract.window)
         return self._given((len(self._signal) - window) // HOP + 1 if self._has_beginning else 0)
 
     def end(self) -> np.ndarray:
         """The last feature frames, float32 [mel_bins, n]."""
-        family = self._extract._family
+        family = self._extract.definition
         count = family.frames(self.samples) - self.frames
         if count:
             beginning = 0 if self._has_beginning else family.margin

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -305,6 +305,11 @@ class CacheAwareEncoder(Encoder):
         rows = [self._row(state) for state in states]
         return [self._array_module.concatenate([row[i] for row in rows], axis) for i, axis in enumerate(axes)]
 
+    @property
+    def features_card(self) -> None:
+        """None: windows are put together in main memory."""
+        return None
+
     def __call__(
         self, features: np.ndarray, lengths: np.ndarray, language: str | None = None
     ) -> tuple[Any, np.ndarray]:
@@ -317,6 +322,12 @@ class CacheAwareEncoder(Encoder):
         lengths:
             int64 [B], their encoder frames.
         """
+        return self.launched(features, lengths, language)()
+
+    def launched(
+        self, features: np.ndarray, lengths: np.ndarray, language: str | None = None
+    ) -> Callable[[], tuple[Any, np.ndarray]]:
+        """A function that returns what `__call__` does. All the work is done before."""
         features, lengths = self._checked(features, lengths)
         shift, overlap = self.caches.shift, self.caches.overlap
         number = self.language(language)
@@ -337,7 +348,8 @@ class CacheAwareEncoder(Encoder):
                 states[row] = state
         with self._in_order():
             whole = [self._array_module.concatenate(part, 1) for part in parts]
-        return whole, np.array([frames.shape[1] for frames in whole], np.int64)
+        counts = np.array([frames.shape[1] for frames in whole], np.int64)
+        return lambda: (whole, counts)
 
     def utterances(self, encoder_out: Any) -> list[Any]:
         return list(encoder_out)
