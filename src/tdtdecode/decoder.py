@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from . import kernels as kernel_sets
-from .arguments import as_choice, as_flag, as_instance, as_integer, as_tuple, refusal
+from .arguments import as_choice, as_flag, as_instance, as_integer, as_number, as_tuple, refusal
 from .arrays import frames_first, utterances_of
 from .errors import InputError
 from .hypothesis import Hypothesis, Trace
@@ -210,6 +210,7 @@ class Decoder:
         search: Greedy | Beam = Greedy(),
         session_options: ort.SessionOptions | None = None,
         providers: Sequence[Any] | None = None,
+        card_share: float = 1.0,
     ) -> Decoder:
         """Make a decoder from the predictor, joint and token file of a model directory. No encoder is needed.
 
@@ -246,6 +247,9 @@ class Decoder:
         session_options, providers:
             For the ONNX Runtime sessions of ``"ort"``. Session options replace ours. Providers replace the CPU
             provider; they cannot be given with ``device="cuda"``.
+        card_share:
+            The share of a card's multiprocessors that the fused network fills, above 0. The rest is left to other work,
+            such as an encoder.
 
         Raises
         ------
@@ -257,6 +261,7 @@ class Decoder:
         as_choice("device", device, ("cpu", "cuda"))
         threads = as_integer("threads", threads, low=1, high=MAX_THREADS)
         as_search(search)
+        as_number("card_share", card_share, "a share above 0, at most 1", above=0, high=1)
         kernel_set = checked_kernels(kernels, device)
         from .bundle import Bundle, read_bundle
         from .networks.choice import bundle_network, check_network_options
@@ -270,12 +275,14 @@ class Decoder:
         forced = f", which {ISA_VARIABLE} asks for" if kernel_set.isa and ISA_VARIABLE in os.environ else ""
         _log.info("decoder: device %s, threads %d", device, threads)
         _log.info("kernels: %s%s", kernel_set.name, forced)
-        chosen = bundle_network(bundle, kernel_set, network, precision, threads, session_options, providers, device)
+        chosen = bundle_network(
+            bundle, kernel_set, network, precision, threads, session_options, providers, device, card_share
+        )
         decoder = cls(chosen, bundle.spec, search=search, kernels=kernels, vocabulary=bundle.vocabulary)
         decoder._directory = bundle.directory, bundle.layout, bundle.variant, bundle.spec.durations
         decoder._options = {
             "device": device, "network": network, "kernels": kernels, "precision": precision, "threads": threads,
-            "search": search, "session_options": session_options, "providers": providers,
+            "search": search, "session_options": session_options, "providers": providers, "card_share": card_share,
         }  # fmt: skip
         return decoder
 

@@ -301,7 +301,8 @@ def test_options_of_the_provider():
     """By default ONNX Runtime would round products to TF32 and try every convolution anew for each shape."""
     from tdtdecode.sessions import cuda_options
 
-    options = cuda_options(1, 4096)
+    assert cuda_options(1, 4096, tf32=True)["use_tf32"] == "1"
+    options = cuda_options(1, 4096, tf32=False)
     assert options["use_tf32"] == "0" and options["cudnn_conv_algo_search"] == "HEURISTIC"
     assert options["arena_extend_strategy"] == "kSameAsRequested"
     assert options["device_id"] == 1 and options["user_compute_stream"] == "4096"

@@ -158,6 +158,8 @@ MODEL_OPTIONS: dict[str, dict[str, Any]] = {
                 "help": "threads of encoder and decoder (default: all cores for the encoder, 1 for the decoder)"},
     "providers": {"type": names, "metavar": "NAME,...",
                   "help": "ONNX Runtime's execution providers, in order of preference (default: the device's)"},
+    "tf32": {"action": "store_true",
+             "help": "let a card's encoder round float32 products to 10 bits: faster, and a few tokens change"},
 }  # fmt: skip
 """The options of `load_model` on the command line.
 

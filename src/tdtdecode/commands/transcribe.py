@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", dest="output", type=Path, metavar="DIR",
                         help="write one file per recording, NAME.FORMAT, into this folder instead of to stdout; with "
                         "--manifest, a file of JSON Lines")
-    parser.add_argument("--batch-size", type=positive, default=16, metavar="N",
+    parser.add_argument("--batch-size", type=positive, metavar="N",
                         help="most recordings decoded together (default: 16)")
     add_verbose(parser)
     parser.add_argument("--strict", action="store_true",

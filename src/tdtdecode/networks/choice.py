@@ -46,6 +46,7 @@ def bundle_network(
     session_options: ort.SessionOptions | None = None,
     providers: Sequence[Any] | None = None,
     device: str = "cpu",
+    card_share: float = 1.0,
 ) -> Network:
     """The network of a name for a bundle. ``"auto"`` is ``"fused"`` if the weights can be lifted, else ``"ort"``.
 
@@ -63,14 +64,14 @@ def bundle_network(
     check_network_options(network, precision, session_options, providers, device)
     if network == "fused" or precision != "float32":
         try:
-            return _fused(bundle, precision, threads, device)
+            return _fused(bundle, precision, threads, device, card_share)
         except CannotLift as error:
             wanted = "network='fused'" if network == "fused" else f"precision={precision!r}"
             raise BundleError(f"{wanted} is not possible: {error}; use network='ort'", file=bundle.directory) from None
     why = "as asked"
     if network == "auto" and (kernels.isa is not None or device == "cuda"):
         try:
-            return _fused(bundle, precision, threads, device)
+            return _fused(bundle, precision, threads, device, card_share)
         except CannotLift as error:
             why = f"since the weights cannot be lifted: {error}"
             _warn(f"{bundle.directory}: network 'ort' decodes it, which is slower than 'fused', {why}")
@@ -121,15 +122,17 @@ def check_network_options(
     check_session_arguments(session_options, providers)
 
 
-def _fused(bundle: Bundle, precision: str, threads: int, device: str) -> Network:
+def _fused(bundle: Bundle, precision: str, threads: int, device: str, card_share: float) -> Network:
     weights = lifted_weights(bundle)
     _log.info("network: fused, %s, found in the graphs", weights.sizes)
     _log.info("precision: %s%s", precision, " (exact)" if precision == "float32" else "")
     if device == "cpu":
         return FusedNetwork(weights, bundle.spec, precision, threads)
+    from ..cuda.device import current_device
     from .cuda.fused import FusedCudaNetwork
+    from .cuda.program import Launch
 
-    return FusedCudaNetwork(weights, bundle.spec, precision)
+    return FusedCudaNetwork(weights, bundle.spec, precision, Launch.of(current_device(), card_share))
 
 
 def fused_network(bundle: Bundle, precision: str = "float32", threads: int = 1) -> FusedNetwork:

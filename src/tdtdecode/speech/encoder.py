@@ -100,7 +100,7 @@ class Encoder:
         as_choice("device", device, ("cpu", "cuda"))
         check_session_arguments(session_options, providers)
         if as_flag("tf32", tf32) and device != "cuda":
-            raise InputError(f"tf32=True needs device='cuda', got {device!r}: a CPU has no such arithmetic")
+            raise InputError(f"tf32=True needs device='cuda', got device={device!r}: a CPU has no such arithmetic")
         self._asked: dict[str, Any] = {
             "threads": threads, "session_options": session_options, "providers": providers, "device": device,
             "tf32": tf32,

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from ..arguments import as_choice, as_instance, as_integer
+from ..arguments import as_choice, as_flag, as_instance, as_integer
 from ..bundle import Bundle, read_bundle
 from ..bundle.reading import checked_reading
 from ..cuda.device import current_device
 from ..decoder import MAX_THREADS, Decoder, checked_kernels, log_files
-from ..errors import NOTICE, DeviceError, MissingDependencyError, SlowerWarning
+from ..errors import NOTICE, DeviceError, InputError, MissingDependencyError, SlowerWarning
 from ..networks.choice import check_network_options
 from ..search import Beam, Greedy, as_search
 from .encoder import Encoder
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 DEVICES = ("cpu", "cuda", "auto", "both")
+
+_CARD_SHARE = 0.25
+"""The share of a card that decodes: there is far less to compute than in the encoder, which goes on with the next batch."""
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ def load_model(
     search: Greedy | Beam = Greedy(),
     session_options: ort.SessionOptions | None = None,
     providers: Sequence[Any] | None = None,
+    tf32: bool = False,
 ) -> Recognizer:
     """Load a whole model: features, encoder and decoder.
 
@@ -64,6 +68,9 @@ def load_model(
     layout, variant, durations, network, kernels, precision, search, providers:
         As for `Decoder.from_bundle`. The variant chooses the encoder's file too, and the encoder uses the same
         providers.
+    tf32:
+        Whether products of float32 in the encoder are rounded to TF32 where it runs on a card (`Encoder`). That is
+        several times as fast, and changes a few tokens.
 
     Raises
     ------
@@ -80,6 +87,8 @@ def load_model(
     if threads is not None:
         as_integer("threads", threads, low=1, high=MAX_THREADS)
     as_search(search)
+    if as_flag("tf32", tf32) and device == "cpu":
+        raise InputError("tf32=True needs a card, got device='cpu': a CPU has no such arithmetic")
     durations = checked_reading(layout, variant, durations)
     likely = ("cpu" if str(precision) == "int8" else "cuda",)
     for one in {"auto": likely, "both": ("cpu", "cuda")}.get(device, (device,)):
@@ -94,10 +103,11 @@ def load_model(
         decoder = Decoder.from_bundle(
             bundle, device=device, network=network, kernels=kernels, precision=precision,
             threads=1 if threads is None else threads, search=search, session_options=session_options,
-            providers=providers,
+            providers=providers, card_share=1.0 if device == "cpu" else _CARD_SHARE,
         )  # fmt: skip
         encoder = open_encoder(
-            bundle, threads=threads, session_options=session_options, providers=providers, device=device
+            bundle, threads=threads, session_options=session_options, providers=providers, device=device,
+            tf32=tf32 and device == "cuda",
         )  # fmt: skip
         return Recognizer(bundle, encoder, decoder)
 

@@ -63,7 +63,7 @@ class Launch:
     Attributes
     ----------
     blocks:
-        Number of blocks, one for each multiprocessor.
+        Number of blocks. Each fills a multiprocessor.
     threads:
         Threads of a block.
     persistent:
@@ -83,8 +83,13 @@ class Launch:
     slots: int = MAX_SLOTS
 
     @staticmethod
-    def of(device: Device) -> Launch:
+    def of(device: Device, share: float = 1.0) -> Launch:
         """What suits a card, or what the environment variable `LAUNCH_VARIABLE` asks for.
+
+        Parameters
+        ----------
+        share:
+            The share of the card's multiprocessors that are used.
 
         Raises
         ------
@@ -102,7 +107,8 @@ class Launch:
                 f"{LAUNCH_VARIABLE}={how}: {device.name} cannot launch cooperatively; use phases, or leave it unset"
             )
         slots = min(MAX_SLOTS, device.threads)
-        return Launch(device.multiprocessors, device.threads, persistent, how if persistent else BARRIERS[0], slots)
+        blocks = max(1, round(share * device.multiprocessors))
+        return Launch(blocks, device.threads, persistent, how if persistent else BARRIERS[0], slots)
 
     def __post_init__(self) -> None:
         most = min(MAX_SLOTS, self.threads)
