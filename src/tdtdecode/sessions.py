@@ -56,8 +56,8 @@ def _warn_of_lost(providers: Sequence[Any], session: ort.InferenceSession, name:
 def cuda_options(device: int, stream: int, tf32: bool) -> dict[str, Any]:
     """The options of the CUDA provider, for a device's number and the address of a stream.
 
-    ``tf32``: whether products of float32 are rounded to TF32, 10 bits. ONNX Runtime does that unless it is told not to;
-    tokens are then not always those of the CPU.
+    ``tf32``: whether products of float32 are rounded to TF32, 10 bits, as ONNX Runtime does unless it is told not to.
+    Tokens are then not always those of the CPU.
     """
     return {
         "device_id": device,
@@ -84,7 +84,11 @@ def default_options(threads: int | None) -> ort.SessionOptions:
 
 
 def cuda_session(
-    open_session: Callable[[list[Any]], ort.InferenceSession], device: int, stream: int, purpose: str, tf32: bool = False
+    open_session: Callable[[list[Any]], ort.InferenceSession],
+    device: int,
+    stream: int,
+    purpose: str,
+    tf32: bool = False,
 ) -> ort.InferenceSession:
     """Open a session that runs its graph on a CUDA device, on a given stream.
 

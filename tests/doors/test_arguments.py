@@ -136,7 +136,8 @@ def doors(folder: Path) -> dict[str, Door]:
             names={"kernels": "kernel"},
         ),
         "Decoder.from_bundle": Door(
-            tdt.Decoder.from_bundle, {"directory": demo.DIRECTORY, **READING, "device": "cpu", **RUNNING},
+            tdt.Decoder.from_bundle, {"directory": demo.DIRECTORY, **READING, "device": "cpu", **RUNNING,
+                                      "card_share": 1.0},
             names={"kernels": "kernel"},
         ),
         "Decoder.decode": Door(
@@ -165,7 +166,7 @@ def doors(folder: Path) -> dict[str, Door]:
         ),
         "kernels.get": Door(tdt.kernels.get, {"name": "auto", "device": "cpu"}, names={"name": "kernel"}),
         "load_model": Door(
-            tdt.load_model, {"name_or_directory": "demo", "device": "cpu", **READING, **RUNNING},
+            tdt.load_model, {"name_or_directory": "demo", "device": "cpu", **READING, **RUNNING, "tf32": False},
             names={"name_or_directory": "model", "kernels": "kernel"},
         ),
         "Recognizer": Door(
@@ -211,7 +212,7 @@ def doors(folder: Path) -> dict[str, Door]:
         ),
         "Encoder": Door(
             Encoder, {"bundle": model().bundle, "threads": None, "session_options": None, "providers": None,
-                      "device": "cpu"},
+                      "device": "cpu", "tf32": False},
         ),
         "Encoder()": Door(
             model().encoder, {"features": np.zeros((1, 80, 20), np.float32), "lengths": np.array([20])}

@@ -7,6 +7,7 @@ card, and a launch that reads what does not belong to the current card is an err
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ctypes
 import hashlib
@@ -36,6 +37,15 @@ DEVICE = SimpleNamespace(
 
 TRANSFERS = {"to_host": 0, "to_device": 0, "launches": 0, "replays": 0}
 """How often memory was copied, kernels were launched and graphs replayed."""
+
+EVENTS: collections.deque[tuple] = collections.deque(maxlen=1 << 16)
+"""What happened on streams last, in order: (what, stream, more). ``more`` is the name of the kernel, the number of
+bytes, or the event that is recorded or waited for."""
+
+
+def happened(what: str, stream, more=None) -> None:
+    EVENTS.append((what, stream, more))
+
 
 _thread = threading.local()
 """Each thread's current card and its stack of streams."""
@@ -249,14 +259,30 @@ def ascontiguousarray(array, dtype=None):
     return ndarray(np.ascontiguousarray(array._array, dtype))
 
 
+_pinned: dict[int, tuple[weakref.ref, int]] = {}
+"""Page-locked memory by address, with its size."""
+
+
 def alloc_pinned_memory(size):
-    return bytearray(size)
+    memory = np.zeros(size, np.uint8)
+    _pinned[memory.ctypes.data] = weakref.ref(memory), size
+    return memory
+
+
+def _is_pinned(address: int, size: int) -> bool:
+    return any(
+        memory() is not None and begin <= address and address + size <= begin + room
+        for begin, (memory, room) in list(_pinned.items())
+    )
 
 
 def memcpyAsync(target, source, size, kind, stream):  # noqa: N802 - CuPy's name
-    TRANSFERS["to_device" if kind == HOST_TO_DEVICE else "to_host"] += 1
-    for address in (target if kind == HOST_TO_DEVICE else source,):
-        MEMORY.check(address, size)
+    to_device = kind == HOST_TO_DEVICE
+    TRANSFERS["to_device" if to_device else "to_host"] += 1
+    happened("to_device" if to_device else "to_host", get_current_stream(), size)
+    assert stream == get_current_stream().ptr, "a copy on another stream than the current one"
+    assert _is_pinned(source if to_device else target, size), "an asynchronous copy of memory that is not page-locked"
+    MEMORY.check(target if to_device else source, size)
     ctypes.memmove(target, source, size)
 
 
@@ -273,11 +299,13 @@ class CUDARuntimeError(RuntimeError):
 
 
 class Event:
+    stream = None
+
     def record(self, stream=None):
         self.time = time.perf_counter()
 
     def synchronize(self):
-        pass
+        happened("synchronize_event", get_current_stream(), self)
 
 
 def get_elapsed_time(begin, end):
@@ -321,13 +349,19 @@ class Stream:
         return Graph(launches)
 
     def record(self, event=None):
-        return SimpleNamespace(stream=self, synchronize=lambda: None)
+        event = event or Event()
+        event.stream = self
+        event.record()
+        happened("record", self, event)
+        return event
 
     def wait_event(self, event):
+        happened("wait_event", self, event)
         self.waited_for.append(event.stream)
 
     def synchronize(self):
         self._check()
+        happened("synchronize", self)
         assert self.captured is None
 
 
@@ -367,6 +401,7 @@ class RawKernel:
                 self._function(grid[0], block[0], ctypes.c_size_t(shared_mem), int(self._cooperative), pointers)
 
         stream = get_current_stream()
+        happened("launch", stream, self._name)
         if stream.captured is not None:
             stream.captured.append(launch)
         else:

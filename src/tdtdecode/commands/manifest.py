@@ -34,7 +34,7 @@ class _How:
     """How recordings are transcribed: arguments of `corpora.transcribed`, on every machine."""
 
     fields: Fields
-    batch_size: int
+    batch_size: int | None
     language: str | None
     vad: SileroVad | None
 
@@ -102,8 +102,8 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_overwriting([arguments.output], given)
     bundle = read_bundle(directory, arguments.layout, arguments.variant, arguments.durations)
     settings = settings_of(
-        bundle, search, how.fields, network=arguments.network, precision=arguments.precision, language=how.language,
-        vad=how.vad,
+        bundle, search, how.fields, network=arguments.network, precision=arguments.precision, tf32=arguments.tf32,
+        language=how.language, vad=how.vad,
     )  # fmt: skip
     results = Results(
         arguments.output, manifest, settings, how.fields.names, retry_errors=arguments.retry_errors,

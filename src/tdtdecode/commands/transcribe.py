@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="write one file per recording, NAME.FORMAT, into this folder instead of to stdout; with "
                         "--manifest, a file of JSON Lines")
     parser.add_argument("--batch-size", type=positive, metavar="N",
-                        help="most recordings decoded together (default: 16)")
+                        help="most recordings decoded together (default: 16; on a card 256)")
     add_verbose(parser)
     parser.add_argument("--strict", action="store_true",
                         help="treat warnings as errors: a recording that is cut short, a phrase that is left out, ...")
@@ -114,7 +114,7 @@ def _transcribe(
     model: Recognizer,
     inputs: list[Given],
     writer: _Writer,
-    batch_size: int,
+    batch_size: int | None,
     language: str | None,
     listener: SileroVad | None,
 ) -> int:

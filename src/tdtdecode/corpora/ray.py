@@ -80,7 +80,7 @@ class _Model:
     digest: str | None
     search: Greedy | Beam
     fields: Fields
-    batch_size: int
+    batch_size: int | None
     language: str | None
     vad: SileroVad | None
     folder: str
@@ -94,7 +94,7 @@ def transcribe_dataset(
     batch_seconds: float = _BLOCK_SECONDS,
     search: Greedy | Beam = Greedy(),
     fields: Fields = Fields(),
-    batch_size: int = 16,
+    batch_size: int | None = None,
     language: str | None = None,
     vad: SileroVad | None = None,
     threads: int | None = None,
@@ -144,7 +144,7 @@ def transcribe_dataset(
     batch_seconds = as_number("batch_seconds", batch_seconds, "a number of seconds above 0", above=0)
     run = _Model(
         os.fspath(model), dict(options, device=device, threads=threads), None, as_search(search), fields,
-        as_integer("batch_size", batch_size, low=1), language, vad, os.getcwd(),
+        None if batch_size is None else as_integer("batch_size", batch_size, low=1), language, vad, os.getcwd(),
     )  # fmt: skip
     packing: Any = _packed
     packs: Any = dataset.map_batches(
@@ -163,7 +163,7 @@ def transcribed_on_ray(
     address: str | None = None,
     digest: str | None = None,
     fields: Fields = Fields(),
-    batch_size: int = 16,
+    batch_size: int | None = None,
     language: str | None = None,
     vad: SileroVad | None = None,
     batch_seconds: float = _BLOCK_SECONDS,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def settings_of(
     bundle: Bundle, search: Greedy | Beam, fields: Fields, *, network: str = "auto", precision: str = "float32",
-    language: str | None = None, vad: SileroVad | None = None,
+    tf32: bool = False, language: str | None = None, vad: SileroVad | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """What results depend on, by name, as JSON values.
 
@@ -33,7 +33,7 @@ def settings_of(
         The search. Language models and phrases count with their content.
     fields:
         What results consist of.
-    network, precision:
+    network, precision, tf32:
         As for `load_model`.
     language, vad:
         As for `Recognizer.recognize`.
@@ -48,6 +48,7 @@ def settings_of(
         "variant": bundle.variant,
         "network": network,
         "precision": precision,
+        "tf32": tf32,
         "search": repr(search),
         "fusion": fusion.hexdigest() if search.fusion else None,
         "words": fields.words,

@@ -79,7 +79,7 @@ def transcribed(
     search: Greedy | Beam | None = None,
     *,
     fields: Fields = Fields(),
-    batch_size: int = 16,
+    batch_size: int | None = None,
     progress: Callable[[Progress], object] | None = None,
     language: str | None = None,
     vad: SileroVad | None = None,

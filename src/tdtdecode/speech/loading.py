@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 DEVICES = ("cpu", "cuda", "auto", "both")
 
 _CARD_SHARE = 0.25
-"""The share of a card that decodes: there is far less to compute than in the encoder, which goes on with the next batch."""
+"""The share of a card that decodes. The encoder, which has far more to compute, goes on with the next batch."""
 
 _log = logging.getLogger(__name__)
 

@@ -38,8 +38,8 @@ of what may be under way: the more there is to choose from, the less padding the
 _PATIENCE = 0.5
 """Seconds that the encoder waits for more to choose from, where the iterable lets everybody wait."""
 READERS = 2
-"""Threads that read, on a CPU. Each has one recording, whose length is not known yet. Files may lie on a slow disk: then one
-thread waits while the other computes."""
+"""Threads that read, on a CPU. Each has one recording, whose length is not known yet. Files may lie on a slow disk:
+then one thread waits while the other computes."""
 _INTERRUPTIBLE = 0.2
 """Seconds of a wait in the caller's thread. Windows does not interrupt one that has no end."""
 
@@ -308,8 +308,9 @@ class _Crew:
         for number in range(count):
             context = contextvars.copy_context()  # which holds how numpy and warnings treat what is doubtful
             thread = threading.Thread(
-                target=context.run, args=(_guarded, name, work, stages, flow), name=f"tdtdecode-{name}-{number}", daemon=True
-            )
+                target=context.run, args=(_guarded, name, work, stages, flow), name=f"tdtdecode-{name}-{number}",
+                daemon=True,
+            )  # fmt: skip
             self._threads.append(thread)
             thread.start()
 

@@ -41,15 +41,15 @@ _CARD_READERS = 8
 _CARD_AHEAD = 4.0
 """Batches under way at most on a GPU: one is encoded, one is decoded, and there are others to choose from."""
 _BUCKET = 200
-"""On a GPU, a batch has a multiple of so many feature frames, 2 s. cuDNN and ONNX Runtime prepare for each new width."""
+"""On a GPU, a batch has a multiple of so many feature frames, 2 s: cuDNN prepares itself for each new width."""
 
 
 class ModelStages:
     """Reads, encodes and decodes recordings with a model.
 
-    On a GPU the threads that read copy samples to the card, and compute features there. The batches of the encoder follow
-    each other on one stream. Nobody waits for them but the thread that decodes, on a stream of its own, so that a batch is
-    encoded while the one before is decoded.
+    On a GPU the threads that read copy samples to the card, and compute features there. The batches of the encoder
+    follow each other on one stream. Nobody waits for them but the thread that decodes, on a stream of its own, so that
+    a batch is encoded while the one before is decoded.
 
     Parameters
     ----------

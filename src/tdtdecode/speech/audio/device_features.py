@@ -29,8 +29,8 @@ _PARAMETERS = 4096
 class DeviceFeatureExtractor:
     """The features of a `FeatureExtractor`, computed on a card.
 
-    They equal the host's within 1e-4, and mostly within 2e-6. There is one exception: where nearly nothing is heard in the
-    whole of a recording, normalising makes a difference in the last bit of a logarithm large.
+    They equal the host's within 1e-4, and mostly within 2e-6. There is one exception: where nearly nothing is heard in
+    the whole of a recording, normalising makes a difference in the last bit of a logarithm large.
 
     Parameters
     ----------
