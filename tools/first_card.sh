@@ -54,6 +54,7 @@ step tests 240 python3 -m pytest -q -n0 -m card tests/cuda -k "not compute_sanit
 step threads 60 python3 -m pytest -q -n0 tests/cuda/test_ort.py -m card -k "on_a_card"
 step decoding 230 python3 -m benches.gpu --part decoding --output "$out/gpu.json" --batch 1 128
 step decoding-rest 230 python3 -m benches.gpu --part decoding --output "$out/gpu.json"
+step files 240 python3 -m benches.gpu --end-to-end --output "$out/gpu.json"
 step end-to-end 200 python3 -m benches.gpu --part end-to-end --output "$out/gpu.json"
 step peers 230 python3 -m benches.gpu --part peers --output "$out/gpu.json"
 step memcheck 300 python3 -m pytest -q -n0 -m card tests/cuda/test_sanitizers.py -k memcheck

@@ -2,6 +2,7 @@
 
     python -m benches.gpu [--save]              # V = 1024 and 8192, batch 1, 8, 32 and 128, greedy and beam 4
     python -m benches.gpu --micro               # the card alone: barriers, exchanges, shared memory, cache
+    python -m benches.gpu --end-to-end          # from files to text, with a model of Parakeet's sizes; under four minutes
     python -m benches.gpu --host                # the host's share of a decode; needs no card
     python -m benches.gpu --part decoding --output FILE
 
@@ -22,7 +23,7 @@ from pathlib import Path
 import tdtdecode as tdt
 
 from ..report import RESULTS, environment, installed, save
-from . import bars, decoding, end_to_end, host, micro
+from . import bars, decoding, end_to_end, files, host, micro
 from .record import Record
 
 _PACKAGES = ("cupy-cuda13x", "onnxruntime-gpu", "onnx-asr", "torch", "transformers", "nemo_toolkit")
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32, 128])
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--micro", action="store_true", help="measure only the card")
+    parser.add_argument("--end-to-end", action="store_true", help="measure only from files to text")
     parser.add_argument("--host", action="store_true", help="measure only the host's share; needs no card")
     parser.add_argument("--part", choices=_PARTS, nargs="+", default=list(_PARTS), help="what to measure; default: all")
     parser.add_argument("--quick", action="store_true", help="V = 1024, batch 1 and 128, three runs, no peers")
@@ -63,6 +65,10 @@ def main() -> None:
     record = Record(output, about)
     record.write()
     if options.micro:
+        return
+    if options.end_to_end:
+        with tempfile.TemporaryDirectory() as folder:
+            files.measure(record, Path(folder), min(options.runs, 3))
         return
     parts = [part for part in options.part if options.peers or part == "decoding"]
     searches = {"greedy": tdt.Greedy(), "beam 4": tdt.Beam(size=4)}

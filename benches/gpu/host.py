@@ -26,7 +26,7 @@ from tdtdecode.weights import Affine, LstmLayer, TransducerWeights
 
 FRAMES, TOKENS = 423, 114
 """Frames of an utterance, and the tokens that it gives: 33.8 s of speech with a Parakeet."""
-_MULTIPROCESSORS, _SHARED_MEMORY, _BLOCK_NEEDS = 132, 232_448, 60_000
+_MULTIPROCESSORS, _SHARED_MEMORY, _BLOCK_NEEDS, _MEMORY = 132, 232_448, 60_000, 80 << 30
 
 CALLS: Any = Counter()
 """How often memory was made or copied, and kernels were launched. Also the seconds in the imitated kernel, which do not
@@ -160,7 +160,8 @@ def _imitation() -> ModuleType:
         alloc_pinned_memory=lambda size: bytearray(size),
         runtime=SimpleNamespace(
             getDeviceCount=lambda: 1, getDevice=lambda: 0, memcpyAsync=copy_memory, memcpyHostToDevice=1,
-            memcpyDeviceToHost=2, getDeviceProperties=lambda index: {"name": b"no card"}, CUDARuntimeError=RuntimeError,
+            memcpyDeviceToHost=2, CUDARuntimeError=RuntimeError,
+            getDeviceProperties=lambda index: {"name": b"no card", "totalGlobalMem": _MEMORY},
         ),
         driver=SimpleNamespace(CUDADriverError=RuntimeError),
     )  # fmt: skip

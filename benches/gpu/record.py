@@ -44,6 +44,18 @@ class Record:
         self.write()
         return None if "error" in known[name] else known[name]
 
+    def tried(self, section: str, name: str, make: Callable[[], Any]) -> Any:
+        """What ``make`` returns, which is no figure and is not kept. None if it raises; that is kept."""
+        known = self.values.setdefault(section, {})
+        known.pop(name, None)
+        try:
+            return make()
+        except Exception as error:  # whatever a peer or a driver raises
+            traceback.print_exc()
+            known[name] = {"error": f"{type(error).__name__}: {error}"}
+            self.write()
+            return None
+
     def write(self) -> None:
         """Write the file whole, or not at all."""
         if self._path is None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tdtdecode as tdt
-from benches.gpu import bars, decoding, micro
+from benches.gpu import bars, decoding, files, micro
 from benches.gpu.record import Record
 from tests.cuda.helpers import emulated, missing_card
 from tests.decoding.fused_helpers import as_lifted, fused
@@ -35,6 +35,51 @@ def test_every_figure_is_there(tmp_path, capsys):
     assert measured["greedy, batch 1, V = 1024, microseconds a token"] > 0
     assert measured["batch 1, V = 1024, beam 4 in units of greedy"] > 0
     assert measured["greedy, batch 1, V = 8192, microseconds a token"] is None, "not measured is not zero"
+
+
+def test_from_files_to_text(tmp_path, capsys):
+    """Every figure is there, and what fails is kept in its place."""
+    from benches.conformer_graph import Sizes
+
+    sizes = Sizes(layers=2, width=32, heads=2, channels=8, mel_bins=80, most_frames=500)
+    record = Record(tmp_path / "figures.json", {"card": "none", "versions": {}})
+    with emulated():
+        files.measure(record, tmp_path, 1, sizes, 64, 16, (files.ONE_AT_A_TIME, 2), 6.0)
+    figures = json.loads((tmp_path / "figures.json").read_text())["files"]
+    assert set(figures) == {f"{how}, {b}" for how in files.ARITHMETIC for b in (files.ONE_AT_A_TIME, "batch 2")}
+    assert all(one["times_real_time"] > 0 and one["tokens_per_second"] > 0.5 for one in figures.values()), figures
+    assert {one["anchor"] for one in figures.values()} == {594.0, None}
+    assert "float16, one at a time:" in capsys.readouterr().out
+
+
+def test_a_model_that_cannot_be_made(tmp_path, monkeypatch, capsys):
+    def fails(*_):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(files, "make_model", fails)
+    record = Record(tmp_path / "figures.json", {"card": "none", "versions": {}})
+    files.measure(record, tmp_path, 1, batches=(1,), seconds=2.0)
+    figures = json.loads((tmp_path / "figures.json").read_text())["files"]
+    assert figures == {f"{how}, loading": {"error": "MemoryError: no room"} for how in files.ARITHMETIC}
+    assert "left out, since there is no model" in capsys.readouterr().out
+
+
+def test_a_conformer_of_these_sizes_does_not_hear_the_padding(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    from benches.conformer_graph import Sizes, write
+
+    sizes = Sizes(layers=2, width=32, heads=2, channels=8, mel_bins=80, most_frames=500)
+    write(tmp_path / "encoder.onnx", sizes)
+    session = onnxruntime.InferenceSession(str(tmp_path / "encoder.onnx"), providers=["CPUExecutionProvider"])
+    features = np.random.default_rng(0).standard_normal((1, 80, 75)).astype(np.float32)
+    found = []
+    for width in (75, 76, 80, 200):
+        padded = np.pad(features, ((0, 0), (0, 0), (0, width - 75)))
+        frames, counts = session.run(None, {"audio_signal": padded, "length": np.array([75])})
+        assert counts.tolist() == [10] and frames.shape == (1, 32, -(-width // 8))
+        found.append(frames[:, :, :10])
+    for frames in found:
+        np.testing.assert_allclose(frames, found[0], atol=1e-5)
 
 
 def test_a_system_that_fails_costs_only_itself(tmp_path, capsys):

@@ -63,6 +63,12 @@ def test_no_fused_kernel_has_an_error(sanitizer, how, precision):
     assert "done" in output and "Sanitizer" not in output and "runtime error" not in output, output[:8000]
 
 
+@pytest.mark.parametrize("sanitizer", RUNTIMES)
+def test_no_kernel_of_features_has_an_error(sanitizer):
+    output = run(sanitizer, "features")
+    assert "done" in output and "Sanitizer" not in output and "runtime error" not in output, output[:8000]
+
+
 @pytest.mark.parametrize(
     "sanitizer, planted", [("thread", "between_blocks"), ("thread", "between_warps"), ("address", "past_the_end")]
 )
@@ -78,9 +84,12 @@ def test_compute_sanitizer(tool):
     if program is None:
         pytest.skip("compute-sanitizer is not installed")
     tests = [f"tests/cuda/test_fused.py::{name}" for name in ("TestGreedy::test_it_is_the_specification", "TestBeam")]
-    command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, "-m", "pytest", "-q", "-n", "0"]
+    # A decode fetches its log whole, though only a part of it was written: initcheck names that copy, which is no error.
+    # What kernels read must have been written.
+    exits = [] if tool == "initcheck" else ["--error-exitcode", "9"]
+    command = [program, "--tool", tool, *exits, sys.executable, "-m", "pytest", "-q", "-n", "0"]
     command += ["-m", "card", "-k", "not rnnt", *tests]
     environment = {**os.environ, "TDTDECODE_TEST_POOLS": "0"}
     hours = 4 * 3600  # under these tools, kernels of 150 KB whose blocks wait for each other take long
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=hours)
-    assert done.returncode == 0, done.stdout[-8000:]
+    assert done.returncode == 0 and "Uninitialized __global__ memory read" not in done.stdout, done.stdout[-8000:]

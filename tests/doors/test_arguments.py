@@ -166,7 +166,8 @@ def doors(folder: Path) -> dict[str, Door]:
         ),
         "kernels.get": Door(tdt.kernels.get, {"name": "auto", "device": "cpu"}, names={"name": "kernel"}),
         "load_model": Door(
-            tdt.load_model, {"name_or_directory": "demo", "device": "cpu", **READING, **RUNNING, "tf32": False},
+            tdt.load_model, {"name_or_directory": "demo", "device": "cpu", **READING, **RUNNING, "tf32": False,
+                             "card_share": 0.25},
             names={"name_or_directory": "model", "kernels": "kernel"},
         ),
         "Recognizer": Door(

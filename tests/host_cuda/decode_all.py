@@ -1,6 +1,6 @@
-"""A program for sanitizers: decodes with the fused kernels on an emulated card, or runs a kernel with an error.
+"""A program for sanitizers: decodes or computes features on an emulated card, or runs a kernel with an error.
 
-    python -m tests.host_cuda.decode_all LAUNCH PRECISION | KERNEL
+    python -m tests.host_cuda.decode_all LAUNCH PRECISION | features | KERNEL
 """
 
 from __future__ import annotations
@@ -67,11 +67,28 @@ def decode(how: dict, precision: str) -> None:
         decoder.decode_chunk(frames[:, :, 5:], np.maximum(lengths - 5, 0), state, final=True, search=search)
 
 
+def features() -> None:
+    """Compute features of every family, of recordings with and without frames, and put them together."""
+    from tdtdecode.cuda.device import current_device
+    from tdtdecode.speech.audio import FeatureExtractor
+    from tdtdecode.speech.audio.device_features import DeviceFeatureExtractor, together
+    from tdtdecode.speech.audio.features import FAMILIES
+
+    rng = np.random.default_rng(0)
+    recordings = [rng.uniform(-1, 1, n).astype(np.float32) for n in (1_999, 0, 321, 160)]
+    for family in FAMILIES:
+        device = DeviceFeatureExtractor(FeatureExtractor(33, "per_feature", family), current_device())
+        made, lengths = device(recordings)
+        together([made[0], made[2][:, : lengths[2]]], 20)
+
+
 if __name__ == "__main__":
     with emulated() as emulated_cupy:
         if sys.argv[1] in LAUNCHES:
             fused_greedy.ROUNDS_AT_ONCE = fused_beam.ROUNDS_AT_ONCE = 2
             decode(LAUNCHES[sys.argv[1]], sys.argv[2])
+        elif sys.argv[1] == "features":
+            features()
         else:
             plant(emulated_cupy, sys.argv[1])
     print("done")

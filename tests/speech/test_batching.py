@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tdtdecode.speech.batching import COSTS, EncoderCost, cheapest_batches
+from tdtdecode.speech.batching import COSTS, EncoderCost, cheapest_batches, encoder_cost
 
 CPU = COSTS["cpu"]
 
@@ -73,3 +73,9 @@ def test_little_is_padding(device):
     batches = cheapest_batches(seconds, COSTS[device], 16)
     padded = sum(len(batch) * max(seconds[i] for i in batch) for batch in batches)
     assert padded < 1.12 * sum(seconds)
+
+
+def test_batches_grow_with_the_memory_of_a_card():
+    assert encoder_cost("cpu", None) == COSTS["cpu"]
+    seconds = [encoder_cost("cuda", gigabytes << 30).most_seconds for gigabytes in (8, 16, 80, 141)]
+    assert seconds == [240.0, 480.0, 2400.0, 2400.0]

@@ -126,6 +126,14 @@ def positive(text: str) -> int:
     return number
 
 
+def share(text: str) -> float:
+    """A number above 0, at most 1."""
+    number = float(text)
+    if not 0 < number <= 1:
+        raise ValueError
+    return number
+
+
 def names(text: str) -> list[str]:
     """Names with commas between them."""
     return [name.strip() for name in text.split(",") if name.strip()]
@@ -134,6 +142,7 @@ def names(text: str) -> list[str]:
 # What argparse calls these types in "invalid ... value".
 durations.__name__ = "list of whole numbers"
 positive.__name__ = "positive integer"
+share.__name__ = "share above 0, at most 1"
 
 SOURCE_OPTIONS: dict[str, dict[str, Any]] = {
     "layout": {"choices": ("auto", *LAYOUTS), "default": "auto",
@@ -160,6 +169,8 @@ MODEL_OPTIONS: dict[str, dict[str, Any]] = {
                   "help": "ONNX Runtime's execution providers, in order of preference (default: the device's)"},
     "tf32": {"action": "store_true",
              "help": "let a card's encoder round float32 products to 10 bits: faster, and a few tokens change"},
+    "card_share": {"type": share, "default": 0.25, "metavar": "SHARE",
+                   "help": "share of a card that decodes, while the rest encodes (default: 0.25)"},
 }  # fmt: skip
 """The options of `load_model` on the command line.
 

@@ -40,12 +40,17 @@ On a CPU, batches gain 1.8 times at 2 s, 1.3 times at 5 s and little from 10 s o
 from what others published for one (an H200): 8 s at a time take 13.5 ms, and in batches of 256 a second takes 0.08 ms.
 """
 _CARD_MEMORY = 16 << 30
+_MOST_ON_CARD = 2400.0
+"""The most audio in a batch on any card, in seconds: the first convolution of a Conformer then gives nearly 2^31 numbers
+(256 channels, 50 frames a second, 64 bins), and ONNX Runtime counts them with 32 bits."""
 
 
 def encoder_cost(device: str, memory: int | None) -> EncoderCost:
     """The cost on a device; ``memory`` is a card's in bytes, and the audio in a batch grows with it."""
     cost = COSTS[device]
-    return cost if memory is None else replace(cost, most_seconds=cost.most_seconds * memory / _CARD_MEMORY)
+    if memory is None:
+        return cost
+    return replace(cost, most_seconds=min(cost.most_seconds * memory / _CARD_MEMORY, _MOST_ON_CARD))
 
 
 def cheapest_batches(seconds: Sequence[float], cost: EncoderCost, most: int) -> list[list[int]]:

@@ -20,6 +20,7 @@ from ..cancellation import interruptible
 from ..cuda.device import Device, check_process, current_device, import_cupy, shared_stream
 from ..decoder import MAX_THREADS
 from ..errors import BundleError, DeviceError, InputError
+from ..forks import Lock
 from ..reprs import one_line
 from ..sessions import (
     CPU_PROVIDERS,
@@ -130,6 +131,8 @@ class Encoder:
         self._options = session_options or default_options(threads)
         self._providers = list(providers or CPU_PROVIDERS)
         self._card: Device | None = None
+        self._runs = Lock()
+        self._latest: Any = None  # the event after the last run on a card
         if device == "cuda":
             if graph.quantized:
                 raise DeviceError(quantized_refusal(file, "an encoder of another variant, or device='cpu'"))
@@ -195,7 +198,8 @@ class Encoder:
     def launched(self, features: Any, lengths: np.ndarray) -> Callable[[], tuple[Any, np.ndarray]]:
         """Encode a batch without waiting for a card; on a CPU the work is done when this returns.
 
-        Batches that are launched one after the other are encoded in that order. Features in CuPy arrays are read after
+        Batches are encoded in the order in which they are launched. If the one before is not done, this waits for it
+        before it begins, but not for its own. Features in CuPy arrays are read after
         the work on CuPy's current stream, and must not change before the result is there.
 
         Returns
@@ -288,9 +292,13 @@ class Encoder:
                 run_options = import_onnxruntime().RunOptions()
                 # The event says when the run is done: nobody waits for it here.
                 run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-                with interruptible(run_options) as options:
-                    session.run_with_iobinding(binding, options)
-                done = stream.record()
+                with self._runs.held:
+                    # A run's memory on the host is used again by the next one, though copies from it may be under way.
+                    if self._latest is not None:
+                        self._latest.synchronize()
+                    with interruptible(run_options) as options:
+                        session.run_with_iobinding(binding, options)
+                    done = self._latest = stream.record()
         frames, _ = binding.get_outputs()
 
         def counted() -> np.ndarray:

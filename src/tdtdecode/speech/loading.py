@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 DEVICES = ("cpu", "cuda", "auto", "both")
 
-_CARD_SHARE = 0.25
-"""The share of a card that decodes. The encoder, which has far more to compute, goes on with the next batch."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -48,6 +45,7 @@ def load_model(
     session_options: ort.SessionOptions | None = None,
     providers: Sequence[Any] | None = None,
     tf32: bool = False,
+    card_share: float = 0.25,
 ) -> Recognizer:
     """Load a whole model: features, encoder and decoder.
 
@@ -71,6 +69,9 @@ def load_model(
     tf32:
         Whether products of float32 in the encoder are rounded to TF32 where it runs on a card (`Encoder`). That is
         several times as fast, and changes a few tokens.
+    card_share:
+        As for `Decoder.from_bundle`. There is far less to compute in the decoder than in the encoder, which goes on with
+        the next batch meanwhile.
 
     Raises
     ------
@@ -103,7 +104,7 @@ def load_model(
         decoder = Decoder.from_bundle(
             bundle, device=device, network=network, kernels=kernels, precision=precision,
             threads=1 if threads is None else threads, search=search, session_options=session_options,
-            providers=providers, card_share=1.0 if device == "cpu" else _CARD_SHARE,
+            providers=providers, card_share=card_share,
         )  # fmt: skip
         encoder = open_encoder(
             bundle, threads=threads, session_options=session_options, providers=providers, device=device,
