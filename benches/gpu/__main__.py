@@ -56,7 +56,7 @@ def main() -> None:
         card = micro.measure()
     except (tdt.DeviceError, tdt.MissingDependencyError) as error:
         if options.save and not _measured():
-            save("gpu", {"status": f"open: {error}", "bars": bars.reached([])})
+            save("gpu", {"status": f"open: {error}", "bars": bars.reached([], {})})
         parser.exit(1, f"no figures: {error}\n")
     for name, value in card.items():
         print(f"{name}: {value}")
@@ -66,11 +66,11 @@ def main() -> None:
     record.write()
     if options.micro:
         return
+    parts = [part for part in options.part if options.peers or part == "decoding"]
     if options.end_to_end:
+        parts = []
         with tempfile.TemporaryDirectory() as folder:
             files.measure(record, Path(folder), min(options.runs, 3))
-        return
-    parts = [part for part in options.part if options.peers or part == "decoding"]
     searches = {"greedy": tdt.Greedy(), "beam 4": tdt.Beam(size=4)}
     for part in parts:
         for vocab_size in options.vocab_size:
@@ -94,7 +94,8 @@ def main() -> None:
                         record.measured(
                             part, name, lambda model=model, batch=batch: end_to_end.measure(model, batch, options.runs)
                         )
-    record.values["bars"] = bars.reached([*_cells(record, "decoding"), *_cells(record, "peers")])
+    cells = [*_cells(record, "decoding"), *_cells(record, "peers")]
+    record.values["bars"] = bars.reached(cells, record.values.get("files", {}))
     record.write()
     for bar in record.values["bars"]:
         print(f"{bar['bar']}: {bar['measured']} ({bar['limit']})")

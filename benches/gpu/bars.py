@@ -7,8 +7,16 @@ from typing import Any
 OURS = "fused float16"
 
 
-def reached(comparisons: list[dict]) -> list[dict[str, Any]]:
-    """Each bar with its limit and the figure measured, which is None if it was not measured."""
+def reached(comparisons: list[dict], files: dict[str, dict]) -> list[dict[str, Any]]:
+    """Each bar with its limit and the figure measured, which is None if it was not measured.
+
+    Parameters
+    ----------
+    comparisons:
+        What `decoding` measured.
+    files:
+        What `files` measured, by label.
+    """
 
     def system(vocab_size: int, batch: int, name: str) -> dict:
         for comparison in comparisons:
@@ -47,4 +55,16 @@ def reached(comparisons: list[dict]) -> list[dict[str, Any]]:
                 "measured": ratio(vocab_size, 1, f"{OURS}, beam 4", OURS),
             },
         ]
-    return bars
+    speeds = {label: figures["times_real_time"] for label, figures in files.items() if "times_real_time" in figures}
+    return bars + [
+        {
+            "bar": "from files to text, the best batch, times real time",
+            "limit": "at least 12,500",
+            "measured": max(speeds.values(), default=None),
+        },
+        {
+            "bar": "from files to text, one recording at a time, times real time",
+            "limit": "at least 1,000",
+            "measured": speeds.get("float16, one at a time"),
+        },
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -130,6 +131,35 @@ def test_streams_and_copies(directory):
     frames = batches  # in the emulation alone: the encoder is the CPU's, so what it returns lies in main memory
     assert TRANSFERS["to_device"] - before["to_device"] == samples + parameters + table + frames + sent
     assert TRANSFERS["to_host"] - before["to_host"] == counts + fetched
+
+
+def test_nobody_waits_for_a_run_but_the_next_one(directory):
+    """ONNX Runtime uses a run's memory on the host again, so a run begins when the one before is done."""
+    features, lengths = np.random.default_rng(0).standard_normal((2, 80, 64)).astype(np.float32), np.array([64, 30])
+    with emulated():
+        model = tdt.load_model(directory, device="cuda")
+        expected = model.encoder(features, lengths)[0].numpy()
+        EVENTS.clear()
+        results = [model.encoder.launched(features, lengths) for _ in range(2)]
+        runs = [(what, more) for what, stream, more in EVENTS if what == "synchronize_event"]
+        (_, earlier), (_, first) = runs  # the run before, and the first of these
+        made = [more for what, _, more in EVENTS if what == "record"]
+        assert first in made and made.index(first) < len(made) - 1 and earlier not in made
+        for result in reversed(results):
+            frames, counts = result()
+            np.testing.assert_array_equal(frames.numpy(), expected)
+            assert counts.tolist() == [8, 4]
+
+
+def test_two_calls_at_once(directory):
+    """They share the encoder and its stream."""
+    recordings = [noise(n) for n in LENGTHS]
+    expected = tdt.load_model(directory).recognize(recordings)
+    with emulated():
+        model = tdt.load_model(directory, device="cuda")
+        with ThreadPoolExecutor(2) as pool:
+            for found in pool.map(lambda _: model.recognize(recordings, batch_size=2), range(4)):
+                same(found, expected)
 
 
 def test_a_batch_is_encoded_while_another_is_decoded(directory, monkeypatch):

@@ -198,9 +198,9 @@ class Encoder:
     def launched(self, features: Any, lengths: np.ndarray) -> Callable[[], tuple[Any, np.ndarray]]:
         """Encode a batch without waiting for a card; on a CPU the work is done when this returns.
 
-        Batches are encoded in the order in which they are launched. If the one before is not done, this waits for it
-        before it begins, but not for its own. Features in CuPy arrays are read after
-        the work on CuPy's current stream, and must not change before the result is there.
+        Batches are encoded in the order in which they are launched. A batch begins when the one before is done; this
+        waits for that one, but not for its own. Features in CuPy arrays are read after the work on CuPy's current
+        stream, and must not change before the result is there.
 
         Returns
         -------
@@ -212,10 +212,10 @@ class Encoder:
             As `__call__`; what is wrong with the result is raised by the function.
         """
         features, lengths = self._checked(features, lengths)
-        batch, mel_bins, width = features.shape
+        _, mel_bins, width = features.shape
         if self._width is not None and width < self._width:
             array_module = np if isinstance(features, np.ndarray) else import_cupy()
-            padded = array_module.zeros((batch, mel_bins, self._width), np.float32)
+            padded = array_module.zeros((len(features), mel_bins, self._width), np.float32)
             padded[:, :, :width] = features
             features = padded
         try:
@@ -224,16 +224,16 @@ class Encoder:
             self._require_working(mel_bins)
             seconds = width * HOP / SAMPLE_RATE
             raise InputError(
-                f"the encoder failed on {batch} recording(s) of up to {seconds:.1f} s; if it was made for "
+                f"the encoder failed on {len(features)} recording(s) of up to {seconds:.1f} s; if it was made for "
                 f"shorter ones, cut them: {error}"
             ) from error
-        return partial(self._result, frames, counted, batch)
+        return partial(self._result, frames, counted, features)
 
     def _result(
-        self, frames: ort.OrtValue, counted: Callable[[], np.ndarray], batch: int
+        self, frames: ort.OrtValue, counted: Callable[[], np.ndarray], features: Any
     ) -> tuple[ort.OrtValue, np.ndarray]:
-        """What was encoded, if it is what the graph says."""
-        counts, shape = counted(), frames.shape()
+        """What was encoded, if it is what the graph says. The features are kept until then: a card may still read them."""
+        counts, shape, batch = counted(), frames.shape(), len(features)
         if len(shape) != 3 or shape[0] != batch:
             raise BundleError(
                 f"gives frames {shape} for {batch} recordings, where it says {self._frames}", file=self._file,

@@ -67,6 +67,8 @@ class DeviceFeatureExtractor:
         self._threads = min(_THREADS, card.threads)
         self._warps = self._threads // 32
         self._shared = 16 * definition.fft + warp * self._warps + 4 * len(extract.window)
+        # Compiled here once, and not by each of the threads that read.
+        kernels(card, _FILE).load(("log_mel_spectra", "finish_features", "put_together"))
         cupy.cuda.get_current_stream().synchronize()  # other streams read the tables
 
     def frames(self, samples: int) -> int:
