@@ -279,14 +279,14 @@ def test_a_model_on_a_second_card(directory):
         assert {stream.card for what, stream, _ in EVENTS if what == "launch"} == {1}
 
 
-def test_tf32(directory, monkeypatch):
+def test_tf32(directory):
     from tdtdecode import sessions
 
     with pytest.raises(tdt.InputError, match="tf32=True needs a card, got device='cpu'"):
         tdt.load_model(directory, tf32=True)
-    with emulated():
-        asked = []
-        monkeypatch.setattr(sessions, "cuda_options", lambda device, stream, tf32: asked.append(tf32) or {})
+    asked = []
+    with emulated(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sessions, "cuda_options", lambda device, stream, tf32: asked.append(tf32) or {})
         tdt.load_model(directory, device="cuda")
         tdt.load_model(directory, device="cuda", network="ort", tf32=True)
     assert asked == [False, False, False, True]  # never the decoder's graphs
