@@ -31,7 +31,7 @@ from .search import (
     for_utterances,
     runs_in_the_beam_engine,
 )
-from .traces import BeamTrace, Trace
+from .traces import BeamTrace, Profile, Trace
 from .transducer import TransducerSpec
 
 if TYPE_CHECKING:
@@ -458,10 +458,52 @@ class Decoder:
             beam = self._beam_search(chosen, lengths, state, trace=True)
             self._run_beam(beam, utterances, lengths, state, final=True)
             return beam.traces()
-        assert isinstance(chosen, Greedy)
-        greedy = kernel_sets.GreedySearch(self.spec, chosen, lengths, self.kernels, trace=True)
+        greedy = kernel_sets.GreedySearch(self.spec, cast("Greedy", chosen), lengths, self.kernels, trace=True)
         self._run_greedy(greedy, utterances, lengths, state.network, final=True)
         return greedy.traces()
+
+    def profile(
+        self, encoder_out: Any, lengths: Any = None, search: Greedy | Beam | None = None
+    ) -> tuple[list[Hypothesis], Profile]:
+        """Decode whole utterances, and measure where the time of the compiled loop goes.
+
+        Reading the clock takes some time itself: about 1 us for each pass of the loop.
+
+        Parameters
+        ----------
+        encoder_out, lengths, search:
+            As for `decode`.
+
+        Returns
+        -------
+        What `decode` returns, and the profile.
+
+        Raises
+        ------
+        InputError
+            If an array or the search does not fit, or the decoder has no compiled loop on the cpu.
+        DeviceError
+            If an array is not in main memory.
+        """
+        from .networks.fused import FusedProgram
+
+        chosen, program = self.search if search is None else as_search(search), self.program
+        if not isinstance(program, FusedProgram):
+            raise InputError(
+                f"profile needs the compiled loop of network 'fused' on the cpu, this decoder has "
+                f"{', '.join(self.choices)}"
+            )
+        utterances, lengths = self._door(encoder_out, lengths, self.spec.encoder_size)
+        state, profile = self.initial_state(len(lengths)), Profile.empty(program.threads)
+        if not len(lengths):
+            return [], profile
+        if runs_in_the_beam_engine(chosen):
+            beam = self._beam_search(chosen, lengths, state)
+            program.beam(beam, utterances, state.network, state.places, True, profile)
+            return beam.hypotheses(), profile
+        greedy = kernel_sets.GreedySearch(self.spec, cast("Greedy", chosen), lengths, self.kernels)
+        program.greedy(greedy, utterances, state.network, True, profile)
+        return greedy.hypotheses(), profile
 
     def _greedy_chunk(
         self, search: Any, utterances: Any, lengths: np.ndarray, state: DecoderState, final: bool

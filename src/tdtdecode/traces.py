@@ -1,4 +1,4 @@
-"""What can be seen of a decode from inside: every step of a search."""
+"""What can be seen of a decode from inside: every step of a search, and where the time goes."""
 
 from __future__ import annotations
 
@@ -144,3 +144,55 @@ class BeamTrace:
             found.append(int(self.alignments[candidate]))
             candidate = int(self.parents[found[-1]])
         return np.array(found[::-1], np.int32)
+
+
+PHASES = ("staging", "projection", "predictor", "joint", "search", "log-probs", "waiting")
+"""What the threads of a decode do:
+
+- staging: bringing vectors into the form that products take: encoder frames, hidden vectors of the joint, inputs;
+- projection: the joint's product with encoder frames;
+- predictor: its products and LSTM cells;
+- joint: the product of its output layer, or of the int8 copy that screens it;
+- search: decisions on joint rows, with the log-probabilities that are computed along with them; bookkeeping;
+- log-probs: log-probabilities that screening left out, computed later for many tokens at once;
+- waiting: for the other threads.
+"""
+COUNTS = ("passes", "joint_rows", "predictor_steps", "projected_frames", "late_rows")
+"""What a decode's loop counts: its rounds; the joint rows, predictor steps and encoder frames that it computed; and the
+joint rows that it computed once more for log-probabilities."""
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """Where the time of a decode goes.
+
+    Attributes
+    ----------
+    counts:
+        int64 [5], how often the loop did what `COUNTS` names.
+    nanoseconds:
+        int64 [threads, 7], what each thread spent on each of `PHASES`.
+    """
+
+    counts: np.ndarray
+    nanoseconds: np.ndarray
+
+    @staticmethod
+    def empty(threads: int) -> Profile:
+        """A profile to which nothing was added yet."""
+        return Profile(np.zeros(len(COUNTS), np.int64), np.zeros((threads, len(PHASES)), np.int64))
+
+    def __repr__(self) -> str:
+        shares = (f"{name} {share:.0%}" for name, share in self.shares.items() if share >= 0.01)
+        return one_line(self, f"{self.counts[0]} passes", *shares)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of each of `PHASES` in the time of all threads; 0 for all if nothing was decoded."""
+        total = max(int(self.nanoseconds.sum()), 1)
+        return dict(zip(PHASES, (self.nanoseconds.sum(0) / total).tolist()))
+
+    @property
+    def seconds(self) -> float:
+        """The seconds that the decode's loop took."""
+        return float(self.nanoseconds.sum(1).max(initial=0)) / 1e9
