@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .fusion.binding import BoundFusion
     from .kernels.beam_state import BeamState
     from .networks import SteppedNetwork
+    from .networks.state import ArrayState
 
 
 _log = logging.getLogger(__name__)
@@ -495,14 +496,15 @@ class Decoder:
             )
         utterances, lengths = self._door(encoder_out, lengths, self.spec.encoder_size)
         state, profile = self.initial_state(len(lengths)), Profile.empty(program.threads)
+        start = cast("ArrayState", state.network)
         if not len(lengths):
             return [], profile
         if runs_in_the_beam_engine(chosen):
             beam = self._beam_search(chosen, lengths, state)
-            program.beam(beam, utterances, state.network, state.places, True, profile)
+            program.beam(beam, utterances, start, state.places, True, profile)
             return beam.hypotheses(), profile
         greedy = kernel_sets.GreedySearch(self.spec, cast("Greedy", chosen), lengths, self.kernels)
-        program.greedy(greedy, utterances, state.network, True, profile)
+        program.greedy(greedy, utterances, start, True, profile)
         return greedy.hypotheses(), profile
 
     def _greedy_chunk(

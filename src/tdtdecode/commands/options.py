@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,24 @@ def positive(text: str) -> int:
     return number
 
 
+def positives(text: str) -> list[int]:
+    """Numbers as `positive` takes them, with commas between them; each is taken once."""
+    return list(dict.fromkeys(map(positive, text.split(","))))
+
+
+def several(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """The type of options that take some of these names, with commas between them, or "all"."""
+
+    def chosen(text: str) -> list[str]:
+        found = list(choices) if text == "all" else names(text)
+        if not found or (unknown := [name for name in found if name not in choices]):
+            what = repr(unknown[0]) if found else "nothing"
+            raise argparse.ArgumentTypeError(f"expected some of {', '.join(choices)}, or all, got {what}")
+        return list(dict.fromkeys(found))
+
+    return chosen
+
+
 def names(text: str) -> list[str]:
     """Names with commas between them."""
     return [name.strip() for name in text.split(",") if name.strip()]
@@ -134,6 +153,7 @@ def names(text: str) -> list[str]:
 # What argparse calls these types in "invalid ... value".
 durations.__name__ = "list of whole numbers"
 positive.__name__ = "positive integer"
+positives.__name__ = "list of positive integers"
 
 SOURCE_OPTIONS: dict[str, dict[str, Any]] = {
     "layout": {"choices": ("auto", *LAYOUTS), "default": "auto",
