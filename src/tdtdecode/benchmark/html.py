@@ -23,6 +23,7 @@ svg .title { font-weight: 600 }
 table { border-collapse: collapse; margin: 1em 0; font-size: 13px; font-variant-numeric: tabular-nums }
 th, td { padding: .2em .8em; border-bottom: 1px solid #d8dee4; text-align: right }
 th:first-child, td:first-child { text-align: left }
+td { white-space: nowrap }
 """
 
 

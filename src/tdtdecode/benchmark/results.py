@@ -84,7 +84,7 @@ PROFILE_COLUMNS = ["phase", "share", "us per token", "us per pass"]
 def _figures(result: dict[str, Any]) -> tuple[str, list[str], list[list[str]]]:
     columns = [
         "decoder", "search", "batch", "threads", "kernels", "tokens", "us per token", "10th to 90th percentile",
-        "times real time", "share of the floor", "tokens that differ on speech",
+        "times real time", "share of what memory allows", "tokens that differ on speech",
     ]  # fmt: skip
     rows = []
     for entry in result["measurements"]:
