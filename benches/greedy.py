@@ -1,10 +1,10 @@
 """Greedy search against its peers on the same encoder output (onnx-asr, sherpa-onnx, NeMo), and against the floor.
 
-    python -m benches.greedy [--save]          # V = 1024 and 8192, batch 1 to 64, 1 and 2 threads, every precision
+    python -m benches.greedy [--save]          # every size, batch 1 to 64, 1 and 2 threads, every precision
     python -m benches.greedy --quick
 
-The models have random weights and the size of Parakeet (benches.random_bundle). Each utterance has 423 frames
-(33.8 s). All systems run in one process, one run of each in turn. Before anything is timed, our tokens and frames in
+The models have random weights and the sizes of published ones (benches.random_bundle): TDT with V = 1024 and 8192, and an
+RNN-T with V = 13,087, which needs a joint row for each frame. Each utterance has 423 frames (33.8 s). All systems run in one process, one run of each in turn. Before anything is timed, our tokens and frames in
 float32 are checked to be those of onnx-asr; for other precisions the share of tokens that differ is reported. The floor
 is the time that reading the weights takes at least, at the rate at which this machine reads a buffer of that size
 (tdtdecode.benchmark.floor_seconds).
@@ -25,7 +25,7 @@ from tdtdecode.benchmark import alternate, floor_seconds, stream_bandwidth, summ
 from tdtdecode.evaluation import edit_distance
 
 from .random_bundle import random_encoder_out, random_pieces, write_bundle
-from .random_weights import Weights, random_weights
+from .random_weights import PUBLISHED, Weights, published_durations, random_weights
 from .report import environment, installed, save
 
 FRAMES, ENCODER_SIZE, FRAME_SECONDS = 423, 1024, 0.08
@@ -40,7 +40,9 @@ class Model:
     """A random model, its directory, and the decoders of all systems on it."""
 
     def __init__(self, vocab_size: int, folder: Path):
-        self.weights: Weights = random_weights(vocab_size, (0, 1, 2, 3, 4), ENCODER_SIZE, 640, 2, 640)
+        self.weights: Weights = random_weights(
+            vocab_size, published_durations(vocab_size), ENCODER_SIZE, 640, 2, 640
+        )
         self.vocab_size = vocab_size
         self.folder = folder
         from .nemo_graphs import encoder_graph
@@ -68,8 +70,9 @@ class Model:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        kind = "nemo-conformer-tdt" if self.weights.durations else "nemo-conformer-rnnt"
         return onnx_asr.load_model(
-            "nemo-conformer-tdt", self.directory, sess_options=options, providers=["CPUExecutionProvider"]
+            kind, self.directory, sess_options=options, providers=["CPUExecutionProvider"]
         ).asr
 
     def sherpa(self, encoder_out: np.ndarray, threads: int) -> tuple[Callable, Callable]:
@@ -97,7 +100,7 @@ def measure(model: Model, batch: int, threads: int, runs: int, peers: bool) -> d
         for hypothesis, (tokens, frames, _) in zip(found["fused float32"], asr._decoding(frames_first, lengths)):
             assert hypothesis.tokens.tolist() == tokens and hypothesis.frames.tolist() == frames
         functions["onnx-asr"] = lambda: list(asr._decoding(frames_first, lengths))
-    if peers and importlib.util.find_spec("nemo") is not None:
+    if peers and model.weights.durations and importlib.util.find_spec("nemo") is not None:
         import torch
 
         from .nemo_modules import nemo_greedy
@@ -118,7 +121,10 @@ def measure(model: Model, batch: int, threads: int, runs: int, peers: bool) -> d
         functions["sherpa-onnx"], functions["sherpa-onnx overhead"] = whole, first_frame
     seconds = alternate(runs, functions)
     tokens = sum(map(len, reference))
-    result: dict = {"vocab_size": model.vocab_size, "batch": batch, "threads": threads, "tokens": tokens, "systems": {}}
+    result: dict = {
+        "vocab_size": model.vocab_size, "durations": list(model.weights.durations), "batch": batch, "threads": threads,
+        "tokens": tokens, "systems": {},
+    }  # fmt: skip
     overhead = seconds.pop("sherpa-onnx overhead", None)
     for name, values in seconds.items():
         if name == "sherpa-onnx" and overhead is not None:
@@ -160,7 +166,7 @@ def _print(result: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vocab-size", type=int, nargs="+", default=[1024, 8192])
+    parser.add_argument("--vocab-size", type=int, nargs="+", default=list(PUBLISHED))
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--runs", type=int, default=7)

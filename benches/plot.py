@@ -7,51 +7,49 @@ from __future__ import annotations
 
 import json
 
+from tdtdecode.benchmark.charts import Chart, Line, Panel
+from tdtdecode.benchmark.png import png
+
 from .report import RESULTS
 
 SYSTEMS = {
-    "onnx-asr": "#999999", "sherpa-onnx": "#c79a3a", "NeMo": "#76b900", "ort": "#8fb8de", "fused float32": "#1f5fa8",
+    "onnx-asr": "#777777", "sherpa-onnx": "#a67c1f", "NeMo": "#5d9100", "ort": "#3d8c8c", "fused float32": "#1f5fa8",
     "fused bfloat16": "#d1495b", "fused int8": "#6a2c70",
 }  # fmt: skip
+PEERS = ("onnx-asr", "sherpa-onnx", "NeMo")
+
+
+def chart(result: dict) -> Chart:
+    """Microseconds per token by batch size, one thread, one panel for each model; the floor is that of float32."""
+    comparisons = [c for c in result["comparisons"] if c["threads"] == 1]
+    panels = []
+    for size in sorted({c["vocab_size"] for c in comparisons}):
+        mine = [c for c in comparisons if c["vocab_size"] == size]
+        lines = []
+        for system, colour in SYSTEMS.items():
+            entries = [(c["batch"], c["systems"][system]) for c in mine if system in c["systems"]]
+            if not entries:
+                continue
+            first = entries[0][1]
+            floor = None
+            if system == "fused float32" and "floor_fraction" in first:
+                floor = first["us_per_token"] * first["floor_fraction"]
+            name = system if system in PEERS else f"tdtdecode, {system.removeprefix('fused ')}"
+            lines.append(Line(name, colour, tuple((batch, entry["us_per_token"]) for batch, entry in entries), floor))
+        kind = "TDT" if mine[0].get("durations", True) else "RNN-T"
+        panels.append(Panel(f"{kind} with {size} tokens", tuple(lines)))
+    about = (
+        f"Greedy decoding of the same encoder output by all systems, one thread each, random weights of Parakeet's size, "
+        f"{result['frames']} frames an utterance. {result['processor']}, {result['date']}. Medians."
+    )
+    return Chart("How long a token takes, by system", about, tuple(panels))
 
 
 def draw(name: str) -> None:
-    """Draw ``results/NAME.png``: microseconds per token by batch size, one thread, one panel for each vocabulary."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    result = json.loads((RESULTS / f"{name}.json").read_text())
-    comparisons = [c for c in result["comparisons"] if c["threads"] == 1]
-    sizes = sorted({c["vocab_size"] for c in comparisons})
-    figure, panels = pyplot.subplots(1, len(sizes), figsize=(5.5 * len(sizes), 4.2), sharey=True, squeeze=False)
-    for panel, size in zip(panels[0], sizes):
-        for system, colour in SYSTEMS.items():
-            points = [
-                (c["batch"], c["systems"][system]["us_per_token"])
-                for c in comparisons
-                if c["vocab_size"] == size and system in c["systems"]
-            ]
-            if points:
-                panel.plot(*zip(*points), "o-", color=colour, label=system)
-        floors = [
-            entry["bytes_per_token"] / entry["stream_bandwidth"] * 1e6
-            for c in comparisons
-            for system, entry in c["systems"].items()
-            if c["vocab_size"] == size and c["batch"] == 1 and system == "fused float32"
-        ]
-        for floor in floors:
-            panel.axhline(floor, color=SYSTEMS["fused float32"], linestyle=":", label="floor of float32, batch 1")
-        panel.set(xscale="log", yscale="log", xlabel="utterances in a batch", title=f"V = {size}")
-        panel.set_xticks([1, 4, 16, 64], ["1", "4", "16", "64"])
-        panel.grid(alpha=0.3)
-    panels[0][0].set_ylabel("microseconds per emitted token")
-    panels[0][-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.suptitle(f"Greedy TDT decoding, one thread, {result['processor']}", fontsize=10)
-    figure.tight_layout()
-    figure.savefig(RESULTS / f"{name}.png", dpi=110)
-    print(f"written: {RESULTS / f'{name}.png'}")
+    """Draw ``results/NAME.png``."""
+    file = RESULTS / f"{name}.png"
+    file.write_bytes(png(chart(json.loads((RESULTS / f"{name}.json").read_text()))))
+    print(f"written: {file}")
 
 
 def table(name: str) -> str:

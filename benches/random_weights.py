@@ -13,6 +13,15 @@ TUNING_FRAMES = 300
 MAX_SYMBOLS = 10
 MEAN_DURATION = 2.5
 
+PUBLISHED = {1024: (0, 1, 2, 3, 4), 8192: (0, 1, 2, 3, 4), 13_087: ()}
+"""Sizes of vocabularies of published models, with their durations. The last one is an RNN-T, which has none."""
+
+
+def published_durations(vocab_size: int) -> tuple[int, ...]:
+    """The durations of the published models with a vocabulary of that size; of other sizes those of most TDT models."""
+    return PUBLISHED.get(vocab_size, (0, 1, 2, 3, 4))
+
+
 ACTIVATIONS = {
     "relu": lambda x: np.maximum(x, 0),
     "tanh": np.tanh,

@@ -17,9 +17,9 @@ import numpy as np
 
 import tdtdecode as tdt
 from tdtdecode.bundle.vocabulary import SPACE
-from tdtdecode.hypothesis import Trace
 from tdtdecode.speech.audio import FeatureExtractor, read_audio
 from tdtdecode.speech.hub import demo_directory
+from tdtdecode.traces import Trace
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 SECONDS = 3.6

@@ -1,6 +1,6 @@
 """Decoding on a GPU against what the card can do, and against peers on the same card, weights and encoder output.
 
-    python -m benches.gpu [--save]              # V = 1024 and 8192, batch 1, 8, 32 and 128, greedy and beam 4
+    python -m benches.gpu [--save]              # every size, batch 1, 8, 32 and 128, greedy and beam 4
     python -m benches.gpu --micro               # the card alone: barriers, exchanges, shared memory, cache
     python -m benches.gpu --end-to-end          # from files to text, with a model of Parakeet's sizes; under four minutes
     python -m benches.gpu --host                # the host's share of a decode; needs no card
@@ -8,7 +8,8 @@
 
 Needs a card and CuPy. onnxruntime-gpu, onnx-asr, PyTorch with transformers, and NeMo take part if they are installed.
 Times run from encoder output on the device to hypotheses on the host. The floor, the least time that a token can take,
-is computed from what `--micro` measures. Each figure is written as soon as it is there. A second run with the same file
+is computed from what `--micro` measures. The sizes are those of published models: TDT with V = 1024 and 8192, and an RNN-T
+with V = 13,087, in which the peers take no part. Each figure is written as soon as it is there. A second run with the same file
 goes on where the first one ended.
 """
 
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import tdtdecode as tdt
 
+from ..random_weights import PUBLISHED
 from ..report import RESULTS, environment, installed, save
 from . import bars, decoding, end_to_end, files, host, micro
 from .record import Record
@@ -34,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benches.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--vocab-size", type=int, nargs="+", default=[1024, 8192])
+    parser.add_argument("--vocab-size", type=int, nargs="+", default=list(PUBLISHED))
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32, 128])
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--micro", action="store_true", help="measure only the card")
@@ -76,6 +78,8 @@ def main() -> None:
         for vocab_size in options.vocab_size:
             with tempfile.TemporaryDirectory() as folder:
                 model = decoding.Model(vocab_size, Path(folder))
+                if part != "decoding" and not model.weights.durations:
+                    continue
                 for batch in options.batch:
                     name = f"V = {vocab_size}, batch {batch}"
                     if part == "decoding":

@@ -15,7 +15,7 @@ from tdtdecode.cuda.device import import_cupy
 from tdtdecode.evaluation import edit_distance
 
 from ..random_bundle import random_encoder_out, random_pieces, write_bundle
-from ..random_weights import Weights, random_weights
+from ..random_weights import Weights, published_durations, random_weights
 
 FRAMES, ENCODER_SIZE, SIZE, FRAME_SECONDS = 423, 1024, 640, 0.08
 PRECISIONS = ("float32", "float16", "bfloat16")
@@ -33,7 +33,8 @@ class Model:
     ):
         encoder_size, size = sizes
         self.vocab_size, self.frames, self.encoder_size = vocab_size, frames, encoder_size
-        self.weights: Weights = random_weights(vocab_size, (0, 1, 2, 3, 4), encoder_size, size, 2, size)
+        durations = published_durations(vocab_size)
+        self.weights: Weights = random_weights(vocab_size, durations, encoder_size, size, 2, size)
         self.directory = write_bundle(folder, "combined", self.weights, random_pieces(self.weights), None)
 
     def encoder_out(self, batch: int) -> np.ndarray:

@@ -57,6 +57,7 @@ bool Beam::open(int length) {
   while (table < 2 * entries) table *= 2;
   index_.resize(table);
   for (BeamHypothesis& hypothesis : hypotheses) hypothesis.place = -1;
+  if (trace) trace->begin(hypotheses.size());
   if (fusions_.empty()) return true;
   const std::size_t known = fusion_states.size() / std::max(fusions_.state_size, 1);
   fusion_states.resize(static_cast<std::size_t>(sizes.slots) * fusions_.state_size);
@@ -171,6 +172,7 @@ void Beam::advance_greedy() {
   const double logprob = is_blank ? row.blank_logprob : row.token_logprobs[0] + bonus(0, row.tokens[0]);
   entries_.push_back(extended(0, is_blank ? kBlank : 0, logprob + duration_logprob(row, row.duration.index),
                               row.duration.index));
+  list(&entries_.back());
 }
 
 // Extends the hypotheses at the earliest position by their best tokens and by blank, with every duration. Hypotheses
@@ -213,6 +215,7 @@ void Beam::advance_malsd() {
   for (std::int32_t i = 0; i < count; ++i) {
     if (!inside(hypotheses[i])) {
       entries_.push_back(kept(i));
+      list(&entries_.back());
       continue;
     }
     const RankedRow& row = row_of(i);
@@ -253,6 +256,7 @@ void Beam::advance_malsd() {
       const float forced = (options_.prune_early ? blank : steered_blank) + longest;
       entries_.push_back(extended(i, kBlank, forced, pairs_[0].duration));
       entries_.back().score = static_cast<float>(entries_.back().score);
+      list(&entries_.back());
       continue;
     }
     for (std::size_t pair = 0; pair < kept_pairs; ++pair) {
@@ -263,6 +267,7 @@ void Beam::advance_malsd() {
       entry.frame = hypotheses[i].frame + (is_blank ? std::max(duration, 1) : duration);
       entry.symbols = is_blank || duration > 0 ? 0 : hypotheses[i].symbols + 1;
       entry.score = static_cast<float>(entry.score);
+      list(&entry);
       entries_.push_back(entry);
     }
   }
@@ -276,17 +281,19 @@ void Beam::advance_malsd() {
     while (same < last && !(entries_[same].prefix == entries_[i].prefix && entries_[same].frame == entries_[i].frame &&
                             same_tokens(entries_[same], entries_[i])))
       ++same;
-    if (same < last)
-      entries_[same].score = static_cast<float>(log_add(entries_[same].score, entries_[i].score));
-    else
+    if (same == last) {
       entries_[last++] = entries_[i];
+      continue;
+    }
+    entries_[same].score = static_cast<float>(log_add(entries_[same].score, entries_[i].score));
+    if (trace) trace->merge(entries_[i].candidate, entries_[same].candidate, entries_[same].score, false);
   }
   entries_.resize(last);
 }
 
 Beam::Entry Beam::kept(std::int32_t hypothesis) const {
   const BeamHypothesis& h = hypotheses[hypothesis];
-  return {h.score, h.best, h.prefix, h.frame, h.symbols, h.length, hypothesis, kKept, hypothesis, kKept, 0};
+  return {h.score, h.best, h.prefix, h.frame, h.symbols, h.length, hypothesis, kKept, hypothesis, kKept, 0, -1};
 }
 
 // The entry for a hypothesis with one more step. `step` is the step's score, `duration` an index.
@@ -304,11 +311,26 @@ Beam::Entry Beam::extended(std::int32_t hypothesis, std::int32_t rank, double st
           rank,
           hypothesis,
           rank,
-          duration};
+          duration,
+          -1};
+}
+
+// Numbers an entry and writes it down as a candidate, if the search is traced.
+void Beam::list(Entry* entry) {
+  if (!trace) return;
+  Candidate candidate = {};
+  candidate.score = entry->score;
+  candidate.parent = entry->hypothesis;
+  candidate.token = entry->rank < 0 ? entry->rank : token(entry->hypothesis, entry->rank);
+  candidate.frame = first_frame + hypotheses[entry->hypothesis].frame;
+  candidate.duration = entry->rank == kKept ? 0 : frames(entry->duration);
+  candidate.next_frame = first_frame + entry->frame;
+  entry->candidate = trace->add(candidate);
 }
 
 // Adds an entry. If there is one with the same tokens at the same position, the two are merged.
-void Beam::merge(const Entry& entry) {
+void Beam::merge(Entry entry) {
+  list(&entry);
   const unsigned long long place = static_cast<unsigned long long>(entry.frame) * 31 + entry.symbols;
   std::size_t at = (entry.prefix ^ (place * 0x9e3779b97f4a7c15ull)) & (index_.size() - 1);
   for (; index_[at] >= 0; at = (at + 1) & (index_.size() - 1)) {
@@ -317,6 +339,7 @@ void Beam::merge(const Entry& entry) {
         !same_tokens(other, entry))
       continue;
     other.score = log_add(other.score, entry.score);
+    if (trace) trace->merge(entry.candidate, other.candidate, other.score, entry.best > other.best);
     if (entry.best > other.best) {
       other.best = entry.best;
       other.from = entry.from;
@@ -383,6 +406,13 @@ void Beam::commit() {
     next_.push_back(hypothesis);
   }
   hypotheses.swap(next_);
+  if (!trace) return;
+  trace->beam.clear();
+  for (const Entry& entry : entries_) {
+    trace->candidates[entry.candidate].kept = 1;
+    trace->beam.push_back(entry.candidate);
+  }
+  ++trace->steps;
 }
 
 bool Beam::same_tokens(std::int32_t a, std::int32_t token_a, std::int32_t b, std::int32_t token_b) const {
@@ -390,46 +420,48 @@ bool Beam::same_tokens(std::int32_t a, std::int32_t token_a, std::int32_t b, std
 }
 
 std::vector<Beam::Result> Beam::results() const {
-  struct Candidate {
+  struct Ending {
     const BeamHypothesis* hypothesis;
     double score, best, rank;
-    std::int32_t record;
+    std::int32_t record, last;  // the last record, and the hypothesis that it is from
   };
-  std::vector<Candidate> candidates;
+  std::vector<Ending> endings;
   for (const BeamHypothesis& hypothesis : hypotheses) {
-    Candidate candidate = {&hypothesis, hypothesis.score, hypothesis.best, 0.0, hypothesis.record};
-    Candidate* same = nullptr;
+    const auto number = static_cast<std::int32_t>(&hypothesis - hypotheses.data());
+    Ending ending = {&hypothesis, hypothesis.score, hypothesis.best, 0.0, hypothesis.record, number};
+    Ending* same = nullptr;
     if (options_.strategy == Strategy::tsd)  // the frame at which a hypothesis ended no longer matters
-      for (Candidate& other : candidates)
+      for (Ending& other : endings)
         if (other.hypothesis->prefix == hypothesis.prefix && other.hypothesis->length == hypothesis.length &&
             same_tokens(other.record, -1, hypothesis.record, -1))
           same = &other;
     if (!same) {
-      candidates.push_back(candidate);
+      endings.push_back(ending);
       continue;
     }
-    same->score = log_add(same->score, candidate.score);
-    if (candidate.best > same->best) {
-      same->best = candidate.best;
-      same->record = candidate.record;
+    same->score = log_add(same->score, ending.score);
+    if (ending.best > same->best) {
+      same->best = ending.best;
+      same->record = ending.record;
+      same->last = ending.last;
     }
   }
-  for (Candidate& candidate : candidates) {
-    const BeamHypothesis& hypothesis = *candidate.hypothesis;
+  for (Ending& ending : endings) {
+    const BeamHypothesis& hypothesis = *ending.hypothesis;
     if (options_.strategy == Strategy::tsd && !fusions_.empty()) {
       const bool pending = hypothesis.slot < 0;
       const std::size_t slot = pending ? hypothesis.parent : hypothesis.slot;
-      candidate.score += fusions_.final_score(fusion_states.data() + slot * fusions_.state_size,
-                                              pending ? hypothesis.token : -1);
+      ending.score += fusions_.final_score(fusion_states.data() + slot * fusions_.state_size,
+                                           pending ? hypothesis.token : -1);
     }
     const int tokens = options_.strategy == Strategy::malsd ? hypothesis.length + 1 : 1;  // as NeMo ranks them
-    candidate.rank = candidate.score / tokens;
+    ending.rank = ending.score / tokens;
   }
-  std::stable_sort(candidates.begin(), candidates.end(),
-                   [](const Candidate& a, const Candidate& b) { return a.rank > b.rank; });
+  std::stable_sort(endings.begin(), endings.end(),
+                   [](const Ending& a, const Ending& b) { return a.rank > b.rank; });
   std::vector<Result> results;
-  for (const Candidate& candidate : candidates)
-    if (results.empty() || candidate.score > kLowest) results.push_back({candidate.score, candidate.record});
+  for (const Ending& ending : endings)
+    if (results.empty() || ending.score > kLowest) results.push_back({ending.score, ending.record, ending.last});
   return results;
 }
 

@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "beam_trace.h"
 #include "fusion.h"
 #include "row_kernels.h"
 #include "tdt/hypothesis.h"
@@ -79,6 +80,7 @@ class Beam {
   struct Result {
     double score;
     std::int32_t record;
+    std::int32_t hypothesis;  // whose last record it is
   };
   std::vector<Result> results() const;
   // The last record that all hypotheses share, -1 for none. The tokens up to it can no longer change.
@@ -95,6 +97,7 @@ class Beam {
   std::vector<Record> records;
   std::vector<std::int64_t> fusion_states;  // [slots, fusions.state_size]
   FusionFailure failure;
+  std::unique_ptr<BeamTrace> trace;  // of the chunk; null: the search is not traced
 
  private:
   // A hypothesis of the next step. Its tokens are those of `hypothesis`, followed by the token of rank `rank`. Its best
@@ -106,6 +109,7 @@ class Beam {
     std::int32_t frame, symbols, length;
     std::int32_t hypothesis, rank;
     std::int32_t from, from_rank, duration;
+    std::int32_t candidate;  // its number in the trace, if there is one
   };
   static constexpr std::int32_t kKept = -2, kBlank = -1;  // ranks of entries without a new token: no step, or a blank
 
@@ -121,7 +125,8 @@ class Beam {
 
   Entry kept(std::int32_t hypothesis) const;
   Entry extended(std::int32_t hypothesis, std::int32_t rank, double step, int duration) const;
-  void merge(const Entry& entry);
+  void list(Entry* entry);
+  void merge(Entry entry);
   void prune();
   void commit();
   bool same_tokens(std::int32_t a, std::int32_t token_a, std::int32_t b, std::int32_t token_b) const;

@@ -50,23 +50,28 @@ FusedBeam::FusedBeam(const Network& network, const InstructionSet& isa, BeamSear
   }
 }
 
-bool FusedBeam::run(std::vector<PredictorStates>* after) {
+bool FusedBeam::run(std::vector<PredictorStates>* after, const Profile* profile) {
   after_ = after;
+  profile_ = profile;
   team_.run(threads_, [this](int thread) { work(thread); });
   if (failure_) std::rethrow_exception(failure_);
   return !failed_;
 }
 
 void FusedBeam::work(int thread) {
+  private_[thread].watch.start(profile_, thread);
   for (;;) {
     if (thread == 0) plan();
-    team_.barrier();
+    lap(thread, Phase::search);
+    wait(thread);
     if (done_) return;
     request(thread);
-    team_.barrier();
+    lap(thread, Phase::search);
+    wait(thread);
     if (failed_) return;
     if (thread == 0) collect();
-    team_.barrier();
+    lap(thread, Phase::search);
+    wait(thread);
     if (failed_) return;  // `collect` failed
     in_blocks(steps_.size(), [&](std::size_t first, int count) { predict(thread, first, count); });
     in_blocks(missing_.size(), [&](std::size_t first, int count) { project(thread, first, count); });
@@ -172,6 +177,10 @@ void FusedBeam::collect() {
       const int until = std::min(std::max(last + 1, place.projected + kProjectedAtOnce), length);
       for (; place.projected < until; ++place.projected) missing_.push_back({at, place.projected});
     }
+    count(Count::passes, 1);
+    count(Count::joint_rows, rows_.size());
+    count(Count::predictor_steps, steps_.size());
+    count(Count::projected_frames, missing_.size());
   } catch (...) {
     failure_ = std::current_exception();
     failed_ = true;
@@ -179,12 +188,15 @@ void FusedBeam::collect() {
 }
 
 // Multiplies the rows in this thread's `rows` with a matrix. Writes the thread's share of the outputs to its `outs`.
-void FusedBeam::multiply(int thread, const Matrix& matrix, int count) {
+// `phase` is what the product's time counts as.
+void FusedBeam::multiply(int thread, const Matrix& matrix, int count, Phase phase) {
   Private& mine = private_[thread];
   const int first = matrix.panel_count() * thread / team_.size();
   const int last = matrix.panel_count() * (thread + 1) / team_.size();
   isa_.network->stage(matrix, mine.rows.data(), count, mine.stage.data(), mine.staged.data());
+  lap(thread, Phase::staging);
   isa_.network->multiply(matrix, mine.staged.data(), count, first, last, mine.outs.data());
+  lap(thread, phase);
 }
 
 // Takes predictor steps, from the states in the parents' slots to new slots.
@@ -197,7 +209,8 @@ void FusedBeam::predict(int thread, std::size_t first, int count) {
       std::memcpy(prediction(steps[i].place, steps[i].slot),
                   network_.table + static_cast<std::size_t>(steps[i].token) * network_.table_width,
                   network_.joint * sizeof(float));
-    team_.barrier();
+    lap(thread, Phase::staging);
+    wait(thread);
     return;
   }
   // A layer's inputs are what comes from below, then its own last output. Layers take turns with two buffers: a thread
@@ -215,7 +228,8 @@ void FusedBeam::predict(int thread, std::size_t first, int count) {
     for (int layer = 0; layer < network_.num_layers; ++layer)
       std::memcpy(cell(layer, step.place, step.slot), cell(layer, step.place, step.parent), width);
   }
-  team_.barrier();
+  lap(thread, Phase::staging);
+  wait(thread);
   for (int layer = 0; layer < network_.num_layers; ++layer) {
     const Matrix& gates = network_.layers[layer];
     const int first_panel = gates.panel_count() * thread / team_.size();
@@ -225,7 +239,7 @@ void FusedBeam::predict(int thread, std::size_t first, int count) {
       mine.rows[i] = inputs(layer, i);
       mine.outs[i] = gates_.data() + static_cast<std::size_t>(i) * gates.outputs;
     }
-    multiply(thread, gates, count);
+    multiply(thread, gates, count, Phase::predictor);
     for (int i = 0; i < count; ++i) {
       const Step& step = steps[i];
       const float* addend = nullptr;
@@ -237,14 +251,15 @@ void FusedBeam::predict(int thread, std::size_t first, int count) {
         std::memcpy(inputs(layer + 1, i) + network_.inputs_from_below(layer + 1),
                     hidden(layer + 1, step.place, step.parent), width);
     }
-    team_.barrier();
+    lap(thread, Phase::predictor);
+    wait(thread);
   }
   for (int i = 0; i < count; ++i) {
     mine.rows[i] = hidden(network_.num_layers - 1, steps[i].place, steps[i].slot);
     mine.outs[i] = prediction(steps[i].place, steps[i].slot);
   }
-  multiply(thread, network_.prediction, count);
-  team_.barrier();
+  multiply(thread, network_.prediction, count, Phase::predictor);
+  wait(thread);
 }
 
 // Projects encoder frames to the joint's hidden layer.
@@ -260,9 +275,10 @@ void FusedBeam::project(int thread, std::size_t first, int count) {
     mine.rows[i] = row;
     mine.outs[i] = projected(at, frame);
   }
-  team_.barrier();
-  multiply(thread, network_.encoder, count);
-  team_.barrier();
+  lap(thread, Phase::staging);
+  wait(thread);
+  multiply(thread, network_.encoder, count, Phase::projection);
+  wait(thread);
 }
 
 // Computes joint rows and ranks them.
@@ -276,13 +292,14 @@ void FusedBeam::score(int thread, std::size_t first, int count) {
     mine.rows[i] = hidden;
     mine.outs[i] = logits_.data() + static_cast<std::size_t>(i) * network_.output.outputs;
   }
-  multiply(thread, network_.output, count);
-  team_.barrier();
+  multiply(thread, network_.output, count, Phase::joint);
+  wait(thread);
   for (int i = thread; i < count; i += team_.size()) {
     const auto& [at, scoring] = rows_[first + i];
     beam(places_[at]).rank(scoring, mine.outs[i], isa_.rank);
   }
-  team_.barrier();
+  lap(thread, Phase::search);
+  wait(thread);
 }
 
 }  // namespace tdt::cpu

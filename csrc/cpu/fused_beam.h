@@ -12,6 +12,7 @@
 #include "frames.h"
 #include "instruction_sets.h"
 #include "network.h"
+#include "profile.h"
 #include "team.h"
 
 namespace tdt::cpu {
@@ -46,7 +47,8 @@ class FusedBeam {
 
   // Runs the beams to the end of their utterances; false if a user's function failed. If `after` [B] is not null, it
   // gets the predictor states to go on from, in the order of Beam::used_slots().
-  bool run(std::vector<PredictorStates>* after);
+  // Adds to the profile if it is not null.
+  bool run(std::vector<PredictorStates>* after, const Profile* profile);
 
  private:
   struct Place {
@@ -71,6 +73,7 @@ class FusedBeam {
     std::vector<float*> outs;
     std::vector<StagedRow> staged;
     std::vector<char> stage;
+    Stopwatch watch;
   };
 
   void work(int thread);
@@ -84,7 +87,15 @@ class FusedBeam {
   void score(int thread, std::size_t first, int count);
   template <class Block>
   void in_blocks(std::size_t count, Block block);
-  void multiply(int thread, const Matrix& matrix, int count);
+  void multiply(int thread, const Matrix& matrix, int count, Phase phase);
+  void lap(int thread, Phase phase) { private_[thread].watch.lap(phase); }
+  void wait(int thread) {
+    team_.barrier();
+    lap(thread, Phase::waiting);
+  }
+  void count(Count what, std::size_t number) {
+    if (profile_) profile_->counts[static_cast<int>(what)] += static_cast<std::int64_t>(number);
+  }
 
   Beam& beam(const Place& place) { return *search_->beams[place.utterance]; }
   int index(const Place& place) const { return static_cast<int>(&place - places_.data()); }
@@ -105,6 +116,7 @@ class FusedBeam {
   BeamSearch* search_;
   const BeamUtterances& utterances_;
   std::vector<PredictorStates>* after_ = nullptr;
+  const Profile* profile_ = nullptr;
 
   int threads_, slots_, kept_frames_;
   std::size_t layer_inputs_ = 0;  // inputs of the layer that has most of them

@@ -73,16 +73,19 @@ float* FusedGreedy::projected(int slot, int frame) {
   return projected_.data() + place * network_.joint;
 }
 
-void FusedGreedy::run(Emissions* emissions) {
+void FusedGreedy::run(Emissions* emissions, const Profile* profile) {
   emissions_ = emissions;
+  profile_ = profile;
   team_.run(threads_, [this](int thread) { work(thread); });
   if (failure_) std::rethrow_exception(failure_);
 }
 
 void FusedGreedy::work(int thread) {
+  private_[thread].watch.start(profile_, thread);
   for (;;) {
     if (thread == 0) plan();
-    team_.barrier();
+    lap(thread, Phase::search);
+    wait(thread);
     if (done_) return;
     if (!missing_.empty()) {
       fetch(thread);
@@ -91,7 +94,8 @@ void FusedGreedy::work(int thread) {
     score(thread);
     decide_rows(thread);
     if (thread == 0) collect();
-    team_.barrier();
+    lap(thread, Phase::search);
+    wait(thread);
     if (failed_) return;  // not done_: thread 0 may already be planning the next pass
     if (rescore_) rescore(thread);
     if (!emitted_.empty()) predict(thread);
@@ -176,7 +180,8 @@ void FusedGreedy::fetch(int thread) {
     blocks_.read(index, utterances_.sources[utterance], frame, utterances_.lengths[utterance],
                  frames_.data() + i * size);
   }
-  team_.barrier();
+  lap(thread, Phase::staging);
+  wait(thread);
 }
 
 void FusedGreedy::project(int thread) {
@@ -187,8 +192,10 @@ void FusedGreedy::project(int thread) {
     mine.outs[i] = projected(missing_[i].slot, missing_[i].frame);
   }
   isa_.network->stage(network_.encoder, mine.rows.data(), count, mine.stage.data(), mine.staged.data());
+  lap(thread, Phase::staging);
   multiply(thread, network_.encoder, mine.staged, count);
-  team_.barrier();
+  lap(thread, Phase::projection);
+  wait(thread);
 }
 
 void FusedGreedy::score(int thread) {
@@ -204,11 +211,14 @@ void FusedGreedy::score(int thread) {
   isa_.network->stage(network_.output, mine.rows.data(), count, mine.stage.data(), mine.staged.data());
   if (screens()) {
     isa_.network->stage(network_.screen, mine.rows.data(), count, mine.screen_stage.data(), mine.screened.data());
+    lap(thread, Phase::staging);
     multiply(thread, network_.screen, mine.screened, count);
   } else {
+    lap(thread, Phase::staging);
     multiply(thread, network_.output, mine.staged, count);
   }
-  team_.barrier();
+  lap(thread, Phase::joint);
+  wait(thread);
 }
 
 // Decides the scored frames of each slot one after the other, up to its next token.
@@ -238,11 +248,15 @@ void FusedGreedy::decide_rows(int thread) {
       slot.at = advanced(slot.at, !slot.emitted, decision.duration, options_);
     }
   }
-  team_.barrier();
+  lap(thread, Phase::search);
+  wait(thread);
 }
 
 // Logs what was emitted, and gives the predictor its inputs.
 void FusedGreedy::collect() {
+  count(Count::passes, 1);
+  count(Count::joint_rows, scored_.size());
+  count(Count::projected_frames, missing_.size());
   emitted_.clear();
   try {
     for (int index : pending_) {
@@ -267,6 +281,7 @@ void FusedGreedy::collect() {
     failed_ = true;
     return;
   }
+  count(Count::predictor_steps, emitted_.size());
   for (int index : emitted_) {
     const Slot& slot = slots_[index];
     const float* entry = network_.table + static_cast<std::size_t>(slot.token) * network_.table_width;
@@ -279,6 +294,7 @@ void FusedGreedy::collect() {
   for (const Slot& slot : slots_)
     last = last && (slot.utterance < 0 || slot.at.frame >= utterances_.lengths[slot.utterance]);
   rescore_ = !kept_for_.empty() && (last || kept_for_.size() >= kKeptAtOnce);
+  if (rescore_) count(Count::late_rows, kept_for_.size());
 }
 
 // Computes the log-probabilities that screening left out: whole joint rows from the kept hidden vectors, in one
@@ -292,14 +308,16 @@ void FusedGreedy::rescore(int thread) {
   }
   isa_.network->stage(network_.output, mine.rows.data(), count, mine.stage.data(), mine.staged.data());
   multiply(thread, network_.output, mine.staged, count);
-  team_.barrier();
+  lap(thread, Phase::log_probs);
+  wait(thread);
   for (int i = thread; i < count; i += team_.size()) {
     const std::size_t at = kept_for_[i];
     Decision decision;
     isa_.decide(logits(i), 1, network_.layout, options_, &decision.token, &decision.duration,
                 &emissions_->token_logprob[at], &emissions_->duration_logprob[at]);
   }
-  team_.barrier();
+  lap(thread, Phase::log_probs);
+  wait(thread);
   if (thread == 0) kept_for_.clear();
 }
 
@@ -313,6 +331,7 @@ void FusedGreedy::predict(int thread) {
       mine.outs[i] = gates_.data() + static_cast<std::size_t>(i) * gates.outputs;
     }
     isa_.network->stage(gates, mine.rows.data(), count, mine.stage.data(), mine.staged.data());
+    lap(thread, Phase::staging);
     multiply(thread, gates, mine.staged, count);
     const int first = gates.panel_count() * thread / team_.size();
     const int last = gates.panel_count() * (thread + 1) / team_.size();
@@ -325,7 +344,8 @@ void FusedGreedy::predict(int thread) {
       isa_.network->lstm_cell(mine.outs[i], addend, first, last, cell(layer, index), own(layer, index, 1 - parity),
                                   above);
     }
-    team_.barrier();
+    lap(thread, Phase::predictor);
+    wait(thread);
   }
   if (network_.num_layers == 0) return;
   for (int i = 0; i < count; ++i) {
@@ -334,8 +354,10 @@ void FusedGreedy::predict(int thread) {
     mine.outs[i] = prediction(index);
   }
   isa_.network->stage(network_.prediction, mine.rows.data(), count, mine.stage.data(), mine.staged.data());
+  lap(thread, Phase::staging);
   multiply(thread, network_.prediction, mine.staged, count);
-  team_.barrier();
+  lap(thread, Phase::predictor);
+  wait(thread);
   if (thread == 0)
     for (int index : emitted_) slots_[index].parity = 1 - slots_[index].parity;
 }

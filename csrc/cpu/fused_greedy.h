@@ -11,6 +11,7 @@
 #include "frames.h"
 #include "instruction_sets.h"
 #include "network.h"
+#include "profile.h"
 #include "screening.h"
 #include "tdt/transition.h"
 #include "team.h"
@@ -50,8 +51,8 @@ class FusedGreedy {
   FusedGreedy(const Network& network, const InstructionSet& isa, const GreedyOptions& options,
               const Utterances& utterances, int threads);
 
-  // Throws std::bad_alloc if there is no memory for the emissions.
-  void run(Emissions* emissions);
+  // Throws std::bad_alloc if there is no memory for the emissions. Adds to the profile if it is not null.
+  void run(Emissions* emissions, const Profile* profile);
 
  private:
   struct Step {
@@ -80,6 +81,7 @@ class FusedGreedy {
     std::vector<char> stage, screen_stage;
     std::vector<float> screen_row, screen_values;
     std::vector<std::int32_t> screen_outputs, screen_found;
+    Stopwatch watch;
   };
 
   void work(int thread);
@@ -94,6 +96,14 @@ class FusedGreedy {
   void rescore(int thread);
   void predict(int thread);
   void multiply(int thread, const Matrix& matrix, const std::vector<StagedRow>& staged, int count);
+  void lap(int thread, Phase phase) { private_[thread].watch.lap(phase); }
+  void wait(int thread) {
+    team_.barrier();
+    lap(thread, Phase::waiting);
+  }
+  void count(Count what, std::size_t number) {
+    if (profile_) profile_->counts[static_cast<int>(what)] += static_cast<std::int64_t>(number);
+  }
 
   bool screens() const {
     return network_.screen.panels && static_cast<int>(slots_.size()) <= network_.screened_slots && !options_.trace;
@@ -114,6 +124,7 @@ class FusedGreedy {
   const GreedyOptions options_;
   const Utterances& utterances_;
   Emissions* emissions_ = nullptr;
+  const Profile* profile_ = nullptr;
 
   int threads_, scored_at_once_, keep_at_once_;
   std::vector<Slot> slots_;

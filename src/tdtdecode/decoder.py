@@ -17,7 +17,7 @@ from . import kernels as kernel_sets
 from .arguments import as_choice, as_flag, as_instance, as_integer, as_number, as_tuple, refusal
 from .arrays import frames_first, utterances_of
 from .errors import InputError
-from .hypothesis import Hypothesis, Trace
+from .hypothesis import Hypothesis
 from .kernels.sets import ISA_VARIABLE
 from .networks import Network, NetworkState
 from .networks.loops import label_looping, lockstep, run_beam
@@ -31,6 +31,7 @@ from .search import (
     for_utterances,
     runs_in_the_beam_engine,
 )
+from .traces import BeamTrace, Profile, Trace
 from .transducer import TransducerSpec
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from .fusion.binding import BoundFusion
     from .kernels.beam_state import BeamState
     from .networks import SteppedNetwork
+    from .networks.state import ArrayState
 
 
 _log = logging.getLogger(__name__)
@@ -422,38 +424,95 @@ class Decoder:
         none = np.zeros(streams, np.int32)
         return DecoderState(none.astype(np.int64), none, self._start.select(none))
 
-    def trace(self, encoder_out: Any, lengths: Any = None, search: Greedy | None = None) -> list[Trace]:
-        """Every step that greedy search takes on whole utterances, including the blanks.
+    def trace(
+        self, encoder_out: Any, lengths: Any = None, search: Greedy | Beam | None = None
+    ) -> list[Trace] | list[BeamTrace]:
+        """Every step that a search takes on whole utterances, including the blanks.
 
-        The steps that emit a token have the tokens, frames, durations and log-probs of `decode`, in every precision.
+        The search is the same as in `decode`, in every precision. Of a greedy search, the steps that emit a token have
+        its tokens, frames, durations and log-probs. A beam search's trace has its result.
+
+        All candidates of a beam search are kept: about ``50 * size * (size + 1) * D`` bytes for each step of an
+        utterance, where D is the number of durations, or 1 for RNN-T.
 
         Parameters
         ----------
         encoder_out, lengths:
             As for `decode`.
         search:
-            `Greedy` without fusion and confidence; None: the decoder's own search, which must be that too.
+            The search to follow; None: the decoder's own.
 
         Returns
         -------
-        One trace for each utterance; empty if its length is 0.
+        One trace for each utterance; empty if its length is 0. They are `traces.Trace` for `Greedy`, and
+        `traces.BeamTrace` for `Beam`. `Greedy` with fusion or confidence is run as a beam of one hypothesis, so it has
+        traces of that kind too.
 
         Raises
         ------
         InputError
-            If an array does not fit, the search is another one, or the decoder is not on the cpu.
+            If an array or the search does not fit, or the decoder is not on the cpu.
         DeviceError
             If an array is not in main memory.
         """
         chosen = self.search if search is None else as_search(search)
-        if not isinstance(chosen, Greedy) or runs_in_the_beam_engine(chosen):
-            raise InputError(f"trace follows greedy search without fusion and confidence, got {chosen!r}")
         if self.network.device != "cpu":
             raise InputError("trace needs a decoder on the cpu: make one with device='cpu'")
         utterances, lengths = self._door(encoder_out, lengths, self.spec.encoder_size)
-        greedy = kernel_sets.GreedySearch(self.spec, chosen, lengths, self.kernels, trace=True)
-        self._run_greedy(greedy, utterances, lengths, self.initial_state(len(lengths)).network, final=True)
+        if not len(lengths):
+            return []
+        state = self.initial_state(len(lengths))
+        if runs_in_the_beam_engine(chosen):
+            beam = self._beam_search(chosen, lengths, state, trace=True)
+            self._run_beam(beam, utterances, lengths, state, final=True)
+            return beam.traces()
+        greedy = kernel_sets.GreedySearch(self.spec, cast("Greedy", chosen), lengths, self.kernels, trace=True)
+        self._run_greedy(greedy, utterances, lengths, state.network, final=True)
         return greedy.traces()
+
+    def profile(
+        self, encoder_out: Any, lengths: Any = None, search: Greedy | Beam | None = None
+    ) -> tuple[list[Hypothesis], Profile]:
+        """Decode whole utterances, and measure where the time of the compiled loop goes.
+
+        Reading the clock takes some time itself: about 1 us for each pass of the loop.
+
+        Parameters
+        ----------
+        encoder_out, lengths, search:
+            As for `decode`.
+
+        Returns
+        -------
+        What `decode` returns, and the profile.
+
+        Raises
+        ------
+        InputError
+            If an array or the search does not fit, or the decoder has no compiled loop on the cpu.
+        DeviceError
+            If an array is not in main memory.
+        """
+        from .networks.fused import FusedProgram
+
+        chosen, program = self.search if search is None else as_search(search), self.program
+        if not isinstance(program, FusedProgram):
+            raise InputError(
+                f"profile needs the compiled loop of network 'fused' on the cpu, this decoder has "
+                f"{', '.join(self.choices)}"
+            )
+        utterances, lengths = self._door(encoder_out, lengths, self.spec.encoder_size)
+        state, profile = self.initial_state(len(lengths)), Profile.empty(program.threads)
+        start = cast("ArrayState", state.network)
+        if not len(lengths):
+            return [], profile
+        if runs_in_the_beam_engine(chosen):
+            beam = self._beam_search(chosen, lengths, state)
+            program.beam(beam, utterances, start, state.places, True, profile)
+            return beam.hypotheses(), profile
+        greedy = kernel_sets.GreedySearch(self.spec, cast("Greedy", chosen), lengths, self.kernels)
+        program.greedy(greedy, utterances, start, True, profile)
+        return greedy.hypotheses(), profile
 
     def _greedy_chunk(
         self, search: Any, utterances: Any, lengths: np.ndarray, state: DecoderState, final: bool
@@ -469,8 +528,6 @@ class Decoder:
         self, greedy: kernel_sets.GreedySearch, utterances: Any, lengths: np.ndarray, state: NetworkState, final: bool
     ) -> NetworkState | None:
         """Run a search to its end. Returns the predictor states to go on from, or None if ``final``."""
-        if not len(lengths):
-            return None
         if self.program is not None:
             return self.program.greedy(greedy, utterances, state, final)
         network = cast("SteppedNetwork", self.network)
@@ -481,26 +538,39 @@ class Decoder:
     def _beam_chunk(
         self, search: Any, utterances: Any, lengths: np.ndarray, state: DecoderState, final: bool
     ) -> tuple[list[Hypothesis], DecoderState]:
-        for_utterances(search, range(len(lengths)), len(lengths))  # raises if a fusion was made for another batch
-        beam = kernel_sets.BeamSearch(self.spec, search, lengths, self.kernels, self._bound(search), state.beams)
-        workspace = None
-        if self.program is not None:
-            after = self.program.beam(beam, utterances, state.network, state.places, final)
-        else:
-            places, slots = state.places, np.arange(beam.slots_per_utterance)
-            arena = np.minimum(places[:-1, None] + slots, places[1:, None] - 1)  # the first slots get the states
-            network = cast("SteppedNetwork", self.network)
-            frames = frames_first(utterances, lengths, network.frame_dtype)
-            workspace = network.workspace(frames, state.network.select(arena.ravel()))
-            run_beam(beam, workspace)
+        beam = self._beam_search(search, lengths, state)
+        after = self._run_beam(beam, utterances, lengths, state, final)
         if final:
             return beam.hypotheses(), self.initial_state(len(lengths))
         hypotheses = beam.settled()
         beams, used = beam.close()
-        if workspace is not None:
-            after = workspace.state().select(used)
+        if self.program is None:
+            after = after.select(used)
         consumed = state.consumed + lengths
         return hypotheses, DecoderState(consumed, np.zeros_like(state.overshoot), after, search, tuple(beams))
+
+    def _beam_search(
+        self, search: Any, lengths: np.ndarray, state: DecoderState, trace: bool = False
+    ) -> kernel_sets.BeamSearch:
+        for_utterances(search, range(len(lengths)), len(lengths))  # raises if a fusion was made for another batch
+        return kernel_sets.BeamSearch(
+            self.spec, search, lengths, self.kernels, self._bound(search), state.beams, trace
+        )
+
+    def _run_beam(
+        self, beam: kernel_sets.BeamSearch, utterances: Any, lengths: np.ndarray, state: DecoderState, final: bool
+    ) -> NetworkState:
+        """Run a search to its end. Returns predictor states: of a program those to go on from, else those in all slots.
+        """
+        if self.program is not None:
+            return self.program.beam(beam, utterances, state.network, state.places, final)
+        places, slots = state.places, np.arange(beam.slots_per_utterance)
+        arena = np.minimum(places[:-1, None] + slots, places[1:, None] - 1)  # the first slots get the states
+        network = cast("SteppedNetwork", self.network)
+        frames = frames_first(utterances, lengths, network.frame_dtype)
+        workspace = network.workspace(frames, state.network.select(arena.ravel()))
+        run_beam(beam, workspace)
+        return workspace.state()
 
     def detokenize(self, tokens: Iterable[int]) -> str:
         """The text of token ids.

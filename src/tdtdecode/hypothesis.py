@@ -90,44 +90,6 @@ def joined(parts: Sequence[Hypothesis]) -> Hypothesis:
     return with_beginning(end)
 
 
-@dataclass(frozen=True, eq=False)
-class Trace:
-    """Every step of a greedy search over one utterance: which frames it looked at, and what it decided there.
-
-    Attributes
-    ----------
-    frames:
-        int32 [n], the encoder frame of each step. A frame that is not listed was skipped.
-    tokens:
-        int32 [n], the token emitted there, or `blank`.
-    durations:
-        int32 [n], the predicted duration in frames; 0 for RNN-T. A blank of duration 0 moves one frame.
-    token_logprobs, duration_logprobs:
-        float32 [n], natural log: of the token or blank over the V + 1 token entries of the joint row, and of the
-        duration over its D duration entries; duration log-probs are 0 for RNN-T.
-    blank:
-        The id of blank.
-    """
-
-    frames: np.ndarray
-    tokens: np.ndarray
-    durations: np.ndarray
-    token_logprobs: np.ndarray
-    duration_logprobs: np.ndarray
-    blank: int
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def __repr__(self) -> str:
-        return one_line(self, counted(len(self), "step"), f"{int(self.emitted.sum())} of them emit a token")
-
-    @property
-    def emitted(self) -> np.ndarray:
-        """bool [n]: the steps that emitted a token."""
-        return self.tokens != self.blank
-
-
 @dataclass(frozen=True)
 class Word:
     """A word, with its start and end in seconds and its confidence from 0 to 1.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +14,17 @@ import pytest
 from benches.random_bundle import make_bundle, random_pieces, write_bundle
 from benches.random_weights import random_weights
 from tdtdecode.benchmark import floor_seconds, random_encoder_out, stream_bandwidth
+from tdtdecode.benchmark.charts import spread, ticks
 from tdtdecode.bundle import reading
 from tdtdecode.bundle.cut import CannotSplit
 from tdtdecode.cli import main
 from tdtdecode.decoder import Decoder
 from tdtdecode.evaluation import edit_distance
+from tdtdecode.traces import PHASES
 from tests import demo
 
 SIZES = {"vocab_size": 60, "encoder_size": 24, "predictor_size": 20, "joint_size": 20}
+DECODERS = ["fused float32", "fused bfloat16", "fused int8", "ort"]
 QUICK = ["--runs", "1", "--frames", "60", "--batch", "2"]
 
 
@@ -26,10 +32,13 @@ def test_every_decoder_is_measured(tmp_path, capsys):
     make_bundle(tmp_path, "combined", **SIZES)
     assert main(["bench", str(tmp_path), *QUICK, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert set(result["decoders"]) == {"fused float32", "fused bfloat16", "fused int8", "ort"} and not result["refused"]
-    assert (result["batch"], result["frames"]) == (2, 120)
-    for entry in result["decoders"].values():
-        assert entry["min"] <= entry["median"] <= entry["max"] and entry["times_real_time"] > 0
+    assert [entry["decoder"] for entry in result["measurements"]] == DECODERS and not result["refused"]
+    assert result["frames"] == 60 and result["processor"] and result["date"][:2] == "20"
+    assert {"tdtdecode", "numpy", "onnxruntime"} <= result["versions"].keys()
+    for entry in result["measurements"]:
+        assert (entry["batch"], entry["threads"], entry["search"]) == (2, 1, "greedy")
+        assert entry["min"] <= entry["p10"] <= entry["median"] <= entry["p90"] <= entry["max"]
+        assert entry["times_real_time"] > 0 and "floor_fraction" not in entry and "profile" not in entry
         assert "differing_tokens" not in entry and "compared_tokens" not in entry
     assert main(["bench", str(tmp_path), "--runs", "1", "--frames", "60"]) == 0
     assert "of what memory allows" in capsys.readouterr().out
@@ -42,9 +51,8 @@ def test_edits_are_counted_on_speech(tmp_path, capsys):
     counts = {}
     for given in ([], ["--recordings", str(own)], ["--recordings", str(one), str(own)]):
         assert main(["bench", "--runs", "1", "--frames", "40", "--json", *given]) == 0
-        decoders = json.loads(capsys.readouterr().out)["decoders"]
         counts[len(given)] = {
-            name: (entry["differing_tokens"], entry["compared_tokens"]) for name, entry in decoders.items()
+            entry["decoder"]: (entry["differing_tokens"], entry["compared_tokens"]) for entry in _measurements(capsys)
         }
     assert counts[0] == counts[2] and counts[0]["ort"] == (0, 44) and counts[0]["fused int8"][0] <= 4
     assert counts[3]["ort"][0] == 0 and counts[3]["ort"][1] > 44
@@ -52,7 +60,95 @@ def test_edits_are_counted_on_speech(tmp_path, capsys):
     assert "edits from the first" not in capsys.readouterr().out
     np.savez(tmp_path / "out.npz", encoder_out=np.zeros((1, 128, 5), np.float32))
     assert main(["bench", "--runs", "1", "--encoder-out", str(tmp_path / "out.npz"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["decoders"]["ort"]["differing_tokens"] == 0
+    assert _measurements(capsys)[-1]["differing_tokens"] == 0
+
+
+def _measurements(capsys) -> list[dict]:
+    return json.loads(capsys.readouterr().out)["measurements"]
+
+
+def test_a_sweep_measures_everything_asked_for(tmp_path, capsys):
+    """Edits are counted against the most exact decoder with the same search."""
+    options = ["--precision", "float32,int8", "--search", "all", "--batch", "1,3", "--threads", "2,1", "--runs", "1"]
+    recording = Path(__file__).parents[1] / "recordings" / "known-0.flac"
+    given = ["--frames", "40", "--recordings", str(recording)]
+    assert main(["bench", "demo", *options, *given, "--profile", "--json"]) == 0
+    found = _measurements(capsys)
+    assert [(entry["threads"], entry["search"], entry["batch"], entry["decoder"]) for entry in found] == [
+        (threads, search, batch, decoder)
+        for threads in (2, 1) for search in ("greedy", "beam") for batch in (1, 3)
+        for decoder in ("fused float32", "fused int8", "ort")
+    ]  # fmt: skip
+    for entry in found:
+        assert entry["compared_tokens"] > 5 and (entry["decoder"] == "fused int8" or not entry["differing_tokens"])
+        floor = entry["search"] == "greedy" and entry["batch"] == 1 and entry["decoder"] != "ort"
+        assert ("floor_us_per_token" in entry) == floor
+        assert ("profile" in entry) == (entry["decoder"] != "ort")
+    for entry in found:
+        same = [e["tokens"] for e in found if all(e[key] == entry[key] for key in ("decoder", "search", "batch"))]
+        assert len(set(same)) == 1, "threads change nothing"
+
+
+def test_profiles_add_up(capsys):
+    assert main(["bench", "demo", *QUICK, "--precision", "float32", "--profile", "--json"]) == 0
+    fused, _ = _measurements(capsys)
+    profile = fused["profile"]
+    shares = [figures["share"] for figures in profile["phases"].values()]
+    assert list(profile["phases"]) == list(PHASES) and sum(shares) == pytest.approx(1)
+    per_token = sum(figures["us_per_token"] for figures in profile["phases"].values())
+    assert per_token * fused["tokens"] == pytest.approx(profile["seconds"] * 1e6)
+    assert profile["predictor_steps"] == fused["tokens"] and profile["joint_rows"] >= profile["passes"] > 0
+    assert main(["bench", "demo", *QUICK, "--precision", "float32", "--profile"]) == 0
+    out = capsys.readouterr().out
+    assert "us per pass" in out and all(f"      {phase}" in out for phase in PHASES)
+
+
+def test_csv_has_a_row_for_each_measurement(tmp_path, capsys):
+    make_bundle(tmp_path, "combined", **SIZES)
+    assert main(["bench", str(tmp_path), "--runs", "2", "--frames", "60", "--batch", "1,2", "--profile", "--csv"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [(row["decoder"], row["batch"]) for row in rows] == [(name, b) for b in "12" for name in DECODERS]
+    for row in rows:
+        assert row["processor"] and row["date"] and row["version_tdtdecode"] and float(row["p90"]) > 0
+        assert bool(row["share_waiting"]) == (row["decoder"] != "ort") and not row["compared_tokens"]
+
+
+def test_charts_say_whose_line_is_whose(tmp_path, capsys):
+    plot = tmp_path / "out.html"
+    options = ["--runs", "1", "--frames", "60", "--batch", "1,2", "--search", "all", "--profile"]
+    assert main(["bench", "demo", *options, "--plot", str(plot)]) == 0
+    text = plot.read_text(encoding="utf-8")
+    drawing = text[text.index("<svg"):]
+    for name in (*DECODERS[:3], "ONNX Runtime (ort)", "floor of fused int8", "lower is better", "greedy, 1 thread"):
+        assert f"{name}<" in drawing or f"{name})<" in drawing, name
+    assert not re.search(r"(src|href|url)\s*[=(]|<script|https?:", text), "nothing from elsewhere"
+    assert "Where the time goes: fused float32, beam, batch 2" in text and "processor" in text
+    HTMLParser().feed(text)
+
+
+def test_charts_as_png(tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    plot = tmp_path / "out.png"
+    assert main(["bench", "demo", *QUICK, "--plot", str(plot)]) == 0
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_labels_keep_their_distance_and_their_order():
+    assert spread([5.0, 1.0, 3.0], 1.0) == [5, 1, 3], "where there is room, they stay"
+    found = spread([2.0, 2.1, 1.9, 9.0], 1.0)
+    assert found == pytest.approx([2, 3, 1, 9])
+    assert sorted(spread([0.0] * 4, 2.0)) == [-3, -1, 1, 3]
+    assert ticks(0.7, 21) == [1, 2, 5, 10, 20]
+
+
+def test_a_plot_without_tokens_or_with_another_ending(tmp_path, capsys):
+    make_bundle(tmp_path, "combined", **SIZES)
+    np.savez(tmp_path / "nothing.npz", encoder_out=np.zeros((1, 24, 0), np.float32))
+    options = ["--runs", "1", "--encoder-out", str(tmp_path / "nothing.npz"), "--plot"]
+    assert main(["bench", str(tmp_path), *options, str(tmp_path / "a.html")]) == 2
+    assert "no decoder emitted a token" in capsys.readouterr().err
+    assert main(["bench", str(tmp_path), *options, str(tmp_path / "a.gif")]) == 2
+    assert "must end in .png or .html" in capsys.readouterr().err
 
 
 def test_what_cannot_be_had_is_said(tmp_path, capsys, monkeypatch):
@@ -95,7 +191,7 @@ def test_what_is_measured_can_be_chosen(tmp_path, capsys, options, names):
     make_bundle(tmp_path, "combined", **SIZES)
     assert main(["bench", str(tmp_path), *QUICK, *options, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert set(result["decoders"]) == names
+    assert {entry["decoder"] for entry in result["measurements"]} == names
     assert set(result["refused"]) == ({"fused bfloat16", "fused int8"} if "reference" in options else set())
 
 
@@ -134,10 +230,23 @@ def test_a_single_array_is_no_archive(tmp_path, capsys):
     (["--encoder-out", "missing.npz"], "missing.npz: expected an .npz file"),
     (["--kernels", "opencl"], "no kernel set 'opencl'"),
     (["--network", "ort", "--precision", "int8"], "precision"),
+    (["--batch", "2", "--encoder-out", "missing.npz"], "leave it out with --encoder-out"),
     (["--batch", str(10**9), "--frames", str(10**6)], "does not fit into memory"),
 ])  # fmt: skip
 def test_wrong_usage(capsys, options, message):
     assert main(["bench", str(demo.DIRECTORY), *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options, message", [
+    (["--precision", "float8"], "expected some of float32, bfloat16, int8, or all, got 'float8'"),
+    (["--search", ","], "expected some of greedy, beam, or all, got nothing"),
+    (["--threads", "1,0"], "invalid list of positive integers value: '1,0'"),
+    (["--json", "--csv"], "not allowed with argument"),
+])  # fmt: skip
+def test_values_that_no_option_takes(capsys, options, message):
+    with pytest.raises(SystemExit, match="2"):
+        main(["bench", *options])
     assert message in capsys.readouterr().err
 
 

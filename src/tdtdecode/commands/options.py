@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,24 @@ def share(text: str) -> float:
     return number
 
 
+def positives(text: str) -> list[int]:
+    """Numbers as `positive` takes them, with commas between them; each is taken once."""
+    return list(dict.fromkeys(map(positive, text.split(","))))
+
+
+def several(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """The type of options that take some of these names, with commas between them, or "all"."""
+
+    def chosen(text: str) -> list[str]:
+        found = list(choices) if text == "all" else names(text)
+        if not found or (unknown := [name for name in found if name not in choices]):
+            what = repr(unknown[0]) if found else "nothing"
+            raise argparse.ArgumentTypeError(f"expected some of {', '.join(choices)}, or all, got {what}")
+        return list(dict.fromkeys(found))
+
+    return chosen
+
+
 def names(text: str) -> list[str]:
     """Names with commas between them."""
     return [name.strip() for name in text.split(",") if name.strip()]
@@ -143,6 +162,7 @@ def names(text: str) -> list[str]:
 durations.__name__ = "list of whole numbers"
 positive.__name__ = "positive integer"
 share.__name__ = "share above 0, at most 1"
+positives.__name__ = "list of positive integers"
 
 SOURCE_OPTIONS: dict[str, dict[str, Any]] = {
     "layout": {"choices": ("auto", *LAYOUTS), "default": "auto",

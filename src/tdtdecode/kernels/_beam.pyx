@@ -9,6 +9,8 @@ from libc.string cimport memcpy
 from libcpp.memory cimport unique_ptr
 from libcpp.vector cimport vector
 
+from .beam_steps import CANDIDATE
+
 
 cdef extern from "tdt/row.h" namespace "tdt":
     cdef cppclass RowLayout:
@@ -61,6 +63,13 @@ cdef extern from "fusion.h" namespace "tdt::cpu":
         int entries
         int blank
 
+cdef extern from "beam_trace.h" namespace "tdt::cpu":
+    cdef cppclass Candidate:
+        pass
+    cdef cppclass BeamTrace:
+        vector[Candidate] candidates
+        vector[int32_t] beam
+
 cdef extern from "beam.h" namespace "tdt::cpu":
     cdef cppclass Record:
         int32_t previous, token, frame, duration
@@ -79,6 +88,7 @@ cdef extern from "beam.h" namespace "tdt::cpu":
     cdef cppclass BeamResult "tdt::cpu::Beam::Result":
         double score
         int32_t record
+        int32_t hypothesis
     cdef cppclass Beam:
         Beam(const BeamOptions&, const RowLayout&, const Fusions&) except +
         void start(const int64_t*) except +
@@ -97,6 +107,7 @@ cdef extern from "beam.h" namespace "tdt::cpu":
         vector[Record] records
         vector[int64_t] fusion_states
         FusionFailure failure
+        unique_ptr[BeamTrace] trace
     cdef cppclass BeamSearch:
         BeamOptions options
         RowLayout layout
@@ -115,7 +126,7 @@ cdef class BeamEngine:
     cdef object kept
     cdef readonly int slots
 
-    def __cinit__(self, size_t rank_row, int vocab_size, int blank, durations, options, fusions, int batch):
+    def __cinit__(self, size_t rank_row, int vocab_size, int blank, durations, options, fusions, int batch, bint trace=False):
         self.kernel = <RankRow>rank_row
         self.kept = fusions
         for frames in durations:
@@ -159,6 +170,8 @@ cdef class BeamEngine:
         for _ in range(batch):
             self.search.beams.push_back(unique_ptr[Beam](
                 new Beam(self.search.options, self.search.layout, self.search.fusions)))
+            if trace:
+                self.search.beams.back().get().trace.reset(new BeamTrace())
         self.slots = 0
         if batch:
             self.slots = self.search.beams[0].get().sizes.slots
@@ -274,6 +287,19 @@ cdef class BeamEngine:
         cdef vector[BeamResult] results = beam.results()
         cdef Py_ssize_t count = min(nbest, <Py_ssize_t>results.size())
         return [(results[i].score, *self._chain(beam, results[i].record)) for i in range(count)]
+
+    def trace(self, int utterance):
+        cdef Beam* beam = self.search.beams[utterance].get()
+        cdef BeamTrace* trace = beam.trace.get()
+        cdef size_t count = trace.candidates.size()
+        if CANDIDATE.itemsize != sizeof(Candidate):
+            raise ValueError("CANDIDATE has another layout than the compiled search")
+        candidates = np.empty(count, CANDIDATE)
+        if count:
+            memcpy(<void*>_address(candidates), trace.candidates.data(), count * sizeof(Candidate))
+        cdef vector[BeamResult] results = beam.results()
+        ends = [trace.beam[results[i].hypothesis] for i in range(<Py_ssize_t>results.size())]
+        return candidates, np.array(ends, np.int32)
 
     def settled(self, int utterance):
         cdef Beam* beam = self.search.beams[utterance].get()

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import as_instance, as_tuple
+from ..arguments import as_flag, as_instance, as_tuple
 from ..errors import InputError
 from ..fusion.binding import BoundFusion
 from ..hypothesis import Hypothesis
 from ..options import Strategy, beam_options
 from ..reprs import counted, one_line
 from ..search import Beam, Greedy
+from ..traces import WAITS, BeamTrace
 from ..transducer import TransducerSpec
+from . import beam_steps
 from .beam_state import BeamState, FusionError
 from .greedy import check_rows, checked_lengths
 from .sets import KernelSet, as_kernels
@@ -44,6 +46,8 @@ class BeamSearch:
         The fusions of ``options``, bound to the vocabulary.
     states:
         The B beams that `close` returned, to go on from them; None to start anew.
+    trace:
+        Also keep all candidates of every step, for `traces`.
 
     Attributes
     ----------
@@ -77,9 +81,11 @@ class BeamSearch:
         kernels: KernelSet | str = "auto",
         fusions: Sequence[BoundFusion] = (),
         states: Sequence[BeamState] | None = None,
+        trace: bool = False,
     ):
         as_instance("spec", spec, TransducerSpec, "a TransducerSpec")
         as_instance("options", options, (Greedy, Beam), "Beam(...) or Greedy(...)")
+        as_flag("trace", trace)
         kernels = as_kernels(kernels)
         lengths = checked_lengths(lengths)
         fusions = as_tuple("fusions", fusions, "the fusions, bound to the vocabulary")
@@ -106,7 +112,7 @@ class BeamSearch:
         self.size = size
         self.fusions = tuple(fusions)
         self.engine = kernels.beam_engine(
-            spec.vocab_size, spec.blank, spec.duration_table, kernel_options, self.fusions, len(lengths)
+            spec.vocab_size, spec.blank, spec.duration_table, kernel_options, self.fusions, len(lengths), trace
         )
         self.slots_per_utterance = self.engine.slots
         for utterance in range(len(lengths)):
@@ -178,6 +184,26 @@ class BeamSearch:
     def settled(self) -> list[Hypothesis]:
         """The tokens that all hypotheses of an utterance share, for each utterance. They can no longer change."""
         return [self._hypothesis(None, *self.engine.settled(utterance)) for utterance in self._all()]
+
+    def traces(self) -> list[BeamTrace]:
+        """Every step of each of the B utterances. Only for a search with ``trace``, which has ended."""
+        assert self.spec.blank is not None
+        found = []
+        for utterance, hypothesis in zip(self._all(), self.hypotheses(), strict=True):
+            candidates, ends = self.engine.trace(utterance)
+            columns = {name: np.ascontiguousarray(candidates[name]) for name in beam_steps.CANDIDATE.names or ()}
+            rank = columns["token"]
+            tokens = np.where(rank == beam_steps.BLANK, self.spec.blank, rank)
+            tokens[rank == beam_steps.KEPT] = WAITS
+            found.append(
+                BeamTrace(
+                    steps=columns["step"], parents=columns["parent"], tokens=tokens, frames=columns["frame"],
+                    durations=columns["duration"], next_frames=columns["next_frame"], scores=columns["score"],
+                    totals=columns["total"], merged_into=columns["into"], kept=columns["kept"].astype(bool),
+                    alignments=columns["alignment"], ends=ends, hypothesis=hypothesis, blank=self.spec.blank,
+                )
+            )  # fmt: skip
+        return found
 
     def close(self) -> tuple[list[BeamState], np.ndarray]:
         """End the chunk.

@@ -61,13 +61,33 @@ RANKED = np.dtype(
 ENTRY = np.dtype(
     [("score", "f8"), ("best", "f8"), ("prefix", "u8")]
     + [(name, "i4") for name in ("frame", "symbols", "length")]
-    + [(name, "i4") for name in ("hypothesis", "rank", "origin", "origin_rank", "duration")]
+    + [(name, "i4") for name in ("hypothesis", "rank", "origin", "origin_rank", "duration", "candidate")]
 )
 """A hypothesis of the next step.
 
 Its tokens are those of `hypothesis`, followed by the token of rank `rank`. Its best alignment is that of `origin`,
 followed by the token of rank `origin_rank` with the duration of index `duration`. The two can differ if several
-hypotheses were merged.
+hypotheses were merged. `candidate` is its number among the step's candidates, if the search is traced.
+"""
+CANDIDATE = np.dtype(
+    [("score", "f8"), ("total", "f8")]
+    + [(name, "i4") for name in ("step", "parent", "token", "frame", "duration", "next_frame")]
+    + [(name, "i4") for name in ("into", "alignment", "kept")],
+    align=True,
+)
+"""What a traced search writes down of an entry: how it was before others were merged into it.
+
+- `score`: its own score; `total`: the score together with those that were merged into it;
+- `step`: the step of the search;
+- `parent`: the kept candidate of the step before that it extends, -1 at the start of the search;
+- `token`: a token, or KEPT or BLANK;
+- `frame`: the frame of its joint row; `duration`: the predicted one; `next_frame`: where it goes on;
+- `into`: the candidate that it was merged into, -1 for none;
+- `alignment`: of the candidates merged into it and itself, the one with the best alignment;
+- `kept`: whether it is in the beam after the step.
+
+While a step runs, candidates are numbered within it, parents are numbers of hypotheses, and frames are counted from the
+start of the chunk. The engine turns these into numbers of the whole search and frames of the stream.
 """
 
 
@@ -304,7 +324,35 @@ def same_entries(a, b, hypotheses, records, tokens):
 
 
 @kernel
-def merge_last(entries, count, hypotheses, records, tokens):
+def list_candidate(candidates, listed, entry, hypotheses, token, frames):
+    """Write down an entry as candidate number ``listed``, if the search is traced: if there is room for candidates.
+
+    ``token`` is KEPT or BLANK where there is none. Returns the number of candidates after that.
+    """
+    if not len(candidates):
+        return listed
+    candidate = candidates[listed]
+    candidate["score"] = candidate["total"] = entry["score"]
+    candidate["parent"], candidate["token"] = entry["hypothesis"], token
+    candidate["frame"] = hypotheses[entry["hypothesis"]]["frame"]
+    candidate["duration"], candidate["next_frame"] = frames, entry["frame"]
+    candidate["into"], candidate["alignment"], candidate["kept"] = -1, listed, 0
+    entry["candidate"] = listed
+    return listed + 1
+
+
+@kernel
+def merge_candidates(candidates, merged, into, better):
+    """Write down that an entry was merged into another one, which has the new score; if the search is traced."""
+    if len(candidates):
+        candidates[merged["candidate"]]["into"] = into["candidate"]
+        candidates[into["candidate"]]["total"] = into["score"]
+        if better:
+            candidates[into["candidate"]]["alignment"] = merged["candidate"]
+
+
+@kernel
+def merge_last(entries, count, hypotheses, records, tokens, candidates):
     """Merge the last entry into one with the same tokens at the same position, if there is one.
 
     Returns the number of entries after that.
@@ -317,6 +365,7 @@ def merge_last(entries, count, hypotheses, records, tokens):
         if not same_entries(other, new, hypotheses, records, tokens):
             continue
         other["score"] = log_add(other["score"], new["score"])
+        merge_candidates(candidates, new, other, new["best"] > other["best"])
         if new["best"] > other["best"]:
             other["best"] = new["best"]
             other["origin"], other["origin_rank"] = new["origin"], new["origin_rank"]
@@ -327,9 +376,12 @@ def merge_last(entries, count, hypotheses, records, tokens):
 
 @kernel
 def advance_greedy(
-    options, blank, durations, hypotheses, ranked, tokens, token_logprobs, duration_logprobs, bonus, entries
+    options, blank, durations, hypotheses, ranked, tokens, token_logprobs, duration_logprobs, bonus, entries, candidates
 ):
-    """Write one entry. The joint row alone decides between blank and token; fusion takes part in choosing the token."""
+    """Write one entry. The joint row alone decides between blank and token; fusion takes part in choosing the token.
+
+    Returns the numbers of entries and of candidates.
+    """
     h = hypotheses[0]
     row = ranked[h["place"]]
     steered = min(np.float32(row["blank_logit"] - options["greedy"]["blank_penalty"]), LARGEST)
@@ -351,24 +403,25 @@ def advance_greedy(
         entries[0], hypotheses, 0, BLANK if is_blank else 0, token, logprob, index, frames,
         options["greedy"],
     )  # fmt: skip
-    return 1
+    return 1, list_candidate(candidates, 0, entries[0], hypotheses, BLANK if is_blank else token, frames)
 
 
 @kernel
 def advance_tsd(
     options, durations, length, hypotheses, count, records, ranked, tokens, token_logprobs, duration_logprobs, bonus,
-    entries,
+    entries, candidates,
 ):  # fmt: skip
     """Extend the hypotheses at the earliest position by their best tokens and by blank, with every duration.
 
     Hypotheses with the same tokens at the same position are merged; only then is the beam pruned. Returns the number of
-    entries written.
+    entries written, and the number of candidates.
     """
     frame, symbols = first_in_time(hypotheses, count, length)
-    written = 0
+    written = listed = 0
     for i in range(count):
         if hypotheses[i]["frame"] != frame or hypotheses[i]["symbols"] != symbols:
             keep(entries[written], hypotheses, i)
+            listed = list_candidate(candidates, listed, entries[written], hypotheses, KEPT, 0)
             written += 1
     for i in range(count):
         h = hypotheses[i]
@@ -391,9 +444,11 @@ def advance_tsd(
                 if len(durations):
                     step += float(duration_logprobs[place, index]) / temperature - float(row["duration_normalizer"])
                     frames = durations[index]
-                extend(entries[written], hypotheses, i, rank, token, step, index, frames, options["greedy"])
-                written = merge_last(entries, written + 1, hypotheses, records, tokens)
-    return prune(entries, written, options)
+                entry = entries[written]
+                extend(entry, hypotheses, i, rank, token, step, index, frames, options["greedy"])
+                listed = list_candidate(candidates, listed, entry, hypotheses, max(token, BLANK), frames)
+                written = merge_last(entries, written + 1, hypotheses, records, tokens, candidates)
+    return prune(entries, written, options), listed
 
 
 @kernel
@@ -433,19 +488,21 @@ def prune(entries, count, options):
 @kernel
 def advance_malsd(
     options, blank_token, durations, length, hypotheses, count, records, ranked, tokens, token_logprobs,
-    duration_logprobs, bonus, entries, pairs,
+    duration_logprobs, bonus, entries, candidates, pairs,
 ):  # fmt: skip
     """NeMo's modified alignment-length-synchronous decoding, except that durations are looked up in the table.
 
     Scores are rounded to float32 wherever NeMo rounds them: in long utterances that decides between close hypotheses.
-    ``pairs`` float64 [4, (K + 1) D] is scratch memory. Returns the number of entries written.
+    ``pairs`` float64 [4, (K + 1) D] is scratch memory. Returns the number of entries written, and the number of
+    candidates.
     """
     size, width = options["size"], max(len(durations), 1)
-    written = 0
+    written = listed = 0
     for i in range(count):
         h = hypotheses[i]
         if h["frame"] >= length:
             keep(entries[written], hypotheses, i)
+            listed = list_candidate(candidates, listed, entries[written], hypotheses, KEPT, 0)
             written += 1
             continue
         place = h["place"]
@@ -491,6 +548,7 @@ def advance_malsd(
             frames = durations[index] if len(durations) else 0
             extend(entries[written], hypotheses, i, BLANK, -1, forced, index, frames, options["greedy"])
             entries[written]["score"] = np.float32(entries[written]["score"])
+            listed = list_candidate(candidates, listed, entries[written], hypotheses, BLANK, frames)
             written += 1
             continue
         for pair in order[:size]:
@@ -503,6 +561,7 @@ def advance_malsd(
             entry["frame"] = h["frame"] + (max(frames, 1) if rank == BLANK else frames)
             entry["symbols"] = 0 if rank == BLANK or frames > 0 else h["symbols"] + 1
             entry["score"] = np.float32(entry["score"])
+            listed = list_candidate(candidates, listed, entry, hypotheses, max(token, BLANK), frames)
             written += 1
     order = np.argsort(-entries["score"][:written], kind="mergesort")[:size]
     chosen = entries[:written][order].copy()
@@ -516,10 +575,11 @@ def advance_malsd(
             same += 1
         if same < last:
             entries[same]["score"] = np.float32(log_add(entries[same]["score"], chosen[i]["score"]))
+            merge_candidates(candidates, chosen[i], entries[same], False)
         else:
             entries[last] = chosen[i]
             last += 1
-    return last
+    return last, listed
 
 
 @kernel

@@ -6,10 +6,11 @@ import numpy as np
 
 from ..arguments import as_flag, as_instance, refusal
 from ..errors import InputError
-from ..hypothesis import Hypothesis, Trace
+from ..hypothesis import Hypothesis
 from ..options import greedy_options
 from ..reprs import counted, one_line
 from ..search import Beam, Greedy
+from ..traces import Trace
 from ..transducer import MAX_FRAMES, TransducerSpec
 from .sets import KernelSet, as_kernels
 

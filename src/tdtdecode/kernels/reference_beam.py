@@ -32,6 +32,8 @@ class BeamEngine:
         The fusions of the search, bound to the vocabulary.
     batch:
         B.
+    trace:
+        Whether to keep what `trace` returns.
 
     Attributes
     ----------
@@ -49,6 +51,7 @@ class BeamEngine:
         options: np.void,
         fusions: Sequence[BoundFusion],
         batch: int,
+        trace: bool = False,
     ):
         reach = int(max([1, *durations])) + 1 if options["strategy"] == beam_steps.TSD else 1
         self.hypotheses = int(options["size"]) * reach
@@ -59,6 +62,7 @@ class BeamEngine:
         self.ranks = min(int(options["size"]), vocab_size)
         self.blank = blank
         self.options = options
+        self.traced = trace
         self._beams = [_Beam(self) for _ in range(batch)]
 
     def start(self, utterance: int, fusion_state: np.ndarray) -> None:
@@ -125,7 +129,19 @@ class BeamEngine:
     def results(self, utterance: int, nbest: int) -> list[tuple[float, np.ndarray, np.ndarray]]:
         """At most ``nbest`` hypotheses of an utterance as (score, *chain), best first."""
         beam = self._beams[utterance]
-        return [(score, *beam.chain(record)) for score, record in beam.results()[:nbest]]
+        return [(score, *beam.chain(record)) for score, record, _ in beam.results()[:nbest]]
+
+    def trace(self, utterance: int) -> tuple[np.ndarray, np.ndarray]:
+        """All candidates of an utterance's chunk.
+
+        Returns
+        -------
+        The candidates in the order of the search, `beam_steps.CANDIDATE`; and int32 [n], the candidate that each
+        hypothesis of the n-best list ends with.
+        """
+        beam = self._beams[utterance]
+        ends = [beam.beam[hypothesis] for _, _, hypothesis in beam.results()]
+        return np.concatenate([np.empty(0, beam_steps.CANDIDATE), *beam.traced]), np.array(ends, np.int32)
 
     def settled(self, utterance: int) -> Chain:
         """The tokens that all hypotheses of an utterance share."""
@@ -164,6 +180,9 @@ class _Beam:
         self.hypotheses, self.following = (np.zeros(capacity, beam_steps.HYPOTHESIS) for _ in range(2))
         self.records = np.zeros(64, beam_steps.RECORD)
         self.entries = np.zeros(capacity + size * (engine.ranks + 1) * width + 1, beam_steps.ENTRY)
+        self.candidates = np.zeros(len(self.entries) if engine.traced else 0, beam_steps.CANDIDATE)
+        self.traced: list[np.ndarray] = []
+        self.beam = np.empty(0, np.intp)  # the candidate of each hypothesis, if the search is traced
         self.pairs = np.zeros((4, (engine.ranks + 1) * width))
         self.ranked = np.zeros(capacity, beam_steps.RANKED)
         self.tokens = np.zeros((capacity, engine.ranks), np.int32)
@@ -180,6 +199,7 @@ class _Beam:
 
     def open(self, length: int) -> None:
         self.length = length
+        self.traced, self.beam = [], np.full(self.count, -1)
         known = self.fusion_states
         self.fusion_states = np.zeros((self.engine.slots, known.shape[1]), np.int64)
         self.fusion_states[: len(known)] = known
@@ -214,17 +234,22 @@ class _Beam:
         engine, steps = self.engine, self.engine.steps
         rows = self.ranked, self.tokens, self.token_logprobs, self.duration_logprobs
         if strategy == beam_steps.GREEDY:
-            written = steps.advance_greedy(
-                engine.options, engine.blank, engine.durations, self.hypotheses, *rows, self.bonus, self.entries
-            )
+            written, listed = steps.advance_greedy(
+                engine.options, engine.blank, engine.durations, self.hypotheses, *rows, self.bonus, self.entries,
+                self.candidates,
+            )  # fmt: skip
         else:
             beam = engine.durations, self.length, self.hypotheses, self.count, self.records
             if strategy == beam_steps.TSD:
-                written = steps.advance_tsd(engine.options, *beam, *rows, self.bonus, self.entries)
-            else:
-                written = steps.advance_malsd(
-                    engine.options, engine.blank, *beam, *rows, self.bonus, self.entries, self.pairs
+                written, listed = steps.advance_tsd(
+                    engine.options, *beam, *rows, self.bonus, self.entries, self.candidates
                 )
+            else:
+                written, listed = steps.advance_malsd(
+                    engine.options, engine.blank, *beam, *rows, self.bonus, self.entries, self.candidates, self.pairs
+                )
+        if engine.traced:
+            self._keep_candidates(written, listed)
         self.grow(self.recorded + written)
         self.recorded = steps.commit(
             self.entries, written, self.hypotheses, self.following, self.records, self.recorded, *rows,
@@ -232,6 +257,20 @@ class _Beam:
         )  # fmt: skip
         self.count = written
         self.hypotheses, self.following = self.following, self.hypotheses
+
+    def _keep_candidates(self, written: int, listed: int) -> None:
+        """Number a step's candidates through the search, and mark those that became entries."""
+        step, first = self.candidates[:listed].copy(), sum(map(len, self.traced))
+        entries = self.entries["candidate"][:written].astype(np.intp)
+        step["kept"][entries] = 1
+        step["step"] = len(self.traced)
+        step["parent"] = self.beam[step["parent"]]
+        step["frame"] += self.first_frame
+        step["next_frame"] += self.first_frame
+        step["alignment"] += first
+        step["into"] += np.where(step["into"] >= 0, first, 0).astype(np.int32)
+        self.traced.append(step)
+        self.beam = first + entries
 
     def _advance_fusions(self, parent: int, token: int, slot: int) -> None:
         self.fusion_states[slot] = self._advanced(self.fusion_states[parent], token)
@@ -277,29 +316,34 @@ class _Beam:
             total[blank] = 0
             self.bonus[slot] = total
 
-    def results(self) -> list[tuple[float, int]]:
+    def results(self) -> list[tuple[float, int, int]]:
+        """The hypotheses, best first: the score, the last record, and the number of the hypothesis that it is from."""
         strategy = self.engine.options["strategy"]
-        found: list[list] = []  # score, best, record, hypothesis
-        for h in self.hypotheses[: self.count]:
+        found: list[list] = []  # score, best, record, hypothesis, number of the one with that record
+        for number, h in enumerate(self.hypotheses[: self.count]):
             for other in found if strategy == beam_steps.TSD else ():  # the frame where one ended no longer matters
                 if h["length"] == other[3]["length"] and beam_steps.same_tokens(
                     self.records, other[2], -1, h["record"], -1
                 ):
                     other[0] = beam_steps.log_add(other[0], float(h["score"]))
                     if h["best"] > other[1]:
-                        other[1], other[2] = h["best"], h["record"]
+                        other[1], other[2], other[4] = h["best"], h["record"], number
                     break
             else:
-                found.append([float(h["score"]), h["best"], h["record"], h])
+                found.append([float(h["score"]), h["best"], h["record"], h, number])
         if strategy == beam_steps.TSD:
             for entry in found:
                 entry[0] += self._final_score(entry[3])
         ranks = [
             -score / (h["length"] + 1) if strategy == beam_steps.MALSD else -score  # as NeMo ranks them
-            for score, _, _, h in found
+            for score, _, _, h, _ in found
         ]
         ordered = [found[i] for i in np.argsort(ranks, kind="stable")]
-        return [(score, record) for i, (score, _, record, _) in enumerate(ordered) if not i or score > -np.inf]
+        return [
+            (score, record, number)
+            for i, (score, _, record, _, number) in enumerate(ordered)
+            if not i or score > -np.inf
+        ]
 
     def _final_score(self, h: np.void) -> float:
         """What the fusions add to a hypothesis's score if the utterance ends there."""

@@ -20,6 +20,8 @@ class CompiledNetwork:
         cell: np.ndarray,
         options: np.void,
         threads: int,
+        counts: np.ndarray | None = None,
+        nanoseconds: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]: ...
     def beam(
         self,
@@ -33,4 +35,6 @@ class CompiledNetwork:
         cell: np.ndarray,
         threads: int,
         keep: bool,
+        counts: np.ndarray | None = None,
+        nanoseconds: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None: ...

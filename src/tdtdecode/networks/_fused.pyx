@@ -83,6 +83,13 @@ cdef extern from "frames.h" namespace "tdt::cpu":
         ptrdiff_t element
         ptrdiff_t frame
 
+cdef extern from "profile.h" namespace "tdt::cpu":
+    const int kPhases
+    const int kCounts
+    cdef cppclass Profile:
+        int64_t* counts
+        int64_t* nanoseconds
+
 cdef extern from "fused_beam.h" namespace "tdt::cpu":
     cdef cppclass BeamSearch:
         pass
@@ -102,7 +109,7 @@ cdef extern from "fused_beam.h" namespace "tdt::cpu":
         const float* cell
     cdef cppclass FusedBeam:
         FusedBeam(const CNetwork&, const InstructionSet&, BeamSearch*, const BeamUtterances&, int) except + nogil
-        bint run(vector[PredictorStates]*) except + nogil
+        bint run(vector[PredictorStates]*, const Profile*) except + nogil
 
 cdef extern from "fused_greedy.h" namespace "tdt::cpu":
     cdef cppclass Utterances:
@@ -124,7 +131,7 @@ cdef extern from "fused_greedy.h" namespace "tdt::cpu":
         vector[float] duration_logprob
     cdef cppclass FusedGreedy:
         FusedGreedy(const CNetwork&, const InstructionSet&, const GreedyOptions&, const Utterances&, int) except + nogil
-        void run(Emissions*) except + nogil
+        void run(Emissions*, const Profile*) except + nogil
 
 
 cdef extern from "stream.h" namespace "tdt::cpu":
@@ -201,6 +208,17 @@ def product(packed, str isa, const float[:, ::1] rows, float[:, ::1] out):
         kernels.multiply(matrix, staged.data(), count, 0, matrix.outputs // 64, out_pointers.data())
 
 
+cdef bint _profile(int64_t[::1] counts, int64_t[:, ::1] nanoseconds, int threads, Profile* profile) except -1:
+    """Point a profile at the arrays; False if there are none."""
+    if counts is None:
+        return False
+    if counts.shape[0] != kCounts or nanoseconds.shape[0] != threads or nanoseconds.shape[1] != kPhases:
+        raise ValueError("counts and nanoseconds do not fit")
+    profile.counts = &counts[0]
+    profile.nanoseconds = &nanoseconds[0, 0]
+    return True
+
+
 cdef class CompiledNetwork:
     """A `packing.PackedNetwork` for one instruction set. It keeps the arrays and does not check their shapes."""
     cdef CNetwork network
@@ -242,7 +260,7 @@ cdef class CompiledNetwork:
 
     def greedy(self, list utterances, const int32_t[::1] order, int32_t[:, ::1] positions,
                float[:, ::1] prediction, float[:, :, ::1] hidden, float[:, :, ::1] cell, object options,
-               int threads):
+               int threads, int64_t[::1] counts=None, int64_t[:, ::1] nanoseconds=None):
         """Greedy search over B > 0 utterances.
 
         Parameters
@@ -257,6 +275,9 @@ cdef class CompiledNetwork:
             [B, J], [L, B, H], [L, B, H]: the predictor states; updated.
         options:
             `tdtdecode.options.GREEDY_OPTIONS`.
+        counts, nanoseconds:
+            int64 [`traces.COUNTS`] and [threads, `traces.PHASES`], to which the decode adds its own; None: it is not
+            measured.
 
         Returns
         -------
@@ -292,10 +313,12 @@ cdef class CompiledNetwork:
         memcpy(&read, <const char*>memory, sizeof(GreedyOptions))
         cdef Emissions emissions
         cdef FusedGreedy* search
+        cdef Profile profile
+        cdef bint profiled = _profile(counts, nanoseconds, threads, &profile)
         with nogil:
             search = new FusedGreedy(self.network, self.isa[0], read, batch, threads)
             try:
-                search.run(&emissions)
+                search.run(&emissions, &profile if profiled else NULL)
             finally:
                 del search
         cdef Py_ssize_t emitted = <Py_ssize_t>emissions.token.size()
@@ -312,7 +335,8 @@ cdef class CompiledNetwork:
 
     def beam(self, size_t address, list utterances, const int32_t[::1] order, const int32_t[::1] lengths,
              const int64_t[::1] places, const float[:, ::1] prediction, const float[:, :, ::1] hidden,
-             const float[:, :, ::1] cell, int threads, bint keep):
+             const float[:, :, ::1] cell, int threads, bint keep,
+             int64_t[::1] counts=None, int64_t[:, ::1] nanoseconds=None):
         """Beam search over B > 0 utterances.
 
         Parameters
@@ -327,6 +351,8 @@ cdef class CompiledNetwork:
             [N, J], [L, N, H], [L, N, H]: the predictor states of all beams.
         keep:
             Whether to return the states to go on from.
+        counts, nanoseconds:
+            As for `greedy`.
 
         Returns
         -------
@@ -358,25 +384,27 @@ cdef class CompiledNetwork:
         after.resize(count if keep else 0)
         cdef bint good = False
         cdef FusedBeam* search
+        cdef Profile profile
+        cdef bint profiled = _profile(counts, nanoseconds, threads, &profile)
         with nogil:
             search = new FusedBeam(self.network, self.isa[0], <BeamSearch*><uintptr_t>address, batch, threads)
             try:
-                good = search.run(&after if keep else NULL)
+                good = search.run(&after if keep else NULL, &profile if profiled else NULL)
             finally:
                 del search
         if not good:
             return None
-        counts = [<Py_ssize_t>after[i].prediction.size() // joint for i in range(<Py_ssize_t>after.size())]
-        cdef float[:, ::1] kept_prediction = np.empty((sum(counts), joint), np.float32)
-        cdef float[:, :, ::1] kept_hidden = np.empty((sum(counts), layers, width), np.float32)
-        cdef float[:, :, ::1] kept_cell = np.empty((sum(counts), layers, width), np.float32)
+        numbers = [<Py_ssize_t>after[i].prediction.size() // joint for i in range(<Py_ssize_t>after.size())]
+        cdef float[:, ::1] kept_prediction = np.empty((sum(numbers), joint), np.float32)
+        cdef float[:, :, ::1] kept_hidden = np.empty((sum(numbers), layers, width), np.float32)
+        cdef float[:, :, ::1] kept_cell = np.empty((sum(numbers), layers, width), np.float32)
         cdef Py_ssize_t first = 0
-        for i in range(len(counts)):
+        for i in range(len(numbers)):
             memcpy(&kept_prediction[first, 0], after[i].prediction.data(), 4 * after[i].prediction.size())
             if layers:
                 memcpy(&kept_hidden[first, 0, 0], after[i].hidden.data(), 4 * after[i].hidden.size())
                 memcpy(&kept_cell[first, 0, 0], after[i].cell.data(), 4 * after[i].cell.size())
-            first += counts[i]
+            first += numbers[i]
         return (
             np.asarray(kept_prediction), np.asarray(kept_hidden).transpose(1, 0, 2),
             np.asarray(kept_cell).transpose(1, 0, 2),

@@ -16,6 +16,7 @@ from .state import ArrayState, array_state
 
 if TYPE_CHECKING:
     from ..kernels import BeamSearch, GreedySearch, KernelSet
+    from ..traces import Profile
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 
@@ -108,7 +109,10 @@ class FusedNetwork:
 
 
 class FusedProgram:
-    """A fused network, compiled for one instruction set; a `Program`."""
+    """A fused network, compiled for one instruction set; a `Program`.
+
+    `greedy` and `beam` add what they spend to a ``profile``, if there is one.
+    """
 
     def __init__(self, network: FusedNetwork, isa: str, arithmetic: Arithmetic | None = None):
         from ._fused import CompiledNetwork, screened_slots, widens_halves
@@ -125,8 +129,18 @@ class FusedProgram:
         self._compiled = CompiledNetwork(self.packed, isa)
         self._threads = network.threads
 
+    @property
+    def threads(self) -> int:
+        """The number of threads of one decode call."""
+        return self._threads
+
     def greedy(
-        self, search: GreedySearch, utterances: Sequence[np.ndarray] | np.ndarray, state: ArrayState, final: bool
+        self,
+        search: GreedySearch,
+        utterances: Sequence[np.ndarray] | np.ndarray,
+        state: ArrayState,
+        final: bool,
+        profile: Profile | None = None,
     ) -> ArrayState | None:
         utterances = self._checked(utterances)
         prediction, hidden, cell = (array.copy() for array in state.arrays)
@@ -134,7 +148,7 @@ class FusedProgram:
         order = np.argsort(search.frame - search.positions[2], kind="stable").astype(np.int32)
         log, logprobs = self._compiled.greedy(
             utterances, order, search.positions, prediction, hidden, cell,
-            search.options, self._threads,
+            search.options, self._threads, *_counters(profile),
         )  # fmt: skip
         search.finish(log, logprobs)
         return None if final else array_state(prediction, (hidden, cell))
@@ -146,6 +160,7 @@ class FusedProgram:
         state: ArrayState,
         places: np.ndarray,
         final: bool,
+        profile: Profile | None = None,
     ) -> ArrayState:
         utterances = self._checked(utterances)
         order = np.argsort(-search.lengths, kind="stable").astype(np.int32)
@@ -153,7 +168,7 @@ class FusedProgram:
             prediction, hidden, cell = map(np.ascontiguousarray, state.arrays)
             done = self._compiled.beam(
                 search.engine.address, utterances, order, search.lengths, places.astype(np.int64),
-                prediction, hidden, cell, self._threads, not final,
+                prediction, hidden, cell, self._threads, not final, *_counters(profile),
             )  # fmt: skip
             if done is None:
                 search.engine.raise_failure()
@@ -168,6 +183,10 @@ class FusedProgram:
             if frames.shape[0] != size:
                 raise InputError(f"encoder_out[{i}] must be [E, T] with E = {size}, got {list(frames.shape)}")
         return [np.asarray(frames, np.float32) for frames in utterances]
+
+
+def _counters(profile: Profile | None) -> tuple[np.ndarray, np.ndarray] | tuple[()]:
+    return () if profile is None else (profile.counts, profile.nanoseconds)
 
 
 class _Workspace:
