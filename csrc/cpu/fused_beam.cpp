@@ -30,7 +30,7 @@ FusedBeam::FusedBeam(const Network& network, const InstructionSet& isa, BeamSear
   const std::size_t states = static_cast<std::size_t>(count) * slots_;
   predictions_.resize(states * network.joint);
   hidden_.resize(states * network.num_layers * network.hidden);
-  cells_.resize(states * network.num_layers * network.hidden);
+  cells_.resize(states * network.num_cells * network.hidden);
   projected_.resize(static_cast<std::size_t>(count) * kept_frames_ * network.joint);
   blocks_.resize(count, network.encoder_size);
   frames_.resize(static_cast<std::size_t>(kRowsAtOnce) * network.encoder_size);
@@ -116,7 +116,10 @@ void FusedBeam::admit(Place& place, int utterance) {
     for (int layer = 0; layer < network_.num_layers; ++layer) {
       const std::size_t from = (static_cast<std::size_t>(layer) * utterances_.states + first + slot) * hidden_size;
       std::memcpy(hidden(layer, at, slot), utterances_.hidden + from, hidden_size * sizeof(float));
-      std::memcpy(cell(layer, at, slot), utterances_.cell + from, hidden_size * sizeof(float));
+    }
+    for (int i = 0; i < network_.num_cells; ++i) {
+      const std::size_t from = (static_cast<std::size_t>(i) * utterances_.states + first + slot) * hidden_size;
+      std::memcpy(cell(i, at, slot), utterances_.cell + from, hidden_size * sizeof(float));
     }
   }
 }
@@ -130,8 +133,11 @@ void FusedBeam::release(Place& place) {
       const float* row = prediction(at, slot);
       states.prediction.insert(states.prediction.end(), row, row + joint);
       for (int layer = 0; layer < network_.num_layers; ++layer) {
-        const float *h = hidden(layer, at, slot), *c = cell(layer, at, slot);
+        const float* h = hidden(layer, at, slot);
         states.hidden.insert(states.hidden.end(), h, h + hidden_size);
+      }
+      for (int i = 0; i < network_.num_cells; ++i) {
+        const float* c = cell(i, at, slot);
         states.cell.insert(states.cell.end(), c, c + hidden_size);
       }
     }
@@ -211,6 +217,22 @@ void FusedBeam::predict(int thread, std::size_t first, int count) {
                   network_.joint * sizeof(float));
     lap(thread, Phase::staging);
     wait(thread);
+    return;
+  }
+  if (network_.table_kind == TableKind::context) {
+    const auto output = [&](int i) { return gates_.data() + static_cast<std::size_t>(i) * network_.hidden; };
+    for (int i = thread; i < count; i += team_.size()) {
+      const Step& step = steps[i];
+      context_step(network_, *isa_.network, step.token, cell(0, step.place, step.parent),
+                   cell(0, step.place, step.slot), output(i));
+    }
+    team_.barrier();
+    for (int i = 0; i < count; ++i) {
+      mine.rows[i] = output(i);
+      mine.outs[i] = prediction(steps[i].place, steps[i].slot);
+    }
+    multiply(thread, network_.prediction, count);
+    team_.barrier();
     return;
   }
   // A layer's inputs are what comes from below, then its own last output. Layers take turns with two buffers: a thread

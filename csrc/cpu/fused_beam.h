@@ -17,12 +17,14 @@
 
 namespace tdt::cpu {
 
-// The predictor states of one beam without padding: predictions [N, J], hidden and cell [N, L, H].
+// The predictor states of one beam without padding: predictions [N, J], hidden [N, L, H] and cell [N, C, H] with
+// C = `num_cells`.
 struct PredictorStates {
   std::vector<float> prediction, hidden, cell;
 };
 
-// B utterances, and the N predictor states that their beams begin with: prediction [N, J], hidden and cell [L, N, H].
+// B utterances, and the N predictor states that their beams begin with: prediction [N, J], hidden [L, N, H] and cell
+// [C, N, H].
 // Those of utterance i are the states from places[i] up to places[i + 1].
 struct BeamUtterances {
   int count;                    // B
@@ -105,7 +107,7 @@ class FusedBeam {
     return hidden_.data() + (state(place, slot) * network_.num_layers + layer) * network_.hidden;
   }
   float* cell(int layer, int place, int slot) {
-    return cells_.data() + (state(place, slot) * network_.num_layers + layer) * network_.hidden;
+    return cells_.data() + (state(place, slot) * network_.num_cells + layer) * network_.hidden;
   }
   float* projected(int place, int frame) {
     return projected_.data() + (static_cast<std::size_t>(place) * kept_frames_ + frame % kept_frames_) * network_.joint;

@@ -30,7 +30,7 @@ FusedGreedy::FusedGreedy(const Network& network, const InstructionSet& isa, cons
     size += 2 * static_cast<std::size_t>(count) * (network.inputs_from_below(layer) + network.hidden);
   }
   inputs_.resize(size);
-  cells_.resize(static_cast<std::size_t>(network.num_layers) * count * network.hidden);
+  cells_.resize(static_cast<std::size_t>(network.num_cells) * count * network.hidden);
   predictions_.resize(static_cast<std::size_t>(count) * network.joint);
   blocks_.resize(count, network.encoder_size);
   frames_.resize(static_cast<std::size_t>(projected_at_once) * network.encoder_size);
@@ -146,7 +146,10 @@ void FusedGreedy::admit(Slot& slot, int utterance) {
   for (int layer = 0; layer < network_.num_layers; ++layer) {
     const std::size_t at = (static_cast<std::size_t>(layer) * utterances_.count + utterance) * hidden;
     std::memcpy(own(layer, index, 0), utterances_.hidden + at, hidden * sizeof(float));
-    std::memcpy(cell(layer, index), utterances_.cell + at, hidden * sizeof(float));
+  }
+  for (int i = 0; i < network_.num_cells; ++i) {
+    const std::size_t at = (static_cast<std::size_t>(i) * utterances_.count + utterance) * hidden;
+    std::memcpy(cell(i, index), utterances_.cell + at, hidden * sizeof(float));
   }
 }
 
@@ -159,7 +162,10 @@ void FusedGreedy::release(Slot& slot) {
   for (int layer = 0; layer < network_.num_layers; ++layer) {
     const std::size_t at = (static_cast<std::size_t>(layer) * utterances_.count + utterance) * hidden;
     std::memcpy(utterances_.hidden + at, own(layer, index, slot.parity), hidden * sizeof(float));
-    std::memcpy(utterances_.cell + at, cell(layer, index), hidden * sizeof(float));
+  }
+  for (int i = 0; i < network_.num_cells; ++i) {
+    const std::size_t at = (static_cast<std::size_t>(i) * utterances_.count + utterance) * hidden;
+    std::memcpy(utterances_.cell + at, cell(i, index), hidden * sizeof(float));
   }
   slot.utterance = -1;
 }
@@ -347,11 +353,23 @@ void FusedGreedy::predict(int thread) {
     lap(thread, Phase::predictor);
     wait(thread);
   }
-  if (network_.num_layers == 0) return;
-  for (int i = 0; i < count; ++i) {
+  if (network_.table_kind == TableKind::prediction) return;
+  const bool context = network_.table_kind == TableKind::context;
+  const auto output = [&](int i) {
     const int index = emitted_[i];
-    mine.rows[i] = own(network_.num_layers - 1, index, 1 - slots_[index].parity);
-    mine.outs[i] = prediction(index);
+    return context ? gates_.data() + static_cast<std::size_t>(i) * network_.hidden
+                   : own(network_.num_layers - 1, index, 1 - slots_[index].parity);
+  };
+  if (context) {
+    for (int i = thread; i < count; i += team_.size()) {
+      float* cells = cell(0, emitted_[i]);
+      context_step(network_, *isa_.network, slots_[emitted_[i]].token, cells, cells, output(i));
+    }
+    team_.barrier();
+  }
+  for (int i = 0; i < count; ++i) {
+    mine.rows[i] = output(i);
+    mine.outs[i] = prediction(emitted_[i]);
   }
   isa_.network->stage(network_.prediction, mine.rows.data(), count, mine.stage.data(), mine.staged.data());
   lap(thread, Phase::staging);

@@ -18,8 +18,8 @@
 
 namespace tdt::cpu {
 
-// B utterances, their positions and their predictor states: prediction [B, J], hidden and cell [L, B, H], without
-// padding.
+// B utterances, their positions and their predictor states: prediction [B, J], hidden [L, B, H] and cell [C, B, H] with
+// C = `num_cells`, without padding.
 struct Utterances {
   int count;                     // B
   const FrameSource* sources;    // [B]
@@ -113,7 +113,7 @@ class FusedGreedy {
     return inputs(layer, slot, parity) + network_.inputs_from_below(layer);
   }
   float* cell(int layer, int slot) {
-    return cells_.data() + (static_cast<std::size_t>(layer) * slots_.size() + slot) * network_.hidden;
+    return cells_.data() + (static_cast<std::size_t>(slot) * network_.num_cells + layer) * network_.hidden;
   }
   float* prediction(int slot) { return predictions_.data() + static_cast<std::size_t>(slot) * network_.joint; }
   float* logits(int scored) { return logits_.data() + static_cast<std::size_t>(scored) * network_.output.outputs; }

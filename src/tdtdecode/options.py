@@ -42,20 +42,31 @@ class Strategy(IntEnum):
     MALSD = 2
 
 
-def greedy_options(search: Greedy | Beam, trace: bool = False) -> np.void:
-    """The options that both kinds of search have, as a `GREEDY_OPTIONS`. ``trace``: blanks are logged like tokens."""
-    return np.array([(search.max_symbols, search.blank_penalty, trace)], GREEDY_OPTIONS)[0]
+def greedy_options(search: Greedy | Beam, trace: bool = False, most: int | None = None) -> np.void:
+    """The options that both kinds of search have, as a `GREEDY_OPTIONS`.
+
+    Parameters
+    ----------
+    trace:
+        Whether blanks are logged like tokens.
+    most:
+        The model's own limit of tokens at one frame (`TransducerSpec.max_symbols`), if it has one.
+    """
+    symbols = search.max_symbols if most is None else min(search.max_symbols, most)
+    return np.array([(symbols, search.blank_penalty, trace)], GREEDY_OPTIONS)[0]
 
 
-def beam_options(search: Greedy | Beam, weights: Iterable[float] = ()) -> np.void:
-    """The options of a search that the beam engine runs, as a `BEAM_OPTIONS`. ``weights`` are those of its fusions.
+def beam_options(search: Greedy | Beam, weights: Iterable[float] = (), most: int | None = None) -> np.void:
+    """The options of a search that the beam engine runs, as a `BEAM_OPTIONS`.
+
+    ``weights`` are those of its fusions; ``most`` is as for `greedy_options`.
 
     Greedy search is a strategy of the engine too. A "tsd" beam of size 1 without fusion is run as greedy search, since
     its result is the same.
     """
     weights = list(weights)
     options = np.zeros(1, BEAM_OPTIONS)[0]
-    options["greedy"] = greedy_options(search)
+    options["greedy"] = greedy_options(search, most=most)
     options["statistic"], options["alpha"] = (0, 1.0) if search.confidence is None else search.confidence.statistic
     options["weight_sum"] = sum(weights)
     chosen: dict[str, Any]

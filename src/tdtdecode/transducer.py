@@ -27,6 +27,9 @@ class TransducerSpec:
         Id of blank, from 0 to V. The default is V: blank comes last, as in NeMo. Models of k2 have it first, at 0.
     encoder_size:
         E, the width of an encoder frame, if known. Encoder output is then checked against it.
+    max_symbols:
+        The most tokens at one frame that the model was trained for: 1 in models of k2. It is the limit of every
+        search, whose own ``max_symbols`` may only be lower. None: the model sets no limit.
 
     Raises
     ------
@@ -38,6 +41,7 @@ class TransducerSpec:
     durations: Sequence[int] = (0, 1, 2, 3, 4)
     blank: int | None = None
     encoder_size: int | None = None
+    max_symbols: int | None = None
 
     def __post_init__(self) -> None:
         vocab_size = as_integer("vocab_size", self.vocab_size, low=1)
@@ -48,6 +52,8 @@ class TransducerSpec:
         object.__setattr__(self, "durations", durations)
         if self.encoder_size is not None:
             object.__setattr__(self, "encoder_size", as_integer("encoder_size", self.encoder_size, low=1))
+        if self.max_symbols is not None:
+            object.__setattr__(self, "max_symbols", as_integer("max_symbols", self.max_symbols, low=1))
 
     @property
     def num_durations(self) -> int:

@@ -59,7 +59,9 @@ class TransducerWeights:
 
     A joint row is ``output(activation(encoder(frame) + prediction(g)))``. Here g is the predictor's output: that of the
     last LSTM layer over ``embedding[token]``, or ``embedding[token]`` itself if there are no layers (a stateless
-    predictor).
+    predictor). A predictor of k2 looks at the last C tokens and has no layers: with the tokens t_1 (the last) to t_C,
+    ``g = relu(embedding[t_1] + earlier[0][t_2] + ... + earlier[C - 2][t_C])``. Before the first tokens nothing is
+    added.
 
     Attributes
     ----------
@@ -73,6 +75,9 @@ class TransducerWeights:
         One of `ACTIVATIONS`.
     output:
         Maps the joint's hidden width J to the V + 1 + D logits of a joint row.
+    earlier:
+        float32 [V + 1, H] for each token before the last that the predictor looks at, the second last first; empty if
+        it looks at one token. Only for predictors without layers; the embedding is then [V + 1, H] too.
     """
 
     embedding: np.ndarray
@@ -81,15 +86,23 @@ class TransducerWeights:
     encoder: Affine
     activation: str
     output: Affine
+    earlier: tuple[np.ndarray, ...] = ()
 
     def __repr__(self) -> str:
         return one_line(self, self.sizes)
+
+    @property
+    def cells(self) -> int:
+        """The vectors of width H that the next step needs: a cell for each LSTM layer or each earlier token."""
+        return len(self.layers) + len(self.earlier)
 
     @property
     def sizes(self) -> str:
         """The structure, for people."""
         width, joint = self.prediction.weight.shape[1], len(self.encoder.weight)
         layers = f"{len(self.layers)} LSTM layers" if self.layers else "no LSTM layers"
+        if self.earlier:
+            layers = f"a context of {len(self.earlier) + 1} tokens"
         return f"{layers} of {width}, joint of {joint}, {self.activation}"
 
     def problem(self) -> str:
@@ -98,7 +111,7 @@ class TransducerWeights:
         They must be finite, at most `LARGEST_WEIGHT`, and no sum in a joint row may overflow float32. What overflows
         depends on the order of the sums, so the kernels would give different results.
         """
-        parts: dict[str, tuple[np.ndarray, ...]] = {"the embedding": (self.embedding,)}
+        parts: dict[str, tuple[np.ndarray, ...]] = {"the embedding": (self.embedding, *self.earlier)}
         for i, layer in enumerate(self.layers):
             parts[f"LSTM layer {i}"] = (layer.input, layer.recurrent, layer.bias)
         for name in ("prediction", "encoder", "output"):
@@ -117,7 +130,7 @@ class TransducerWeights:
 
     def _bounds(self) -> Iterator[tuple[str, float]]:
         """What the numbers that each part gives cannot exceed."""
-        below = _largest(self.embedding)
+        below = sum(map(_largest, (self.embedding, *self.earlier)))
         for i, layer in enumerate(self.layers):
             gates = _reach(layer.input) * below + _reach(layer.recurrent) + _largest(layer.bias)
             yield f"LSTM layer {i}", gates

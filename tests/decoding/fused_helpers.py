@@ -20,8 +20,12 @@ def random_weights(
     layers: int = 2,
     activation: str = "relu",
     seed: int = 0,
+    context: int = 1,
 ) -> TransducerWeights:
-    """Weights for a spec with an encoder size. Blank has a bias, so that both blanks and tokens are common."""
+    """Weights for a spec with an encoder size. Blank has a bias, so that both blanks and tokens are common.
+
+    ``context`` is how many tokens a predictor without layers looks at.
+    """
     rng = np.random.default_rng(seed)
 
     def normal(*shape, scale=1.0):
@@ -36,10 +40,10 @@ def random_weights(
         LstmLayer(normal(4 * hidden, hidden, scale=0.5), normal(4 * hidden, hidden, scale=0.5), normal(4 * hidden))
         for _ in range(layers)
     )
+    embedding, *earlier = (normal(spec.vocab_size + 1, hidden) for _ in range(context))
     return TransducerWeights(
-        normal(spec.vocab_size + 1, hidden), stack, affine(joint, hidden), affine(joint, spec.encoder_size), activation,
-        output,
-    )  # fmt: skip
+        embedding, stack, affine(joint, hidden), affine(joint, spec.encoder_size), activation, output, tuple(earlier)
+    )
 
 
 def as_lifted(w: Weights) -> TransducerWeights:

@@ -28,11 +28,14 @@ MODELS = [
     dict(vocab_size=9, encoder_size=8, hidden=10, joint=16, layers=0, activation="tanh"),
     dict(vocab_size=1, encoder_size=5, hidden=1, joint=1, layers=1, durations=(3,)),
     dict(vocab_size=30, encoder_size=16, hidden=48, joint=40, layers=2, durations=(1, 2, 3, 4), blank=0),
+    dict(vocab_size=25, encoder_size=12, hidden=21, joint=36, layers=0, context=2, durations=(), blank=0,
+         activation="tanh", max_symbols=1),
+    dict(vocab_size=8, encoder_size=5, hidden=16, joint=20, layers=0, context=4),
 ]
 
 
-def model(seed, vocab_size, encoder_size, durations=(0, 1, 2, 3, 4), blank=None, **options):
-    spec = tdt.TransducerSpec(vocab_size, durations, blank, encoder_size)
+def model(seed, vocab_size, encoder_size, durations=(0, 1, 2, 3, 4), blank=None, max_symbols=None, **options):
+    spec = tdt.TransducerSpec(vocab_size, durations, blank, encoder_size, max_symbols)
     return random_weights(spec, seed=seed, **options), spec
 
 

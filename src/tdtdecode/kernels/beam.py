@@ -97,7 +97,7 @@ class BeamSearch:
                 as_instance(f"states[{i}]", state, BeamState, "a beam that `close` returned")
             if len(states) != len(lengths):
                 raise InputError(f"states must have one beam for each of the {len(lengths)} lengths, got {len(states)}")
-        kernel_options = beam_options(options, [fusion.weight for fusion in fusions])
+        kernel_options = beam_options(options, [fusion.weight for fusion in fusions], spec.max_symbols)
         size = int(kernel_options["size"])
         hypotheses = size * (max((1, *spec.durations)) + 1)
         if kernel_options["strategy"] == Strategy.TSD and hypotheses > MAX_HYPOTHESES:

@@ -69,7 +69,7 @@ class GreedySearch:
         symbols = checked_positions("symbols", symbols, len(lengths))
         as_flag("trace", trace)
         self.spec = spec
-        self.options = greedy_options(options, trace)
+        self.options = greedy_options(options, trace, spec.max_symbols)
         self._kernels = kernels
         self._durations = spec.duration_table
         batch = len(lengths)

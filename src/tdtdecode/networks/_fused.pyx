@@ -68,6 +68,7 @@ cdef extern from "network.h" namespace "tdt::cpu":
         int table_width
         const float* table
         int num_layers
+        int num_cells
         const Matrix* layers
         Matrix prediction
         Matrix encoder
@@ -247,6 +248,7 @@ cdef class CompiledNetwork:
         self.network.table_width = packed.table.shape[1]
         self.network.table = <const float*>_address(packed.table)
         self.network.num_layers = <int>self.layers.size()
+        self.network.num_cells = packed.cells
         self.network.layers = self.layers.data()
         self.network.encoder = _matrix(packed.encoder)
         self.network.output = _matrix(packed.output)
@@ -272,7 +274,7 @@ cdef class CompiledNetwork:
         positions:
             int32 [3, B]: next frame, tokens emitted there, length. The first two are updated.
         prediction, hidden, cell:
-            [B, J], [L, B, H], [L, B, H]: the predictor states; updated.
+            [B, J], [L, B, H], [C, B, H]: the predictor states; updated. C is the number of `PackedNetwork.cells`.
         options:
             `tdtdecode.options.GREEDY_OPTIONS`.
         counts, nanoseconds:
@@ -289,11 +291,8 @@ cdef class CompiledNetwork:
                 or order.shape[0] != count or prediction.shape[0] != count \
                 or prediction.shape[1] != self.network.joint_size or not count or threads < 1:
             raise ValueError("arrays do not fit the network")
-        if hidden.shape[0] != self.network.num_layers or cell.shape[0] != self.network.num_layers or \
-                (self.network.num_layers and (
-                    hidden.shape[1] != count or hidden.shape[2] != self.network.predictor_size
-                    or cell.shape[1] != count or cell.shape[2] != self.network.predictor_size)):
-            raise ValueError("states do not fit the network")
+        self._check_states(hidden, self.network.num_layers, count)
+        self._check_states(cell, self.network.num_cells, count)
         cdef vector[FrameSource] sources
         self._sources(utterances, positions[2], &sources)
         cdef Utterances batch
@@ -305,7 +304,7 @@ cdef class CompiledNetwork:
         batch.lengths = &positions[2, 0]
         batch.prediction = &prediction[0, 0]
         batch.hidden = &hidden[0, 0, 0] if self.network.num_layers else NULL
-        batch.cell = &cell[0, 0, 0] if self.network.num_layers else NULL
+        batch.cell = &cell[0, 0, 0] if self.network.num_cells else NULL
         cdef GreedyOptions read
         cdef bytes memory = options.tobytes()
         if len(memory) != sizeof(GreedyOptions):
@@ -348,7 +347,7 @@ cdef class CompiledNetwork:
         lengths, places:
             [B], frames of each utterance; [B + 1], where the states of each utterance begin.
         prediction, hidden, cell:
-            [N, J], [L, N, H], [L, N, H]: the predictor states of all beams.
+            [N, J], [L, N, H], [C, N, H]: the predictor states of all beams.
         keep:
             Whether to return the states to go on from.
         counts, nanoseconds:
@@ -356,18 +355,17 @@ cdef class CompiledNetwork:
 
         Returns
         -------
-        The predictor states that the beams need to go on, [N, J], [L, N, H], [L, N, H], utterance by utterance; N = 0
+        The predictor states that the beams need to go on, [N, J], [L, N, H], [C, N, H], utterance by utterance; N = 0
         without ``keep``. None if a user's function failed.
         """
         cdef Py_ssize_t count = len(utterances), layers = self.network.num_layers, width = self.network.predictor_size
+        cdef Py_ssize_t cells = self.network.num_cells
         cdef Py_ssize_t joint = self.network.joint_size, states = prediction.shape[0]
         if order.shape[0] != count or lengths.shape[0] != count or places.shape[0] != count + 1 or not count \
                 or threads < 1 or prediction.shape[1] != joint or places[count] != states:
             raise ValueError("arrays do not fit the network")
-        if hidden.shape[0] != layers or cell.shape[0] != layers or (layers and (
-                hidden.shape[1] != states or hidden.shape[2] != width
-                or cell.shape[1] != states or cell.shape[2] != width)):
-            raise ValueError("states do not fit the network")
+        self._check_states(hidden, layers, states)
+        self._check_states(cell, cells, states)
         cdef vector[FrameSource] sources
         self._sources(utterances, lengths, &sources)
         cdef BeamUtterances batch
@@ -379,7 +377,7 @@ cdef class CompiledNetwork:
         batch.states = states
         batch.prediction = &prediction[0, 0]
         batch.hidden = &hidden[0, 0, 0] if layers else NULL
-        batch.cell = &cell[0, 0, 0] if layers else NULL
+        batch.cell = &cell[0, 0, 0] if cells else NULL
         cdef vector[PredictorStates] after
         after.resize(count if keep else 0)
         cdef bint good = False
@@ -397,18 +395,25 @@ cdef class CompiledNetwork:
         numbers = [<Py_ssize_t>after[i].prediction.size() // joint for i in range(<Py_ssize_t>after.size())]
         cdef float[:, ::1] kept_prediction = np.empty((sum(numbers), joint), np.float32)
         cdef float[:, :, ::1] kept_hidden = np.empty((sum(numbers), layers, width), np.float32)
-        cdef float[:, :, ::1] kept_cell = np.empty((sum(numbers), layers, width), np.float32)
+        cdef float[:, :, ::1] kept_cell = np.empty((sum(numbers), cells, width), np.float32)
         cdef Py_ssize_t first = 0
         for i in range(len(numbers)):
             memcpy(&kept_prediction[first, 0], after[i].prediction.data(), 4 * after[i].prediction.size())
             if layers:
                 memcpy(&kept_hidden[first, 0, 0], after[i].hidden.data(), 4 * after[i].hidden.size())
+            if cells:
                 memcpy(&kept_cell[first, 0, 0], after[i].cell.data(), 4 * after[i].cell.size())
             first += numbers[i]
         return (
             np.asarray(kept_prediction), np.asarray(kept_hidden).transpose(1, 0, 2),
             np.asarray(kept_cell).transpose(1, 0, 2),
         )
+
+    cdef int _check_states(self, const float[:, :, ::1] states, Py_ssize_t vectors, Py_ssize_t count) except -1:
+        if states.shape[0] != vectors or (vectors and (
+                states.shape[1] != count or states.shape[2] != self.network.predictor_size)):
+            raise ValueError("states do not fit the network")
+        return 0
 
     cdef int _sources(self, list utterances, const int32_t[:] lengths, vector[FrameSource]* sources) except -1:
         """Check every array and list where its frames lie."""

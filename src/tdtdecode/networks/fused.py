@@ -47,7 +47,8 @@ class FusedNetwork:
     With the kernels ``"reference"``, the network is the NumPy code below, which is its specification, in float32.
 
     N predictor states are an `ArrayState`: the predictor's share of the joint's hidden vector [N, J], then the outputs
-    and the cells of the LSTM layers, [L, N, H] each.
+    and the cells of the LSTM layers, [L, N, H] each. A predictor that looks at C tokens has no outputs there, and in
+    place of cells, [C - 1, N, H], what the tokens so far add to its output in each of the next C - 1 steps.
 
     Raises
     ------
@@ -79,9 +80,9 @@ class FusedNetwork:
 
     def start(self, blank: int) -> ArrayState:
         layers, size = len(self.weights.layers), self.weights.prediction.weight.shape[1]
-        zeros = np.zeros((layers, 1, size), np.float32)
+        hidden, cell = (np.zeros((count, 1, size), np.float32) for count in (layers, self.weights.cells))
         only = np.zeros(1, np.intp)
-        state = array_state(np.zeros((1, len(self.weights.prediction.weight)), np.float32), (zeros, zeros))
+        state = array_state(np.zeros((1, len(self.weights.prediction.weight)), np.float32), (hidden, cell))
         workspace = _Workspace(self.weights, np.empty((1, 0, 0), np.float32), state)
         workspace.predict(only, np.array([blank], np.int32), only)
         return workspace.state()
@@ -211,6 +212,11 @@ class _Workspace:
             i_gate, o_gate, f_gate, new = np.split(gates, 4, axis=1)
             cell[i] = _sigmoid(f_gate) * cell[i] + _sigmoid(i_gate) * np.tanh(new)
             x = hidden[i] = _sigmoid(o_gate) * np.tanh(cell[i])
+        if self._weights.earlier:
+            x = np.maximum(x + cell[0], np.float32(0))
+            later = [*cell[1:], np.float32(0)]
+            for i, table in enumerate(self._weights.earlier):
+                cell[i] = table[tokens] + later[i]
         self._hidden[:, slots], self._cell[:, slots] = hidden, cell
         self._prediction[slots] = _applied(self._weights.prediction, x)
 
@@ -255,6 +261,11 @@ def _check(weights: TransducerWeights, spec: TransducerSpec) -> None:
             layer.input.shape == (4 * size, below) and layer.recurrent.shape == (4 * size, size)
         )
         below = size
+    if weights.earlier:
+        fits["only a predictor without layers looks at earlier tokens"] = not weights.layers
+        fits[f"the tables of earlier tokens are not {list(weights.embedding.shape)}, as the embedding is"] = all(
+            table.shape == weights.embedding.shape for table in weights.earlier
+        )
     fits[f"the predictor gives {below} numbers, but its projection takes {size}"] = below == size
     for problem, good in fits.items():
         if not good:

@@ -38,6 +38,7 @@ class TableKind(IntEnum):
     GATES = 0
     INPUT = 1
     PREDICTION = 2
+    CONTEXT = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,15 +98,19 @@ class PackedNetwork:
     ----------
     table:
         float32 [V + 1, width]. For each token, either the first layer's gates from its input and all biases, or the
-        first layer's input, or, for a predictor without layers, its share of the joint's hidden vector.
+        first layer's input, or, for a predictor without layers, its share of the joint's hidden vector, or, if that
+        looks at C tokens, what the token adds to its output as the last token, as the second last, and so on.
     layers:
         The matrix of each LSTM layer: gates from [what comes from below | the layer's own last output].
     prediction:
-        From the predictor's output to the joint's hidden vector; None for a predictor without layers.
+        From the predictor's output to the joint's hidden vector; None for a predictor without layers that looks at one
+        token.
     encoder, output:
         From an encoder frame to the joint's hidden vector; from that to the joint row.
     hidden:
         H, padded to whole blocks of units.
+    cells:
+        The vectors of width H that the next step needs beside the layers' outputs.
     """
 
     vocab_size: int
@@ -115,6 +120,7 @@ class PackedNetwork:
     predictor_size: int
     joint_size: int
     hidden: int
+    cells: int
     table_kind: TableKind
     table: np.ndarray
     layers: tuple[PackedMatrix, ...]
@@ -170,11 +176,15 @@ class Arithmetic:
 def pack_network(weights: TransducerWeights, spec: TransducerSpec, arithmetic: Arithmetic) -> PackedNetwork:
     """Pack a transducer's weights."""
     size = weights.prediction.weight.shape[1]
-    hidden = _padded(size, UNITS) if weights.layers else size
+    hidden = _padded(size, UNITS) if weights.cells else size
     joint_size = len(weights.encoder.weight)
     prediction = None
     layers: list[PackedMatrix] = []
-    if not weights.layers:
+    if weights.earlier:
+        kind, tables = TableKind.CONTEXT, (weights.embedding, *weights.earlier)
+        table = np.concatenate([_widened(one, 1, hidden) for one in tables], axis=1)
+        prediction = _pack(weights.prediction, arithmetic)
+    elif not weights.layers:
         kind, table = TableKind.PREDICTION, _affine(weights.embedding, weights.prediction)
         table = _widened(table, 1, _padded(joint_size, PANEL))
     else:
@@ -199,6 +209,7 @@ def pack_network(weights: TransducerWeights, spec: TransducerSpec, arithmetic: A
         predictor_size=size,
         joint_size=joint_size,
         hidden=hidden,
+        cells=weights.cells,
         table_kind=kind,
         table=aligned(table),
         layers=tuple(layers),
