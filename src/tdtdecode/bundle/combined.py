@@ -1,6 +1,6 @@
 """The combined layout, which NeMo's export writes and onnx-asr reads: predictor and joint in one graph, vocab.txt.
 
-parakeet-rs has other names for the graphs of its streaming models, and the vocabulary as SentencePiece's model.
+parakeet-rs and others have other names for the graphs (`names`), and the vocabulary as SentencePiece's model or JSON.
 """
 
 from __future__ import annotations
@@ -10,29 +10,23 @@ from typing import Any
 
 from .description import BundleFiles, Stated, StatedWindows
 from .files import find_file, read_json
-from .layouts import choose_files, find_token_file, stated_count, stated_durations, variants_of
-from .tokens import read_sentencepiece, read_symbol_table
+from .layouts import choose_files, find_token_file, stated_count, stated_durations
+from .names import names_of
+from .tokens import read_sentencepiece, read_symbol_table, read_vocabulary_json
 
-ENCODER = "encoder-model.onnx"
-GRAPH = "decoder_joint-model.onnx"
 CONFIGURATION = "config.json"
-
-_PARAKEET_RS = ("decoder_joint.onnx", "encoder.onnx")
-_SENTENCEPIECE = "tokenizer.model"
-
-
-def file_names(directory: Path, variant: str | None) -> tuple[str, str]:
-    """What a directory calls the graph of predictor and joint, and the encoder, in any variant."""
-    if not variants_of(directory, GRAPH, variant) and variants_of(directory, _PARAKEET_RS[0], variant):
-        return _PARAKEET_RS
-    return GRAPH, ENCODER
+TOKEN_FILES = {
+    "vocab.txt": read_symbol_table, "tokens.txt": read_symbol_table, "tokenizer.model": read_sentencepiece,
+    "vocab.json": read_vocabulary_json,
+}  # fmt: skip
+"""How each token file is read that a combined bundle may have, the layout's own first."""
 
 
 def read(directory: Path, variant: str | None) -> BundleFiles:
     """Find the files of a combined bundle, and read the settings in its config.json, if it has one."""
-    graph, encoder = file_names(directory, variant)
-    chosen = choose_files(directory, "combined", (graph,), encoder, variant)
-    token_file = find_token_file(directory, ("vocab.txt", "tokens.txt", _SENTENCEPIECE))
+    names = names_of("combined", directory, variant)
+    chosen = choose_files(directory, "combined", names.graphs, names.encoder, variant)
+    token_file = find_token_file(directory, TOKEN_FILES)
     file = find_file(directory, CONFIGURATION)
     data = {} if file is None else read_json(file)
     source = file or directory / CONFIGURATION
@@ -41,7 +35,7 @@ def read(directory: Path, variant: str | None) -> BundleFiles:
     return BundleFiles(
         layout="combined",
         chosen=chosen,
-        symbols=(read_sentencepiece if token_file.name == _SENTENCEPIECE else read_symbol_table)(token_file),
+        symbols=TOKEN_FILES[token_file.name](token_file),
         token_file=token_file,
         mel_bins=() if mel_bins is None else (mel_bins,),
         subsampling_factor=stated_count(data, source, "subsampling_factor"),

@@ -120,7 +120,8 @@ class FeatureSettings:
     fixed_input_frames:
         The number of feature frames that the encoder was exported for; None if it takes any number.
     family:
-        How the features are computed: ``"nemo"``, ``"gigaam"`` or ``"gigaam-v2"``, see `FeatureExtractor`.
+        How the features are computed: ``"nemo"``, ``"gigaam"`` or ``"gigaam-v2"``, see `FeatureExtractor`; or
+        ``"kaldi"``, see `KaldiExtractor`.
     """
 
     mel_bins: int | None = None

@@ -47,7 +47,23 @@ class EncoderFacts:
     cache_aware: bool = False
 
 
-def read_encoder(file: Path | None, directory: Path, files: BundleFiles) -> EncoderFacts:
+def takes_time_first(graph: Graph) -> bool:
+    """Whether an encoder for whole recordings takes features [B, T, mel] and gives frames [B, T', E], as k2's do.
+
+    Of k2's, mel bins and width are fixed; where an export leaves all axes open, their name tells.
+    """
+    audio, frames = ([port for port in ports if port.is_float and port.rank == 3]
+                     for ports in (graph.inputs, graph.outputs))  # fmt: skip
+    if len(audio) != 1 or len(frames) != 1 or is_cache_aware(graph):
+        return False
+    (_, time, mel), (_, _, width) = audio[0].shape, frames[0].shape
+    named = audio[0].name == "x"
+    return not isinstance(time, int) and isinstance(mel, int) and (named or isinstance(width, int)) or (
+        named and not isinstance(frames[0].shape[1], int)
+    )
+
+
+def read_encoder(file: Path | None, directory: Path, files: BundleFiles, of_k2: bool = False) -> EncoderFacts:
     """Read an encoder's settings, and complete them with those in the configuration files.
 
     Parameters
@@ -58,6 +74,8 @@ def read_encoder(file: Path | None, directory: Path, files: BundleFiles) -> Enco
         The model directory.
     files:
         The bundle's other files and settings.
+    of_k2:
+        Whether the predictor is one of k2.
 
     Raises
     ------
@@ -65,7 +83,7 @@ def read_encoder(file: Path | None, directory: Path, files: BundleFiles) -> Enco
         If the encoder cannot be used, or contradicts the configuration files.
     """
     if file is None:
-        family = feature_family({}, directory, files.model_type)
+        family = feature_family({}, directory, files.model_type, of_k2)
         return EncoderFacts(_settings(None, None, None, files.mel_bins, files.subsampling_factor, files, family))
     graph = load_graph(file, directory)
     metadata = {entry.key: entry.value for entry in graph.model.metadata_props}
@@ -83,10 +101,19 @@ def read_encoder(file: Path | None, directory: Path, files: BundleFiles) -> Enco
     mel: int | str | None
     time: int | str | None
     size: int | str | None
+    time_first = takes_time_first(graph)
+    if cache_aware and of_k2:
+        raise BundleError(
+            "a streaming encoder of k2: this package runs those for whole recordings only; take the model's export "
+            "for offline use", file=file,
+        )  # fmt: skip
     if cache_aware:
         ports = cache_aware_ports(graph, mel_stated[0].value if mel_stated else None)
         mel, time, size = ports.mel_bins, ports.fixed_window, ports.width
         factor = graph_factor(graph, ports)
+    elif time_first:
+        _, time, mel = audio[0].shape
+        size = frames[0].shape[2]
     else:
         _, mel, time = audio[0].shape
         size = frames[0].shape[1]
@@ -107,7 +134,7 @@ def read_encoder(file: Path | None, directory: Path, files: BundleFiles) -> Enco
     normalize = Stated(metadata["normalize_type"], file, "normalize_type") if "normalize_type" in metadata else None
     fixed_time = time if isinstance(time, int) else None
     durations = metadata.get("tdt_durations")
-    family = feature_family(metadata, file, files.model_type)
+    family = feature_family(metadata, file, files.model_type, of_k2 or time_first)
     # A cache-aware encoder sees a recording window by window, so its length is not limited.
     limits = (None, None) if cache_aware else (_max_frames(graph), fixed_time)
     return EncoderFacts(
@@ -125,7 +152,7 @@ def encoder_ports(graph: Graph) -> tuple[Port, Port, Port, Port]:
     Returns
     -------
     The inputs: features [B, mel, T] and their lengths [B]. Then the outputs: encoder frames [B, width, T'] and their
-    lengths [B].
+    lengths [B]. If it `takes_time_first`, features and frames have their last two axes in the other order.
 
     Raises
     ------
@@ -170,7 +197,7 @@ def _settings(
                 file=other.file,
                 field=other.field,
             )
-    defaults = FeatureSettings()
+    defaults = FeatureSettings(subsampling_factor=4) if family == "kaldi" else FeatureSettings()
     # A stream's features cannot be normalised over a recording that has not ended: NeMo's models take them as they are.
     normalized = defaults.normalize if family == "nemo" and not cache_aware else None
     return FeatureSettings(

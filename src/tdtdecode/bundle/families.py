@@ -62,12 +62,16 @@ def _part_of(port: Port) -> str | None:
     return next((part for part, words in _OTHERS if any(word in name for word in words)), None)
 
 
-_OTHER_FEATURES = ("zipformer", "kaldi", "icefall", "whisper", "t-one", "paraformer", "sense", "wenet", "vosk", "k2")
-"""What the types of models begin with that take other features than NeMo's."""
+_OF_K2 = ("zipformer", "kaldi", "icefall", "vosk", "k2")
+_OTHER_FEATURES = ("whisper", "t-one", "paraformer", "sense", "wenet")
+"""What the types of models begin with that take Kaldi's features, if their graphs are k2's too; and others' features.
+"""
 
 
-def feature_family(metadata: Mapping[str, str], file: Path, model_type: Stated[Any] | None) -> str:
-    """The family of features that an encoder takes, of those that `FeatureExtractor` computes.
+def feature_family(
+    metadata: Mapping[str, str], file: Path, model_type: Stated[Any] | None, of_k2: bool = False
+) -> str:
+    """The family of features that an encoder takes, of those that this package computes.
 
     Features of other families may have the same shape, so nothing but a name tells them apart. sherpa-onnx marks GigaAM
     by ``is_giga_am``; its export scripts write the version of GigaAM. The features are those of the third version, and
@@ -79,6 +83,8 @@ def feature_family(metadata: Mapping[str, str], file: Path, model_type: Stated[A
         The encoder's metadata, and its file, for messages.
     model_type:
         The type of the model in a configuration, if it states one.
+    of_k2:
+        Whether predictor or encoder are of k2's kind, which takes Kaldi's features whatever the type is.
 
     Raises
     ------
@@ -90,13 +96,15 @@ def feature_family(metadata: Mapping[str, str], file: Path, model_type: Stated[A
         types.append(Stated(metadata["model_type"], file, "model_type"))
     for stated in types:
         name = str(stated.value).lower()
-        if name.startswith(_OTHER_FEATURES):
+        if name.startswith(_OTHER_FEATURES) or (name.startswith(_OF_K2) and not of_k2):
             raise BundleError(
                 f"{stated.value}: models of this type take features that this package does not compute; it computes "
-                "those of NeMo and of GigaAM", file=stated.file, field=stated.field,
+                "those of NeMo and GigaAM, and Kaldi's for models whose graphs are k2's", file=stated.file, field=stated.field,
             )  # fmt: skip
         if name.startswith("gigaam"):
             return "gigaam-v2" if name.startswith(("gigaam-v1", "gigaam-v2")) else "gigaam"
+    if of_k2:
+        return "kaldi"
     if metadata.get("is_giga_am", "0").strip() in ("", "0"):
         return "nemo"
     of_gigaam = "gigaam" in metadata.get("model_author", "").lower()

@@ -131,13 +131,18 @@ def read_text(file: Path) -> str:
         raise BundleError(f"not UTF-8 text (byte {error.start}: {error.reason}); save it as UTF-8", file=file) from None
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """The content of a JSON file whose top level is an object."""
+def read_any_json(file: Path) -> Any:
+    """The content of a JSON file."""
     text = read_text(file)
     try:
-        value = parse_json(text)
+        return parse_json(text)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"not valid JSON ({error})", file=file) from None
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The content of a JSON file whose top level is an object."""
+    value = read_any_json(file)
     if not isinstance(value, dict):
         raise BundleError(f"expected a JSON object at the top, got {type(value).__name__}", file=file)
     return value

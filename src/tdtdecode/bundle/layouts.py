@@ -63,6 +63,14 @@ def match_variants(names: Iterable[str], name: str, variant: str | None) -> dict
     return found
 
 
+def base_name(name: str) -> str:
+    """The name of a graph's file without a variant's suffix."""
+    stem = name.removesuffix(".onnx").split(".")[0]
+    parts = re.split(r"(?=[-_])", stem)
+    ends = next((i for i, part in enumerate(parts) if i and _PRECISION.fullmatch(part[1:])), len(parts))
+    return "".join(parts[:ends]) + ".onnx"
+
+
 def choose_files(directory: Path, layout: str, graphs: Iterable[str], encoder: str, variant: str | None) -> ChosenFiles:
     """Choose the graph files of a variant.
 

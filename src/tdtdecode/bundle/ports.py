@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import BundleError
 from .onnx_files.graph import Graph, Port
 from .probe import batch_shape, make_batch_dynamic, probe_batch, random_values, run_probe
+from .roles import decision_refused, gives_decisions
 from .transducers import CombinedTransducer, JointGraph, PredictorGraph, Shape, width
 
 MAX_STEP_ELEMENTS = 1 << 22
@@ -89,7 +90,7 @@ def token_inputs(graph: Graph) -> TokenInputs:
     return TokenInputs(targets[0], lengths[0] if lengths else None, floats)
 
 
-def bind_predictor(graph: Graph, blank: int) -> PredictorGraph:
+def bind_predictor(graph: Graph, blank: int, context: int | None = None) -> PredictorGraph:
     """Find out what a predictor's inputs and outputs are for, by running it once.
 
     Parameters
@@ -98,6 +99,8 @@ def bind_predictor(graph: Graph, blank: int) -> PredictorGraph:
         The predictor. Its batch axes are made dynamic in place.
     blank:
         Id of blank.
+    context:
+        As in `PredictorGraph`.
 
     Raises
     ------
@@ -131,6 +134,7 @@ def bind_predictor(graph: Graph, blank: int) -> PredictorGraph:
         states_out=states_out,
         state_shapes=shapes,
         output_shape=output_shape,
+        context=context,
     )
 
 
@@ -151,6 +155,8 @@ def bind_joint(graph: Graph, predictor: PredictorGraph, encoder_size: int | None
     BundleError
         If the graph is not a joint that can be run at any batch size, or does not belong to the predictor.
     """
+    if gives_decisions(graph):
+        raise decision_refused(graph)
     inputs = graph.inputs
     listed = "; ".join(map(str, inputs))
     if len(inputs) != 2 or not all(port.is_float and port.rank >= 2 for port in inputs):

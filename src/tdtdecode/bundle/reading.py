@@ -11,16 +11,19 @@ from ..arguments import as_choice, as_durations
 from ..errors import BundleError, InputError
 from ..transducer import TransducerSpec
 from . import combined, genai, split
-from .blank import find_blank
+from .blank import find_blank, named_blanks
+from .context import CONTEXT_SIZE, Predictor, with_state
 from .cut import CannotSplit, Cut, encoder_input
-from .description import Bundle, BundleFiles
+from .description import Bundle, BundleFiles, Stated
 from .encoder import EncoderFacts, read_encoder
 from .files import find_file, open_directory
-from .layouts import check_variant, listing, variants_of
+from .layouts import check_variant, listing
+from .names import COMBINED_NAMES, SPLIT, combined_names, split_names, told_by_ports
 from .onnx_files.dependencies import import_onnx, import_onnxruntime
 from .onnx_files.embedding import find_embedding
-from .onnx_files.graph import Graph, load_graph
+from .onnx_files.graph import load_graph
 from .ports import bind_combined, bind_joint, bind_predictor, encoder_step_shape, row_width, token_inputs
+from .roles import decision_refused, gives_decisions
 from .spaces import read_spaces
 from .transducers import CombinedTransducer, SplitTransducer, width
 from .vocabulary import Vocabulary
@@ -71,20 +74,21 @@ def read_bundle(
     if layout == "auto":
         layout = _layout(root, variant)
     files = LAYOUTS[layout](root, variant)
-    facts = read_encoder(files.chosen.encoder, root, files)
-    graph = load_graph(files.chosen.graphs[0], root)
-    embedding = find_embedding(graph, token_inputs(graph).targets)
+    taking = with_state(load_graph(files.chosen.graphs[0], root))
+    facts = read_encoder(files.chosen.encoder, root, files, taking.context is not None)
+    embedding = find_embedding(taking.graph, token_inputs(taking.graph).targets)
     entries = _entries(root, files, facts, durations) if embedding is None else embedding.rows
-    blank = find_blank(files.symbols, embedding, files.token_file, files.blank, entries)
+    blank = find_blank(files.symbols, embedding, files.token_file, _stated_blank(files, taking), entries)
     vocabulary = Vocabulary(read_spaces(files.symbols, blank).pieces, blank)
     _check_count(files, facts)
-    transducer = _transducer(root, graph, files.chosen.graphs, blank, facts.size)
+    transducer = _transducer(root, taking, files.chosen.graphs, blank, facts.size)
     joint = transducer.joint if isinstance(transducer, SplitTransducer) else transducer
     spec = TransducerSpec(
         vocab_size=vocabulary.size,
         durations=_durations(files, facts, joint.graph.file, width(joint.output_shape), durations),
         blank=blank,
         encoder_size=width(joint.encoder_shape),
+        max_symbols=None if taking.context is None else 1,
     )
     chosen, features = files.chosen, facts.features
     return Bundle(
@@ -108,22 +112,35 @@ copyreg.pickle(
 def _layout(root: Path, variant: str | None) -> str:
     if find_file(root, genai.CONFIGURATION) is not None:
         return "genai"
-    if all(variants_of(root, name, variant) for name in (split.PREDICTOR, split.JOINT)):
+    if split_names(root, variant) is not None:
         return "split"
-    if variants_of(root, combined.file_names(root, variant)[0], variant):
+    if combined_names(root, variant) is not None:
         return "combined"
+    told = told_by_ports(root)
+    if told is not None:
+        return told[0]
     raise BundleError(
-        f"no model in it: expected {genai.CONFIGURATION}, or {split.PREDICTOR} with {split.JOINT}, or "
-        f"{combined.GRAPH}, in any variant; found {listing(root)}",
+        f"no model in it: expected {genai.CONFIGURATION}, or {' with '.join(SPLIT.graphs)}, or "
+        f"{COMBINED_NAMES[0].graphs[0]}, in any variant; found {listing(root)}",
         file=root,
     )
 
 
+def _stated_blank(files: BundleFiles, taking: Predictor) -> Stated[int] | None:
+    """The blank's id in a configuration. Models of k2 have it first, which no file of theirs says."""
+    if files.blank is None and taking.context is not None and not named_blanks(files.symbols):
+        return Stated(0, taking.graph.file, CONTEXT_SIZE)
+    return files.blank
+
+
 def _transducer(
-    root: Path, graph: Graph, graphs: tuple[Path, ...], blank: int, encoder_size: int | None
+    root: Path, taking: Predictor, graphs: tuple[Path, ...], blank: int, encoder_size: int | None
 ) -> SplitTransducer | CombinedTransducer:
+    graph = taking.graph
+    if gives_decisions(graph):
+        raise decision_refused(graph)
     if len(graphs) == 2:
-        predictor = bind_predictor(graph, blank)
+        predictor = bind_predictor(graph, blank, taking.context)
         joint = bind_joint(load_graph(graphs[1], root), predictor, encoder_size)
         return SplitTransducer(predictor, joint)
     encoder = encoder_input(graph)

@@ -1,4 +1,4 @@
-"""The split layout of sherpa-onnx: encoder, decoder and joiner, with tokens.txt."""
+"""The split layout of sherpa-onnx: encoder, decoder and joiner, with tokens.txt. Vosk has them in two folders."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from pathlib import Path
 
 from .description import BundleFiles
 from .layouts import choose_files, find_token_file
+from .names import VOSK, names_of
 from .tokens import read_symbol_table
 
-ENCODER = "encoder.onnx"
-PREDICTOR = "decoder.onnx"
-JOINT = "joiner.onnx"
+TOKEN_FILES = ("tokens.txt", "vocab.txt")
+VOSK_TOKENS = "lang/tokens.txt"
 
 
 def read(directory: Path, variant: str | None) -> BundleFiles:
     """Find the files of a split bundle. Its settings are in the encoder's metadata, which `read_encoder` reads."""
-    chosen = choose_files(directory, "split", (PREDICTOR, JOINT), ENCODER, variant)
-    token_file = find_token_file(directory, ("tokens.txt", "vocab.txt"))
+    names = names_of("split", directory, variant)
+    chosen = choose_files(directory, "split", names.graphs, names.encoder, variant)
+    token_file = find_token_file(directory, (VOSK_TOKENS,) if names == VOSK else TOKEN_FILES)
     return BundleFiles(
         layout="split",
         chosen=chosen,

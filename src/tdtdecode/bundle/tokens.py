@@ -9,8 +9,8 @@ from typing import Any
 
 from ..errors import BundleError
 from ..optional import needed
-from .blank import BLANK_NAMES
-from .files import read_bytes, read_json, read_text
+from .blank import BLANK_NAMES, named_blanks
+from .files import read_any_json, read_bytes, read_json, read_text
 
 _SYMBOL_AND_ID = re.compile(r"(.*)[ \t]([0-9]{1,9})[ \t]*")
 
@@ -75,6 +75,33 @@ def read_sentencepiece(file: Path) -> tuple[str, ...]:
     except (RuntimeError, OSError) as error:
         raise BundleError(f"not a SentencePiece model: {error}", file=file) from None
     return (*(processor.IdToPiece(i) for i in range(processor.GetPieceSize())), BLANK_NAMES[0])
+
+
+def read_vocabulary_json(file: Path) -> tuple[str, ...]:
+    """The symbols by id of a ``vocab.json``: a list of pieces, or a map of piece to id, or of id to piece.
+
+    Where none of them is the blank, it is added behind them, as NeMo's models have it.
+
+    Raises
+    ------
+    BundleError
+        If the file has another form, or ids have gaps or repeat.
+    """
+    value = read_any_json(file)
+    pairs: list[tuple[Any, Any]]
+    if isinstance(value, list):
+        pairs = list(enumerate(value))
+    elif not isinstance(value, dict):
+        raise BundleError("expected a list of pieces, or a map of piece to id or of id to piece", file=file)
+    elif all(isinstance(i, int) for i in value.values()):
+        pairs = [(i, piece) for piece, i in value.items()]
+    else:
+        pairs = [(int(key) if key.isdecimal() and len(key) < 10 else key, piece) for key, piece in value.items()]
+    by_id = {_token_id(i, file, f"{i!r:.40}"): _piece(piece, file, f"{i!r:.40}") for i, piece in pairs}
+    if len(by_id) < len(pairs) or sorted(by_id) != list(range(len(by_id))):
+        raise BundleError(f"ids have gaps or repeat: {len(pairs)} pieces, {len(by_id)} ids", file=file)
+    symbols = [by_id[i] for i in range(len(by_id))]
+    return tuple(symbols if named_blanks(symbols) else [*symbols, BLANK_NAMES[0]])
 
 
 def _listed_pieces(file: Path) -> Sequence[str]:

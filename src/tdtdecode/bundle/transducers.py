@@ -35,6 +35,9 @@ class PredictorGraph:
     output, output_shape:
         The output and its shape for one token per utterance, such as (None, H, 1). It is (None, 1, 1, J) if the
         predictor's part of a combined graph includes the joint's projection.
+    context:
+        How many tokens it takes at each step in its file, if it is a predictor of k2, which has no states. The state
+        is then the tokens before the last, see `tdtdecode.bundle.context`.
     """
 
     graph: Graph
@@ -45,6 +48,7 @@ class PredictorGraph:
     states_out: tuple[Port, ...]
     state_shapes: tuple[tuple[int, int], ...]
     output_shape: Shape
+    context: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,6 +57,11 @@ class DeviceArray:
         pointer = self.pointer + index * self.strides[0] * width
         return DeviceArray(pointer, self.dtype, self.shape[1:], self.strides[1:], self.owner)
 
+    def transposed(self) -> DeviceArray:
+        """[B, E, T] of [B, T, E], without a copy."""
+        (batch, time, width), (b, t, e) = self.shape, self.strides
+        return replace(self, shape=(batch, width, time), strides=(b, e, t))
+
     def __len__(self) -> int:
         return self.shape[0]
 

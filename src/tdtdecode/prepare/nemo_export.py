@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from ..arguments import as_instance, as_integer, as_path, refusal
-from ..bundle import Bundle, combined, read_bundle
+from ..bundle import Bundle, read_bundle
 from ..bundle.blank import BLANK_NAMES
+from ..bundle.names import COMBINED_NAMES
 from ..decoder import Decoder
 from ..errors import BundleError, InputError
 from ..optional import needed
@@ -245,7 +246,7 @@ def _write_nemo_files(model: Any, folder: Path, durations: tuple[int, ...]) -> N
     write_json(folder / "config.json", configuration)
     model.export(str(folder / "model.onnx"))
     if has_prompt(model):
-        write_prompt(model, folder / combined.ENCODER)
+        write_prompt(model, folder / COMBINED_NAMES[0].encoder)
 
 
 def _pieces(model: Any) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from ..arguments import as_choice, as_flag, as_instance, as_integer, refusal
 from ..arrays import check_lengths
 from ..bundle import Bundle, load_graph
-from ..bundle.encoder import encoder_ports
+from ..bundle.encoder import encoder_ports, takes_time_first
 from ..bundle.onnx_files.dependencies import import_onnxruntime
 from ..bundle.onnx_files.graph import Graph, Port, first_line, loading
 from ..cancellation import interruptible
@@ -64,9 +64,12 @@ class Encoder:
     Attributes
     ----------
     takes_batches:
-        Whether several recordings may share a batch. False where the batch size is fixed at one, and for dynamic
-        quantisation: that scales the activations of a whole batch at once, so a recording's result would depend on
-        its neighbours.
+        Whether several recordings may share a batch. False where the batch size is fixed at one, and where a
+        recording's result would depend on its neighbours: with dynamic quantisation, which scales the activations of a
+        whole batch at once, and for an encoder that `sees_padding`.
+    sees_padding:
+        Whether what stands behind a recording changes its result. It does in k2's encoders, whose first convolutions
+        reach beyond the end. Their features and frames have time before width; here they are turned.
     metadata:
         What the graph states of itself, by key.
 
@@ -112,6 +115,9 @@ class Encoder:
         graph = load_graph(file, bundle.directory)
         self._file = file
         self.metadata = {entry.key: entry.value for entry in graph.model.metadata_props}
+        self.sees_padding = takes_time_first(graph)
+        if self.sees_padding:
+            self._mel_axis = 2
         self._audio, self._length, self._frames, self._counts = self._read_ports(graph, bundle)
         batch, time = self._audio.shape[0], self._audio.shape[3 - self._mel_axis]
         if isinstance(batch, int) and batch != 1:
@@ -119,7 +125,7 @@ class Encoder:
                 f"the batch size is fixed at {batch}; export it with a dynamic batch axis, or a batch of one",
                 file=file, field=self._audio.name,
             )  # fmt: skip
-        self.takes_batches = not graph.quantized and batch != 1
+        self.takes_batches = not graph.quantized and batch != 1 and not self.sees_padding
         self._width = time if isinstance(time, int) else None
         # A graph holds the weights that its own file contains. Keeping it would keep a second copy of them beside the
         # session's, so such a file is opened again when a session is made.
@@ -127,6 +133,8 @@ class Encoder:
         reason = ""
         if not self.takes_batches:
             reason = ", being dynamically quantised" if graph.quantized else ", as it was exported"
+            if self.sees_padding:
+                reason = ", since k2's encoders see the padding behind a recording"
         _log.info("encoder: %s on the %s, %s%s", file.name, device, self.batches, reason)
         self._options = session_options or default_options(threads)
         self._providers = list(providers or CPU_PROVIDERS)
@@ -231,20 +239,30 @@ class Encoder:
 
     def _result(
         self, frames: ort.OrtValue, counted: Callable[[], np.ndarray], features: Any
-    ) -> tuple[ort.OrtValue, np.ndarray]:
+    ) -> tuple[Any, np.ndarray]:
         """What was encoded, if it is what the graph says. The features are kept until then: a card may still read them."""
         counts, shape, batch = counted(), frames.shape(), len(features)
+        time = 1 if self.sees_padding else 2
         if len(shape) != 3 or shape[0] != batch:
             raise BundleError(
                 f"gives frames {shape} for {batch} recordings, where it says {self._frames}", file=self._file,
                 field=self._frames.name,
             )  # fmt: skip
-        if counts.shape != (batch,) or not ((counts >= 0) & (counts <= shape[2])).all():
+        if counts.shape != (batch,) or not ((counts >= 0) & (counts <= shape[time])).all():
             raise BundleError(
                 f"gives the lengths {counts.tolist()} for frames {shape}: expected one for each recording, none longer "
                 "than the frames", file=self._file, field=self._counts.name,
             )  # fmt: skip
-        return frames, counts
+        return self._width_first(frames) if self.sees_padding else frames, counts
+
+    def _width_first(self, frames: ort.OrtValue) -> Any:
+        """Frames [B, T', E] as a view [B, E, T'] on their device."""
+        if self._card is None:
+            return frames.numpy().transpose(0, 2, 1)
+        from ..cuda.arrays import to_device
+
+        with self._card.current():
+            return to_device(frames, "encoder_out").transposed()
 
     def _checked(self, features: Any, lengths: Any) -> tuple[Any, np.ndarray]:
         """The batch, if its shapes are those of features."""
@@ -261,6 +279,8 @@ class Encoder:
 
     def _run(self, features: Any, lengths: np.ndarray) -> tuple[ort.OrtValue, Callable[[], np.ndarray]]:
         """The encoder frames, and a function that waits for them and returns their numbers, int64 [B]."""
+        if self.sees_padding:
+            features = features.transpose(0, 2, 1)
         if self._card is None:
             (frames,), counts = self._bound_run(
                 [(self._audio, features), (self._length, lengths)], [], [self._frames.name]
@@ -375,10 +395,10 @@ class Encoder:
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise BundleError(f"ONNX Runtime cannot run it: {first_line(error)}", file=self._file) from error
 
-    def utterances(self, encoder_out: ort.OrtValue) -> list[Any]:
+    def utterances(self, encoder_out: Any) -> list[Any]:
         """The encoder output of each utterance, [E, T']: views on the device of ``encoder_out`` that can be sliced."""
         if self._card is None:
-            return list(encoder_out.numpy())
+            return list(encoder_out if isinstance(encoder_out, np.ndarray) else encoder_out.numpy())
         from ..cuda.arrays import to_device
 
         with self._card.current():

@@ -19,6 +19,7 @@ from ..reprs import one_line
 from ..search import Beam, Greedy, as_search, check_utterances, for_utterances, utterances_of
 from .audio import Audio, FeatureExtractor, check_audio, held, is_file
 from .audio.device_features import DeviceFeatureExtractor
+from .audio.extractors import Extractor, extractor
 from .audio.features import HOP, SAMPLE_RATE
 from .encoder import Encoder
 from .pipeline import Reached, Read, run
@@ -73,7 +74,7 @@ class Recognizer:
         self.device = decoder.network.device
         self.encoder = encoder
         self.decoder = decoder
-        self._extract = FeatureExtractor(features.mel_bins, features.normalize, features.family)
+        self._extract = extractor(features.mel_bins, features.normalize, features.family)
         self._extract_for_encoder = _where_taken(self._extract, encoder)
         limits = [features.fixed_input_frames]
         if features.max_frames is not None:
@@ -422,10 +423,10 @@ class Recognizer:
         return self.encoder.launched if isinstance(self.encoder, Encoder) else partial(_done, self.encoder)
 
 
-def _where_taken(extract: FeatureExtractor, encoder: Encoder) -> FeatureExtractor | DeviceFeatureExtractor:
-    """What computes the features where the encoder takes them."""
+def _where_taken(extract: Extractor, encoder: Encoder) -> Extractor | DeviceFeatureExtractor:
+    """What computes the features where the encoder takes them; Kaldi's are computed on the CPU and copied."""
     card = encoder.features_card if isinstance(encoder, Encoder) else None
-    if card is None:
+    if card is None or not isinstance(extract, FeatureExtractor):
         return extract
     with card.current():
         return DeviceFeatureExtractor(extract, card)

@@ -17,8 +17,9 @@ from ..cuda.device import Device, own_stream, shared_stream
 from ..decoder import Decoder
 from ..hypothesis import Hypothesis, Transcript
 from ..search import Beam, Greedy, for_utterances
-from .audio import FeatureExtractor, as_samples
+from .audio import as_samples
 from .audio.device_features import Array, DeviceFeatureExtractor, together
+from .audio.extractors import Extractor
 from .audio.features import SAMPLE_RATE
 from .batching import cheapest_batches, encoder_cost
 from .encoder import Encoder
@@ -80,7 +81,7 @@ class ModelStages:
         bundle: Bundle,
         encoder: Encoder,
         decoder: Decoder,
-        extract: FeatureExtractor | DeviceFeatureExtractor,
+        extract: Extractor | DeviceFeatureExtractor,
         *,
         search: Greedy | Beam,
         utterances: int | None,
@@ -98,7 +99,7 @@ class ModelStages:
         self._batch_size = (batch_size or BATCH_SIZES[device]) if encoder.takes_batches else 1
         self._card: Device | None = decoder.network.card if device == "cuda" else None
         self._cost = encoder_cost(device, None if self._card is None else self._card.memory)
-        self._bucket = 1 if self._card is None else _BUCKET
+        self._bucket = 1 if self._card is None or encoder.sees_padding else _BUCKET
         self.readers = READERS if self._card is None else _CARD_READERS
         self.ahead_seconds = AHEAD_SECONDS if self._card is None else _CARD_AHEAD * self._cost.most_seconds
         self._limit = limit

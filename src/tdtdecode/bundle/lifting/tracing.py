@@ -8,7 +8,8 @@ must compute
 where `output`, `encoder` and `prediction` are products with weights, and g is the predictor's output. Then g is
 followed backwards through LSTM layers to the embedding. Each layer must read the layer below and its own slice of the
 states. Operators that only move axes of size 1 are skipped. The product `prediction` may lie in the joint's graph or
-in the predictor's. It lies in the latter where a combined graph was split.
+in the predictor's. It lies in the latter where a combined graph was split, and in models of k2, whose predictors look
+at the last few tokens in place of states (`contexts`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ...weights import Affine, LstmLayer, TransducerWeights
 from ..onnx_files.dependencies import import_onnx
 from ..onnx_files.graph import Graph
 from ..transducers import CombinedTransducer, PredictorGraph, SplitTransducer, width
+from .contexts import context_tables
 from .dequantize import dequantized
 from .expressions import MAX_CONSTANT_BYTES, CannotLift, Expressions, attributes
 from .patterns import affine, as_float32, describe, identity, logits, projections
@@ -83,12 +85,19 @@ def _lifted(transducer: SplitTransducer) -> TransducerWeights:
     source = transducer.predictor.output.name
     if prediction is None:
         source, prediction = _predictor_projection(predictor, source, joint_size)
-    embedding, layers = _Predictor(predictor, transducer.predictor).lift(source)
+    earlier: list[np.ndarray] = []
+    layers: tuple[LstmLayer, ...] = ()
+    if transducer.predictor.context is not None:
+        entries = width(transducer.joint.output_shape)  # k2's models have no durations
+        embedding, *earlier = context_tables(predictor, transducer.predictor, source, entries)
+    else:
+        embedding, layers = _Predictor(predictor, transducer.predictor).lift(source)
     if boundary not in (None, len(embedding)):
         raise CannotLift(
             f"the joint normalises {boundary} numbers of a row separately; expected the {len(embedding)} tokens"
         )
-    weights = TransducerWeights(embedding, layers, prediction, encoder, _ACTIVATIONS[node.op_type], output)
+    weights = TransducerWeights(embedding, layers, prediction, encoder, _ACTIVATIONS[node.op_type], output,
+                                tuple(earlier))  # fmt: skip
     _check_widths(weights, transducer)
     _check_values(weights, (predictor.graph, joint.graph))
     return weights

@@ -12,6 +12,9 @@ from .graph import Graph, Port
 _PASS_ON = {"Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Flatten"}
 """Operators whose output has the values of their first input."""
 
+_FROM_TOKENS = {"Concat", "Clip", "Max"}
+"""Operators that tokens go through before they are looked up, in predictors of k2: they take several, some below 0."""
+
 _COPY = {"Cast", "Identity", "DequantizeLinear"}
 """Operators through which a whole table goes before it is looked up."""
 
@@ -50,6 +53,8 @@ def find_embedding(graph: Graph, targets: Port) -> Embedding | None:
             table = tables[node.input[0]]
             rows = graph.initializers[table].dims[0]
             return Embedding(graph.file, rows, _zero_row(graph, table, {node.input[0], table, *node.output}))
+        if node.op_type in _FROM_TOKENS and tokens & set(node.input):
+            tokens.update(node.output)
         if node.op_type in _PASS_ON | {"DequantizeLinear"} and node.input:
             if node.input[0] in tokens:
                 tokens.update(node.output)

@@ -10,13 +10,24 @@ from typing import Any, TypeVar
 from ...bundle import combined, genai, split
 from ...bundle.cached_encoder import read_caches
 from ...bundle.caches import EncoderCaches
+from ...bundle.context import with_state
 from ...bundle.cut import encoder_input
 from ...bundle.families import OFFLINE, encoder_family, is_cache_aware
 from ...bundle.files import find_file, read_json
 from ...bundle.layouts import check_variant, variants_of
+from ...bundle.names import (
+    COMBINED_NAMES,
+    SPLIT,
+    GraphNames,
+    combined_names,
+    names_of,
+    split_names,
+    told_by_ports,
+)
 from ...bundle.onnx_files.embedding import Embedding, find_embedding
 from ...bundle.onnx_files.graph import Graph, Port, load_graph
 from ...bundle.ports import row_width, token_inputs
+from ...bundle.roles import COMBINED, ENCODER, JOINT, PREDICTOR
 from ...bundle.spaces import Spaces, read_spaces
 from ...errors import BundleError, InputError
 from ...forks import cached_property
@@ -25,17 +36,20 @@ from .token_forms import TokenTable, read_token_table
 
 Value = TypeVar("Value")
 
-ENCODER, PREDICTOR, JOINT, COMBINED = "encoder", "predictor", "joint", "predictor and joint"
-"""The roles of graphs."""
+
+def _by_role(names: GraphNames) -> dict[str, str]:
+    roles = (COMBINED,) if len(names.graphs) == 1 else (PREDICTOR, JOINT)
+    return {ENCODER: names.encoder, **dict(zip(roles, names.graphs, strict=True))}
+
 
 GRAPH_NAMES: dict[str, dict[str, str]] = {
-    "split": {ENCODER: split.ENCODER, PREDICTOR: split.PREDICTOR, JOINT: split.JOINT},
-    "combined": {ENCODER: combined.ENCODER, COMBINED: combined.GRAPH},
+    "split": _by_role(SPLIT),
+    "combined": _by_role(COMBINED_NAMES[0]),
     "genai": {ENCODER: "encoder.onnx", PREDICTOR: "decoder.onnx", JOINT: "joint.onnx"},
 }
 TOKEN_FILES = {
-    "split": ("tokens.txt", "vocab.txt"),
-    "combined": ("vocab.txt", "tokens.txt", "tokenizer.model"),
+    "split": (*split.TOKEN_FILES, split.VOSK_TOKENS),
+    "combined": tuple(combined.TOKEN_FILES),
     "genai": ("vocab.txt", "tokenizer.json"),
 }
 """The token files that are accepted in each layout. The first is the layout's own."""
@@ -148,7 +162,12 @@ class Evidence:
     @cached_property
     def embedding(self) -> Embedding | None:
         """The predictor's embedding; None if it is not found."""
-        return self._attempt(lambda graph: find_embedding(graph, token_inputs(graph).targets), self.decoder)
+
+        def embedding(graph: Graph) -> Embedding | None:
+            graph = with_state(graph).graph
+            return find_embedding(graph, token_inputs(graph).targets)
+
+        return self._attempt(embedding, self.decoder)
 
     @property
     def embedding_rows(self) -> int | None:
@@ -282,7 +301,7 @@ def collect(root: Path, layout: str, variant: str | None) -> Evidence:
     if layout != "auto" and layout not in GRAPH_NAMES:
         raise InputError(f"layout must be 'auto' or one of {', '.join(map(repr, GRAPH_NAMES))}, got {layout!r}")
     check_variant(variant)
-    chosen = _layout(root) if layout == "auto" else layout
+    chosen = _layout(root, variant) if layout == "auto" else layout
     evidence = Evidence(root, chosen, variant)
     if chosen is None:
         return evidence
@@ -291,8 +310,11 @@ def collect(root: Path, layout: str, variant: str | None) -> Evidence:
     if chosen == "genai":
         evidence.audio_configuration = _json(evidence, "audio_processor_config.json")
     names = {role: _graph_name(evidence, role, name) for role, name in GRAPH_NAMES[chosen].items()}
-    if chosen == "combined":
-        names[COMBINED], names[ENCODER] = combined.file_names(root, variant)
+    if chosen != "genai":
+        try:
+            names = _by_role(names_of(chosen, root, variant))
+        except BundleError:  # reading the whole bundle reports it
+            pass
     found = {role: variants_of(root, name, variant) for role, name in names.items()}
     if variant is None and not any(None in files for files in found.values()):
         evidence.variant = next((key for files in found.values() for key in files), None)
@@ -307,17 +329,29 @@ def collect(root: Path, layout: str, variant: str | None) -> Evidence:
     return evidence
 
 
-def _layout(root: Path) -> str | None:
+def _layout(root: Path, variant: str | None) -> str | None:
+    """The layout that `read_bundle` would take, or the one that incomplete files suggest; None if there is no model."""
     names = [path.name for path in root.iterdir()]
     if genai.CONFIGURATION in names:
         return "genai"
+    try:
+        if split_names(root, variant) is not None:
+            return "split"
+    except BundleError:  # reading the whole bundle reports it
+        return "split"
+    if combined_names(root, variant) is not None:
+        return "combined"
     for layout, stems in (("split", ("joiner",)), ("combined", ("decoder_joint",)), ("split", ("decoder",))):
         if any(name.startswith(stem) and name.endswith(".onnx") for name in names for stem in stems):
             return layout
     for layout, stem in (("combined", "encoder-model"), ("split", "encoder")):
         if any(name.startswith(stem) and name.endswith(".onnx") for name in names):
             return layout
-    return None
+    try:
+        told = told_by_ports(root)
+    except BundleError:  # reading the whole bundle reports it
+        return "split"
+    return None if told is None else told[0]
 
 
 def _graph_name(evidence: Evidence, role: str, default: str) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from ...bundle import combined
 from ...bundle.blank import BLANK_NAMES
 from ...bundle.caches import ATTENTION, CONVOLUTION, EncoderCaches
 from ...bundle.genai import STREAMING_TYPE
+from ...bundle.names import COMBINED_NAMES
 from ..writing.cached import NEMO
 from .evidence import COMBINED, ENCODER, JOINT, PREDICTOR, Evidence
 from .report import Use
@@ -116,8 +116,9 @@ def onnx_asr(evidence: Evidence) -> Iterator[str]:
         if absent and graph is not None:
             yield f"{graph.file.name} has no inputs or outputs with the names {', '.join(sorted(absent))}"
     encoder = evidence.graphs.get(ENCODER)
-    if encoder is not None and not encoder.file.name.startswith(combined.ENCODER.removesuffix(".onnx")):
-        yield f"it looks for {combined.ENCODER} and {combined.GRAPH}, not for {encoder.file.name}"
+    usual = COMBINED_NAMES[0]
+    if encoder is not None and not encoder.file.name.startswith(usual.encoder.removesuffix(".onnx")):
+        yield f"it looks for {usual.encoder} and {usual.graphs[0]}, not for {encoder.file.name}"
     narrow = [port.name for port in encoder.outputs if port.dtype.name == "int32"] if encoder is not None else []
     if narrow:
         yield f"it wants int64 lengths from the encoder, and {', '.join(narrow)} is int32"

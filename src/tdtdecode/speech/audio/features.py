@@ -24,7 +24,8 @@ SAMPLE_RATE = 16000
 HOP = 160
 """Samples from one feature frame to the next: 10 ms."""
 
-_MOST_MEL_BINS = 1024
+MOST_MEL_BINS = 1024
+"""The most mel filters that may be asked for."""
 _SAMPLES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 _LOG_FLOOR = np.float32(2.0**-24)
 STD_FLOOR = 1e-5
@@ -149,7 +150,7 @@ class FeatureExtractor:
     """
 
     def __init__(self, mel_bins: int, normalize: str | None = "per_feature", family: str = "nemo"):
-        mel_bins = as_integer("mel_bins", mel_bins, low=1, high=_MOST_MEL_BINS)
+        mel_bins = as_integer("mel_bins", mel_bins, low=1, high=MOST_MEL_BINS)
         if normalize is not None:
             as_choice("normalize", normalize, ["per_feature"], "or None")
         as_choice("family", family, FAMILIES)
@@ -187,7 +188,7 @@ class FeatureExtractor:
         lengths:
             int64 [B], valid frames, as `frames` gives them.
         """
-        recordings = as_tuple("recordings", recordings, "a list of arrays of samples")
+        recordings = checked_recordings(recordings)
         lengths, width = self.shape_of(recordings)
         features = np.zeros((len(recordings), self.mel_bins, width), dtype=np.float32)
         for out, samples, length in zip(features, recordings, lengths, strict=True):
@@ -210,14 +211,13 @@ class FeatureExtractor:
         InputError
             If a recording is no array of samples.
         """
-        for i, samples in enumerate(recordings):
-            if not isinstance(samples, np.ndarray) or samples.ndim != 1 or samples.dtype not in _SAMPLES:
-                advice = "tdtdecode.speech.audio.as_samples makes them" if not isinstance(samples, float) else (
-                    "give one array for each recording, [samples] for a single one"
-                )
-                raise refusal(f"recordings[{i}]", f"float32 [n], samples at {SAMPLE_RATE} Hz", samples, advice)
+        checked_recordings(recordings)
         lengths = np.array([self.frames(len(samples)) for samples in recordings], dtype=np.int64)
         return lengths, int(lengths.max(initial=0)) + self.definition.padding if len(recordings) else 0
+
+    def stream(self) -> FeatureStream:
+        """The features of a recording that comes in pieces."""
+        return FeatureStream(self)
 
     def _transform(self, signal: np.ndarray, out: np.ndarray) -> None:
         """Write log-mel frames to ``out``, float32 [mel_bins, frames], of a signal that begins with the first frame."""
@@ -235,6 +235,18 @@ class FeatureExtractor:
             power = np.square(spectrum.real, dtype=np.float32)
             power += np.square(spectrum.imag, dtype=np.float32)
             self.definition.logarithm(self._filters(power), out[:, start : start + len(block)])
+
+
+def checked_recordings(recordings: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """The recordings, or an InputError if they are not arrays of samples."""
+    recordings = as_tuple("recordings", recordings, "a list of arrays of samples")
+    for i, samples in enumerate(recordings):
+        if not isinstance(samples, np.ndarray) or samples.ndim != 1 or samples.dtype not in _SAMPLES:
+            advice = "tdtdecode.speech.audio.as_samples makes them" if not isinstance(samples, float) else (
+                "give one array for each recording, [samples] for a single one"
+            )
+            raise refusal(f"recordings[{i}]", f"float32 [n], samples at {SAMPLE_RATE} Hz", samples, advice)
+    return recordings
 
 
 class FeatureStream:

@@ -15,8 +15,8 @@ from ...decoder import DecoderState
 from ...errors import InputError
 from ...hypothesis import Hypothesis, SpeechSegment, Transcript, Word, joined
 from ...search import Beam, Greedy, runs_in_the_beam_engine
-from ..audio import FeatureExtractor
-from ..audio.features import HOP, SAMPLE_RATE, FeatureStream
+from ..audio.extractors import Extractor
+from ..audio.features import HOP, SAMPLE_RATE
 from ..audio.reading import Assembly
 from ..audio.sources import is_file
 from ..transcripts import transcript
@@ -86,7 +86,7 @@ class Live:
         search: Greedy | Beam,
         bundle: Bundle,
         walk: Walk,
-        extract: FeatureExtractor,
+        extract: Extractor,
         vad: SileroVad | None,
     ):
         if language is not None:
@@ -114,7 +114,7 @@ class Live:
         self.segments_told = 0
         # Samples are mixed and resampled, and become features. Features may be fed instead.
         self.audio: Assembly | None = None
-        self.features = FeatureStream(extract)
+        self.features = extract.stream()
         self._frame_seconds = bundle.frame_seconds
 
     @property

@@ -15,7 +15,7 @@ from ...errors import InputError
 from ...forks import Lock
 from ...hypothesis import Hypothesis, Transcript
 from ...search import Beam, Greedy, as_search, runs_in_the_beam_engine
-from ..audio import FeatureExtractor
+from ..audio.extractors import Extractor
 from ..audio.features import SAMPLE_RATE
 from ..vad import SileroVad
 from .live import Live, News
@@ -44,7 +44,7 @@ class Streams:
         bundle: Bundle,
         walk: Walk,
         decoder: Decoder,
-        extract: FeatureExtractor,
+        extract: Extractor,
         search: Greedy | Beam,
         pause: float | None,
         vad: SileroVad | None,
