@@ -3,8 +3,8 @@
     python -m tests.systems sherpa-onnx DIRECTORY:KIND...
 
 Each directory is tried in a process of its own, forked when the system is imported: what a system does not take may end
-its process, or crash it. KIND is tdt, rnnt, or online for a streaming model. A line of JSON for each says the text, or
-why there is none. Of streaming models that is the tokens.
+its process, or crash it. KIND is tdt, rnnt, k2, or online for a streaming model. A line of JSON for each says the text,
+or why there is none. Of streaming models that is the tokens.
 """
 
 from __future__ import annotations
@@ -45,7 +45,13 @@ def ask(system: str, directories: Sequence[tuple[Path, str]]) -> list[dict[str, 
 
 
 def _graph(directory: Path, part: str) -> Path:
-    return next(iter(sorted(directory.glob(f"{part}*.onnx"))), directory / f"{part}.onnx")
+    found = sorted([*directory.glob(f"{part}*.onnx"), *directory.glob(f"am-onnx/{part}*.onnx")])
+    return next(iter(found), directory / f"{part}.onnx")
+
+
+def _tokens(directory: Path) -> str:
+    vosk = directory / "lang" / "tokens.txt"
+    return str(vosk if vosk.exists() else directory / "tokens.txt")
 
 
 def _sherpa_onnx(sherpa_onnx: Any, directory: Path, kind: str) -> str:
@@ -55,8 +61,9 @@ def _sherpa_onnx(sherpa_onnx: Any, directory: Path, kind: str) -> str:
             **files, tokens=str(directory / "tokens.txt"), num_threads=1
         )
     else:
+        of_nemo = {} if kind == "k2" else {"model_type": "nemo_transducer"}
         recognizer = sherpa_onnx.OfflineRecognizer.from_transducer(
-            **files, tokens=str(directory / "tokens.txt"), num_threads=1, model_type="nemo_transducer"
+            **files, tokens=_tokens(directory), num_threads=1, **of_nemo
         )
     stream = recognizer.create_stream()
     stream.accept_waveform(RATE, live_audio())
@@ -74,7 +81,7 @@ def _onnx_asr(onnx_asr: Any, directory: Path, kind: str) -> str:
     file = directory / "config.json"
     typed = file.exists() and "model_type" in json.loads(file.read_text())
     suffix = _graph(directory, "encoder-model").name.removeprefix("encoder-model").removesuffix(".onnx")
-    name = "organisation/name" if typed else f"nemo-conformer-{kind}"
+    name = "kaldi-rnnt" if kind == "k2" else "organisation/name" if typed else f"nemo-conformer-{kind}"
     model = onnx_asr.load_model(name, directory, quantization=suffix[1:] or None, providers=["CPUExecutionProvider"])
     return model.recognize(audio())
 

@@ -8,15 +8,12 @@ recipes. Its context begins with -1 for each token before the blank, for which t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..errors import BundleError
 from .layouts import stated_count
 from .onnx_files.dependencies import import_onnx
 from .onnx_files.graph import Graph, Port
-
-if TYPE_CHECKING:
-    import onnx
 
 CONTEXT_SIZE = "context_size"
 """The entry of a predictor's metadata that says how many tokens it takes, in exports of icefall."""
@@ -83,7 +80,7 @@ def _rewritten(graph: Graph, context: int) -> Graph:
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
 
-    def constant(name: str, values: list[float], dtype: int) -> onnx.NodeProto:
+    def constant(name: str, values: list[float], dtype: int) -> Any:
         tensor = helper.make_tensor(f"{name}/value", dtype, [len(values)], values)
         return helper.make_node("Constant", [], [name], value=tensor)
 

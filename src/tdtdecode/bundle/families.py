@@ -99,7 +99,8 @@ def feature_family(
         if name.startswith(_OTHER_FEATURES) or (name.startswith(_OF_K2) and not of_k2):
             raise BundleError(
                 f"{stated.value}: models of this type take features that this package does not compute; it computes "
-                "those of NeMo and GigaAM, and Kaldi's for models whose graphs are k2's", file=stated.file, field=stated.field,
+                "those of NeMo and GigaAM, and Kaldi's for models whose graphs are k2's", file=stated.file,
+                field=stated.field,
             )  # fmt: skip
         if name.startswith("gigaam"):
             return "gigaam-v2" if name.startswith(("gigaam-v1", "gigaam-v2")) else "gigaam"

@@ -28,12 +28,14 @@ class GraphNames:
 
 
 SPLIT = GraphNames("encoder.onnx", ("decoder.onnx", "joiner.onnx"))
-COMBINED_NAMES = (
-    GraphNames("encoder-model.onnx", ("decoder_joint-model.onnx",)),
-    GraphNames("encoder.onnx", ("decoder_joint.onnx",)),
-    GraphNames("parakeet-encoder.onnx", ("parakeet-decoder-joint.onnx",)),
-)
-"""What the combined layout calls them: NeMo and onnx-asr; parakeet-rs; soniqo. The first is what is written."""
+COMBINED_CONVENTIONS = {
+    "nemo": GraphNames("encoder-model.onnx", ("decoder_joint-model.onnx",)),
+    "parakeet-rs": GraphNames("encoder.onnx", ("decoder_joint.onnx",)),
+    "soniqo": GraphNames("parakeet-encoder.onnx", ("parakeet-decoder-joint.onnx",)),
+}
+"""What the combined layout calls them, by whose convention it is. NeMo's is onnx-asr's as well."""
+
+COMBINED_NAMES = tuple(COMBINED_CONVENTIONS.values())
 
 VOSK = GraphNames("am-onnx/encoder.onnx", ("am-onnx/decoder.onnx", "am-onnx/joiner.onnx"))
 _OF_TRAINING = re.compile(r"joiner([-_][\w-]*)(\.[\w.-]+)?\.onnx")

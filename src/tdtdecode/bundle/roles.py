@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import BundleError
@@ -62,6 +63,28 @@ def decision_refused(graph: Graph) -> BundleError:
     )
 
 
+def find_decision(directory: Path) -> Graph | None:
+    """A graph of a directory that takes the best token itself; None if there is none."""
+    return next((graph for name, graph in _graphs(directory) if gives_decisions(graph)), None)
+
+
+def _graphs(directory: Path) -> Iterator[tuple[str, Graph]]:
+    """The graphs of a directory, one of each that differ by a variant's suffix, with their names without it."""
+    names = sorted(path.name for path in directory.iterdir() if path.name.endswith(".onnx"))
+    seen: set[str] = set()
+    for name in names if len(names) <= _MOST_GRAPHS else []:
+        base = base_name(name)
+        if base in seen:
+            continue
+        try:
+            file = find_file(directory, name)
+            if file is not None:
+                yield base, load_graph(file, directory)
+                seen.add(base)
+        except BundleError:  # no graph, or a damaged one
+            continue
+
+
 def names_by_role(directory: Path) -> dict[str, str]:
     """The names of a directory's graphs, without suffixes of variants, by what the graphs take and give.
 
@@ -72,21 +95,10 @@ def names_by_role(directory: Path) -> dict[str, str]:
     BundleError
         If one of the graphs is a `DECISION`.
     """
-    names = sorted(path.name for path in directory.iterdir() if path.name.endswith(".onnx"))
-    if len(names) > _MOST_GRAPHS:
-        return {}
     found: dict[str, set[str]] = {}
-    for name in names:
-        base = base_name(name)
-        if any(base in bases for bases in found.values()):
-            continue
-        try:
-            file = find_file(directory, name)
-            graph = None if file is None else load_graph(file, directory)
-            role = None if graph is None else role_of(graph)
-        except BundleError:
-            continue
-        if graph is not None and role == DECISION:
+    for base, graph in _graphs(directory):
+        role = role_of(graph)
+        if role == DECISION:
             raise decision_refused(graph)
         if role is not None:
             found.setdefault(role, set()).add(base)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..bundle.names import COMBINED_CONVENTIONS
 from ..prepare import convert
 from ..speech.hub import find_model
 from .options import LAYOUTS, add_out, add_source
@@ -16,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("model", help="'demo', a model directory or a hub id")
     parser.add_argument("--to", required=True, choices=LAYOUTS, help="the layout to write")
+    parser.add_argument("--names", default="nemo", choices=tuple(COMBINED_CONVENTIONS),
+                        help="what the combined layout calls its graphs (default nemo: encoder-model.onnx and "
+                        "decoder_joint-model.onnx)")
     add_out(parser)
     add_source(parser)
 
@@ -24,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Convert, and print what was written."""
     bundle = convert(
         find_model(arguments.model, arguments.variant), arguments.out, arguments.to, layout=arguments.layout,
-        variant=arguments.variant, durations=arguments.durations,
+        variant=arguments.variant, durations=arguments.durations, names=arguments.names,
     )  # fmt: skip
     spec = bundle.spec
     print(f"{bundle.directory}: layout {bundle.layout}, {spec.vocab_size} tokens, durations {list(spec.durations)}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from ..arguments import as_path
+from ..arguments import as_choice, as_path
 from ..bundle import Bundle, read_bundle
+from ..bundle.names import COMBINED_CONVENTIONS, combined_names
 from ..bundle.reading import checked_reading
 from ..bundle.transducers import arithmetic
 from ..errors import BundleError, InputError
@@ -31,6 +32,7 @@ def convert(
     layout: str = "auto",
     variant: str | None = None,
     durations: Sequence[int] | None = None,
+    names: str = "nemo",
 ) -> Bundle:
     """Write a model directory in another layout, and compare the result with the original on random input.
 
@@ -50,6 +52,10 @@ def convert(
     layout, variant, durations:
         As for `read_bundle`. The names of the new graphs keep the variant's suffix, except in the GenAI layout, which
         has only one set of files.
+    names:
+        What the combined layout calls its graphs: ``"nemo"``, encoder-model.onnx and decoder_joint-model.onnx;
+        ``"parakeet-rs"``, encoder.onnx and decoder_joint.onnx; ``"soniqo"``, parakeet-encoder.onnx and
+        parakeet-decoder-joint.onnx. Only the names differ.
 
     Returns
     -------
@@ -65,14 +71,17 @@ def convert(
         If onnx or onnxruntime is not installed.
     """
     check_layout(to)
+    wanted = COMBINED_CONVENTIONS[as_choice("names", names, COMBINED_CONVENTIONS)]
+    if names != "nemo" and to != "combined":
+        raise InputError(f"names={names!r} are names of the combined layout, and to={to!r} is another")
     durations = checked_reading(layout, variant, durations)
     as_path("out", out, "the path of a new folder")
     bundle = read_bundle(directory, layout, variant, durations)
-    if bundle.layout == to:
+    if bundle.layout == to and (to != "combined" or combined_names(bundle.directory, variant) == wanted):
         raise InputError(f"{bundle.directory} has layout {to!r} already; use `repair` to correct mistakes in it")
     # Writing changes the graphs in place, so the writer gets a bundle of its own.
     with new_directory(out) as folder:
-        write_layout(read_bundle(directory, bundle.layout, bundle.variant, durations), folder, to)
+        write_layout(read_bundle(directory, bundle.layout, bundle.variant, durations), folder, to, wanted)
         written = read_bundle(folder, to, None if to == "genai" else bundle.variant)
         check_same(bundle, written)
     return read_bundle(out, to, written.variant)

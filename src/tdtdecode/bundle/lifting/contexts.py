@@ -1,9 +1,10 @@
 """Tables of a k2 predictor, which looks at the last few tokens: what each token adds to the output, place by place.
 
 Such a predictor computes ``relu(sum over the places of a table's row for the token there)``: an embedding, and a
-convolution over the places. With a single place there is neither convolution nor ReLU. The tables are what the graph itself computes for each token at each place, beside nothing
-at the others. That holds for any graph whose places are only added up. Whether they are shows when the lifted weights
-are compared with the graph (`tdtdecode.networks.choice.lifted_weights`).
+convolution over the places. With a single place there is neither convolution nor ReLU. The tables are what the graph
+itself computes for each token at each place, beside nothing at the others. That holds for any graph whose places are
+only added up. Whether they are shows when the lifted weights are compared with the graph
+(`tdtdecode.networks.choice.lifted_weights`).
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from ...bundle.reading import checked_reading, read_bundle
 from ...errors import BundleError, InputError, TdtDecodeError
 from .checks import CHECKS, STILL_READABLE, overflow
 from .evidence import ENCODER, Evidence, collect
+from .model_families import convention, family, treatment
 from .report import Fact, Inspection, Problem, Use
 from .systems import SYSTEMS, reasons_against, uses
 
@@ -84,7 +85,7 @@ def inspect(
     if system is not None:
         problems += _unmet(evidence, system)
     return Inspection(
-        root, evidence.layout, evidence.variant, tuple(_facts(evidence, bundle)), tuple(problems),
+        root, evidence.layout, evidence.variant, tuple(_facts(evidence, bundle, refusal)), tuple(problems),
         tuple(_notes(evidence, bundle)), found,
     )  # fmt: skip
 
@@ -116,9 +117,13 @@ def _unmet(evidence: Evidence, system: str) -> Iterator[Problem]:
                       f"`{remedy}" if remedy else "see `tdtdecode repair` and `tdtdecode convert`")
 
 
-def _facts(evidence: Evidence, bundle: Bundle | None) -> Iterator[Fact]:
+def _facts(evidence: Evidence, bundle: Bundle | None, refusal: TdtDecodeError | None) -> Iterator[Fact]:
     if evidence.layout is None:
         return
+    yield Fact("family", family(evidence), ".", "inputs and outputs of the graphs")
+    yield Fact("files as written by", convention(evidence), ".", "names of files")
+    why = refusal.problem if isinstance(refusal, BundleError) else None if refusal is None else str(refusal)
+    yield Fact("this package", treatment(evidence, bundle, why), ".")
     yield Fact("layout", evidence.layout, ".", "names of files")
     yield Fact("variants", list(dict.fromkeys(key or "unsuffixed" for key in evidence.variants)), ".", "names of files")
     for role, graph in evidence.graphs.items():
@@ -171,15 +176,17 @@ def _encoder_facts(evidence: Evidence, bundle: Bundle | None) -> Iterator[Fact]:
         return
     file = evidence.graphs[ENCODER].file.name
     yield Fact("encoder for", evidence.family, file, "inputs")
-    yield Fact("mel bins", evidence.mel_bins or port.shape[1], file, f"{port.name}, {evidence.axis_names[0]} axis")
+    mel_bins = evidence.mel_bins or port.shape[evidence.mel_axis]
+    yield Fact("mel bins", mel_bins, file, f"{port.name}, {evidence.axis_names[0]} axis")
     yield Fact("time axis", evidence.fixed_time or "dynamic", file, f"{port.name}, {evidence.axis_names[1]} axis")
     yield from _streaming_facts(evidence, file)
     if bundle is not None:
         features = bundle.features
         yield Fact("features", features.family, file, "metadata or configuration; default nemo")
-        default = "none" if evidence.streaming else "per_feature"
+        default = "none" if evidence.streaming or features.family == "kaldi" else "per_feature"
         yield Fact("normalisation", features.normalize, file, f"metadata or configuration; default {default}")
-        yield Fact("subsampling factor", features.subsampling_factor, file, "metadata or configuration; default 8")
+        source = f"metadata or configuration; default {4 if features.family == 'kaldi' else 8}"
+        yield Fact("subsampling factor", features.subsampling_factor, file, source)
         if features.max_frames is not None:
             seconds = features.max_frames * features.subsampling_factor * FEATURE_FRAME_SECONDS
             yield Fact("longest audio at once, seconds", seconds, file, "position table")

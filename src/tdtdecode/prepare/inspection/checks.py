@@ -7,22 +7,22 @@ from typing import Any
 
 import numpy as np
 
+from ...bundle import combined
 from ...bundle.description import Bundle
 from ...bundle.layouts import listing, parse_numbers
 from ...bundle.lifting import CannotLift, lift
 from ...bundle.onnx_files.graph import Graph
 from ...bundle.transducers import SplitTransducer, arithmetic
 from .evidence import COMBINED, ENCODER, GRAPH_NAMES, JOINT, PREDICTOR, TOKEN_FILES, Evidence
+from .model_families import argmax_inside, multi_blank
 from .report import REPAIR as _REPAIR
 from .report import Problem
 from .streaming import streaming_encoder
+from .systems import DEFAULT_MEL_BINS
 from .token_forms import JSON, PAIRS, PIECES, SENTENCEPIECE, SWAPPED, SYMBOLS
 
 GUESSED_DURATIONS = [0, 1, 2, 4, 8]
 """The table that early drafts of GenAI's support wrote for every model."""
-
-DEFAULT_MEL_BINS = 80
-"""What sherpa-onnx and onnx-asr assume if the number of mel bins is not stated."""
 
 STILL_READABLE = {"url", "predictor-size", "model-type", "durations-guessed", "int8-on-gpu", "not-finite", "spaces"}
 """Codes of problems that do not keep this package from reading a directory."""
@@ -42,7 +42,7 @@ def no_model(evidence: Evidence) -> Iterator[Problem]:
 
 def missing_graphs(evidence: Evidence) -> Iterator[Problem]:
     """Predictor and joint that are missing, perhaps because the files of two layouts are mixed."""
-    if evidence.layout is None:
+    if evidence.layout is None or evidence.decision is not None:
         return
     names = {path.name for path in evidence.root.iterdir()}
     for role, expected in GRAPH_NAMES[evidence.layout].items():
@@ -88,7 +88,7 @@ def ctc_head(evidence: Evidence) -> Iterator[Problem]:
     alone = sorted(path.name for path in evidence.root.glob("model*.onnx")) if evidence.layout is None else []
     suspects = [
         graph.file.name for role, graph in evidence.graphs.items()
-        if _gives_logprobs(graph) or (role != ENCODER and len(graph.inputs) == 1)
+        if _gives_logprobs(graph) or (role != ENCODER and len(graph.inputs) == 1 and graph.inputs[0].is_float)
     ]  # fmt: skip
     for name in [*alone, *suspects]:
         yield Problem(
@@ -125,7 +125,8 @@ def token_file(evidence: Evidence) -> Iterator[Problem]:
             )  # fmt: skip
         return
     name, entries = table.file.name, len(table.entries)
-    if evidence.layout != "genai" and table.form not in (SYMBOLS, SENTENCEPIECE):
+    accepted = {SYMBOLS, SENTENCEPIECE, JSON if name in combined.TOKEN_FILES else SYMBOLS}
+    if evidence.layout != "genai" and table.form not in accepted:
         yield Problem("tokens-form", name, "", *_FORMS[table.form])
     elif table.irregular:
         yield Problem(
@@ -456,7 +457,8 @@ def _name(graph: Graph | None) -> str:
 
 
 CHECKS: tuple[Callable[[Evidence], Iterator[Problem]], ...] = (
-    no_model, missing_graphs, misnamed_encoder, ctc_head, token_file, spaces, vocabulary_size, durations, mel_bins,
-    predictor_sizes, url, model_type, finite_weights, quantised_on_a_gpu, streaming_encoder,
+    no_model, argmax_inside, missing_graphs, misnamed_encoder, multi_blank, ctc_head, token_file, spaces,
+    vocabulary_size, durations, mel_bins, predictor_sizes, url, model_type, finite_weights, quantised_on_a_gpu,
+    streaming_encoder,
 )  # fmt: skip
 """All checks but `overflow`, in the order in which their problems are shown."""

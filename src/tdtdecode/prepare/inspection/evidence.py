@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 from ...bundle import combined, genai, split
 from ...bundle.cached_encoder import read_caches
 from ...bundle.caches import EncoderCaches
-from ...bundle.context import with_state
+from ...bundle.context import context_size, with_state
 from ...bundle.cut import encoder_input
+from ...bundle.encoder import takes_time_first
 from ...bundle.families import OFFLINE, encoder_family, is_cache_aware
-from ...bundle.files import find_file, read_json
+from ...bundle.files import find_file, read_json, read_text
 from ...bundle.layouts import check_variant, variants_of
 from ...bundle.names import (
     COMBINED_NAMES,
@@ -27,7 +28,7 @@ from ...bundle.names import (
 from ...bundle.onnx_files.embedding import Embedding, find_embedding
 from ...bundle.onnx_files.graph import Graph, Port, load_graph
 from ...bundle.ports import row_width, token_inputs
-from ...bundle.roles import COMBINED, ENCODER, JOINT, PREDICTOR
+from ...bundle.roles import COMBINED, ENCODER, JOINT, PREDICTOR, find_decision, gives_decisions
 from ...bundle.spaces import Spaces, read_spaces
 from ...errors import BundleError, InputError
 from ...forks import cached_property
@@ -79,6 +80,8 @@ class Evidence:
         The content of audio_processor_config.json.
     variants:
         All variants in which a graph exists.
+    names:
+        What the directory calls its graphs in the split or the combined layout.
     problems:
         What could not be read.
     """
@@ -92,6 +95,7 @@ class Evidence:
     configuration: dict[str, Any] = field(default_factory=dict)
     audio_configuration: dict[str, Any] = field(default_factory=dict)
     variants: tuple[str | None, ...] = ()
+    names: GraphNames | None = None
     problems: list[Problem] = field(default_factory=list)
 
     @property
@@ -126,6 +130,30 @@ class Evidence:
         """The encoder's metadata; empty if there is no encoder."""
         encoder = self.graphs.get(ENCODER)
         return {} if encoder is None else {entry.key: entry.value for entry in encoder.model.metadata_props}
+
+    MODEL_CONFIGURATION = "model_config.yaml"
+    """The configuration in NeMo's own archive, which some exports have beside the graphs."""
+
+    @cached_property
+    def model_configuration(self) -> str:
+        """The text of model_config.yaml; empty if there is none that can be read."""
+        try:
+            file = find_file(self.root, self.MODEL_CONFIGURATION)
+            return "" if file is None else read_text(file)
+        except BundleError:
+            return ""
+
+    @cached_property
+    def context(self) -> int | None:
+        """How many tokens the predictor looks at, if it is one of k2; None for others."""
+        return self._attempt(context_size, self.graphs.get(PREDICTOR))
+
+    @cached_property
+    def decision(self) -> Graph | None:
+        """A joint with the argmax inside, in whatever file it is; None if there is none."""
+        loaded = [graph for graph in (self.joint, self.decoder) if graph is not None]
+        found = next((graph for graph in loaded if gives_decisions(graph)), None)
+        return find_decision(self.root) if found is None and self.joint is None else found
 
     @property
     def family(self) -> str:
@@ -195,12 +223,12 @@ class Evidence:
     @property
     def mel_bins(self) -> int | None:
         """The mel bins of the features that the encoder takes; None if it leaves them open."""
-        return self._size_of_audio(self._mel_axis)
+        return self._size_of_audio(self.mel_axis)
 
     @property
     def fixed_time(self) -> int | None:
         """The feature frames that the encoder takes; None if it takes any number."""
-        return self._size_of_audio(3 - self._mel_axis)
+        return self._size_of_audio(3 - self.mel_axis)
 
     @property
     def mel_place(self) -> str:
@@ -211,11 +239,14 @@ class Evidence:
     @property
     def axis_names(self) -> tuple[str, str]:
         """Which axes of the features are those of the mel bins and of time, in words."""
-        return ("second", "third") if self._mel_axis == 1 else ("third", "second")
+        return ("second", "third") if self.mel_axis == 1 else ("third", "second")
 
     @property
-    def _mel_axis(self) -> int:
-        return 1 if self.caches is None else 3 - self.caches.time_axis
+    def mel_axis(self) -> int:
+        """The axis of the mel bins in the features."""
+        if self.caches is not None:
+            return 3 - self.caches.time_axis
+        return 2 if ENCODER in self.graphs and takes_time_first(self.graphs[ENCODER]) else 1
 
     def _size_of_audio(self, axis: int) -> int | None:
         size = None if self.audio_port is None else self.audio_port.shape[axis]
@@ -312,7 +343,8 @@ def collect(root: Path, layout: str, variant: str | None) -> Evidence:
     names = {role: _graph_name(evidence, role, name) for role, name in GRAPH_NAMES[chosen].items()}
     if chosen != "genai":
         try:
-            names = _by_role(names_of(chosen, root, variant))
+            evidence.names = names_of(chosen, root, variant)
+            names = _by_role(evidence.names)
         except BundleError:  # reading the whole bundle reports it
             pass
     found = {role: variants_of(root, name, variant) for role, name in names.items()}

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 
 from ...bundle.blank import BLANK_NAMES
 from ...bundle.caches import ATTENTION, CONVOLUTION, EncoderCaches
+from ...bundle.context import CONTEXT_SIZE
 from ...bundle.genai import STREAMING_TYPE
-from ...bundle.names import COMBINED_NAMES
+from ...bundle.names import COMBINED_NAMES, VOSK
+from ...bundle.split import VOSK_TOKENS
 from ..writing.cached import NEMO
 from .evidence import COMBINED, ENCODER, JOINT, PREDICTOR, Evidence
 from .report import Use
@@ -17,6 +19,9 @@ _SHERPA_OFFLINE_FIELDS = ("normalize_type",)
 _SHERPA_ONLINE_FIELDS = (
     "window_size", "chunk_shift", *(f"{cache}_dim{i}" for cache in (ATTENTION, CONVOLUTION) for i in (1, 2, 3)),
 )  # fmt: skip
+
+DEFAULT_MEL_BINS = 80
+"""What sherpa-onnx and onnx-asr assume if the number of mel bins is not stated."""
 
 _CONVERT = "`tdtdecode convert` writes it so"
 _OTHER_SPACES = "it knows no mark of the space but '\u2581': `tdtdecode repair DIR -o OUT` writes it"
@@ -135,6 +140,42 @@ def onnx_asr(evidence: Evidence) -> Iterator[str]:
         yield "it normalises features, but this model takes features that are not normalised"
 
 
+def _sherpa_onnx_k2(evidence: Evidence) -> Iterator[str]:
+    """Reasons why sherpa-onnx cannot use a model of k2."""
+    decoder = evidence.graphs.get(PREDICTOR)
+    if decoder is not None:
+        stated = {entry.key: entry.value for entry in decoder.model.metadata_props}
+        missing = [name for name in ("vocab_size", CONTEXT_SIZE) if name not in stated]
+        if missing:
+            yield f"the metadata of {decoder.file.name} has no {', '.join(missing)}"
+        elif evidence.entries is not None and stated["vocab_size"] != str(evidence.entries):
+            yield f"the metadata of {decoder.file.name} has vocab_size {stated['vocab_size']}, not {evidence.entries}"
+    if ENCODER in evidence.graphs and "model_type" not in evidence.metadata:
+        yield "the encoder's metadata has no model_type"
+    yield from _blank_first(evidence)
+
+
+def _onnx_asr_k2(evidence: Evidence) -> Iterator[str]:
+    """Reasons why onnx-asr cannot use a model of k2."""
+    if evidence.names != VOSK:
+        yield f"it looks for {' and '.join((VOSK.encoder, *VOSK.graphs))} in Vosk's folders, and for {VOSK_TOKENS}"
+    if evidence.context != 2:
+        yield f"it gives the predictor 2 tokens, and this one takes {evidence.context}"
+    if evidence.mel_bins not in (None, DEFAULT_MEL_BINS):
+        yield f"it computes features of {DEFAULT_MEL_BINS} mel bins, not {evidence.mel_bins}"
+    yield from _blank_first(evidence)
+
+
+def _blank_first(evidence: Evidence) -> Iterator[str]:
+    table = evidence.tokens
+    if table is not None and (0, BLANK_NAMES[0]) not in table.entries:
+        yield f"{BLANK_NAMES[0]} is not the first token"
+
+
+_K2 = {"sherpa-onnx": _sherpa_onnx_k2, "onnx-asr": _onnx_asr_k2}
+"""The systems that use models of k2."""
+
+
 def onnxruntime_genai(evidence: Evidence) -> Iterator[str]:
     """Reasons why onnxruntime-genai cannot use a GenAI directory."""
     model, streaming = evidence.model, evidence.streaming
@@ -249,6 +290,14 @@ SYSTEMS: dict[str, tuple[str, Callable[[Evidence], Iterator[str]]]] = {
 def reasons_against(evidence: Evidence, system: str) -> Iterator[str]:
     """The reasons why a system cannot use a directory; nothing if it can."""
     layout, requirements = SYSTEMS[system]
+    if evidence.context is not None:
+        if system not in _K2:
+            yield f"{system} uses no models of k2"
+            return
+        yield from _all_files(evidence)
+        yield from _any_length(evidence)
+        yield from _K2[system](evidence)
+        return
     if evidence.layout != layout:
         yield f"{system} reads the {layout} layout: `tdtdecode convert DIR --to {layout} -o OUT`"
         return
@@ -276,7 +325,8 @@ def uses(evidence: Evidence, ours: str | None, problems: dict[str, str]) -> tupl
     found = [Use("tdtdecode", ours is None, () if ours is None else (ours,))]
     for system, (layout, _) in SYSTEMS.items():
         overlooked = _OVERLOOKED.get(system, set()) if evidence.streaming else set()
-        counted = [reason for code, reason in problems.items() if evidence.layout == layout and code not in overlooked]
+        reads = evidence.layout == layout if evidence.context is None else system in _K2
+        counted = [reason for code, reason in problems.items() if reads and code not in overlooked]
         against = [*reasons_against(evidence, system), *counted]
         found.append(Use(system, not against, tuple(dict.fromkeys(against))))
     return tuple(found)
