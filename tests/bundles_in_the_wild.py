@@ -259,9 +259,14 @@ def outcomes(root: Path, names: list[str], asked: tuple[str, ...]) -> dict[str, 
         found[name] = Outcome(
             {fact.name: fact.value for fact in inspection.facts},
             {use.system: use.usable for use in inspection.uses},
-            {system: texts[i] for system, texts in answers.items()},
+            {system: _without(made[name], texts[i]) for system, texts in answers.items()},
         )
     return found
+
+
+def _without(directory: Path, answer: dict[str, str]) -> dict[str, str]:
+    """An answer without the directory's path."""
+    return {kind: text.replace(f"{directory}/", "").replace(str(directory), "") for kind, text in answer.items()}
 
 
 def _ours(directory: Path) -> dict[str, str]:
@@ -270,7 +275,7 @@ def _ours(directory: Path) -> dict[str, str]:
     try:
         return {"text": load_model(directory).recognize((systems.audio(), systems.RATE)).text}
     except Exception as error:
-        return {"error": str(error).replace(str(directory), "").lstrip("/: ")}
+        return {"error": f"{type(error).__name__}: {error}"}
 
 
 def did_use(name: str, system: str, answer: dict[str, str]) -> bool:
@@ -304,7 +309,7 @@ def as_markdown(found: dict[str, Outcome], asked: tuple[str, ...]) -> str:
 
 
 def _short(error: str) -> str:
-    return error.split("\n")[0].replace("|", "/")[:60]
+    return "ends the process" if "ended with status" in error else error.split("\n")[0][:60].strip()
 
 
 def main(out: str) -> None:

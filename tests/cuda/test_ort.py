@@ -19,6 +19,7 @@ from tests.decoding.fused_helpers import check_same_bits, random_weights
 from tests.decoding.test_beam import check_same
 from tests.decoding.test_networks import whole_graph
 from tests.host_cuda import emulated_cupy
+from tests.k2_models import Sizes, write_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::tdtdecode.errors.SlowerWarning")
 """These tests choose slower ways on purpose."""
@@ -26,8 +27,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::tdtdecode.errors.SlowerWarning"
 SIZES = {"encoder_size": 16, "predictor_size": 12, "joint_size": 14}
 
 
-@pytest.fixture(params=["split", "combined", "genai", "whole"])
+@pytest.fixture(params=["split", "combined", "genai", "whole", "k2"])
 def bundle(request, tmp_path, monkeypatch):
+    if request.param == "k2":
+        return read_bundle(write_model(tmp_path, Sizes(entries=21, decoder=12, joiner=16), blank_bias=0.0))
     if request.param == "whole":
         whole_graph(monkeypatch)
     make_bundle(tmp_path, "combined" if request.param == "whole" else request.param, vocab_size=20, seed=3, **SIZES)
@@ -136,7 +139,7 @@ class TestMissing:
         with emulated_cupy.installed():
             with pytest.raises(tdt.MissingDependencyError, match=r"network 'ort' on cuda.*'onnxruntime-gpu'.*\[gpu\]"):
                 tdt.Decoder.from_bundle(bundle, network="ort", device="cuda")
-            if not isinstance(bundle.transducer, CombinedTransducer):
+            if not isinstance(bundle.transducer, CombinedTransducer) and bundle.spec.max_symbols is None:
                 assert tdt.Decoder.from_bundle(bundle, device="cuda").network.name == "fused", "which needs CuPy alone"
 
     @pytest.mark.filterwarnings("ignore:Specified provider")
@@ -295,3 +298,23 @@ class TestOrder:
                         busy = busy @ busy * np.float32(1e-4)  # some milliseconds
                     late[...] = cupy.asarray(frames) + 0 * busy[0, 0]
                     check_same_hypotheses(expected, decoder.decode(late, lengths))
+
+
+class TestModelsOfK2:
+    def test_from_samples_to_tokens(self, tmp_path):
+        pytest.importorskip("kaldi_native_fbank")
+        write_model(tmp_path)
+        rng = np.random.default_rng(0)
+        samples = (rng.standard_normal(32_000) * np.repeat(rng.uniform(0.01, 0.3, 20), 1600)).astype(np.float32)
+        expected = load_model(tmp_path).recognize((samples, 16_000))
+        with emulated():
+            model = load_model(tmp_path, device="cuda")
+            assert model.decoder.network.name == "ort"
+            found = model.recognize((samples, 16_000))
+        check_same([found.hypothesis], [expected.hypothesis])
+        assert len(found.hypothesis.tokens) > 5
+
+    def test_the_fused_network_is_refused(self, tmp_path):
+        write_model(tmp_path)
+        with emulated(), pytest.raises(tdt.BundleError, match="no kernels for predictors that look at several tokens"):
+            tdt.Decoder.from_bundle(tmp_path, network="fused", device="cuda")

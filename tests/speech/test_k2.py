@@ -26,7 +26,7 @@ from tests.k2_models import Sizes, write_model  # noqa: E402
 RATE = 16_000
 MODELS = {
     "usual": Sizes(),
-    "wide": Sizes(entries=300, decoder=40, joiner=48),
+    "wide": Sizes(entries=120, decoder=40, joiner=48),
     "one token": Sizes(context=1),
     "three tokens": Sizes(context=3),
 }

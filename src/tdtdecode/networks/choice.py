@@ -124,6 +124,8 @@ def check_network_options(
 
 def _fused(bundle: Bundle, precision: str, threads: int, device: str, card_share: float) -> Network:
     weights = lifted_weights(bundle)
+    if device == "cuda" and weights.earlier:
+        raise CannotLift("on cuda there are no kernels for predictors that look at several tokens, as k2's do")
     _log.info("network: fused, %s, found in the graphs", weights.sizes)
     _log.info("precision: %s%s", precision, " (exact)" if precision == "float32" else "")
     if device == "cpu":

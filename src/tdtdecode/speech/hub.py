@@ -15,10 +15,18 @@ from ..optional import needed
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _EXPECTED = "'demo', an existing directory, or a Hugging Face hub id such as 'organisation/name'"
-_GRAPHS = ("encoder", "decoder", "joiner", "joint", "encoder-model", "decoder_joint-model", "decoder_joint")
+_GRAPHS = (
+    "encoder", "decoder", "joiner", "joint", "encoder-model", "decoder_joint-model", "decoder_joint",
+    "parakeet-encoder", "parakeet-decoder-joint",
+)  # fmt: skip
+_OF_K2 = tuple(
+    pattern for part in ("encoder", "decoder", "joiner")
+    for pattern in (f"am-onnx/{part}", f"{part}-epoch-*-avg-[0-9]", f"{part}-epoch-*-avg-[0-9][0-9]")
+)  # fmt: skip
+"""Patterns of the names in Vosk's folders, and of those that icefall gives after a training."""
 _TEXTS = (
     "tokens.txt", "vocab.txt", "config.json", "genai_config.json", "audio_processor_config.json", "tokenizer.json",
-    "tokenizer_config.json", "tokenizer.model",
+    "tokenizer_config.json", "tokenizer.model", "vocab.json", "lang/tokens.txt", "model_config.yaml",
 )
 
 
@@ -86,5 +94,5 @@ def _variants(names: list[str]) -> set[str]:
 def _patterns(variant: str | None) -> list[str]:
     """Patterns for the files of one variant in any layout. A repository may hold gigabytes of other files."""
     suffix = "" if variant is None else f"[._-]{variant}"
-    graphs = [f"{name}{suffix}{end}" for name in _GRAPHS for end in (".onnx", ".onnx[._]data", ".data", ".weights")]
+    graphs = [f"{name}{suffix}{end}" for name in (*_GRAPHS, *_OF_K2) for end in (".onnx", ".onnx[._]data", ".data", ".weights")]
     return [*graphs, *_TEXTS]

@@ -55,7 +55,7 @@ def pack_network(weights: TransducerWeights, spec: TransducerSpec, precision: st
     Raises
     ------
     InputError
-        If the predictor has more than `MAX_LAYERS` layers.
+        If the predictor has more than `MAX_LAYERS` layers, or looks at several tokens.
     """
     cupy = import_cupy()
     if len(weights.layers) > MAX_LAYERS:
@@ -63,6 +63,8 @@ def pack_network(weights: TransducerWeights, spec: TransducerSpec, precision: st
             f"network 'fused' on cuda takes {MAX_LAYERS} predictor layers at most, this model has "
             f"{len(weights.layers)}: use network='ort'"
         )
+    if weights.earlier:
+        raise InputError("network 'fused' on cuda takes no predictors that look at several tokens: use network='ort'")
     size = weights.prediction.weight.shape[1]
     hidden = -(-size // UNITS) * UNITS
     joint = len(weights.encoder.weight)

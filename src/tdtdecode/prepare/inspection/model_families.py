@@ -121,5 +121,5 @@ def multi_blank(evidence: Evidence) -> Iterator[Problem]:
         yield Problem(
             "multi-blank", file, BIG_BLANKS, f"{frames}: the joint's last outputs are the blank and {len(frames)} big "
             "blanks before it, not durations", f"a joint row of {evidence.row_width} tokens, big blanks and blank",
-            "tell the decoder so where it can be told: this package by `big_blanks`",
+            f"tell this package so: big_blanks={frames}, or {BIG_BLANKS} in config.json",
         )  # fmt: skip

@@ -12,6 +12,7 @@ from ...bundle.names import COMBINED_NAMES, VOSK
 from ...bundle.split import VOSK_TOKENS
 from ..writing.cached import NEMO
 from .evidence import COMBINED, ENCODER, JOINT, PREDICTOR, Evidence
+from .model_families import stated_big_blanks
 from .report import Use
 
 _SHERPA_FIELDS = ("vocab_size", "subsampling_factor", "pred_rnn_layers", "pred_hidden")
@@ -54,6 +55,8 @@ def _durations_in_order(evidence: Evidence) -> Iterator[str]:
 def _common(evidence: Evidence) -> Iterator[str]:
     """What all systems require: all files, float32 inputs and outputs, and audio of any length."""
     yield from _all_files(evidence)
+    if stated_big_blanks(evidence) is not None:
+        yield "it knows no big blanks, and takes them for tokens or durations"
     if not _all_float16(evidence):
         yield from _float32(evidence)
     yield from _any_length(evidence)
