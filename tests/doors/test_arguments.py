@@ -116,7 +116,8 @@ def doors(folder: Path) -> dict[str, Door]:
             tdt.Confidence, {"measure": "tsallis", "alpha": 0.33, "normalization": "exp", "aggregation": "min"}
         ),
         "TransducerSpec": Door(
-            tdt.TransducerSpec, {"vocab_size": 4, "durations": (0, 1), "blank": None, "encoder_size": None}
+            tdt.TransducerSpec, {"vocab_size": 4, "durations": (0, 1), "blank": None, "encoder_size": None,
+                                 "max_symbols": None}
         ),
         "PhraseBoost": Door(tdt.PhraseBoost, {"phrases": ["new york"], **boost}, names={"phrases": "phrase"}),
         "PhraseBoost.from_file": Door(tdt.PhraseBoost.from_file, {"path": phrases, **boost}),
@@ -228,7 +229,8 @@ def doors(folder: Path) -> dict[str, Door]:
         "inspect": Door(
             prepare.inspect, {"directory": demo.DIRECTORY, **READING, "system": None}
         ),
-        "convert": Door(prepare.convert, {"directory": folder, "out": out, "to": "combined", **READING}),
+        "convert": Door(
+            prepare.convert, {"directory": folder, "out": out, "to": "combined", "names": "nemo", **READING}),
         "repair": Door(
             prepare.repair, {"directory": folder, "out": out, **READING, "windows": None}, names={"windows": "window"}
         ),
