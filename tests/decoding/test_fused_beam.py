@@ -9,7 +9,8 @@ import pytest
 
 import tdtdecode as tdt
 from tests.conftest import COMPILED, random_frames
-from tests.decoding.fused_helpers import fused, random_weights
+from tests.decoding import fused_helpers
+from tests.decoding.fused_helpers import fused
 from tests.decoding.test_beam import check_same, in_chunks
 
 SHAPES = {
@@ -18,6 +19,7 @@ SHAPES = {
     "three-layers": (tdt.TransducerSpec(vocab_size=9, durations=(4, 0, 2), encoder_size=8), 3),
     "stateless": (tdt.TransducerSpec(vocab_size=30, encoder_size=16), 0),
     "rnnt": (tdt.TransducerSpec(vocab_size=70, durations=(), encoder_size=20), 2),
+    "context": (tdt.TransducerSpec(vocab_size=25, durations=(), blank=0, encoder_size=12, max_symbols=1), 0),
 }
 SEARCHES = [
     tdt.Beam(size=4),
@@ -31,6 +33,11 @@ SEARCHES = [
 @pytest.fixture(params=SHAPES)
 def shape(request):
     return SHAPES[request.param]
+
+
+def random_weights(spec, layers=2, seed=0):
+    """A model of the shape. One that limits the tokens at a frame is k2's, whose predictors look at two tokens."""
+    return fused_helpers.random_weights(spec, layers=layers, seed=seed, context=2 if spec.max_symbols else 1)
 
 
 @pytest.fixture(params=SEARCHES, ids=["tsd", "tsd-8", "malsd", "phrases", "greedy-phrases"])

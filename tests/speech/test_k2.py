@@ -16,6 +16,7 @@ pytest.importorskip("kaldi_native_fbank")
 
 import tdtdecode as tdt  # noqa: E402
 from tdtdecode.bundle import read_bundle  # noqa: E402
+from tdtdecode.prepare import repair  # noqa: E402
 from tdtdecode.speech.audio.kaldi import KaldiExtractor  # noqa: E402
 from tests.bundle.helpers import edit, set_metadata  # noqa: E402
 from tests.conftest import COMPILED  # noqa: E402
@@ -195,11 +196,23 @@ def test_at_most_one_token_on_a_frame_whatever_the_search_allows(directory):
             assert np.all(np.diff(found.frames) > 0) and len(found.tokens) > 10
 
 
-def test_a_batch_and_a_stream_say_the_same(directory):
+def test_a_batch_says_what_single_recordings_say(directory):
     model = tdt.load_model(directory)
     many = [(samples, RATE) for samples in recordings()]
     alone = [model.recognize(one).hypothesis.tokens.tolist() for one in many]
     assert [one.hypothesis.tokens.tolist() for one in model.recognize(many)] == alone
+
+
+def test_a_live_stream_in_pieces_of_any_size(directory):
+    """Windows overlap, and this encoder looks at no more than a few frames, so the stream says what the whole does."""
+    model = tdt.load_model(directory)
+    samples = np.concatenate(recordings())
+    whole = model.recognize((samples, RATE)).hypothesis.tokens.tolist()
+    for size in (1000, 16_000):
+        stream = model.stream()
+        for start in range(0, len(samples), size):
+            stream.feed(samples[start : start + size], rate=RATE)
+        assert stream.finish().hypothesis.tokens.tolist() == whole
 
 
 @pytest.mark.parametrize("suffix", ["-epoch-99-avg-1", "-epoch-99-avg-1.int8", "_iter-9000", ".fp16"])
@@ -244,6 +257,39 @@ def test_a_predictor_whose_places_are_not_added_is_not_lifted(tmp_path):
     edit(directory / "decoder.onnx", squared)
     with pytest.raises(tdt.BundleError, match="give other joint rows"):
         tdt.Decoder.from_bundle(directory, network="fused")
+
+
+def test_repair_finds_nothing_to_do(tmp_path):
+    """The fields that NeMo's models need would be wrong in it."""
+    assert not repair(write_model(tmp_path / "a"), tmp_path / "b").changes
+    assert read_bundle(tmp_path / "b").features == read_bundle(tmp_path / "a").features
+
+
+def test_normalised_features_are_refused(tmp_path):
+    directory = write_model(tmp_path)
+    set_metadata(directory / "encoder.onnx", normalize_type="per_feature")
+    with pytest.raises(tdt.BundleError, match="normalize_type: 'per_feature', but models of k2 take features"):
+        read_bundle(directory)
+
+
+@pytest.mark.parametrize("operators", [["MatMul", "Gemm"], ["MatMul", "Gemm", "Gather"]], ids="-".join)
+def test_int8_files_as_icefall_quantises_them(tmp_path, operators):
+    """Products, perhaps also the embedding. The lifted weights are those of the files, so few tokens differ."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    directory = write_model(tmp_path)
+    for name in ("decoder", "joiner"):
+        quantize_dynamic(
+            directory / f"{name}.onnx", directory / f"{name}.int8.onnx", op_types_to_quantize=operators,
+            weight_type=QuantType.QInt8,
+        )  # fmt: skip
+    frames, lengths = encoded(directory)
+    found, expected = (
+        tdt.Decoder.from_bundle(directory, variant="int8", network=network).decode(frames, lengths)
+        for network in ("fused", "ort")
+    )
+    same = sum(np.array_equal(one.tokens[:5], other.tokens[:5]) for one, other in zip(found, expected))
+    assert same >= 4, f"{same} of {len(found)} begin with the same tokens"
 
 
 def test_streaming_encoders_are_refused(tmp_path):

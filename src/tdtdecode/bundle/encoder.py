@@ -197,13 +197,19 @@ def _settings(
                 file=other.file,
                 field=other.field,
             )
+    stated = normalize or files.normalize
+    if family == "kaldi" and stated is not None and _normalization(stated, None) is not None:
+        raise BundleError(
+            f"{stated.value!r}, but models of k2 take features that are not normalised", file=stated.file,
+            field=stated.field,
+        )  # fmt: skip
     defaults = FeatureSettings(subsampling_factor=4) if family == "kaldi" else FeatureSettings()
     # A stream's features cannot be normalised over a recording that has not ended: NeMo's models take them as they are.
     normalized = defaults.normalize if family == "nemo" and not cache_aware else None
     return FeatureSettings(
         mel_bins=mel_bins[0].value if mel_bins else None,
         subsampling_factor=subsampling.value if subsampling else defaults.subsampling_factor,
-        normalize=_normalization(normalize or files.normalize, normalized),
+        normalize=_normalization(stated, normalized),
         sample_rate=files.sample_rate.value if files.sample_rate else defaults.sample_rate,
         max_frames=max_frames,
         fixed_input_frames=fixed_input_frames,

@@ -94,5 +94,6 @@ def _variants(names: list[str]) -> set[str]:
 def _patterns(variant: str | None) -> list[str]:
     """Patterns for the files of one variant in any layout. A repository may hold gigabytes of other files."""
     suffix = "" if variant is None else f"[._-]{variant}"
-    graphs = [f"{name}{suffix}{end}" for name in (*_GRAPHS, *_OF_K2) for end in (".onnx", ".onnx[._]data", ".data", ".weights")]
+    ends = (".onnx", ".onnx[._]data", ".data", ".weights")
+    graphs = [f"{name}{suffix}{end}" for name in (*_GRAPHS, *_OF_K2) for end in ends]
     return [*graphs, *_TEXTS]

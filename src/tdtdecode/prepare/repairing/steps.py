@@ -115,10 +115,13 @@ def write_token_file(repairs: Repairs) -> None:
 
 
 def correct_metadata(repairs: Repairs) -> None:
-    """Correct the encoder's metadata. In the split layout, missing fields are added, since sherpa-onnx needs them."""
+    """Correct the encoder's metadata. In the split layout, missing fields are added, since sherpa-onnx needs them.
+
+    Nothing is added to models of k2: these fields are those of NeMo's models, and other values hold there.
+    """
     evidence = repairs.evidence()
     encoder = evidence.graphs.get(ENCODER)
-    if encoder is None:
+    if encoder is None or evidence.context is not None:
         return
     changed = {}
     for name, (value, why) in _correct_metadata(evidence, repairs.durations).items():
