@@ -226,13 +226,14 @@ void FusedBeam::predict(int thread, std::size_t first, int count) {
       context_step(network_, *isa_.network, step.token, cell(0, step.place, step.parent),
                    cell(0, step.place, step.slot), output(i));
     }
-    team_.barrier();
+    lap(thread, Phase::predictor);
+    wait(thread);
     for (int i = 0; i < count; ++i) {
       mine.rows[i] = output(i);
       mine.outs[i] = prediction(steps[i].place, steps[i].slot);
     }
-    multiply(thread, network_.prediction, count);
-    team_.barrier();
+    multiply(thread, network_.prediction, count, Phase::predictor);
+    wait(thread);
     return;
   }
   // A layer's inputs are what comes from below, then its own last output. Layers take turns with two buffers: a thread

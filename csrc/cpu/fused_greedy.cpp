@@ -365,7 +365,8 @@ void FusedGreedy::predict(int thread) {
       float* cells = cell(0, emitted_[i]);
       context_step(network_, *isa_.network, slots_[emitted_[i]].token, cells, cells, output(i));
     }
-    team_.barrier();
+    lap(thread, Phase::predictor);
+    wait(thread);
   }
   for (int i = 0; i < count; ++i) {
     mine.rows[i] = output(i);
