@@ -78,8 +78,8 @@ def tdtdecode_functions(models: Path, precision: str, threads: int) -> dict[str,
     model = tdt.load_model(models / "combined", variant=variant, threads=threads)
     stages = ModelStages(
         model.bundle, model.encoder, model.decoder, model._extract, search=tdt.Greedy(), utterances=None,
-        batch_size=16, device="cpu", limit=model._max_input_frames, windows=model._windows, encode=model.encoder.launched,
-        vad=None,
+        batch_size=16, device="cpu", limit=model._max_input_frames, windows=model._windows,
+        encode=model.encoder.launched, vad=None,
     )  # fmt: skip
     heard: dict[tuple[str, ...], list] = {}
 

@@ -2,7 +2,7 @@
 
     python -m benches.gpu [--save]              # every size, batch 1, 8, 32 and 128, greedy and beam 4
     python -m benches.gpu --micro               # the card alone: barriers, exchanges, shared memory, cache
-    python -m benches.gpu --end-to-end          # from files to text, with a model of Parakeet's sizes; under four minutes
+    python -m benches.gpu --end-to-end          # from files to text, with a model of Parakeet's sizes
     python -m benches.gpu --host                # the host's share of a decode; needs no card
     python -m benches.gpu --part decoding --output FILE
 

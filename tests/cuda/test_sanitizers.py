@@ -84,8 +84,8 @@ def test_compute_sanitizer(tool):
     if program is None:
         pytest.skip("compute-sanitizer is not installed")
     tests = [f"tests/cuda/test_fused.py::{name}" for name in ("TestGreedy::test_it_is_the_specification", "TestBeam")]
-    # A decode fetches its log whole, though only a part of it was written: initcheck names that copy, which is no error.
-    # What kernels read must have been written.
+    # A decode fetches its log whole, though only a part of it was written. initcheck names that copy, no error:
+    # what kernels read must have been written.
     exits = [] if tool == "initcheck" else ["--error-exitcode", "9"]
     command = [program, "--tool", tool, *exits, sys.executable, "-m", "pytest", "-q", "-n", "0"]
     command += ["-m", "card", "-k", "not rnnt", *tests]

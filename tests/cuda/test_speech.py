@@ -1,4 +1,4 @@
-"""From samples to text on a card: what runs on which stream and in which order, what is copied, what happens to errors."""
+"""From samples to text on a card: what runs on which stream, in which order, what is copied, where errors go."""
 
 from __future__ import annotations
 

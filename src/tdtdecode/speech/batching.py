@@ -41,8 +41,8 @@ from what others published for one (an H200): 8 s at a time take 13.5 ms, and in
 """
 _CARD_MEMORY = 16 << 30
 _MOST_ON_CARD = 2400.0
-"""The most audio in a batch on any card, in seconds: the first convolution of a Conformer then gives nearly 2^31 numbers
-(256 channels, 50 frames a second, 64 bins), and ONNX Runtime counts them with 32 bits."""
+"""The most audio in a batch on any card, in seconds: the first convolution of a Conformer then gives nearly 2^31
+numbers (256 channels, 50 frames a second, 64 bins), and ONNX Runtime counts them with 32 bits."""
 
 
 def encoder_cost(device: str, memory: int | None) -> EncoderCost:

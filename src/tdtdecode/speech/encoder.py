@@ -240,7 +240,7 @@ class Encoder:
     def _result(
         self, frames: ort.OrtValue, counted: Callable[[], np.ndarray], features: Any
     ) -> tuple[Any, np.ndarray]:
-        """What was encoded, if it is what the graph says. The features are kept until then: a card may still read them."""
+        """What was encoded, if it is what the graph says. Until then the features are kept: a card may read them."""
         counts, shape, batch = counted(), frames.shape(), len(features)
         time = 1 if self.sees_padding else 2
         if len(shape) != 3 or shape[0] != batch:

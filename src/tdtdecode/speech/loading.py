@@ -70,8 +70,8 @@ def load_model(
         Whether products of float32 in the encoder are rounded to TF32 where it runs on a card (`Encoder`). That is
         several times as fast, and changes a few tokens.
     card_share:
-        As for `Decoder.from_bundle`. There is far less to compute in the decoder than in the encoder, which goes on with
-        the next batch meanwhile.
+        As for `Decoder.from_bundle`. There is far less to compute in the decoder than in the encoder, which goes on
+        with the next batch meanwhile.
 
     Raises
     ------
