@@ -3,10 +3,11 @@
     python -m benches.greedy [--save]          # every size, batch 1 to 64, 1 and 2 threads, every precision
     python -m benches.greedy --quick
 
-The models have random weights and the sizes of published ones (benches.random_bundle): TDT with V = 1024 and 8192, and an
-RNN-T with V = 13,087, which needs a joint row for each frame. Each utterance has 423 frames (33.8 s). All systems run in one process, one run of each in turn. Before anything is timed, our tokens and frames in
-float32 are checked to be those of onnx-asr; for other precisions the share of tokens that differ is reported. The floor
-is the time that reading the weights takes at least, at the rate at which this machine reads a buffer of that size
+The models have random weights and the sizes of published ones (benches.random_bundle): TDT with V = 1024 and 8192,
+and an RNN-T with V = 13,087, which needs a joint row for each frame. Each utterance has 423 frames (33.8 s). All
+systems run in one process, one run of each in turn. Before anything is timed, our tokens and frames in float32 are
+checked to be those of onnx-asr; for other precisions the share of tokens that differ is reported. The floor is the
+time that reading the weights takes at least, at the rate at which this machine reads a buffer of that size
 (tdtdecode.benchmark.floor_seconds).
 """
 

@@ -39,8 +39,8 @@ def chart(result: dict) -> Chart:
         kind = "TDT" if mine[0].get("durations", True) else "RNN-T"
         panels.append(Panel(f"{kind} with {size} tokens", tuple(lines)))
     about = (
-        f"Greedy decoding of the same encoder output by all systems, one thread each, random weights of Parakeet's size, "
-        f"{result['frames']} frames an utterance. {result['processor']}, {result['date']}. Medians."
+        "Greedy decoding of the same encoder output by all systems, one thread each, random weights of Parakeet's "
+        f"size, {result['frames']} frames an utterance. {result['processor']}, {result['date']}. Medians."
     )
     return Chart("How long a token takes, by system", about, tuple(panels))
 

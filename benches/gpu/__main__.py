@@ -7,10 +7,10 @@
     python -m benches.gpu --part decoding --output FILE
 
 Needs a card and CuPy. onnxruntime-gpu, onnx-asr, PyTorch with transformers, and NeMo take part if they are installed.
-Times run from encoder output on the device to hypotheses on the host. The floor, the least time that a token can take,
-is computed from what `--micro` measures. The sizes are those of published models: TDT with V = 1024 and 8192, and an RNN-T
-with V = 13,087, in which the peers take no part. Each figure is written as soon as it is there. A second run with the same file
-goes on where the first one ended.
+Times run from encoder output on the device to hypotheses on the host. The floor, the least time that a token can
+take, is computed from what `--micro` measures. The sizes are those of published models: TDT with V = 1024 and 8192,
+and an RNN-T with V = 13,087, in which the peers take no part. Each figure is written as soon as it is there. A second
+run with the same file goes on where the first one ended.
 """
 
 from __future__ import annotations

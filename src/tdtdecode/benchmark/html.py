@@ -87,8 +87,8 @@ def _panel(chart: Chart, panel: Panel) -> str:
             )
     places = spread([y(label.point[1]) for label in panel.labels], _LABEL_GAP)
     for label, place in zip(panel.labels, places):
-        batch, time = label.point
-        start = _RIGHT if batch is None else x(batch) + 6
+        last, time = label.point
+        start = _RIGHT if last is None else x(last) + 6
         parts.append(
             f'<path d="M{start:.1f} {y(time):.1f}L{_RIGHT + 14} {place:.1f}" stroke="{label.colour}" opacity=".4"/>'
         )
