@@ -11,6 +11,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from ..errors import TdtDecodeError
 from .front import Front
+from .pages import ROUTES
 from .realtime import realtime
 from .refusals import Refusal, ending, refusal_of
 from .state import ServerState
@@ -30,6 +31,7 @@ def application(state: ServerState) -> Starlette:
             Route("/healthz", _healthy),
             Route("/readyz", _ready),
             Route("/metrics", _metrics),
+            *ROUTES,
         ],
         middleware=[Middleware(Front, state=state)],
         exception_handlers={

@@ -17,7 +17,7 @@ from .state import ServerState
 from .transcriptions import wish_of
 
 PCM, MULAW, ALAW = "audio/pcm", "audio/pcmu", "audio/pcma"
-_RATES = (8_000, 48_000)
+_RATES = (8_000, 192_000)
 _TELEPHONE = 8_000
 TENTATIVE = "item.input_audio_transcription.tentative"
 """Asks for the text that may still change, in events of its own. Not OpenAI's."""
