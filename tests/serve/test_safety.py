@@ -123,11 +123,21 @@ def test_connections_on_which_nothing_comes_are_closed(served, monkeypatch):
             assert connection.recv(1000) == b""
     assert served.get("/healthz")[0] == 200
     with served.connected() as connection:  # also after an answer
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         answer = b""
-        while part := connection.recv(1000):
-            answer += part
-        assert answer.count(b"HTTP/1.1") == 1
+        while not answer.endswith(b"ok\n"):
+            answer += connection.recv(1000)
+        connection.sendall(b"GET /")
+        assert connection.recv(1000) == b""
+
+
+def test_endless_headers_are_cut_off(served):
+    with served.connected() as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n")
+        with pytest.raises(OSError):  # the server has closed the connection
+            for _ in range(100_000):
+                connection.sendall(b"X-More: " + b"x" * 1000 + b"\r\n")
+    assert served.get("/healthz")[0] == 200
 
 
 def test_what_takes_too_long(model, monkeypatch):

@@ -139,6 +139,7 @@ def test_a_prompt_is_a_list_of_phrases(served, client, model, monkeypatch):
         ({"model": "demo", "temperature": "hot"}, "temperature", "invalid_value"),
         ({"model": "demo", "temperature": "2"}, "temperature", "invalid_value"),
         ({"model": "demo", "stream": "maybe"}, "stream", "invalid_value"),
+        ({"model": "demo", "stream": "true", "response_format": "srt"}, "stream", "invalid_value"),
         ({"model": "demo", "language": "../en"}, "language", "invalid_value"),
         ({"model": "demo", "timestamp_granularities[]": "word"}, "timestamp_granularities", "invalid_value"),
         ({"model": "demo", "prompt": "a," * 500 + "b" * 300}, "prompt", "invalid_value"),

@@ -57,7 +57,6 @@ class LiveStream:
 
     def drop(self) -> None:
         """Forget the stream, and what was pushed."""
-        self.inbox.clear()
         self._lane.put(self, None)
 
 
@@ -111,8 +110,10 @@ class LiveLane:
         return stream
 
     def put(self, stream: LiveStream, what: tuple[np.ndarray, int] | Future[Transcript] | None) -> None:
-        """Add to the inbox of a stream."""
+        """Add to the inbox of a stream; None: forget the stream, and what is in its inbox."""
         with self._changed:
+            if what is None:
+                stream.inbox.clear()
             stream.inbox.append(what)
             self._fed.add(stream)
             self._changed.notify()

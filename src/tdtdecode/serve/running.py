@@ -18,6 +18,8 @@ from .state import ServerState
 
 _HEADER_SECONDS = 10.0
 """So long a client may take to say what it wants."""
+_HEADER_BYTES = 64 << 10
+"""The most that it may say before the body."""
 _IDLE_SECONDS = 20.0
 """So long a connection is kept for the next request."""
 _MESSAGE_BYTES = 4 << 20
@@ -89,9 +91,10 @@ class _Server(uvicorn.Server):
 
 
 class _PatientProtocol(HttpToolsProtocol):
-    """As uvicorn's, but a client that does not say what it wants is cut off after a time."""
+    """As uvicorn's, but a client that does not say what it wants, or says too much, is cut off."""
 
     _deadline: TimerHandle | None = None
+    _head = 0  # bytes that came since the clock was started
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -100,6 +103,10 @@ class _PatientProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._wait()
+        if self._deadline is not None:
+            self._head += len(data)
+            if self._head > _HEADER_BYTES:
+                self.transport.close()
 
     def on_headers_complete(self) -> None:
         self._stop_waiting()
@@ -119,4 +126,4 @@ class _PatientProtocol(HttpToolsProtocol):
     def _stop_waiting(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-            self._deadline = None
+            self._deadline, self._head = None, 0

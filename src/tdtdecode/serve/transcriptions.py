@@ -125,6 +125,8 @@ def options_of(form: FormData, state: ServerState) -> Options:
     stream = texts.get("stream", "false").lower()
     if stream not in ("true", "false", "1", "0"):
         raise wrong("stream", f"must be true or false, got {stream!r}")
+    if stream in ("true", "1") and chosen not in ("json", "text"):
+        raise wrong("stream", f"needs response_format=json: events have text, and no {chosen}")
     said, wish = wish_of(
         state.model, texts.get("language") or None, texts.get("prompt", ""), _list(form, "keywords")
     )  # fmt: skip
