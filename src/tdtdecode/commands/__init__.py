@@ -5,11 +5,13 @@ No heavy package is imported before a command runs, so that ``--help`` answers a
 
 from types import ModuleType
 
-from . import bench, convert, evaluate, export, info, inspect, listen, optimize, repair, transcribe
+from . import bench, convert, evaluate, explain, export, info, inspect, listen, optimize, repair, serve, transcribe
 
 COMMANDS: dict[str, ModuleType] = {
     "transcribe": transcribe,
     "listen": listen,
+    "serve": serve,
+    "explain": explain,
     "evaluate": evaluate,
     "inspect": inspect,
     "repair": repair,

@@ -16,7 +16,7 @@ from ..decoder import Decoder
 from ..errors import BundleError, InputError
 from ..hypothesis import Transcript
 from ..reprs import one_line
-from ..search import Beam, Greedy, as_search, check_utterances, for_utterances, utterances_of
+from ..search import Beam, Greedy, as_search, check_utterances, utterances_of
 from .audio import Audio, FeatureExtractor, check_audio, held, is_file
 from .audio.device_features import DeviceFeatureExtractor
 from .audio.extractors import Extractor, extractor
@@ -196,15 +196,16 @@ class Recognizer:
         MissingDependencyError
             If reading or resampling needs a package that is not installed.
         """
-        search, batch_size = self._checked(search, batch_size, on_error, progress, vad)
-        encode = self._told(language)
+        _check_handling(on_error, progress)
+        stages = self.stages(search, batch_size=batch_size, language=language, vad=vad)
         many = isinstance(audio, list)
         recordings: list[Any] = list(audio) if isinstance(audio, list) else [audio]
-        for_utterances(search, range(len(recordings)), len(recordings))  # raises before any work if it does not fit
+        if stages.utterances is not None:
+            check_utterances(stages.utterances, len(recordings))
         meter = Meter(len(recordings), progress)
         names = "audio[{}]" if many else "audio"
         results: list[Transcript | Exception | None] = [None] * len(recordings)
-        with closing(self._finished(recordings, names, search, batch_size, meter, encode, vad)) as finished:
+        with closing(self._finished(recordings, names, stages, meter)) as finished:
             for place, result in finished:
                 if on_error == "raise" and isinstance(result, Exception):
                     raise result
@@ -273,44 +274,42 @@ class Recognizer:
         InputError, MissingDependencyError
             As `recognize`. Options are checked before this returns, recordings as they come.
         """
-        search, batch_size = self._checked(search, batch_size, on_error, progress, vad)
-        encode = self._told(language)
+        _check_handling(on_error, progress)
+        stages = self.stages(search, batch_size=batch_size, language=language, vad=vad)
         source = _several("recordings", recordings)
         number = len(recordings) if isinstance(recordings, Sized) else None
-        utterances = utterances_of(search)
-        if utterances is not None and number is not None:
-            check_utterances(utterances, number)
+        if stages.utterances is not None and number is not None:
+            check_utterances(stages.utterances, number)
         meter = Meter(number, progress)
-        return _in_order(self._finished(source, "recordings[{}]", search, batch_size, meter, encode, vad), on_error)
+        return _in_order(self._finished(source, "recordings[{}]", stages, meter), on_error)
 
-    def _checked(
-        self, search: Greedy | Beam | None, batch_size: int | None, on_error: str, progress: object, vad: object
-    ) -> tuple[Greedy | Beam, int | None]:
-        """The search and the batch size, if these and the other options are right."""
+    def stages(
+        self,
+        search: Greedy | Beam | None = None,
+        *,
+        batch_size: int | None = None,
+        language: str | None = None,
+        vad: SileroVad | None = None,
+    ) -> ModelStages:
+        """What this model does in each stage of the pipeline, for those who run the stages in another order.
+
+        Parameters and errors are those of `recognize_each`.
+        """
         search = self.decoder.search if search is None else as_search(search)
-        as_choice("on_error", on_error, ("raise", "return"))
-        if progress is not None:
-            as_function("progress", progress, "a function of a Progress, or None")
         _check_vad(vad)
-        return search, None if batch_size is None else as_integer("batch_size", batch_size, low=1)
+        if batch_size is not None:
+            batch_size = as_integer("batch_size", batch_size, low=1)
+        return ModelStages(
+            self.bundle, self.encoder, self.decoder, self._extract_for_encoder, search=search,
+            utterances=utterances_of(search), batch_size=batch_size, device=self.device, limit=self._max_input_frames,
+            windows=self._windows, encode=self._told(language), vad=vad,
+        )  # fmt: skip
 
     def _finished(
-        self,
-        recordings: Iterable[Any],
-        name: str,
-        search: Greedy | Beam,
-        batch_size: int | None,
-        meter: Meter,
-        encode: Encode,
-        vad: SileroVad | None,
+        self, recordings: Iterable[Any], name: str, stages: ModelStages, meter: Meter
     ) -> Generator[tuple[int, Transcript | Exception]]:
         """The places and results of recordings as they are finished. ``name`` has a gap for the place."""
-        utterances = utterances_of(search)
-        stages = ModelStages(
-            self.bundle, self.encoder, self.decoder, self._extract_for_encoder, search=search, utterances=utterances,
-            batch_size=batch_size, device=self.device, limit=self._max_input_frames, windows=self._windows,
-            encode=encode, vad=vad,
-        )  # fmt: skip
+        utterances = stages.utterances
 
         def given() -> Iterator[tuple[int, Any]]:
             count = 0
@@ -436,6 +435,12 @@ def _done(encoder: Any, features: np.ndarray, lengths: np.ndarray) -> Callable[[
     """`Encoder.launched` for an encoder that is any function."""
     result = encoder(features, lengths)
     return lambda: result
+
+
+def _check_handling(on_error: str, progress: object) -> None:
+    as_choice("on_error", on_error, ("raise", "return"))
+    if progress is not None:
+        as_function("progress", progress, "a function of a Progress, or None")
 
 
 def _check_vad(vad: object) -> None:

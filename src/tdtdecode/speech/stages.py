@@ -74,6 +74,11 @@ class ModelStages:
         Launches the encoder with a batch of features and lengths, and with what else it is told.
     vad:
         Finds where someone speaks; None: all is recognised.
+
+    Attributes
+    ----------
+    utterances:
+        As the parameter.
     """
 
     def __init__(
@@ -93,7 +98,7 @@ class ModelStages:
         vad: SileroVad | None,
     ):
         self._bundle, self._encoder, self._decoder, self._extract = bundle, encoder, decoder, extract
-        self._search, self._utterances = search, utterances
+        self._search, self.utterances = search, utterances
         self._encode, self._vad = encode, vad
         self._confidence = search.confidence or Confidence()
         self._batch_size = (batch_size or BATCH_SIZES[device]) if encoder.takes_batches else 1
@@ -180,7 +185,7 @@ class ModelStages:
             )
         seconds = piece.state.add(window, frames)
         reached(piece.place, piece.begin + seconds)
-        return None if window.last is not None else [piece.state.hypothesis()]
+        return None if window.last is not None else [piece.state.so_far()]
 
     def _width(self, pieces: Sequence[Piece]) -> int:
         """The feature frames of a batch."""
@@ -193,9 +198,9 @@ class ModelStages:
         return self._limit is not None and piece.frames > self._limit
 
     def _search_for(self, pieces: Sequence[Piece]) -> Greedy | Beam:
-        if self._utterances is None:
+        if self.utterances is None:
             return self._search
-        return for_utterances(self._search, [piece.place for piece in pieces], self._utterances)
+        return for_utterances(self._search, [piece.place for piece in pieces], self.utterances)
 
 
 @contextmanager

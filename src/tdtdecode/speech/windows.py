@@ -134,8 +134,8 @@ class WindowedDecode:
         end = window.stop if window.last is None else window.start + window.last * self._factor
         return end * FEATURE_FRAME_SECONDS
 
-    def hypothesis(self) -> Hypothesis:
-        """The hypothesis of the whole recording, after its last window."""
+    def so_far(self) -> Hypothesis:
+        """What was decoded up to the last window that was added: of the whole recording after its last one."""
         return joined_stream(self._parts, self._search)
 
 
@@ -152,7 +152,7 @@ def decode_in_windows(
     decode = WindowedDecode(decoder, search, factor)
     for window, frames in encoded_windows(features, encoder, windows, factor, at_once):
         decode.add(window, frames)
-    return decode.hypothesis()
+    return decode.so_far()
 
 
 def joined_stream(parts: list[Hypothesis], search: Greedy | Beam) -> Hypothesis:

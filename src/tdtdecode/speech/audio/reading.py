@@ -41,7 +41,9 @@ _RATES = (1_000, 1_000_000)
 """The rates accepted, in Hz. A lower one, in a header that is wrong, would be resampled to a huge recording."""
 
 
-def read_audio(path: File | Source | Segment, sample_rate: int = 16000) -> np.ndarray:
+def read_audio(
+    path: File | Source | Segment, sample_rate: int = 16000, most_seconds: float | None = None
+) -> np.ndarray:
     """Read a recording: the mean of its channels, resampled.
 
     What is there is read, whatever the header says of its length. A doubt gives one `AudioWarning`, which names the
@@ -56,6 +58,9 @@ def read_audio(path: File | Source | Segment, sample_rate: int = 16000) -> np.nd
         which is read from its beginning. Or a `Segment` of one of these.
     sample_rate:
         Rate wanted, in Hz.
+    most_seconds:
+        A longer recording is refused as soon as so much of it has been decoded, whatever its header says; None: there
+        is no limit.
 
     Returns
     -------
@@ -66,18 +71,19 @@ def read_audio(path: File | Source | Segment, sample_rate: int = 16000) -> np.nd
     ------
     InputError
         If there is no such file, or it is no recording, none of it can be decoded, its rate is not between 1 kHz and
-        1 MHz, or it holds NaN or infinity, or it ends before the segment begins. The message starts with the path.
+        1 MHz, or it holds NaN or infinity, or it ends before the segment begins, or it is too long. The message starts
+        with the path.
     MissingDependencyError
         If soundfile is not installed, or soxr is not and the recording's rate has to be changed.
     """
     sample_rate = checked_sample_rate(sample_rate)
     if isinstance(path, Segment):
         with opened(path.audio) as source:
-            return _read_segment(source, sample_rate, path)
+            return _read_segment(source, sample_rate, path, most_seconds)
     if not is_file(path):
         raise refusal("path", "a recording: a path, bytes or a binary file object", path, "as_samples takes arrays")
     with opened(path) as source:
-        return _read(source, sample_rate)
+        return _read(source, sample_rate, most_seconds)
 
 
 def audio_seconds(audio: Audio) -> float:
@@ -120,7 +126,7 @@ def is_recording(path: File) -> bool:
         return False
 
 
-def as_samples(audio: Audio, sample_rate: int = 16000) -> np.ndarray:
+def as_samples(audio: Audio, sample_rate: int = 16000, most_seconds: float | None = None) -> np.ndarray:
     """Samples of a recording given as a file or as (array, rate).
 
     Parameters
@@ -131,6 +137,8 @@ def as_samples(audio: Audio, sample_rate: int = 16000) -> np.ndarray:
         order.
     sample_rate:
         Rate wanted, in Hz.
+    most_seconds:
+        A longer recording is refused, as by `read_audio`; None: there is no limit.
 
     Returns
     -------
@@ -147,8 +155,8 @@ def as_samples(audio: Audio, sample_rate: int = 16000) -> np.ndarray:
     """
     sample_rate = checked_sample_rate(sample_rate)
     if isinstance(audio, Segment) or is_file(audio):
-        return read_audio(audio, sample_rate)
-    assembly = Assembly("audio", sample_rate)
+        return read_audio(audio, sample_rate, most_seconds)
+    assembly = Assembly("audio", sample_rate, most_seconds=most_seconds)
     assembly.add_array(audio)
     found = assembly.samples()
     assembly.warn([])
@@ -166,10 +174,13 @@ class Assembly:
         The rate wanted, in Hz.
     live:
         Whether someone waits for the samples: several channels are mixed in shorter pieces then.
+    most_seconds:
+        More is refused; None: there is no limit.
     """
 
-    def __init__(self, name: str, sample_rate: int, live: bool = False):
+    def __init__(self, name: str, sample_rate: int, live: bool = False, most_seconds: float | None = None):
         self.name = name
+        self._most_seconds = most_seconds
         self._counts: dict[int, int] = {}
         self._wanted = sample_rate
         self._mix = Mixer(_LIVE_SECONDS) if live else Mixer()
@@ -209,6 +220,8 @@ class Assembly:
             self._take(self._mix.rest())
         self._take(self._mix(block, rate))
         self._counts[rate] = self._counts.get(rate, 0) + len(block)
+        if self._most_seconds is not None and self.seconds > self._most_seconds:
+            raise InputError(f"{self.name}: is longer than {self._most_seconds:g} s, the most that is taken here")
 
     def _take(self, samples: np.ndarray) -> None:
         """Resample what was mixed."""
@@ -251,9 +264,9 @@ class Assembly:
             self._resampler = None
 
 
-def _read(source: Source, sample_rate: int) -> np.ndarray:
+def _read(source: Source, sample_rate: int, most_seconds: float | None) -> np.ndarray:
     """Decode a recording."""
-    assembly = Assembly(source.name, sample_rate)
+    assembly = Assembly(source.name, sample_rate, most_seconds=most_seconds)
     doubts: list[str] = []
     for statement, view, decoder in _decoders(source):
         seconds, problem = 0.0, None
@@ -290,12 +303,12 @@ def _seconds(source: Source) -> float:
     return total
 
 
-def _read_segment(source: Source, sample_rate: int, segment: Segment) -> np.ndarray:
+def _read_segment(source: Source, sample_rate: int, segment: Segment, most_seconds: float | None) -> np.ndarray:
     """Decode a part of a recording, or what there is of it. Its samples are counted as NeMo does, by rounding down."""
-    found = _read_sought(source, sample_rate, segment)
+    found = _read_sought(source, sample_rate, segment, most_seconds)
     if found is not None:
         return found
-    assembly = Assembly(source.name, sample_rate)
+    assembly = Assembly(source.name, sample_rate, most_seconds=most_seconds)
     doubts: list[str] = []
     end = None if segment.duration is None else segment.start + segment.duration
     reached = 0.0
@@ -331,7 +344,9 @@ def _read_segment(source: Source, sample_rate: int, segment: Segment) -> np.ndar
     return samples
 
 
-def _read_sought(source: Source, sample_rate: int, segment: Segment) -> np.ndarray | None:
+def _read_sought(
+    source: Source, sample_rate: int, segment: Segment, most_seconds: float | None
+) -> np.ndarray | None:
     """Decode a part of a FLAC file that its header says is there; None if that is another file, or it is not there.
 
     To read FLAC to its end, all of it has to be looked at: others may be joined to it, and its header may be wrong.
@@ -349,7 +364,7 @@ def _read_sought(source: Source, sample_rate: int, segment: Segment) -> np.ndarr
         first, count = int(segment.start * decoder.rate), int(segment.duration * decoder.rate)
         if decoder.frames is None or first + count > decoder.frames:
             return None
-        assembly = Assembly(source.name, sample_rate)
+        assembly = Assembly(source.name, sample_rate, most_seconds=most_seconds)
         at, left = decoder.skip(first), count
         try:
             for rate, block in decoder.blocks():

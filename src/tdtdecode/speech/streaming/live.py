@@ -72,6 +72,8 @@ class Live:
         Of the stream.
     language:
         For models that are told one, such as ``"en-US"``.
+    pause:
+        An utterance ends after so many encoder frames without a token.
 
     Raises
     ------
@@ -84,6 +86,7 @@ class Live:
         name: Hashable,
         language: str | None,
         search: Greedy | Beam,
+        pause: float,
         bundle: Bundle,
         walk: Walk,
         extract: Extractor,
@@ -92,7 +95,7 @@ class Live:
         if language is not None:
             as_instance("language", language, str, "a language such as 'en-US', or None")
         self.name = name
-        self.search = search
+        self.search, self.pause = search, pause
         self.position = walk.begin(language)
         self.error: Exception | None = None
         self.ended = False
@@ -193,13 +196,9 @@ class Live:
         return True
 
     def take(
-        self, encoded: Encoded, parts: list[Hypothesis], state: DecoderState | None, ahead: list[Hypothesis],
-        pause: float,
-    ) -> None:  # fmt: skip
-        """Go on to the next window, with what was decoded of this one in `steps`, and in `ahead_of`.
-
-        An utterance ends after ``pause`` frames without a token.
-        """
+        self, encoded: Encoded, parts: list[Hypothesis], state: DecoderState | None, ahead: list[Hypothesis]
+    ) -> None:
+        """Go on to the next window, with what was decoded of this one in `steps`, and in `ahead_of`."""
         steps, self._steps = self.steps(encoded), None
         self.position, self.state = encoded.position, state
         self.heard.drop(encoded.needed)
@@ -217,7 +216,7 @@ class Live:
         self.ahead = later(joined(ahead), begin) if ahead else None
         # The hypotheses of a beam may still disagree on tokens that were decoded. Then no pause is certain.
         certain = self.ahead is None or not (self.ahead.frames < self.frame).any()
-        self._settle(certain and self.wording.pause(self.frame) >= pause)
+        self._settle(certain and self.wording.pause(self.frame) >= self.pause)
 
     def _settle(self, ended: bool) -> None:
         """Settle words; all of them, if an utterance has ended."""

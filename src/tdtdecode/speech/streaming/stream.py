@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...arguments import as_number
 from ...bundle import Bundle
 from ...decoder import Decoder, DecoderState
 from ...errors import InputError
@@ -51,7 +52,9 @@ class Streams:
     ):
         self._bundle, self._walk, self._decoder, self._search = bundle, walk, decoder, search
         self._extract, self._vad = extract, vad
-        self._pause = math.inf if pause is None else max(round(pause / bundle.frame_seconds), 1)
+        self._pause = math.inf
+        if pause is not None:
+            self._pause = self._frames_of(pause)
         self._frame_samples = round(bundle.frame_seconds * SAMPLE_RATE)
         self._streams: dict[Hashable, Live] = {}
         self._lock = Lock()
@@ -71,7 +74,13 @@ class Streams:
         with self._lock.held:
             return list(self._streams)
 
-    def open(self, name: Hashable, language: str | None = None, search: Greedy | Beam | None = None) -> None:
+    def open(
+        self,
+        name: Hashable,
+        language: str | None = None,
+        search: Greedy | Beam | None = None,
+        pause: float | None = None,
+    ) -> None:
         """Begin a stream. `feed` does so too, with the model's default language and these streams' search.
 
         Parameters
@@ -80,18 +89,22 @@ class Streams:
             For models that are told one, such as ``"en-US"``.
         search:
             Replaces these streams' search.
+        pause:
+            Replaces these streams' pause: seconds without a token after which an utterance ends; ``inf``: it does not.
 
         Raises
         ------
         InputError
-            If there is a stream of that name, or the model does not have the language.
+            If there is a stream of that name, the model does not have the language, or an option is wrong.
         """
         if search is not None:
             as_search(search)
+        if pause is not None:
+            pause = as_number("pause", pause, "a number of seconds above 0", above=0)
         with self._lock.held:
             if name in self._streams:
                 raise InputError(f"there is a stream {name!r} already")
-            self._streams[name] = self._begun(name, language, search or self._search)
+            self._streams[name] = self._begun(name, language, search or self._search, self._frames_of(pause))
 
     def feed(self, pieces: Mapping[Any, Any], rate: int = SAMPLE_RATE) -> dict[Any, News | Exception]:
         """Feed some streams, and work off what is due.
@@ -166,7 +179,7 @@ class Streams:
         with self._lock.held:
             for name, piece in pieces.items():
                 try:
-                    live = self._streams.get(name) or self._begun(name, None, self._search)
+                    live = self._streams.get(name) or self._begun(name, None, self._search, self._pause)
                     if live.ended:
                         raise InputError(f"the stream {name!r} is being finished")
                     add(live, piece)
@@ -184,8 +197,14 @@ class Streams:
                         results[name] = live_or_none.error or live_or_none.told()
         return {name: results[name] for name in pieces}
 
-    def _begun(self, name: Hashable, language: str | None, search: Greedy | Beam) -> Live:
-        return Live(name, language, search, self._bundle, self._walk, self._extract, self._vad)
+    def _begun(self, name: Hashable, language: str | None, search: Greedy | Beam, pause: float) -> Live:
+        return Live(name, language, search, pause, self._bundle, self._walk, self._extract, self._vad)
+
+    def _frames_of(self, pause: float | None) -> float:
+        """A pause in encoder frames; that of these streams, if none is given."""
+        if pause is None or math.isinf(pause):
+            return self._pause if pause is None else pause
+        return max(round(pause / self._bundle.frame_seconds), 1)
 
     def _checked_features(self, features: Any) -> np.ndarray:
         array = np.asarray(features)
@@ -267,7 +286,7 @@ class Streams:
         )
         for (live, one), (parts, state), (peeked, _) in zip(chunks, decoded, ahead, strict=True):
             try:
-                live.take(one, parts, state, peeked, self._pause)
+                live.take(one, parts, state, peeked)
             except Exception as error:
                 live.error = error
 
