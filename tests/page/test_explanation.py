@@ -48,6 +48,7 @@ def test_words_tokens_and_steps(model, samples):
     emitted = [(one["piece"], one["frame"]) for one in shown["steps"] if one["piece"] is not None]
     assert emitted == [(one["piece"], one["frame"]) for one in shown["tokens"]]
     assert any(one["piece"] is None for one in shown["steps"]) and shown["tree"] is None
+    assert shown["looked"] == sorted({one["frame"] for one in shown["steps"]})
     sound = shown["sound"]
     assert len(base64.b64decode(sound["data"])) == sound["bins"] * sound["frames"] and sound["frames"] == 365
 
@@ -79,7 +80,16 @@ def test_the_nbest_list_as_a_tree(model, samples):
     every = [found, *found.alternatives]
     assert [texts[i + 1][0] for i in range(8)] == [one.text for one in every]
     assert [texts[i + 1][1] for i in range(8)] == pytest.approx([one.hypothesis.score for one in every], abs=1e-3)
-    assert sum(share for _, _, share in texts.values()) == pytest.approx(1, abs=1e-3) and shown["steps"] is None
+    assert sum(share for _, _, share in texts.values()) == pytest.approx(1, abs=1e-3)
+    emitted = [(one["piece"], one["frame"], one["duration"]) for one in shown["steps"] if one["piece"] is not None]
+    assert emitted == [(one["piece"], one["frame"], one["duration"]) for one in shown["tokens"]]
+    assert set(shown["looked"]) > {one["frame"] for one in shown["steps"]}
+
+
+def test_a_beam_too_wide_to_be_traced(model, samples, monkeypatch):
+    monkeypatch.setattr("tdtdecode.page.explanation._MOST_TRACE_BYTES", 1000)
+    shown = document_of(model, samples, tdt.Beam(size=4))
+    assert shown["steps"] is None and shown["looked"] is None and shown["tokens"]
 
 
 def test_nothing_to_hear(model):

@@ -11,16 +11,19 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..bundle.vocabulary import SPACE
+from ..decoder import Decoder
 from ..errors import InputError
-from ..hypothesis import Hypothesis, Trace
+from ..hypothesis import Hypothesis
 from ..reprs import counted
 from ..search import Beam, Greedy, runs_in_the_beam_engine
 from ..speech.audio import FeatureExtractor
 from ..speech.audio.features import HOP, SAMPLE_RATE
 from ..speech.recognizer import Recognizer
+from ..traces import WAITS, BeamTrace, Trace
 
 MOST_SECONDS = 600.0
 """The longest recording that is explained. The picture of a longer one would be of no use."""
+_MOST_TRACE_BYTES = 256 << 20
 _DARKEST, _BRIGHTEST = 10.0, 99.5
 """The percentiles of the sound's energies that are drawn darkest and brightest."""
 
@@ -39,8 +42,9 @@ def explained(
 
     Returns
     -------
-    What the page shows; JSON can hold it. ``steps``, every frame that was looked at, is there for greedy search without
-    fusion and confidence; ``tree``, the n-best list, for a beam search.
+    What the page shows; JSON can hold it. ``steps`` are those of a greedy search, or of the best hypothesis of a beam;
+    ``looked`` are all frames that were looked at. Both are null for a beam so wide that its trace would not fit into
+    memory. ``tree`` is the n-best list of a `Beam`.
 
     Raises
     ------
@@ -69,16 +73,24 @@ def explained(
     frames = np.concatenate(parts, axis=1)
     (hypothesis,) = model.decoder.decode([frames], None, search)
     yield
-    trace = None
-    if isinstance(search, Greedy) and not runs_in_the_beam_engine(search):
+    trace: Trace | BeamTrace | None = None
+    if _trace_bytes(model.decoder, search, frames.shape[1]) <= _MOST_TRACE_BYTES:
         (trace,) = model.decoder.trace([frames], None, search)
     transcript = heard.transcript([hypothesis])
     return _document(model.bundle, samples, frames.shape[1], transcript, trace, search)
 
 
+def _trace_bytes(decoder: Decoder, search: Greedy | Beam, frames: int) -> int:
+    """About what the trace of a beam takes: see `Decoder.trace`."""
+    size = search.size if isinstance(search, Beam) else 1
+    durations = max(len(decoder.spec.durations), 1)
+    return 50 * size * (size + 1) * durations * frames if runs_in_the_beam_engine(search) else 0
+
+
 def _document(
-    bundle: Bundle, samples: np.ndarray, frames: int, transcript: Any, trace: Trace | None, search: Greedy | Beam
-) -> dict[str, Any]:
+    bundle: Bundle, samples: np.ndarray, frames: int, transcript: Any, trace: Trace | BeamTrace | None,
+    search: Greedy | Beam,
+) -> dict[str, Any]:  # fmt: skip
     hypothesis = transcript.hypothesis
     return {
         "text": transcript.text,
@@ -94,6 +106,7 @@ def _document(
         ],
         "tokens": [] if hypothesis is None else _tokens(bundle, hypothesis),
         "steps": None if trace is None else _steps(bundle, trace),
+        "looked": None if trace is None else _looked(trace),
         "tree": _tree(bundle, hypothesis.nbest) if hypothesis is not None and isinstance(search, Beam) else None,
         "sound": _sound(bundle, samples),
     }  # fmt: skip
@@ -108,14 +121,29 @@ def _tokens(bundle: Bundle, hypothesis: Hypothesis) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _steps(bundle: Bundle, trace: Trace) -> list[dict[str, Any]]:
-    """Every frame that was looked at; the piece of a blank is null."""
-    columns = (trace.tokens, trace.frames, trace.durations, trace.token_logprobs)
+def _steps(bundle: Bundle, trace: Trace | BeamTrace) -> list[dict[str, Any]]:
+    """The steps of the best hypothesis; the piece of a blank is null."""
+    if isinstance(trace, BeamTrace):
+        path = trace.path(int(trace.ends[0])) if len(trace.ends) else np.zeros(0, np.intp)
+        path = path[trace.tokens[path] != WAITS]
+        tokens, frames, durations = trace.tokens[path], trace.frames[path], trace.durations[path]
+        # A candidate's score is that of all before it, too. Tokens have probabilities of their own in the result.
+        logprobs = np.full(len(path), np.nan)
+        logprobs[tokens != trace.blank] = trace.hypothesis.token_logprobs
+    else:
+        tokens, frames, durations, logprobs = trace.tokens, trace.frames, trace.durations, trace.token_logprobs
+    columns = (tokens, frames, durations, logprobs)
     return [
         {"piece": None if token == trace.blank else _piece(bundle, token), "frame": frame, "duration": duration,
          "probability": _probability(logprob)}
         for token, frame, duration, logprob in zip(*(column.tolist() for column in columns), strict=True)
     ]  # fmt: skip
+
+
+def _looked(trace: Trace | BeamTrace) -> list[int]:
+    """The frames that were looked at, in order."""
+    frames = trace.frames if isinstance(trace, Trace) else trace.frames[trace.tokens != WAITS]
+    return np.unique(frames).tolist()
 
 
 def _piece(bundle: Bundle, token: int) -> str:
@@ -172,6 +200,6 @@ def _sound(bundle: Bundle, samples: np.ndarray) -> dict[str, Any]:
 
 def summary(document: dict[str, Any]) -> str:
     """What was explained, in one line."""
-    looked = len({step["frame"] for step in document["steps"] or ()})
-    frames = f", {looked} of {document['frames']} frames looked at" if document["steps"] is not None else ""
+    looked = document["looked"]
+    frames = "" if looked is None else f", {len(looked)} of {document['frames']} frames looked at"
     return f"{counted(len(document['words']), 'word')}, {counted(len(document['tokens']), 'token')}{frames}"

@@ -75,17 +75,17 @@ function colorOf(place) {
   return context.getImageData(0, 0, 1, 1).data;
 }
 
-// What is shown of each step. Of a beam only the tokens are known, not the frames that its hypotheses looked at.
+// What is shown of each step. Of a very wide beam only the tokens are known.
 function stepsOf(shown) {
   return shown.steps ?? shown.tokens;
 }
 
 function drawSteps(shown, width) {
   const picture = svg("svg", { width, height: ROWS.total, "aria-hidden": "true" });
-  const steps = stepsOf(shown), looked = new Set(steps.map((step) => step.frame));
+  const steps = stepsOf(shown), looked = new Set(shown.looked ?? steps.map((step) => step.frame));
   for (let frame = 0; frame < shown.frames; frame++) {
     const kind = looked.has(frame) ? "looked" : "skipped";
-    if (shown.steps !== null || kind === "looked") {
+    if (shown.looked !== null || kind === "looked") {
       picture.append(svg("rect", { class: kind, x: frame * FRAME_WIDTH + 2.5, y: ROWS.frames, width: FRAME_WIDTH - 5, height: 13, rx: 3 }));
     }
   }

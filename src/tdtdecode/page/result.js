@@ -50,8 +50,9 @@ function wordButton(word) {
 function summaryOf(shown) {
   const text = `${shown.words.length} words of ${shown.tokens.length} tokens in ${shown.duration.toFixed(2)} s, by ${shown.search}.`;
   if (shown.steps === null) return text;
-  const looked = new Set(shown.steps.map((step) => step.frame)).size;
-  return `${text} The decoder looked at ${looked} of ${shown.frames} frames, in ${shown.steps.length} steps.`;
+  const who = shown.tree ? "The beam" : "The decoder";
+  const steps = `${shown.tree ? "its best hypothesis" : "it"} took ${shown.steps.length} steps`;
+  return `${text} ${who} looked at ${shown.looked.length} of ${shown.frames} frames; ${steps}.`;
 }
 
 function fillTable(shown) {

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from ..page.explanation import MOST_SECONDS, explained
 from ..page.files import MEDIA_TYPES, POLICY, SERVED, read, served_page
 from ..search import Beam, Greedy
-from ..speech.audio import as_samples
+from ..speech.audio import read_audio
 from ..speech.audio.features import SAMPLE_RATE
 from ..speech.audio.sources import Source
 from .record import Record
@@ -57,7 +57,7 @@ async def _explain(request: Request) -> Response:
         most = min(MOST_SECONDS, state.settings.max_seconds)
 
         def steps() -> Generator[None, None, dict[str, Any]]:
-            samples = as_samples(source, SAMPLE_RATE, most)
+            samples = read_audio(source, SAMPLE_RATE, most)
             yield
             return (yield from explained(state.model, samples, search))
 

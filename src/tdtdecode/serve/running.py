@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 import threading
@@ -25,6 +26,12 @@ _IDLE_SECONDS = 20.0
 _MESSAGE_BYTES = 4 << 20
 """The largest event of a live session: more than a minute of audio."""
 _PING_SECONDS = 20.0
+_OF_CLIENTS = (
+    "ASGI callable returned without completing handshake.", "Invalid HTTP request received.",
+    "Unsupported upgrade request.",
+)  # fmt: skip
+"""What uvicorn logs where a handshake was refused, and of what is no request: nothing that the server's owner could
+correct. Refusals stand in our own log."""
 
 
 def run(state: ServerState, listening: socket.socket, ready: Callable[[], object]) -> None:
@@ -51,7 +58,12 @@ def server(state: ServerState, ready: Callable[[], object]) -> uvicorn.Server:
         timeout_graceful_shutdown=round(state.settings.shutdown_timeout) or 1, ws_max_size=_MESSAGE_BYTES,
         ws_ping_interval=_PING_SECONDS, ws_ping_timeout=_PING_SECONDS, ws_per_message_deflate=False,
     )  # fmt: skip
+    logging.getLogger("uvicorn.error").addFilter(_concerns_us)
     return _Server(config, state, ready)
+
+
+def _concerns_us(record: logging.LogRecord) -> bool:
+    return record.msg not in _OF_CLIENTS
 
 
 class _Server(uvicorn.Server):
