@@ -34,7 +34,6 @@ class Running:
     state: ServerState
     port: int
     log: io.StringIO
-    stop: threading.Event
 
     @property
     def url(self) -> str:
@@ -69,7 +68,7 @@ def running(model, names=("demo",), with_text=False, limits=None, **options) -> 
     thread.start()
     try:
         assert ready.wait(HANGING)
-        yield Running(state, listening.getsockname()[1], log, threading.Event())
+        yield Running(state, listening.getsockname()[1], log)
     finally:
         made.should_exit = True
         thread.join(HANGING)

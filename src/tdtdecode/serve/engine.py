@@ -71,7 +71,7 @@ class Engine:
         stages = self.model.stages(
             search, batch_size=self._settings.batch_size, language=wish.language, vad=self._vad
         )  # fmt: skip
-        return Job(recording, size, wish, search, stages, told)
+        return Job(recording, size, wish, stages, told)
 
     def begin(self, job: Job) -> Future[Transcript]:
         """Transcribe a recording. Cancelling the job ends the work."""

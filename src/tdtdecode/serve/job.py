@@ -10,7 +10,6 @@ from typing import Any
 
 from ..cancellation import Cancellation
 from ..hypothesis import Hypothesis, Transcript
-from ..search import Beam, Greedy
 from ..speech.pipeline import Heard
 from ..speech.stages import ModelStages
 
@@ -43,8 +42,8 @@ class Job:
         Bytes of the upload.
     wish:
         The client's.
-    search, stages:
-        The search for this recording alone, and what the model does with it.
+    stages:
+        What the model does with this recording alone.
     told:
         Called with the text so far, in the thread that decodes. None: nobody wants to know before the end.
     future:
@@ -56,7 +55,6 @@ class Job:
     recording: Any
     size: int
     wish: Wish
-    search: Greedy | Beam
     stages: ModelStages
     told: Callable[[str], object] | None = None
     future: Future[Transcript] = field(default_factory=Future)
