@@ -4,11 +4,11 @@
     python -m benches.greedy --quick
 
 The models have random weights and the sizes of published ones (benches.random_bundle): TDT with V = 1024 and 8192,
-and an RNN-T with V = 13,087, which needs a joint row for each frame. Each utterance has 423 frames (33.8 s). All
-systems run in one process, one run of each in turn. Before anything is timed, our tokens and frames in float32 are
-checked to be those of onnx-asr; for other precisions the share of tokens that differ is reported. The floor is the
-time that reading the weights takes at least, at the rate at which this machine reads a buffer of that size
-(tdtdecode.benchmark.floor_seconds).
+and an RNN-T with V = 13,087, which needs a joint row for each frame; there onnx-asr is the only peer. Each utterance
+has 423 frames (33.8 s). All systems run in one process, one run of each in turn. Before anything is timed, our tokens
+and frames in float32 are checked to be those of onnx-asr; for other precisions the share of tokens that differ is
+reported. The floor is the time that reading the weights takes at least, at the rate at which this machine reads a
+buffer of that size (tdtdecode.benchmark.floor_seconds).
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def measure(model: Model, batch: int, threads: int, runs: int, peers: bool) -> d
             assert hypothesis.tokens.tolist() == torch.as_tensor(other.y_sequence).tolist()
             assert hypothesis.frames.tolist() == torch.as_tensor(other.timestamp).tolist()
         functions["NeMo"] = lambda: nemo(encoder_out, lengths)
-    if peers and batch == 1:
+    if peers and batch == 1 and model.weights.durations:
         whole, first_frame = model.sherpa(encoder_out[0], threads)
         pieces = [piece.replace("\u2581", " ") for piece in random_pieces(model.weights)]
         (capped,) = decoders["fused float32"].decode(encoder_out, search=tdt.Greedy(max_symbols=SHERPA_CAP))
