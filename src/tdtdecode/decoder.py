@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from . import kernels as kernel_sets
+from .allowed import Binding, Masks
 from .arguments import as_choice, as_flag, as_instance, as_integer, as_number, as_tuple, refusal
 from .arrays import frames_first, utterances_of
 from .errors import InputError
@@ -189,7 +190,9 @@ class Decoder:
         self._arguments = {"search": search, "kernels": kernels, "vocabulary": vocabulary}
         self._directory: tuple[Any, ...] | None = None
         self._options: dict[str, Any] = {}
+        self._allowed = Binding(self.spec, self.vocabulary)
         self._bound(self.search)  # raises if a fusion does not fit the vocabulary
+        self._allowed.masks(self.search.allow, 0)  # or what may be emitted
         self._card = network.card if network.device == "cuda" else None
         with self._on_its_card():
             self.program = network.program(self.kernels)
@@ -466,7 +469,10 @@ class Decoder:
             beam = self._beam_search(chosen, lengths, state, trace=True)
             self._run_beam(beam, utterances, lengths, state, final=True)
             return beam.traces()
-        greedy = kernel_sets.GreedySearch(self.spec, cast("Greedy", chosen), lengths, self.kernels, trace=True)
+        masks = self._masks(chosen, len(lengths))
+        greedy = kernel_sets.GreedySearch(
+            self.spec, cast("Greedy", chosen), lengths, self.kernels, trace=True, masks=masks
+        )
         self._run_greedy(greedy, utterances, lengths, state.network, final=True)
         return greedy.traces()
 
@@ -510,14 +516,18 @@ class Decoder:
             beam = self._beam_search(chosen, lengths, state)
             program.beam(beam, utterances, start, state.places, True, profile)
             return beam.hypotheses(), profile
-        greedy = kernel_sets.GreedySearch(self.spec, cast("Greedy", chosen), lengths, self.kernels)
+        masks = self._masks(chosen, len(lengths))
+        greedy = kernel_sets.GreedySearch(self.spec, cast("Greedy", chosen), lengths, self.kernels, masks=masks)
         program.greedy(greedy, utterances, start, True, profile)
         return greedy.hypotheses(), profile
 
     def _greedy_chunk(
         self, search: Any, utterances: Any, lengths: np.ndarray, state: DecoderState, final: bool
     ) -> tuple[list[Hypothesis], DecoderState]:
-        greedy = kernel_sets.GreedySearch(self.spec, search, lengths, self.kernels, frame=state.overshoot)
+        masks = self._masks(search, len(lengths))
+        greedy = kernel_sets.GreedySearch(
+            self.spec, search, lengths, self.kernels, frame=state.overshoot, masks=masks
+        )
         after = self._run_greedy(greedy, utterances, lengths, state.network, final)
         hypotheses = greedy.hypotheses(first_frame=state.consumed)
         if after is None:
@@ -552,9 +562,9 @@ class Decoder:
     def _beam_search(
         self, search: Any, lengths: np.ndarray, state: DecoderState, trace: bool = False
     ) -> kernel_sets.BeamSearch:
-        for_utterances(search, range(len(lengths)), len(lengths))  # raises if a fusion was made for another batch
+        masks = self._masks(search, len(lengths))
         return kernel_sets.BeamSearch(
-            self.spec, search, lengths, self.kernels, self._bound(search), state.beams, trace
+            self.spec, search, lengths, self.kernels, self._bound(search), state.beams, trace, masks
         )
 
     def _run_beam(
@@ -583,6 +593,11 @@ class Decoder:
         if self.vocabulary is None:
             raise InputError("this decoder has no vocabulary: it was not made from a bundle")
         return self.vocabulary.detokenize(tokens)
+
+    def _masks(self, search: Greedy | Beam, batch: int) -> Masks:
+        """Which tokens each of B utterances may emit. Raises if an option was given for another number of them."""
+        for_utterances(search, range(batch), batch)
+        return self._allowed.masks(search.allow, batch)
 
     def _bound(self, search: Greedy | Beam) -> list[BoundFusion]:
         if not search.fusion:

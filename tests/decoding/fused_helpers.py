@@ -21,7 +21,7 @@ def random_weights(
     activation: str = "relu",
     seed: int = 0,
 ) -> TransducerWeights:
-    """Weights for a spec with an encoder size. Blank has a bias, so that both blanks and tokens are common."""
+    """Weights for a spec with an encoder size. Blanks have a bias, so that both blanks and tokens are common."""
     rng = np.random.default_rng(seed)
 
     def normal(*shape, scale=1.0):
@@ -31,7 +31,7 @@ def random_weights(
         return Affine(normal(outputs, inputs, scale=inputs**-0.5), normal(outputs, scale=0.1))
 
     output = affine(spec.joint_width, joint)
-    output.bias[spec.blank] += rng.uniform(0, 2)
+    output.bias[spec.blank : spec.blank + len(spec.layout.blank_frames)] += rng.uniform(0, 2)
     stack = tuple(
         LstmLayer(normal(4 * hidden, hidden, scale=0.5), normal(4 * hidden, hidden, scale=0.5), normal(4 * hidden))
         for _ in range(layers)

@@ -16,6 +16,7 @@ from tdtdecode.weights import Affine
 from tests import demo
 from tests.conftest import COMPILED, in_fork, random_decodes, random_frames
 from tests.decoding.compare import check_hypotheses, traced_decode
+from tests.decoding.test_kernels import random_allow
 from tests.decoding.fused_helpers import as_lifted, check_same_bits, fused, mapped, random_weights
 
 PRECISIONS = ["float32", "bfloat16", "int8"]
@@ -28,11 +29,12 @@ MODELS = [
     dict(vocab_size=9, encoder_size=8, hidden=10, joint=16, layers=0, activation="tanh"),
     dict(vocab_size=1, encoder_size=5, hidden=1, joint=1, layers=1, durations=(3,)),
     dict(vocab_size=30, encoder_size=16, hidden=48, joint=40, layers=2, durations=(1, 2, 3, 4), blank=0),
+    dict(vocab_size=25, encoder_size=10, hidden=12, joint=24, layers=1, durations=(), big_blanks=(2, 4, 8)),
 ]
 
 
-def model(seed, vocab_size, encoder_size, durations=(0, 1, 2, 3, 4), blank=None, **options):
-    spec = tdt.TransducerSpec(vocab_size, durations, blank, encoder_size)
+def model(seed, vocab_size, encoder_size, durations=(0, 1, 2, 3, 4), blank=None, big_blanks=(), **options):
+    spec = tdt.TransducerSpec(vocab_size, durations, blank, encoder_size, big_blanks)
     return random_weights(spec, seed=seed, **options), spec
 
 
@@ -50,11 +52,13 @@ def identifier(options):
 def test_random_decodes_equal_the_specification(options, decodes):
     searches = tdt.Greedy(), tdt.Greedy(max_symbols=1), tdt.Greedy(max_symbols=3, blank_penalty=1.5)
     batch, ties, done = 80, 0, 0
-    for seed in range(max(1, decodes // (len(MODELS) * len(searches) * batch * len(COMPILED)))):
+    for seed in range(max(1, decodes // (len(MODELS) * (len(searches) + 1) * batch * len(COMPILED)))):
         weights, spec = model(seed, **options)
         reference = fused(weights, spec, "reference")
         frames, lengths = random_frames(batch, spec.encoder_size, 20, seed)
-        for search in searches:
+        rng = np.random.default_rng(seed)
+        allow = [None if rng.random() < 0.3 else random_allow(rng, spec) for _ in range(batch)]
+        for search in (*searches, tdt.Greedy(max_symbols=2, allow=allow)):
             expected, trace = traced_decode(reference, frames, lengths, search)
             for kernels in COMPILED:
                 found = fused(weights, spec, kernels).decode(frames, lengths, search)
@@ -72,10 +76,11 @@ def test_random_decodes_equal_the_specification(options, decodes):
 def test_other_packings_equal_the_specification(compiled, options, arithmetic):
     weights, spec = model(1, **options)
     frames, lengths = random_frames(40, spec.encoder_size, 20, 2)
-    search = tdt.Greedy(blank_penalty=0.5)
-    expected, trace = traced_decode(fused(weights, spec, "reference"), frames, lengths, search)
-    found = fused(weights, spec, compiled, arithmetic).decode(frames, lengths, search)
-    assert check_hypotheses(expected, trace, found, spec, search) <= 1
+    for allow in (None, random_allow(np.random.default_rng(3), spec)):
+        search = tdt.Greedy(blank_penalty=0.5, allow=allow)
+        expected, trace = traced_decode(fused(weights, spec, "reference"), frames, lengths, search)
+        found = fused(weights, spec, compiled, arithmetic).decode(frames, lengths, search)
+        assert check_hypotheses(expected, trace, found, spec, search) <= 1
 
 
 def test_instruction_sets_with_fused_multiply_add_give_the_same_bits():
