@@ -207,6 +207,7 @@ class Decoder:
         layout: str = "auto",
         variant: str | None = None,
         durations: Sequence[int] | None = None,
+        big_blanks: Sequence[int] | None = None,
         device: str = "cpu",
         network: str = "auto",
         kernels: str = "auto",
@@ -223,7 +224,7 @@ class Decoder:
         ----------
         directory:
             The directory, or the bundle that `tdtdecode.bundle.read_bundle` read from it. With a bundle, ``layout``,
-            ``variant`` and ``durations`` are ignored.
+            ``variant``, ``durations`` and ``big_blanks`` are ignored.
         layout:
             ``"split"``, ``"combined"``, ``"genai"``, or ``"auto"``: GenAI if there is a ``genai_config.json``, else
             split, else combined.
@@ -231,6 +232,9 @@ class Decoder:
             Which files to use: ``"int8"``, ``"fp16"``, ... None: those without a suffix, else the only ones there are.
         durations:
             The duration in frames of each duration index. None: those that the bundle states, else ``range(D)``.
+        big_blanks:
+            For multi-blank RNN-T, the frames of each big blank in NeMo's order, such as ``[2, 4, 8]``. None: those that
+            the bundle states (``big_blank_durations`` in ``config.json``), else none.
         device:
             ``"cpu"``, or ``"cuda"`` for the card that CuPy uses. Encoder output on that card is read in place, after
             the work that its owner has queued on its own stream. Other encoder output is copied to the card.
@@ -269,13 +273,14 @@ class Decoder:
         as_number("card_share", card_share, "a share above 0, at most 1", above=0, high=1)
         kernel_set = checked_kernels(kernels, device)
         from .bundle import Bundle, read_bundle
+        from .bundle.reading import reread
         from .networks.choice import bundle_network, check_network_options
 
         check_network_options(network, precision, session_options, providers, device)
         if isinstance(directory, Bundle):
             bundle = directory
         else:
-            bundle = read_bundle(directory, layout, variant, durations)
+            bundle = read_bundle(directory, layout, variant, durations, big_blanks)
             log_files(bundle)
         forced = f", which {ISA_VARIABLE} asks for" if kernel_set.isa and ISA_VARIABLE in os.environ else ""
         _log.info("decoder: device %s, threads %d", device, threads)
@@ -284,7 +289,7 @@ class Decoder:
             bundle, kernel_set, network, precision, threads, session_options, providers, device, card_share
         )
         decoder = cls(chosen, bundle.spec, search=search, kernels=kernels, vocabulary=bundle.vocabulary)
-        decoder._directory = bundle.directory, bundle.layout, bundle.variant, bundle.spec.durations
+        decoder._directory = reread(bundle)
         decoder._options = {
             "device": device, "network": network, "kernels": kernels, "precision": precision, "threads": threads,
             "search": search, "session_options": session_options, "providers": providers, "card_share": card_share,
@@ -299,7 +304,7 @@ class Decoder:
         """What runs: model, network, precision, kernels, device; for people."""
         model = []
         if self._directory is not None:
-            directory, layout, variant, _ = self._directory
+            directory, layout, variant, *_ = self._directory
             model = [f"{directory} ({layout}{f', {variant}' if variant else ''})"]
         precision = getattr(self.network, "precision", None)
         return [
@@ -622,9 +627,12 @@ def _remade(cls: type[Decoder], network: Network, spec: TransducerSpec, options:
 
 
 def _reopened(
-    cls: type[Decoder], directory: Path, layout: str, variant: str | None, durations: Any, options: dict
-) -> Decoder:
-    return cls.from_bundle(directory, layout=layout, variant=variant, durations=durations, **options)
+    cls: type[Decoder], directory: Path, layout: str, variant: str | None, durations: Any, big_blanks: Any,
+    options: dict,
+) -> Decoder:  # fmt: skip
+    return cls.from_bundle(
+        directory, layout=layout, variant=variant, durations=durations, big_blanks=big_blanks, **options
+    )
 
 
 def checked_kernels(name: str, device: str) -> kernel_sets.KernelSet:

@@ -171,6 +171,9 @@ SOURCE_OPTIONS: dict[str, dict[str, Any]] = {
                         "ones)"},
     "durations": {"type": durations, "metavar": "0,1,2,...",
                   "help": "frames by duration index (default: what the directory states, else 0, 1, 2, ...)"},
+    "big_blanks": {"type": durations, "metavar": "2,4,8",
+                   "help": "frames of the big blanks of a multi-blank RNN-T (default: what config.json states, else "
+                           "none)"},
 }  # fmt: skip
 """The options of `read_bundle` on the command line: name of the parameter -> how argparse declares it."""
 

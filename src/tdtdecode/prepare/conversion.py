@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..arguments import as_path
 from ..bundle import Bundle, read_bundle
-from ..bundle.reading import checked_reading
+from ..bundle.reading import checked_reading, reread
 from ..bundle.transducers import arithmetic
 from ..errors import BundleError, InputError
 from ..networks.agreement import deviation
@@ -31,6 +31,7 @@ def convert(
     layout: str = "auto",
     variant: str | None = None,
     durations: Sequence[int] | None = None,
+    big_blanks: Sequence[int] | None = None,
 ) -> Bundle:
     """Write a model directory in another layout, and compare the result with the original on random input.
 
@@ -47,7 +48,7 @@ def convert(
     to:
         The layout to write: ``"split"`` (for sherpa-onnx), ``"combined"`` (for onnx-asr and NeMo) or ``"genai"`` (for
         onnxruntime-genai).
-    layout, variant, durations:
+    layout, variant, durations, big_blanks:
         As for `read_bundle`. The names of the new graphs keep the variant's suffix, except in the GenAI layout, which
         has only one set of files.
 
@@ -65,14 +66,14 @@ def convert(
         If onnx or onnxruntime is not installed.
     """
     check_layout(to)
-    durations = checked_reading(layout, variant, durations)
+    durations, big_blanks = checked_reading(layout, variant, durations, big_blanks)
     as_path("out", out, "the path of a new folder")
-    bundle = read_bundle(directory, layout, variant, durations)
+    bundle = read_bundle(directory, layout, variant, durations, big_blanks)
     if bundle.layout == to:
         raise InputError(f"{bundle.directory} has layout {to!r} already; use `repair` to correct mistakes in it")
     # Writing changes the graphs in place, so the writer gets a bundle of its own.
     with new_directory(out) as folder:
-        write_layout(read_bundle(directory, bundle.layout, bundle.variant, durations), folder, to)
+        write_layout(read_bundle(*reread(bundle)), folder, to)
         written = read_bundle(folder, to, None if to == "genai" else bundle.variant)
         check_same(bundle, written)
     return read_bundle(out, to, written.variant)

@@ -12,7 +12,7 @@ from ...bundle.files import TEXT_LIMIT, find_file
 from ...bundle.onnx_files.graph import load_graph
 from ...errors import BundleError
 from . import combined, genai, split
-from .content import Content
+from .content import Content, state_big_blanks
 from .graphs import separate_modules
 
 __all__ = ["WRITERS", "Content", "check_layout", "content_of", "copy_texts", "write_layout"]
@@ -50,6 +50,8 @@ def write_layout(bundle: Bundle, folder: Path, to: str) -> None:
     """
     suffix = "" if bundle.variant is None else f".{bundle.variant}"
     WRITERS[to](content_of(bundle), folder, suffix)
+    if bundle.spec.big_blanks:
+        state_big_blanks(folder, bundle.spec.big_blanks, folder.joinpath)
     copy_texts(bundle.directory, folder, ())
 
 
