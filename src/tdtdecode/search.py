@@ -259,8 +259,9 @@ class Beam:
         Whether "malsd" prunes before fusion scores are added (``"early"``) or after (``"late"``): NeMo's
         ``pruning_mode``.
 
-    In the middle of a stream (`Decoder.decode_chunk`), ``nbest``, ``max_symbols``, ``threshold`` and ``pruning_mode``
-    may change. The others may not: the state of the stream holds hypotheses with scores, which depend on them.
+    In the middle of a stream (`Decoder.decode_chunk`), ``nbest``, ``max_symbols``, ``threshold``, ``pruning_mode`` and
+    ``allow`` may change. The others may not: the state of the stream holds hypotheses with scores, which depend on
+    them.
 
     Raises
     ------
@@ -280,7 +281,7 @@ class Beam:
     confidence: Confidence | None = field(default=None, metadata=_held(_statistic))
     blank_mode: str = field(default="no_score", metadata=_held())
     pruning_mode: str = "early"
-    allow: Allow | Sequence[Allow | None] | None = field(default=None, metadata=_held())
+    allow: Allow | Sequence[Allow | None] | None = None
 
     def __post_init__(self) -> None:
         advice = "give the other options by name, as in Beam(size=4)" if not isinstance(self.strategy, str) else ""

@@ -8,6 +8,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
+from ..allowed import Script
 from ..errors import InputError
 from ..networks.choice import ALL_PRECISIONS, NETWORKS
 from ..prepare.writing import WRITERS
@@ -158,11 +159,17 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def script(text: str) -> Script:
+    """Scripts with commas between their names."""
+    return Script(*names(text))
+
+
 # What argparse calls these types in "invalid ... value".
 durations.__name__ = "list of whole numbers"
 positive.__name__ = "positive integer"
 share.__name__ = "share above 0, at most 1"
 positives.__name__ = "list of positive integers"
+script.__name__ = "list of Unicode scripts"
 
 SOURCE_OPTIONS: dict[str, dict[str, Any]] = {
     "layout": {"choices": ("auto", *LAYOUTS), "default": "auto",
