@@ -1,7 +1,7 @@
 """Which tokens a search may emit.
 
-The rule: whether a token is emitted is decided by the whole joint row, as if all tokens could be. If the best token may
-not be emitted, the best of those that may takes its place. So a token of a wrong script becomes one of the right script.
+The rule: whether a token is emitted is decided by the whole joint row, as if all tokens could be. If the best token
+may not be emitted, the best of those that may takes its place. So a token of a wrong script becomes one of the right script.
 If it became a blank instead, a word would be deleted. (``benches/scripts.py`` measures both rules.)
 
 In a beam, the tokens that may be emitted are raised together, until the best of them is as probable as the best of all.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 
@@ -21,10 +21,14 @@ from .arguments import as_integer, as_tuple, refusal
 from .errors import InputError
 from .optional import needed
 from .reprs import counted
+from .transducer import TransducerSpec
 
-if TYPE_CHECKING:
-    from .bundle.vocabulary import Vocabulary
-    from .transducer import TransducerSpec
+
+class Vocabulary(Protocol):
+    """What a script needs of a `tdtdecode.bundle.Vocabulary`."""
+
+    def text(self, token: int) -> str | None:
+        """The text of a token; None if it is none by itself."""
 
 
 class Allow(Protocol):
@@ -144,8 +148,8 @@ class ExceptTokens:
 class Masks(NamedTuple):
     """Which tokens may be emitted, in the form that kernels take: ``Masks`` of ``csrc/cpu/row_kernels.h``.
 
-    ``table`` is uint8 [M, V + 1], a mask in each row: 0 for the tokens that may not be emitted. ``numbers`` is int32 [N],
-    the mask of each joint row or utterance; -1: all tokens may be emitted.
+    ``table`` is uint8 [M, V + 1], a mask in each row: 0 for the tokens that may not be emitted. ``numbers`` is int32
+    [N], the mask of each joint row or utterance; -1: all tokens may be emitted.
     """
 
     table: np.ndarray

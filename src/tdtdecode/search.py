@@ -212,8 +212,9 @@ class Beam:
 
     The first sum is over all alignments a of y. An alignment is a sequence of steps s from the first frame to past the
     last. Each step has a token or blank k_s and a duration d_s. A blank moves at least one frame (in multi-blank RNN-T,
-    its own frames), and so does the last of `max_symbols` tokens at one frame. p are the softmaxes of the joint row's two parts, at `temperature`. S_j is the
-    score that fusion j gives the tokens, w_j its weight. Scores are not normalised by length.
+    its own frames), and so does the last of `max_symbols` tokens at one frame. p are the softmaxes of the joint row's
+    two parts, at `temperature`. S_j is the score that fusion j gives the tokens, w_j its weight. Scores are not
+    normalised by length.
 
     The search goes from frame to frame. Hypotheses with the same tokens that reach the same frame are merged, which
     adds up their probabilities, before any are pruned. A hypothesis is dropped only if `size` others that are at least

@@ -18,8 +18,8 @@ MAX_FRAMES = 1 << 30
 class RowLayout(NamedTuple):
     """The layout of a joint row in the form that kernels take: ``RowLayout`` of ``csrc/tdt/row.h``.
 
-    ``vocab_size`` is V, ``blank`` the entry of the first blank. ``blank_frames`` is int32 [B], the frames of each blank;
-    ``durations`` is int32 [D].
+    ``vocab_size`` is V, ``blank`` the entry of the first blank. ``blank_frames`` is int32 [B], the frames of each
+    blank; ``durations`` is int32 [D].
     """
 
     vocab_size: int

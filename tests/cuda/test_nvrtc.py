@@ -39,8 +39,8 @@ struct SerialReduce {
 };
 
 extern "C" __global__ void rules(const float* rows, tdt::RowLayout layout, tdt::GreedyOptions options,
-                                 tdt::Allowed allowed, tdt::Decision* decisions, tdt::Position* positions, double* scores,
-                                 unsigned long long* prefixes) {
+                                 tdt::Allowed allowed, tdt::Decision* decisions, tdt::Position* positions,
+                                 double* scores, unsigned long long* prefixes) {
   const tdt::Decision d = tdt::decide(rows + threadIdx.x * layout.width(), layout, options, allowed, SerialReduce{});
   decisions[threadIdx.x] = d;
   scores[threadIdx.x] = tdt::log_add(scores[threadIdx.x], d.token_logprob);

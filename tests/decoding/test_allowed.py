@@ -20,8 +20,10 @@ from tests.decoding.test_beam import check_same
 
 PIECES = {
     "<unk>": "common", "\u2581the": "latin", "\u2581": "common", "s": "latin", ",": "common", "5": "common",
-    "5th": "latin", "don't": "latin", "\u00e9": "latin", "e\u0301": "latin", "\u0301": "common", "\u2581\u043c\u0438\u0440": "cyrillic",
-    "\u03b1\u03b2": "greek", "a\u0431": "mixed", "\u65e5": "han", "\u3042": "hiragana", "\u30fc": "common", "\U0001f600": "common",
+    "5th": "latin", "don't": "latin", "\u00e9": "latin", "e\u0301": "latin", "\u0301": "common",
+    "\u2581\u043c\u0438\u0440": "cyrillic",
+    "\u03b1\u03b2": "greek", "a\u0431": "mixed", "\u65e5": "han", "\u3042": "hiragana", "\u30fc": "common",
+    "\U0001f600": "common",
     "<EOU>": "none", "<en-US>": "none", "<0xD0>": "none",
 }  # fmt: skip
 """Pieces, and the script that they are of; those that are no text by themselves are of none."""

@@ -16,8 +16,8 @@ from tdtdecode.weights import Affine
 from tests import demo
 from tests.conftest import COMPILED, in_fork, random_decodes, random_frames
 from tests.decoding.compare import check_hypotheses, traced_decode
-from tests.decoding.test_kernels import random_allow
 from tests.decoding.fused_helpers import as_lifted, check_same_bits, fused, mapped, random_weights
+from tests.decoding.test_kernels import random_allow
 
 PRECISIONS = ["float32", "bfloat16", "int8"]
 MODELS = [

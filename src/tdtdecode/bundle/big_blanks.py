@@ -40,7 +40,9 @@ def known_big_blanks(root: Path, asked: tuple[int, ...] | None) -> tuple[int, ..
     return () if stated is None else stated.value
 
 
-def check_big_blanks(root: Path, asked: tuple[int, ...] | None, known: tuple[int, ...], joint: Path, count: int) -> None:
+def check_big_blanks(
+    root: Path, asked: tuple[int, ...] | None, known: tuple[int, ...], joint: Path, count: int
+) -> None:
     """Check the big blanks against ``count``, the entries of a joint row behind the V + 1 tokens and blank.
 
     Raises

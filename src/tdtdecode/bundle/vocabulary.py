@@ -207,8 +207,8 @@ class Vocabulary:
             if began is not None:
                 segments.append(Segment(characters.decode(b"", final=True), began, i - 1))
                 began = None
-            if text := self.text(token):
-                segments.append(Segment(text, i, i, text.strip(" ") in self._marks, piece == " "))
+            if whole := self.text(token):
+                segments.append(Segment(whole, i, i, whole.strip(" ") in self._marks, piece == " "))
         if began is not None:
             segments.append(Segment(characters.decode(b"", final=True), began, i))
         return segments

@@ -149,7 +149,8 @@ IN_FILES: dict[str, dict[str, np.dtype | int]] = {
     },
     "fused_beam.cu": {
         "Record": RECORD, "Hypothesis": HYPOTHESIS, "Entry": ENTRY_BYTES, "Pair": PAIR_BYTES, "Ranked": RANKED_BYTES,
-        "Asking": ASKING_BYTES, "Automaton": AUTOMATON, "Masks": MASKS, "BeamOptions": BEAM_OPTIONS, "BeamSearch": BEAM_SEARCH,
+        "Asking": ASKING_BYTES, "Automaton": AUTOMATON, "Masks": MASKS, "BeamOptions": BEAM_OPTIONS,
+        "BeamSearch": BEAM_SEARCH,
         "Wanted": WANTED, "Requests": REQUESTS, "FusedBeam": FUSED_BEAM,
     },
     "greedy.cu": {"GreedySteps": GREEDY_STEPS},

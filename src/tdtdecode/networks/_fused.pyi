@@ -1,7 +1,6 @@
 import numpy as np
 
 from ..allowed import Masks
-
 from .packing import PackedMatrix, PackedNetwork
 
 def widens_halves(isa: str) -> bool: ...
