@@ -1,8 +1,8 @@
 """Which tokens a search may emit.
 
 The rule: whether a token is emitted is decided by the whole joint row, as if all tokens could be. If the best token
-may not be emitted, the best of those that may takes its place. So a token of a wrong script becomes one of the right script.
-If it became a blank instead, a word would be deleted. (``benches/scripts.py`` measures both rules.)
+may not be emitted, the best of those that may takes its place. So a token of a wrong script becomes one of the right
+script. If it became a blank instead, a word would be deleted. (``benches/scripts.py`` measures both rules.)
 
 In a beam, the tokens that may be emitted are raised together, until the best of them is as probable as the best of all.
 Log-probs that are reported stay the network's.

@@ -25,7 +25,6 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = convert(
         find_model(arguments.model, arguments.variant), arguments.out, arguments.to, layout=arguments.layout,
         variant=arguments.variant, durations=arguments.durations, big_blanks=arguments.big_blanks,
-       
     )  # fmt: skip
     spec = bundle.spec
     print(f"{bundle.directory}: layout {bundle.layout}, {spec.vocab_size} tokens, durations {list(spec.durations)}")
