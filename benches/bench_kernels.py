@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import tdtdecode as tdt
+from tdtdecode.allowed import no_masks
 from tdtdecode.networks._fused import product
 from tdtdecode.networks.packing import Format, pack
+from tdtdecode.options import greedy_options
 from tdtdecode.weights import Affine
 
 KERNELS = tdt.kernels.available()
@@ -27,7 +29,8 @@ def test_decide(benchmark, kernels, shape, decided):
     rows = np.random.default_rng(0).normal(scale=3, size=(ROWS, spec.joint_width)).astype(np.float32)
     rows[:, spec.blank] = -20 if decided == "tokens" else 20
     decisions, logprobs = np.empty((2, ROWS), np.int32), np.empty((2, ROWS), np.float32)
-    benchmark(kernels.decide, rows, spec.vocab_size, spec.blank, spec.duration_table, 0.0, decisions, logprobs)
+    options = greedy_options(tdt.Greedy())
+    benchmark(kernels.decide, rows, spec.layout, options, no_masks(ROWS), decisions, logprobs)
     assert (decisions[0] == spec.blank).all() == (decided == "blanks")
 
 

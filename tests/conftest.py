@@ -200,7 +200,7 @@ class RandomTransducer:
         self.from_frame = rng.normal(size=(self.encoder_size, width)).astype(np.float32)
         self.from_g = rng.normal(size=(hidden, width)).astype(np.float32)
         self.bias = np.zeros(width, np.float32)
-        self.bias[spec.blank] = rng.uniform(-2, 4)
+        self.bias[spec.blank : spec.blank + len(spec.layout.blank_frames)] = rng.uniform(-2, 4)
         self.levels, self.bad = levels, bad
 
     def predict(self, tokens, state):

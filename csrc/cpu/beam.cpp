@@ -10,6 +10,7 @@ namespace {
 int reach(const RowLayout& layout) {
   int longest = 1;
   for (int i = 0; i < layout.num_durations; ++i) longest = std::max(longest, layout.durations[i]);
+  for (int i = 0; i < layout.num_blanks; ++i) longest = std::max(longest, layout.blank_frames[i]);
   return longest;
 }
 
@@ -24,8 +25,8 @@ BeamSizes::BeamSizes(const BeamOptions& options, const RowLayout& layout) {
   spread = in_step ? reach(layout) + 1 : kNoIndex / 2;
 }
 
-Beam::Beam(const BeamOptions& options, const RowLayout& layout, const Fusions& fusions)
-    : sizes(options, layout), options_(options), layout_(layout), fusions_(fusions) {}
+Beam::Beam(const BeamOptions& options, const RowLayout& layout, const Fusions& fusions, Allowed allowed)
+    : sizes(options, layout), options_(options), layout_(layout), fusions_(fusions), allowed_(allowed) {}
 
 void Beam::start(const std::int64_t* fusion) {
   hypotheses.assign(1, {0.0, 0.0, kEmptyPrefix, 0, 0, 0, -1, 0, -1, -1, -1});
@@ -41,14 +42,17 @@ bool Beam::open(int length) {
   tokens_.resize(places * ranked_tokens);
   token_logprobs_.resize(places * ranked_tokens);
   duration_logprobs_.resize(places * layout_.num_durations);
+  blank_logprobs_.resize(places * layout_.num_blanks);
   for (std::size_t place = 0; place < places; ++place) {
     ranked_[place].tokens = tokens_.data() + place * ranked_tokens;
     ranked_[place].token_logprobs = token_logprobs_.data() + place * ranked_tokens;
     ranked_[place].duration_logprobs = duration_logprobs_.data() + place * layout_.num_durations;
+    ranked_[place].blank_logprobs = blank_logprobs_.data() + place * layout_.num_blanks;
   }
   place_used_.assign(places, 0);
   slot_used_.assign(sizes.slots, 0);
-  const std::size_t entries = places + static_cast<std::size_t>(options_.size) * (options_.size + 1) * durations();
+  const std::size_t ways = static_cast<std::size_t>(options_.size + layout_.num_blanks) * durations();
+  const std::size_t entries = places + options_.size * ways;
   entries_.reserve(entries);
   order_.reserve(entries);
   next_.reserve(places);
@@ -127,7 +131,8 @@ bool Beam::find_slot(BeamHypothesis* hypothesis) {
 void Beam::rank(const Scoring& scoring, const float* row, RankRow kernel) {
   const bool with_bonus = !fusions_.empty() && !(options_.strategy == Strategy::malsd && options_.prune_early);
   const float* bonus = with_bonus ? bonus_.data() + static_cast<std::size_t>(scoring.slot) * fusions_.entries : nullptr;
-  kernel(row, layout_, bonus, std::min(options_.size, layout_.vocab_size), options_, &ranked_[scoring.place]);
+  kernel(row, layout_, bonus, allowed_, std::min(options_.size, layout_.vocab_size), options_,
+         &ranked_[scoring.place]);
 }
 
 // The earliest position of a hypothesis inside the chunk: the lowest frame, and the fewest symbols there. False if all
@@ -168,10 +173,12 @@ void Beam::advance() {
 
 void Beam::advance_greedy() {
   const RankedRow& row = row_of(0);
-  const bool is_blank = !emits(row.largest, row.blank_logit, layout_.blank, options_.greedy);
-  const double logprob = is_blank ? row.blank_logprob : row.token_logprobs[0] + bonus(0, row.tokens[0]);
-  entries_.push_back(extended(0, is_blank ? kBlank : 0, logprob + duration_logprob(row, row.duration.index),
-                              row.duration.index));
+  const int blank = blank_rank(row.blank, layout_), duration = row.duration.index;
+  // If no token may be emitted, none is ranked.
+  const bool is_blank = !emits(row.largest, row.blank, options_.greedy) || row.count == 0;
+  const double logprob = is_blank ? row.blank_logprobs[blank] : row.token_logprobs[0] + bonus(0, row.tokens[0]);
+  entries_.push_back(extended(0, is_blank ? kBlank : 0, logprob + duration_logprob(row, duration), duration,
+                              is_blank ? blank_frames(blank, duration) : frames(duration)));
   list(&entries_.back());
 }
 
@@ -194,20 +201,22 @@ void Beam::advance_tsd() {
       return duration_logprob(row, index) / temperature - row.duration_normalizer;
     };
     for (int rank = 0; rank < row.count; ++rank) {
-      const double score = token_score(row.token_logprobs[rank]) + bonus(i, row.tokens[rank]);
+      const double score = token_score(row.token_logprobs[rank] + row.raised) + bonus(i, row.tokens[rank]);
       for (int index = 0; index < durations(); ++index)
-        merge(extended(i, rank, score + duration_score(index), index));
+        merge(extended(i, rank, score + duration_score(index), index, frames(index)));
     }
-    const double blank = token_score(row.blank_logprob) - options_.greedy.blank_penalty;
-    for (int index = 0; index < durations(); ++index)
-      merge(extended(i, kBlank, blank + duration_score(index), index));
+    for (int blank = 0; blank < layout_.num_blanks; ++blank) {
+      const double score = token_score(row.blank_logprobs[blank]) - options_.greedy.blank_penalty;
+      for (int index = 0; index < durations(); ++index)
+        merge(extended(i, kBlank, score + duration_score(index), index, blank_frames(blank, index)));
+    }
   }
   prune();
 }
 
 // NeMo's modified alignment-length-synchronous decoding, rule by rule, except that durations are looked up in the
 // table. Scores are rounded to float wherever NeMo rounds them: in long utterances that decides between close
-// hypotheses.
+// hypotheses. There is one blank.
 void Beam::advance_malsd() {
   const float largest_blank = 0.99f;  // NeMo's bound on blank's probability, chosen for bfloat16
   const auto size = static_cast<std::size_t>(options_.size);
@@ -219,10 +228,10 @@ void Beam::advance_malsd() {
       continue;
     }
     const RankedRow& row = row_of(i);
-    const float blank = row.blank_logprob - options_.greedy.blank_penalty;
+    const float blank = row.blank_logprobs[0] - options_.greedy.blank_penalty;
     float steered_blank = blank, token_shift = 0.0f;
     if (options_.blank_mode == BlankMode::lm_weighted_full && !fusions_.empty()) {
-      token_shift = options_.weight_sum * std::log1p(-std::min(std::exp(row.blank_logprob), largest_blank));
+      token_shift = options_.weight_sum * std::log1p(-std::min(std::exp(row.blank_logprobs[0]), largest_blank));
       steered_blank = blank * (1.0f + options_.weight_sum);
     }
     pairs_.clear();
@@ -230,15 +239,17 @@ void Beam::advance_malsd() {
     bool with_blank = true;
     if (options_.prune_early) {  // blank must be among the best without fusion
       int above = 0;
-      for (int rank = 0; rank < row.count; ++rank)
-        above += row.token_logprobs[rank] > row.blank_logprob ||
-                 (row.token_logprobs[rank] == row.blank_logprob && row.tokens[rank] < layout_.blank);
+      for (int rank = 0; rank < row.count; ++rank) {
+        const float logprob = row.token_logprobs[rank] + row.raised;
+        above += logprob > row.blank_logprobs[0] ||
+                 (logprob == row.blank_logprobs[0] && row.tokens[rank] < layout_.blank);
+      }
       with_blank = above < options_.size;
       ranks = std::min(ranks, options_.size - with_blank);
     }
     for (int rank = 0; rank < ranks; ++rank) {
       const float steering = token_shift + static_cast<float>(bonus(i, row.tokens[rank]));
-      const float logprob = row.token_logprobs[rank] + steering;
+      const float logprob = (row.token_logprobs[rank] + row.raised) + steering;
       for (int index = 0; index < durations(); ++index)
         pairs_.push_back({logprob + static_cast<float>(duration_logprob(row, index)), rank, index,
                          static_cast<std::int64_t>(row.tokens[rank]) * durations() + index});
@@ -254,16 +265,17 @@ void Beam::advance_malsd() {
     if (hypotheses[i].symbols >= options_.greedy.max_symbols) {
       const float longest = static_cast<float>(duration_logprob(row, row.duration.index));
       const float forced = (options_.prune_early ? blank : steered_blank) + longest;
-      entries_.push_back(extended(i, kBlank, forced, pairs_[0].duration));
+      const int index = pairs_[0].duration;
+      entries_.push_back(extended(i, kBlank, forced, index, blank_frames(0, index)));
       entries_.back().score = static_cast<float>(entries_.back().score);
       list(&entries_.back());
       continue;
     }
     for (std::size_t pair = 0; pair < kept_pairs; ++pair) {
       const bool is_blank = pairs_[pair].rank == kBlank;
-      Entry entry = extended(i, pairs_[pair].rank, pairs_[pair].score, pairs_[pair].duration);
-      // max_symbols takes effect in the next step, by the forced blank above.
       const int duration = frames(pairs_[pair].duration);
+      Entry entry = extended(i, pairs_[pair].rank, pairs_[pair].score, pairs_[pair].duration, duration);
+      // max_symbols takes effect in the next step, by the forced blank above.
       entry.frame = hypotheses[i].frame + (is_blank ? std::max(duration, 1) : duration);
       entry.symbols = is_blank || duration > 0 ? 0 : hypotheses[i].symbols + 1;
       entry.score = static_cast<float>(entry.score);
@@ -296,10 +308,11 @@ Beam::Entry Beam::kept(std::int32_t hypothesis) const {
   return {h.score, h.best, h.prefix, h.frame, h.symbols, h.length, hypothesis, kKept, hypothesis, kKept, 0, -1};
 }
 
-// The entry for a hypothesis with one more step. `step` is the step's score, `duration` an index.
-Beam::Entry Beam::extended(std::int32_t hypothesis, std::int32_t rank, double step, int duration) const {
+// The entry for a hypothesis with one more step. `step` is the step's score, `duration` an index, `moves` the frames of
+// the step.
+Beam::Entry Beam::extended(std::int32_t hypothesis, std::int32_t rank, double step, int duration, int moves) const {
   const BeamHypothesis& h = hypotheses[hypothesis];
-  const Position at = advanced({h.frame, h.symbols}, rank == kBlank, frames(duration), options_.greedy);
+  const Position at = advanced({h.frame, h.symbols}, rank == kBlank, moves, options_.greedy);
   const bool emits = rank >= 0;
   return {h.score + step,
           h.best + step,
@@ -323,7 +336,10 @@ void Beam::list(Entry* entry) {
   candidate.parent = entry->hypothesis;
   candidate.token = entry->rank < 0 ? entry->rank : token(entry->hypothesis, entry->rank);
   candidate.frame = first_frame + hypotheses[entry->hypothesis].frame;
-  candidate.duration = entry->rank == kKept ? 0 : frames(entry->duration);
+  const bool by_blank = entry->rank == kBlank && layout_.num_durations == 0;
+  candidate.duration = by_blank                ? entry->frame - hypotheses[entry->hypothesis].frame
+                       : entry->rank == kKept ? 0
+                                              : frames(entry->duration);
   candidate.next_frame = first_frame + entry->frame;
   entry->candidate = trace->add(candidate);
 }

@@ -54,7 +54,8 @@ struct Scoring {
 
 class Beam {
  public:
-  Beam(const BeamOptions& options, const RowLayout& layout, const Fusions& fusions);
+  // `allowed` says which tokens the utterance may have; null: all.
+  Beam(const BeamOptions& options, const RowLayout& layout, const Fusions& fusions, Allowed allowed);
 
   // Sets up the empty hypothesis, which a search begins with. Its predictor state is in slot 0; `fusion` is the
   // fusions' state before the first token.
@@ -124,7 +125,7 @@ class Beam {
   bool score_fusions(std::int32_t slot);
 
   Entry kept(std::int32_t hypothesis) const;
-  Entry extended(std::int32_t hypothesis, std::int32_t rank, double step, int duration) const;
+  Entry extended(std::int32_t hypothesis, std::int32_t rank, double step, int duration, int moves) const;
   void list(Entry* entry);
   void merge(Entry entry);
   void prune();
@@ -147,6 +148,10 @@ class Beam {
   // RNN-T is treated as a table with the one duration 0, whose probability is 1.
   int durations() const { return layout_.num_durations ? layout_.num_durations : 1; }
   int frames(int index) const { return layout_.num_durations ? layout_.durations[index] : 0; }
+  // The frames of a blank, given its place among the blanks and the index of a duration.
+  int blank_frames(int rank, int index) const {
+    return layout_.num_durations ? layout_.durations[index] : layout_.blank_frames[rank];
+  }
   double duration_logprob(const RankedRow& row, int index) const {
     return layout_.num_durations ? row.duration_logprobs[index] : 0.0;
   }
@@ -154,10 +159,11 @@ class Beam {
   const BeamOptions& options_;
   const RowLayout& layout_;
   const Fusions& fusions_;
+  const Allowed allowed_;
   int length_ = 0;
   std::vector<RankedRow> ranked_;  // by place
   std::vector<std::int32_t> tokens_;
-  std::vector<float> token_logprobs_, duration_logprobs_;
+  std::vector<float> token_logprobs_, duration_logprobs_, blank_logprobs_;
   std::vector<float> bonus_;       // [slots, V + 1]
   std::vector<float> scratch_;
   std::vector<Prediction> predictions_;
@@ -181,7 +187,7 @@ struct BeamSearch {
   BeamOptions options;
   RowLayout layout;
   Fusions fusions;
-  std::vector<std::int32_t> durations;
+  std::vector<std::int32_t> durations, blank_frames;
   std::vector<std::unique_ptr<Beam>> beams;
 };
 

@@ -58,8 +58,8 @@ FusedGreedy::FusedGreedy(const Network& network, const InstructionSet& isa, cons
     own.screen_stage.resize(staged_bytes(network.screen) * products);
     own.screen_row.resize(network.output.outputs);
     own.screen_values.resize(network.output.outputs);
+    own.screen_masked.resize(network.output.outputs);
     own.screen_outputs.resize(network.output.outputs);
-    own.screen_found.resize(network.output.outputs);
   }
 }
 
@@ -233,6 +233,7 @@ void FusedGreedy::decide_rows(int thread) {
   const RowLayout& layout = network_.layout;
   for (std::size_t i = thread; i < pending_.size(); i += team_.size()) {
     Slot& slot = slots_[pending_[i]];
+    const Masks masks = utterances_.masks.of(slot.utterance);
     const int first = slot.at.frame;
     slot.emitted = false;
     slot.logged = 0;
@@ -240,13 +241,13 @@ void FusedGreedy::decide_rows(int thread) {
       const int scored = slot.scored + slot.at.frame - first;
       Decision decision;
       if (screens()) {
-        const ScreenScratch scratch = {mine.screen_row.data(), mine.screen_values.data(), mine.screen_outputs.data(),
-                                       mine.screen_found.data()};
+        const ScreenScratch scratch = {mine.screen_row.data(), mine.screen_values.data(), mine.screen_masked.data(),
+                                       mine.screen_outputs.data()};
         decision = decide_screened(network_, isa_, logits(scored), mine.screened[scored], mine.staged[scored],
-                                   options_, scratch);
+                                   options_, masks[0], scratch);
       } else {
-        isa_.decide(logits(scored), 1, layout, options_, &decision.token, &decision.duration, &decision.token_logprob,
-                    &decision.duration_logprob);
+        isa_.decide(logits(scored), 1, layout, options_, masks, &decision.token, &decision.duration,
+                    &decision.token_logprob, &decision.duration_logprob);
       }
       slot.emitted = decision.token != layout.blank;
       if (slot.emitted || options_.trace) slot.steps[slot.logged++] = {decision, slot.at.frame, scored};
@@ -319,8 +320,9 @@ void FusedGreedy::rescore(int thread) {
   for (int i = thread; i < count; i += team_.size()) {
     const std::size_t at = kept_for_[i];
     Decision decision;
-    isa_.decide(logits(i), 1, network_.layout, options_, &decision.token, &decision.duration,
-                &emissions_->token_logprob[at], &emissions_->duration_logprob[at]);
+    isa_.decide(logits(i), 1, network_.layout, options_, utterances_.masks.of(emissions_->utterance[at]),
+                &decision.token, &decision.duration, &emissions_->token_logprob[at],
+                &emissions_->duration_logprob[at]);
   }
   lap(thread, Phase::log_probs);
   wait(thread);

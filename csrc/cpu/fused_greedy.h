@@ -25,6 +25,7 @@ struct Utterances {
   const FrameSource* sources;    // [B]
   const std::int32_t* lengths;   // [B]
   const std::int32_t* order;     // [B], a permutation: the order in which utterances are decoded
+  Masks masks;                   // by utterance
   std::int32_t* frame;           // [B], the next frame of each; updated
   std::int32_t* symbols;         // [B], tokens emitted there; updated
   float *prediction, *hidden, *cell;  // updated
@@ -79,8 +80,8 @@ class FusedGreedy {
     std::vector<float*> outs;
     std::vector<StagedRow> staged, screened;
     std::vector<char> stage, screen_stage;
-    std::vector<float> screen_row, screen_values;
-    std::vector<std::int32_t> screen_outputs, screen_found;
+    std::vector<float> screen_row, screen_values, screen_masked;
+    std::vector<std::int32_t> screen_outputs;
     Stopwatch watch;
   };
 

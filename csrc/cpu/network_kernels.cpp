@@ -46,17 +46,19 @@ void hidden(Activation activation, const float* a, const float* b, int count, fl
 
 // --- screening -------------------------------------------------------------------------------------------------------
 
-int survivors(const float* approximate, const float* weight_norms, const float* weight_errors, int count, int skipped,
-              float norm, float error_norm, float certain, std::int32_t* outputs) {
+int survivors(const float* approximate, const float* weight_norms, const float* weight_errors, int count,
+              int first_skipped, int last_skipped, float norm, float error_norm, float certain, std::int32_t* outputs) {
+  const auto skips = [&](int i) { return i >= first_skipped && i < last_skipped; };
   const auto bound = [&](int i) { return load(weight_errors + i) * norm + load(weight_norms + i) * error_norm; };
   Floats best = all(certain);
   int i = 0;
   for (; i + kWidth <= count; i += kWidth) {
     Floats low = load(approximate + i) - bound(i);
-    if (skipped >= i && skipped < i + kWidth) {
+    if (first_skipped < i + kWidth && last_skipped > i) {
       float lanes[kWidth];
       store(lanes, low);
-      lanes[skipped - i] = certain;
+      for (int j = 0; j < kWidth; ++j)
+        if (skips(i + j)) lanes[j] = certain;
       low = load(lanes);
     }
     best = low > best ? low : best;
@@ -67,7 +69,7 @@ int survivors(const float* approximate, const float* weight_norms, const float* 
   const int tail = i;
   for (; i < count; ++i) {
     const float low = approximate[i] - (weight_errors[i] * norm + weight_norms[i] * error_norm);
-    if (i != skipped && low > certain) certain = low;
+    if (!skips(i) && low > certain) certain = low;
   }
   int found = 0;
   for (i = 0; i < tail; i += kWidth) {
@@ -77,11 +79,11 @@ int survivors(const float* approximate, const float* weight_norms, const float* 
     for (float lane : lanes) any |= lane >= certain;
     if (!any) continue;
     for (int j = 0; j < kWidth; ++j)
-      if (lanes[j] >= certain && i + j != skipped) outputs[found++] = i + j;
+      if (lanes[j] >= certain && !skips(i + j)) outputs[found++] = i + j;
   }
   for (; i < count; ++i) {
     const float high = approximate[i] + (weight_errors[i] * norm + weight_norms[i] * error_norm);
-    if (high >= certain && i != skipped) outputs[found++] = i;
+    if (high >= certain && !skips(i)) outputs[found++] = i;
   }
   return found;
 }

@@ -29,12 +29,14 @@ struct NetworkKernels {
   // out = activation(a + b), count numbers, a multiple of kLanes.
   void (*hidden)(Activation, const float* a, const float* b, int count, float* out);
 
-  // Lists the outputs in [0, count), except `skipped`, that could be the largest. The error bound of an output is
+  // Lists the outputs in [0, count), except [first_skipped, last_skipped), that could be the largest. The error bound of
+  // an output is
   //   bound[i] = norm * weight_errors[i] + error_norm * weight_norms[i].
   // The largest output is at least `certain`, and at least approximate[i] - bound[i] for every i. Outputs whose
   // approximate[i] + bound[i] is below that are left out. Returns how many are listed; `outputs` has room for `count`.
   int (*survivors)(const float* approximate, const float* weight_norms, const float* weight_errors, int count,
-                   int skipped, float norm, float error_norm, float certain, std::int32_t* outputs);
+                   int first_skipped, int last_skipped, float norm, float error_norm, float certain,
+                   std::int32_t* outputs);
 
   // Reads memory once, from front to back; `bytes` is a multiple of 4 KiB. Returns the sum of its words.
   std::uint32_t (*read)(const char* data, std::size_t bytes);

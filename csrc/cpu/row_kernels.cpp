@@ -87,6 +87,14 @@ struct Reduce {
     return candidate(max, block);
   }
 
+  // Seldom needed, only where a token that may not be emitted is the best of its row. So it is a plain loop.
+  Best best(const float* row, int first, int last, Allowed allowed) const {
+    Best best;
+    for (int i = first; i < last; ++i)
+      if (allowed[i] && row[i] > best.value) best = better(best, candidate(sanitized(row[i]), i));
+    return best;
+  }
+
   float log_sum_exp(const float* part, int n, float max) const {
     return std::log(accumulate(SumExp(max), part, n));
   }
@@ -95,8 +103,9 @@ struct Reduce {
 // The best tokens so far, best first. Tokens of equal value are in ascending order.
 class Ranking {
  public:
-  Ranking(const float* row, float scale, const float* bonus, int size, std::int32_t* tokens, float* values)
-      : row_(row), bonus_(bonus), scale_(scale), size_(size), tokens_(tokens), values_(values) {}
+  Ranking(const float* row, float scale, const float* bonus, Allowed allowed, int size, std::int32_t* tokens,
+          float* values)
+      : row_(row), bonus_(bonus), allowed_(allowed), scale_(scale), size_(size), tokens_(tokens), values_(values) {}
 
   // Adds the tokens [first, last), which are higher than all that were added before.
   void add(int first, int last) {
@@ -126,7 +135,7 @@ class Ranking {
   void add(int token) {
     float value = sanitized(sanitized(row_[token]) * scale_);
     if (bonus_) value = sanitized(value + bonus_[token]);
-    if (!(value > bar_)) return;
+    if (!(value > bar_) || !may_win(allowed_, token)) return;
     int place = count_ < size_ ? count_++ : size_ - 1;
     for (; place > 0 && values_[place - 1] < value; --place) {
       values_[place] = values_[place - 1];
@@ -138,6 +147,7 @@ class Ranking {
   }
 
   const float *row_, *bonus_;
+  const Allowed allowed_;
   const float scale_;
   const int size_;
   std::int32_t* tokens_;
@@ -185,24 +195,33 @@ float normalizer(const float* part, int n, float max, float log_sum, float scale
 
 }  // namespace
 
-void rank_row(const float* row, const RowLayout& layout, const float* bonus, int ranks, const BeamOptions& options,
-              RankedRow* ranked) {
+void rank_row(const float* row, const RowLayout& layout, const float* bonus, Allowed allowed, int ranks,
+              const BeamOptions& options, RankedRow* ranked) {
   const Reduce reduce;
   const float scale = 1.0f / options.temperature;
   ranked->token_normalizer = ranked->duration_normalizer = 0.0f;
-  const int entries = layout.token_entries(), blank_at = layout.blank;
-  ranked->largest = better(reduce.best(row, 0, blank_at), reduce.best(row, blank_at + 1, entries));
-  const float blank = ranked->blank_logit = sanitized(row[blank_at]);
-  const float max = blank > ranked->largest.value ? blank : ranked->largest.value;
+  const int entries = layout.token_entries(), blank_at = layout.blank, end = layout.blanks_end();
+  const Best largest = better(reduce.best(row, 0, blank_at), reduce.best(row, end, entries));
+  const Best blank = best_blank(row, layout);
+  ranked->largest = largest;
+  ranked->blank = blank;
+  ranked->raised = 0.0f;
+  if (largest.index != kNoIndex && !may_win(allowed, largest.index))
+    ranked->raised = raised_by(
+        largest, better(reduce.best(row, 0, blank_at, allowed), reduce.best(row, end, entries, allowed)));
+  const float max = blank.value > largest.value ? blank.value : largest.value;
   if (max > kLowest) {
     const float log_sum = reduce.log_sum_exp(row, entries, max);
-    Ranking ranking(row, scale, bonus, ranks, ranked->tokens, ranked->token_logprobs);
+    Ranking ranking(row, scale, bonus, allowed, ranks, ranked->tokens, ranked->token_logprobs);
     ranking.add(0, blank_at);
-    ranking.add(blank_at + 1, entries);
+    ranking.add(end, entries);
     ranked->count = ranking.count();
     for (int i = 0; i < ranked->count; ++i)
       ranked->token_logprobs[i] = log_probability(sanitized(row[ranked->tokens[i]]), max, log_sum);
-    ranked->blank_logprob = blank > kLowest ? log_probability(blank, max, log_sum) : kLowest;
+    for (int i = 0; i < layout.num_blanks; ++i) {
+      const float logit = sanitized(row[blank_at + i]);
+      ranked->blank_logprobs[i] = logit > kLowest ? log_probability(logit, max, log_sum) : kLowest;
+    }
     if (scale != 1.0f) ranked->token_normalizer = normalizer(row, entries, max, log_sum, scale);
     switch (options.statistic) {
       case Statistic::none: break;
@@ -213,9 +232,10 @@ void rank_row(const float* row, const RowLayout& layout, const float* bonus, int
         break;
       case Statistic::shannon: ranked->statistic = power_sum(row, entries, max, log_sum, 1.0f, true); break;
     }
-  } else {  // no number: blank is certain
+  } else {  // no number: the last blank is certain
     ranked->count = 0;
-    ranked->blank_logprob = 0.0f;
+    for (int i = 0; i < layout.num_blanks; ++i)
+      ranked->blank_logprobs[i] = i == blank_rank(blank, layout) ? 0.0f : kLowest;
     ranked->statistic = certain_statistic(options.statistic);
   }
 
@@ -236,9 +256,10 @@ void rank_row(const float* row, const RowLayout& layout, const float* bonus, int
 }
 
 void decide_rows(const float* rows, std::size_t count, const RowLayout& layout, const GreedyOptions& options,
-                 std::int32_t* tokens, std::int32_t* durations, float* token_logprobs, float* duration_logprobs) {
+                 const Masks& masks, std::int32_t* tokens, std::int32_t* durations, float* token_logprobs,
+                 float* duration_logprobs) {
   for (std::size_t i = 0; i < count; ++i) {
-    const Decision decision = decide(rows + i * layout.width(), layout, options, Reduce{});
+    const Decision decision = decide(rows + i * layout.width(), layout, options, masks[i], Reduce{});
     tokens[i] = decision.token;
     durations[i] = decision.duration;
     token_logprobs[i] = decision.token_logprob;

@@ -14,7 +14,8 @@
 //   weight_errors >= |e| + (2 n + 64) u |(w, b)| (1 + 1e-3),
 // an output's value differs from its approximation by at most  norm * weight_errors + error_norm * weight_norms.  An
 // output whose upper bound is below another's lower bound cannot be the largest. The other outputs are computed in
-// full, by the same sums as in a whole product, so that even ties are decided as without screening.
+// full, by the same sums as in a whole product, so that even ties are decided as without screening. Where the best token
+// may not be emitted, the same is done again with the tokens that may.
 //
 // Nothing here may overflow. So a row is screened only if its norm is below 1e15, and a matrix only if all its norms and
 // errors are below 1e22 (packing.py).
@@ -45,6 +46,17 @@ class KnownOutputs {
   // Not known here, since it needs every output. Log-probabilities are computed later, from whole rows.
   float log_sum_exp(const float*, int, float) const { return 0.0f; }
 
+  // As above, of the tokens that may be emitted.
+  Best best(const float*, int first, int last, Allowed allowed) const {
+    Best best;
+    for (int i = 0; i < count_; ++i) {
+      const int index = outputs_[i];
+      if (index >= first && index < last && allowed[index])
+        best = better(best, candidate(sanitized(row_[index]), index));
+    }
+    return best;
+  }
+
  private:
   const float* row_;
   const std::int32_t* outputs_;
@@ -55,41 +67,60 @@ class KnownOutputs {
 struct ScreenScratch {
   float* row;             // [outputs]
   float* values;          // [outputs]
+  float* masked;          // [outputs]
   std::int32_t* outputs;  // [outputs]
-  std::int32_t* found;    // [outputs]
 };
 
 // Decides a joint row of which only the approximation is known. Log-probabilities are left at 0.
 inline Decision decide_screened(const Network& network, const InstructionSet& isa, const float* approximate,
                                 const StagedRow& approximated, const StagedRow& exact, const GreedyOptions& options,
-                                const ScreenScratch& scratch) {
+                                Allowed allowed, const ScreenScratch& scratch) {
   const RowLayout& layout = network.layout;
   const int entries = layout.token_entries();
-  const auto compute = [&](int count) {
+  int count = 0;
+  const auto add = [&](int first, int last) {
+    for (int output = first; output < last; ++output) scratch.outputs[count++] = output;
+  };
+  const auto compute = [&] {
     isa.network->multiply_some(network.output, exact, scratch.outputs, count, scratch.values);
     for (int i = 0; i < count; ++i) scratch.row[scratch.outputs[i]] = scratch.values[i];
   };
-  // Blank and durations are always computed. Tokens that are certainly below blank are not needed.
-  int count = 0;
-  scratch.outputs[count++] = layout.blank;
-  for (int d = 0; d < layout.num_durations; ++d) scratch.outputs[count++] = entries + d;
-  compute(count);
-  const float blank = sanitized(sanitized(scratch.row[layout.blank]) - options.blank_penalty);
-  const bool bounded = approximated.norm < 1e15f;  // false for NaN
-  int tokens = 0;
-  if (bounded) {
-    tokens = isa.network->survivors(approximate, network.weight_norms, network.weight_errors, entries, layout.blank,
-                                        approximated.norm, approximated.error_norm, blank, scratch.found);
-  } else {
-    for (int i = 0; i < entries; ++i)
-      if (i != layout.blank) scratch.found[tokens++] = i;
+  const auto add_blanks_and_durations = [&] {
+    add(layout.blank, layout.blanks_end());
+    add(entries, layout.width());
+  };
+  // Computes the tokens that can be the best, if one with the value `certain` is known.
+  const auto compute_survivors = [&](const float* values, float certain) {
+    count = isa.network->survivors(values, network.weight_norms, network.weight_errors, entries, layout.blank,
+                                   layout.blanks_end(), approximated.norm, approximated.error_norm, certain,
+                                   scratch.outputs);
+    compute();
+  };
+  const auto decided = [&](Allowed tokens) {
+    return decide(scratch.row, layout, options, tokens, KnownOutputs(scratch.row, scratch.outputs, count));
+  };
+
+  if (!(approximated.norm < 1e15f)) {  // also for NaN
+    add(0, layout.width());
+    compute();
+    return decided(allowed);
   }
-  for (int i = 0; i < tokens; ++i) scratch.outputs[i] = scratch.found[i];
-  compute(tokens);
-  count = tokens;
-  scratch.outputs[count++] = layout.blank;
-  for (int d = 0; d < layout.num_durations; ++d) scratch.outputs[count++] = entries + d;
-  return decide(scratch.row, layout, options, KnownOutputs(scratch.row, scratch.outputs, count));
+  // Tokens that are certainly below the best blank are not needed.
+  add_blanks_and_durations();
+  compute();
+  compute_survivors(approximate, sanitized(best_blank(scratch.row, layout).value - options.blank_penalty));
+  add_blanks_and_durations();
+  const Decision decision = decided(nullptr);
+  if (decision.token == layout.blank || may_win(allowed, decision.token)) return decision;
+
+  for (int i = 0; i < entries; ++i) {
+    const bool is_blank = i >= layout.blank && i < layout.blanks_end();
+    scratch.masked[i] = !is_blank && allowed[i] ? approximate[i] : kLowest;
+  }
+  compute_survivors(scratch.masked, kLowest);
+  add(decision.token, decision.token + 1);
+  add_blanks_and_durations();
+  return decided(allowed);
 }
 
 }  // namespace tdt::cpu

@@ -91,6 +91,13 @@ class Beam {
   // RNN-T counts as a table with one duration, 0, whose probability is 1.
   __device__ int durations() const { return search_.layout.num_durations ? search_.layout.num_durations : 1; }
   __device__ int frames(int index) const { return search_.layout.num_durations ? search_.layout.durations[index] : 0; }
+  // The frames of a blank, given its place among the blanks and the index of a duration.
+  __device__ int blank_frames(int rank, int index) const {
+    return search_.layout.num_durations ? search_.layout.durations[index] : search_.layout.blank_frames[rank];
+  }
+  __device__ float blank_logprob(const Hypothesis& h, int rank) const {
+    return search_.blank_logprobs[place_of(h) * search_.layout.num_blanks + rank];
+  }
   __device__ float duration_logprob(const Hypothesis& h, int index) const {
     const int count = search_.layout.num_durations;
     return count ? search_.duration_logprobs[place_of(h) * count + index] : 0.0f;
@@ -98,7 +105,7 @@ class Beam {
   __device__ float bonus(const Hypothesis& h, int token) const {
     if (!search_.fusions) return 0.0f;
     const long long slot = static_cast<long long>(utterance_) * search_.slots + h.slot;
-    return search_.bonus[slot * search_.layout.token_entries() + token];
+    return search_.bonus[slot * (search_.layout.vocab_size + 1) + token];
   }
   __device__ bool inside(const Hypothesis& h) const { return h.frame < length_; }
   __device__ unsigned long long time_of(const Hypothesis& h) const {
@@ -148,10 +155,11 @@ class Beam {
     const Hypothesis& h = hypotheses()[i];
     return {h.score, h.best, h.prefix, h.frame, h.symbols, h.length, i, kKept, i, kKept, 0};
   }
-  // Hypothesis i with one more step, whose score is `step`. `duration` is an index into the table.
-  __device__ Entry extended(int i, int rank, double step, int duration) const {
+  // Hypothesis i with one more step, whose score is `step`. `duration` is an index into the table, `moves` the frames of
+  // the step.
+  __device__ Entry extended(int i, int rank, double step, int duration, int moves) const {
     const Hypothesis& h = hypotheses()[i];
-    const Position at = advanced({h.frame, h.symbols}, rank == kBlankRank, frames(duration), search_.options.greedy);
+    const Position at = advanced({h.frame, h.symbols}, rank == kBlankRank, moves, search_.options.greedy);
     const bool emits = rank >= 0;
     return {h.score + step, h.best + step,    emits ? tdt::extended(h.prefix, token_of(h, rank)) : h.prefix,
             at.frame,       at.symbols,       h.length + emits,
@@ -164,14 +172,18 @@ class Beam {
     if (thread_ == 0) {
       const Hypothesis& h = hypotheses()[0];
       const Ranked& row = row_of(h);
-      Best largest;
+      Best largest, blank;
       largest.value = row.largest;
       largest.index = row.largest_index;
-      const bool is_blank = !emits(largest, row.blank_logit, search_.layout.blank, search_.options.greedy);
-      double logprob = row.blank_logprob;
+      blank.value = row.blank_logit;
+      blank.index = row.blank_index;
+      // If no token may be emitted, none is ranked.
+      const bool is_blank = !emits(largest, blank, search_.options.greedy) || row.count == 0;
+      const int which = blank_rank(blank, search_.layout);
+      double logprob = blank_logprob(h, which);
       if (!is_blank) logprob = static_cast<double>(token_logprob(h, 0)) + bonus(h, token_of(h, 0));
-      entries_[0] =
-          extended(0, is_blank ? kBlankRank : 0, logprob + duration_logprob(h, row.longest), row.longest);
+      entries_[0] = extended(0, is_blank ? kBlankRank : 0, logprob + duration_logprob(h, row.longest), row.longest,
+                             is_blank ? blank_frames(which, row.longest) : frames(row.longest));
     }
     sync_block();
     return 1;
@@ -181,7 +193,7 @@ class Beam {
   // the same tokens and the same position, and only then drops the worst.
   __device__ int tsd() {
     // The entries: first the hypotheses that wait, in their order, then the extensions of the others.
-    const int ways = (search_.ranks + 1) * durations();
+    const int ways = (search_.ranks + search_.layout.num_blanks) * durations();
     int waiting = 0, extending = 0;
     for (int first = 0; first < count_; first += threads_) {
       const int i = first + thread_;
@@ -202,17 +214,20 @@ class Beam {
       const Hypothesis& h = hypotheses()[i];
       const Ranked& row = row_of(h);
       double score;
-      if (rank == search_.ranks) {
+      int moves = frames(index);
+      if (rank >= search_.ranks) {
+        const int which = rank - search_.ranks;
         rank = kBlankRank;
-        score = row.blank_logprob / temperature - row.token_normalizer - search_.options.greedy.blank_penalty;
+        moves = blank_frames(which, index);
+        score = blank_logprob(h, which) / temperature - row.token_normalizer - search_.options.greedy.blank_penalty;
       } else if (rank < row.count) {
-        score = token_logprob(h, rank) / temperature - row.token_normalizer + bonus(h, token_of(h, rank));
+        score = (token_logprob(h, rank) + row.raised) / temperature - row.token_normalizer + bonus(h, token_of(h, rank));
       } else {
         entries_[waiting + at] = none();
         continue;
       }
       if (search_.layout.num_durations) score += duration_logprob(h, index) / temperature - row.duration_normalizer;
-      entries_[waiting + at] = extended(i, rank, score, index);
+      entries_[waiting + at] = extended(i, rank, score, index, moves);
     }
     sync_block();
     merge(total);
@@ -292,7 +307,7 @@ class Beam {
     return kept_count;
   }
 
-  // NeMo's modified alignment-length-synchronous decoding. Scores are rounded to float wherever NeMo rounds them.
+  // NeMo's modified alignment-length-synchronous decoding, with one blank. Scores are rounded to float wherever NeMo rounds them.
   __device__ int malsd() {
     const float largest_blank = 0.99f;
     const BeamOptions& options = search_.options;
@@ -302,10 +317,10 @@ class Beam {
       Pair pair = {0.0f, 0, at % durations(), 0, 0};
       if (inside(h)) {
         const Ranked& row = row_of(h);
-        const float blank = row.blank_logprob - options.greedy.blank_penalty;
+        const float blank_score = blank_logprob(h, 0), blank = blank_score - options.greedy.blank_penalty;
         float steered_blank = blank, shift = 0.0f;
         if (options.blank_mode == BlankMode::lm_weighted_full && search_.fusions) {
-          const float certain = expf(row.blank_logprob);
+          const float certain = expf(blank_score);
           shift = options.weight_sum * log1pf(-(certain < largest_blank ? certain : largest_blank));
           steered_blank = blank * (1.0f + options.weight_sum);
         }
@@ -314,9 +329,8 @@ class Beam {
         if (options.prune_early) {  // blank must be among the best `size` before fusion
           int above = 0;
           for (int rank = 0; rank < row.count; ++rank) {
-            const float logprob = token_logprob(h, rank);
-            above += logprob > row.blank_logprob ||
-                     (logprob == row.blank_logprob && token_of(h, rank) < search_.layout.blank);
+            const float logprob = token_logprob(h, rank) + row.raised;
+            above += logprob > blank_score || (logprob == blank_score && token_of(h, rank) < search_.layout.blank);
           }
           with_blank = above < size;
           if (ranks > size - with_blank) ranks = size - with_blank;
@@ -332,7 +346,7 @@ class Beam {
           pair.rank = rank;
           pair.valid = 1;
           token = token_of(h, rank);
-          score = token_logprob(h, rank) + (shift + bonus(h, token));
+          score = (token_logprob(h, rank) + row.raised) + (shift + bonus(h, token));
         }
         pair.score = score + duration_logprob(h, pair.duration);
         pair.order = static_cast<long long>(token) * durations() + pair.duration;
@@ -358,20 +372,21 @@ class Beam {
       if (h.symbols >= options.greedy.max_symbols) {
         if (above) continue;
         const Ranked& row = row_of(h);
-        float blank = row.blank_logprob - options.greedy.blank_penalty;
+        float blank = blank_logprob(h, 0) - options.greedy.blank_penalty;
         if (!options.prune_early && options.blank_mode == BlankMode::lm_weighted_full &&
             search_.fusions)
           blank = blank * (1.0f + options.weight_sum);
-        Entry entry = extended(i, kBlankRank, blank + duration_logprob(h, row.longest), pair.duration);
+        Entry entry = extended(i, kBlankRank, blank + duration_logprob(h, row.longest), pair.duration,
+                               blank_frames(0, pair.duration));
         entry.score = static_cast<float>(entry.score);
         entries_[i * size] = entry;
         continue;
       }
       if (above >= size) continue;
-      Entry entry = extended(i, pair.rank, pair.score, pair.duration);
+      const int duration = frames(pair.duration);
+      Entry entry = extended(i, pair.rank, pair.score, pair.duration, duration);
       // The cap on symbols acts in the next step, which is then a forced blank.
       const bool is_blank = pair.rank == kBlankRank;
-      const int duration = frames(pair.duration);
       entry.frame = h.frame + (is_blank && duration < 1 ? 1 : duration);
       entry.symbols = is_blank || duration > 0 ? 0 : h.symbols + 1;
       entry.score = static_cast<float>(entry.score);

@@ -83,6 +83,8 @@ struct BeamSearch {
   int* tokens;              // [B, hypotheses, ranks]
   float* token_logprobs;    // [B, hypotheses, ranks]
   float* duration_logprobs; // [B, hypotheses, D]
+  float* blank_logprobs;    // [B, hypotheses, blanks]
+  Masks masks;              // of each utterance
   int fusions;
   const Automaton* automata;  // [fusions]
   long long* fusion_states;   // [B, slots, fusions]
@@ -92,7 +94,7 @@ struct BeamSearch {
 // Computes the fusions' scores after the prefix of a slot, by one block. Slots are numbered through all utterances.
 // `scratch` [blocks, V + 1].
 __device__ inline void score_slot(const BeamSearch& search, long long slot, float* scratch) {
-  const int entries = search.layout.token_entries();
+  const int entries = search.layout.vocab_size + 1;
   score_fusions(search.automata, search.fusions, search.fusion_states + slot * search.fusions, entries,
                 search.layout.blank, scratch + static_cast<long long>(blockIdx.x) * entries,
                 search.bonus + slot * entries);
@@ -110,10 +112,11 @@ __device__ inline void rank_wanted(const BeamSearch& search, const Wanted& wante
   const bool late = !(search.options.strategy == Strategy::malsd && search.options.prune_early);
   const float* bonus = nullptr;
   if (search.fusions && late)
-    bonus = search.bonus + static_cast<long long>(wanted.slot) * search.layout.token_entries();
-  rank_row(row, search.layout, bonus, search.ranks, search.options, scratch, search.ranked + place,
-           search.tokens + place * search.ranks, search.token_logprobs + place * search.ranks,
-           search.duration_logprobs + place * search.layout.num_durations);
+    bonus = search.bonus + static_cast<long long>(wanted.slot) * (search.layout.vocab_size + 1);
+  rank_row(row, search.layout, bonus, search.masks.of(wanted.utterance), search.ranks, search.options, scratch,
+           search.ranked + place, search.tokens + place * search.ranks, search.token_logprobs + place * search.ranks,
+           search.duration_logprobs + place * search.layout.num_durations,
+           search.blank_logprobs + place * search.layout.num_blanks);
 }
 
 }  // namespace tdt::cuda

@@ -8,6 +8,7 @@
 // a token costs one barrier for each layer above the first, one for the prediction and one for the joint. A round
 // without a token costs one barrier.
 #include "network.cuh"
+#include "rank.cuh"
 #include "tdt/transition.h"
 
 namespace tdt::cuda {
@@ -51,8 +52,9 @@ struct Greedy {
   const int* starts;         // [3, B] where utterances begin: next frame, tokens emitted there, place of the state
   int* ends;                 // [3, B] where they end: the same numbers
   const float* projected;    // [all frames, J]
-  unsigned long long* best;  // [kExchangedRounds, columns] best token; zero before the first launch
-  float* specials;           // [kExchangedRounds, columns, 1 + D] logits of blank and of the durations
+  unsigned long long* best;  // [2, kExchangedRounds, columns] best token, and best of those that may be emitted; zero
+                             // before the first launch
+  float* specials;           // [kExchangedRounds, columns, B + D] logits of the blanks and of the durations
   LogSum* sums;              // [kExchangedRounds, columns, blocks] log-sums of each block's tokens
   int capacity;
   int* log;           // [4, capacity] utterance, token, frame, duration
@@ -60,6 +62,7 @@ struct Greedy {
   int* summary;       // [3] tokens logged, slots in use, utterances that have begun
   Control* control;   // [2]; zero before the first launch
   unsigned* barrier;  // [blocks]; zero before each launch
+  Masks masks;        // of each utterance
 };
 
 // A block's part in the search.
@@ -86,10 +89,10 @@ class Searcher {
             arena->take<Control>(1),
             arena->take<int>(warp_count()),
             arena->take<Emission>(kMaxSlots),
-            arena->take<Best>(kBatch * kGroup),
+            arena->take<Best>(2 * kBatch * kGroup),
             arena->take<LogSum>(kBatch * kGroup),
-            arena->take<unsigned long long>(search.columns),
-            arena->take<float>(search.columns * (1 + search.net.layout.num_durations)),
+            arena->take<unsigned long long>(2 * search.columns),
+            arena->take<float>(search.columns * specials_of(search)),
             Worker::reserve(search.net, arena)};
   }
 
@@ -144,9 +147,13 @@ class Searcher {
     const RowLayout& layout = search_.net.layout;
     const int window = window_of(control_.active), columns = control_.active * window;
     const int entries = layout.token_entries(), buffer = control_.round % kExchangedRounds * search_.columns;
+    const int next = (control_.round + 1) % kExchangedRounds * search_.columns;
+    const bool masked = search_.masks.table != nullptr;
     if (blockIdx.x == 0)  // clears the next round's numbers
-      for (int i = static_cast<int>(threadIdx.x); i < search_.columns; i += static_cast<int>(blockDim.x))
-        search_.best[(control_.round + 1) % kExchangedRounds * search_.columns + i] = 0;
+      for (int i = static_cast<int>(threadIdx.x); i < search_.columns; i += static_cast<int>(blockDim.x)) {
+        best_at(next)[i] = 0;
+        best_allowed_at(next)[i] = 0;
+      }
     if (!worker_.scores())
       for (int i = static_cast<int>(threadIdx.x); i < columns; i += static_cast<int>(blockDim.x))
         sums_at(buffer + i)[blockIdx.x] = LogSum{};
@@ -159,15 +166,19 @@ class Searcher {
         },
         [&](int tile, int output, int column, bool valid, float value) {
           const float logit = sanitized(value);
-          const bool is_blank = output == layout.blank, is_token = output < entries;
+          const bool is_blank = output >= layout.blank && output < layout.blanks_end(), is_token = output < entries;
           if (valid && output < layout.width() && (is_blank || !is_token))
-            specials_at(buffer + column)[is_blank ? 0 : 1 + output - entries] = logit;
+            specials_at(buffer + column)[is_blank ? output - layout.blank : output - layout.vocab_size] = logit;
           const Best best = over_lanes(is_token && !is_blank ? candidate(logit, output) : Best{}, kTile, better);
           const LogSum sum = over_lanes(is_token ? log_sum_of(logit) : LogSum{}, kTile, added);
           if (lane_index() % kTile == 0) {
             tile_best_[tile * kGroup + column % kGroup] = best;
             tile_sums_[tile * kGroup + column % kGroup] = sum;
           }
+          if (!masked) return;
+          const bool wins = valid && is_token && !is_blank && may_win(allowed_in(column / window), output);
+          const Best allowed = over_lanes(wins ? candidate(logit, output) : Best{}, kTile, better);
+          if (lane_index() % kTile == 0) tile_best_[(kBatch + tile) * kGroup + column % kGroup] = allowed;
         },
         [&](int group, int tiles, bool is_first) {
           sync_block();
@@ -175,7 +186,13 @@ class Searcher {
           if (at >= kGroup || group + at >= columns) return;
           Best best = tile_best_[at];
           for (int tile = 1; tile < tiles; ++tile) best = better(best, tile_best_[tile * kGroup + at]);
-          if (best.index != kNoIndex) atomic_max(&search_.best[buffer + group + at], packed(best));
+          if (best.index != kNoIndex) atomic_max(&best_at(buffer)[group + at], packed(best));
+          if (masked) {
+            Best allowed = tile_best_[kBatch * kGroup + at];
+            for (int tile = 1; tile < tiles; ++tile)
+              allowed = better(allowed, tile_best_[(kBatch + tile) * kGroup + at]);
+            if (allowed.index != kNoIndex) atomic_max(&best_allowed_at(buffer)[group + at], packed(allowed));
+          }
           LogSum& sum = sums_at(buffer + group + at)[blockIdx.x];
           LogSum total = is_first ? LogSum{} : sum;
           for (int tile = 0; tile < tiles; ++tile) total = added(total, tile_sums_[tile * kGroup + at]);
@@ -187,8 +204,12 @@ class Searcher {
   __device__ void decide() {
     const RowLayout& layout = search_.net.layout;
     const int index = static_cast<int>(threadIdx.x), buffer = control_.round % kExchangedRounds * search_.columns;
-    const int columns = control_.active * window_of(control_.active), each = 1 + layout.num_durations;
-    for (int i = index; i < columns; i += static_cast<int>(blockDim.x)) best_[i] = search_.best[buffer + i];
+    const int columns = control_.active * window_of(control_.active), each = specials_of(search_);
+    unsigned long long* best_allowed = best_ + search_.columns;
+    for (int i = index; i < columns; i += static_cast<int>(blockDim.x)) {
+      best_[i] = best_at(buffer)[i];
+      best_allowed[i] = best_allowed_at(buffer)[i];
+    }
     for (int i = index; i < columns * each; i += static_cast<int>(blockDim.x)) specials_[i] = specials_at(buffer)[i];
     sync_block();
     Slot slot = {};
@@ -201,11 +222,17 @@ class Searcher {
       while (token < 0 && at.frame < slot.frame + slot.window) {
         const int column = slot.column + at.frame - slot.frame;
         const float* special = specials_ + column * each;
-        const Best best = unpacked(best_[column]);
-        const bool emitted = emits(best, special[0], layout.blank, search_.options);
-        Best longest;
-        for (int i = 0; i < layout.num_durations; ++i) longest = better(longest, candidate(special[1 + i], i));
-        const int duration = chosen_duration(longest, layout).frames;
+        Best best = unpacked(best_[column]), blank, longest;
+        for (int i = 0; i < layout.num_blanks; ++i) blank = better(blank, candidate(special[i], layout.blank + i));
+        bool emitted = emits(best, blank, search_.options);
+        if (emitted && !may_win(allowed_in(index), best.index)) {
+          best = unpacked(best_allowed[column]);
+          emitted = best.index != kNoIndex;
+        }
+        special += layout.num_blanks;
+        for (int i = 0; i < layout.num_durations; ++i) longest = better(longest, candidate(special[i], i));
+        int duration = chosen_duration(longest, layout).frames;
+        if (!emitted && layout.num_durations == 0) duration = layout.blank_frames[blank_rank(blank, layout)];
         if (emitted) {
           token = best.index;
           token_frame = at.frame;
@@ -263,7 +290,7 @@ class Searcher {
       LogSum total;
       for (int block = lane; block < grid; block += kWarp) total = added(total, sums[block]);
       total = over_lanes(total, kWarp, added);
-      const float* durations = specials_at(emission.column) + 1;
+      const float* durations = specials_at(emission.column) + layout.num_blanks;
       LogSum timing;
       for (int d = lane; d < layout.num_durations; d += kWarp) timing = added(timing, log_sum_of(durations[d]));
       timing = over_lanes(timing, kWarp, added);
@@ -291,9 +318,17 @@ class Searcher {
   __device__ int window_of(int active) const {
     return active > 0 && search_.window > active ? search_.window / active : 1;
   }
-  __device__ float* specials_at(int column) const {
-    return search_.specials + static_cast<long long>(column) * (1 + search_.net.layout.num_durations);
+  __device__ static int specials_of(const Greedy& search) {
+    return search.net.layout.num_blanks + search.net.layout.num_durations;
   }
+  __device__ float* specials_at(int column) const {
+    return search_.specials + static_cast<long long>(column) * specials_of(search_);
+  }
+  __device__ unsigned long long* best_at(int buffer) const { return search_.best + buffer; }
+  __device__ unsigned long long* best_allowed_at(int buffer) const {
+    return search_.best + kExchangedRounds * search_.columns + buffer;
+  }
+  __device__ Allowed allowed_in(int slot) const { return search_.masks.of(control_.slots[slot].utterance); }
   __device__ LogSum* sums_at(int column) const { return search_.sums + static_cast<long long>(column) * gridDim.x; }
 
   const Greedy& search_;

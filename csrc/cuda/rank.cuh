@@ -5,6 +5,18 @@
 
 namespace tdt::cuda {
 
+// Which tokens may be emitted: a few masks, and the number of the one that each row or utterance has.
+struct Masks {
+  const unsigned char* table;  // [masks, V + 1] by token id, see tdt::Allowed; null: all tokens everywhere
+  const int* numbers;          // of each row or utterance; -1: all tokens
+  int entries;                 // V + 1
+  int padding;
+
+  __device__ Allowed of(int i) const {
+    return table && numbers[i] >= 0 ? table + static_cast<long long>(numbers[i]) * entries : nullptr;
+  }
+};
+
 // The loops over a part of a row that `tdt::decide` needs, each run by the whole block.
 struct BlockReduce {
   void* scratch;  // shared memory: 8 bytes for each warp
@@ -13,6 +25,12 @@ struct BlockReduce {
     Best best;
     for (int i = first + static_cast<int>(threadIdx.x); i < last; i += static_cast<int>(blockDim.x))
       best = better(best, candidate(sanitized(row[i]), i));
+    return over_block(best, static_cast<Best*>(scratch), better);
+  }
+  __device__ Best best(const float* row, int first, int last, Allowed allowed) const {
+    Best best;
+    for (int i = first + static_cast<int>(threadIdx.x); i < last; i += static_cast<int>(blockDim.x))
+      if (allowed[i]) best = better(best, candidate(sanitized(row[i]), i));
     return over_block(best, static_cast<Best*>(scratch), better);
   }
   __device__ float log_sum_exp(const float* part, int n, float max) const {
@@ -31,27 +49,35 @@ struct BlockReduce {
 // What a beam reads of a row beside its best tokens, as `RankedRow` of the CPU.
 struct Ranked {
   int count;          // of ranked tokens
-  int largest_index;  // of the largest logit, blank aside
+  int largest_index;  // of the largest logit, blanks aside
   int longest;        // index of the chosen duration
-  float largest, blank_logit, blank_logprob, statistic, token_normalizer, duration_normalizer;
+  int blank_index;    // entry of the best blank
+  float largest, raised, blank_logit, statistic, token_normalizer, duration_normalizer;
 };
 
-// Ranks the tokens of a row, blank aside, by logit / temperature + bonus. Log-probabilities are without temperature and
-// bonus. `bonus` [V + 1] may be null. Writes `tokens` and `token_logprobs` [ranks], `duration_logprobs` [D].
-__device__ TDT_OUTLINED void rank_row(const float* row, const RowLayout& layout, const float* bonus, int ranks,
-                                const BeamOptions& options, void* scratch, Ranked* ranked, int* tokens,
-                                float* token_logprobs, float* duration_logprobs) {
+// Ranks the tokens of a row that may be emitted, by logit / temperature + bonus. Log-probabilities are without
+// temperature and bonus. `bonus` [V + 1] may be null. Writes `tokens` and `token_logprobs` [ranks], `duration_logprobs`
+// [D], `blank_logprobs` [B].
+__device__ TDT_OUTLINED void rank_row(const float* row, const RowLayout& layout, const float* bonus, Allowed allowed,
+                                      int ranks, const BeamOptions& options, void* scratch, Ranked* ranked,
+                                      int* tokens, float* token_logprobs, float* duration_logprobs,
+                                      float* blank_logprobs) {
   const BlockReduce reduce = {scratch};
   const int entries = layout.token_entries(), thread = static_cast<int>(threadIdx.x);
   const int threads = static_cast<int>(blockDim.x);
   const float scale = 1.0f / options.temperature;
-  const float blank = sanitized(row[layout.blank]);
-  const Best largest = better(reduce.best(row, 0, layout.blank), reduce.best(row, layout.blank + 1, entries));
-  const float max = blank > largest.value ? blank : largest.value;
+  const int blanks = layout.blank, end = layout.blanks_end();
+  const Best blank = best_blank(row, layout);
+  const Best largest = better(reduce.best(row, 0, blanks), reduce.best(row, end, entries));
+  const float max = blank.value > largest.value ? blank.value : largest.value;
   Ranked result = {};
   result.largest = largest.value;
   result.largest_index = largest.index;
-  result.blank_logit = blank;
+  result.blank_logit = blank.value;
+  result.blank_index = blank.index;
+  if (largest.index != kNoIndex && !may_win(allowed, largest.index))
+    result.raised =
+        raised_by(largest, better(reduce.best(row, 0, blanks, allowed), reduce.best(row, end, entries, allowed)));
   const Statistic statistic = options.statistic;
   if (max > kLowest) {
     const float log_sum = reduce.log_sum_exp(row, entries, max);
@@ -65,7 +91,7 @@ __device__ TDT_OUTLINED void rank_row(const float* row, const RowLayout& layout,
     const auto offer = [=](const Best& after) {
       Best best;
       for (int token = thread; token < entries; token += threads) {
-        if (token == layout.blank) continue;
+        if ((token >= blanks && token < end) || !may_win(allowed, token)) continue;
         const Best one = candidate(value(token), token);
         const bool taken = after.index != kNoIndex &&
                            (one.value > after.value || (one.value == after.value && one.index <= after.index));
@@ -83,7 +109,7 @@ __device__ TDT_OUTLINED void rank_row(const float* row, const RowLayout& layout,
       }
       if (next.index % threads == thread) mine = offer(next);
     }
-    result.blank_logprob = logprob(blank);
+    for (int i = thread; i < layout.num_blanks; i += threads) blank_logprobs[i] = logprob(sanitized(row[blanks + i]));
     if (scale != 1.0f)
       result.token_normalizer =
           logf(reduce.total(row, entries, [=](float logit) { return expf((logit - max) * scale); })) - scale * log_sum;
@@ -96,7 +122,9 @@ __device__ TDT_OUTLINED void rank_row(const float* row, const RowLayout& layout,
         const float power = expf(alpha * logprob(logit));
         return power > 0.0f ? power * logprob(logit) : 0.0f;
       });
-  } else {  // no number: blank is certain
+  } else {  // no number: the last blank is certain
+    for (int i = thread; i < layout.num_blanks; i += threads)
+      blank_logprobs[i] = i == blank_rank(blank, layout) ? 0.0f : kLowest;
     result.statistic = certain_statistic(statistic);
   }
 

@@ -1,5 +1,6 @@
 // Joint rows as a network returns them are widened to float32 and decided.
 #include "rank.cuh"
+#include "requests.cuh"
 
 using namespace tdt::cuda;
 
@@ -10,17 +11,20 @@ extern "C" __global__ void widen_rows(const unsigned short* from, float* to, lon
     to[i] = half_value(from[i]);
 }
 
-// Decides the first `*count` rows or, if `count` is null, all `rows`. A block for each row. Writes tokens and durations
-// to `decisions` [2, rows] and their log-probabilities to `logprobs` [2, rows].
-extern "C" __global__ void __launch_bounds__(512, 1) decide_rows(const float* logits, int rows, const int* count,
+// Decides the rows that were asked for, whose masks are those of their utterances; or, if `requests` is null, all
+// `rows`, whose masks are their own. A block for each row. Writes tokens and durations to `decisions` [2, rows] and their
+// log-probabilities to `logprobs` [2, rows].
+extern "C" __global__ void __launch_bounds__(512, 1) decide_rows(const float* logits, int rows,
+                                                                 const Requests* requests,
                                                                  const tdt::RowLayout* layout,
-                                                                 const tdt::GreedyOptions* options, int* decisions,
-                                                                 float* logprobs) {
-  const int valid = count ? *count : rows;
+                                                                 const tdt::GreedyOptions* options,
+                                                                 const Masks* masks, int* decisions, float* logprobs) {
+  const int valid = requests ? requests->wanted_count : rows;
   const BlockReduce reduce = {shared_memory()};
   for (int i = static_cast<int>(blockIdx.x); i < valid; i += static_cast<int>(gridDim.x)) {
+    const tdt::Allowed allowed = masks->of(requests ? requests->wanted[i].utterance : i);
     const tdt::Decision decision =
-        tdt::decide(logits + static_cast<long long>(i) * layout->width(), *layout, *options, reduce);
+        tdt::decide(logits + static_cast<long long>(i) * layout->width(), *layout, *options, allowed, reduce);
     if (threadIdx.x != 0) continue;
     decisions[i] = decision.token;
     decisions[rows + i] = decision.duration;

@@ -2,11 +2,17 @@
 //
 // Header-only and without dependencies: compiled by host compilers and by NVRTC alike.
 //
-// A joint row is [V + 1 token logits, blank among them | D duration logits]. The rules:
+// A joint row is [V token logits and B blank logits | D duration logits]. The blanks lie side by side. B is 1, except in
+// multi-blank RNN-T: there the row ends with several blanks, each of which moves the search by frames of its own, and
+// D is 0. The rules:
 //   - the two parts are decided independently; equal values go to the lowest index;
+//   - the frames of a decision are those of the duration part; without one, a token has 0, and a blank those of the
+//     table of blanks;
+//   - whether a token is emitted is decided by the whole row. If the best token may not be emitted (`allowed`), it is
+//     the best of those that may;
 //   - NaN counts as -inf, +inf as the largest finite float;
-//   - if a part has no number above -inf, its decision is certain: blank for the token part, the first entry of the
-//     table for the duration part;
+//   - if a part has no number above -inf, its decision is certain: the last blank for the token part, the first entry
+//     of the table for the duration part;
 //   - log-probabilities are a log-softmax of each part on its own.
 #pragma once
 
@@ -25,13 +31,16 @@ constexpr float kLowest = __builtin_bit_cast(float, 0xff800000u);  // -inf, "no 
 constexpr int kNoIndex = 0x7fffffff;
 
 struct RowLayout {
-  int vocab_size;        // V, without blank
-  int blank;             // 0 .. V
-  int num_durations;     // D; 0 for RNN-T
-  const int* durations;  // [D] frames
+  int vocab_size;           // V, without blanks
+  int blank;                // entry of the first blank, 0 .. V; also the id that stands for every blank
+  int num_blanks;           // B
+  int num_durations;        // D; 0 for RNN-T
+  const int* blank_frames;  // [B] frames, read only if D is 0
+  const int* durations;     // [D] frames
 
-  TDT_HD int token_entries() const { return vocab_size + 1; }
-  TDT_HD int width() const { return vocab_size + 1 + num_durations; }
+  TDT_HD int token_entries() const { return vocab_size + num_blanks; }
+  TDT_HD int blanks_end() const { return blank + num_blanks; }
+  TDT_HD int width() const { return token_entries() + num_durations; }
 };
 
 TDT_HD float sanitized(float logit) {
@@ -58,11 +67,35 @@ TDT_HD Best candidate(float value, int index) {
   return best;
 }
 
-// Whether a token is emitted. `token` is the best token other than blank. Its logit is compared with the blank logit
-// minus the blank penalty; the lower index wins a tie.
-TDT_HD bool emits(const Best& token, float blank, int blank_index, const GreedyOptions& options) {
-  const Best winner = better(token, candidate(sanitized(blank - options.blank_penalty), blank_index));
-  return winner.index != kNoIndex && winner.index != blank_index;
+// Whether a token is emitted. The logit of the best token is compared with that of the best blank minus the blank
+// penalty; the lower index wins a tie.
+TDT_HD bool emits(const Best& token, const Best& blank, const GreedyOptions& options) {
+  const Best winner = better(token, candidate(sanitized(blank.value - options.blank_penalty), blank.index));
+  return winner.index != kNoIndex && winner.index != blank.index;
+}
+
+// The best blank of a row.
+TDT_HD Best best_blank(const float* row, const RowLayout& layout) {
+  Best best;
+  for (int i = layout.blank; i < layout.blanks_end(); ++i) best = better(best, candidate(sanitized(row[i]), i));
+  return best;
+}
+
+// The tokens that may be emitted: [V + 1] by id, 0 for those that may not; null if all may.
+using Allowed = const unsigned char*;
+
+TDT_HD bool may_win(Allowed allowed, int token) { return allowed == nullptr || allowed[token] != 0; }
+
+// Which blank of a row decides: its place among the B blanks.
+TDT_HD int blank_rank(const Best& blank, const RowLayout& layout) {
+  return blank.index == kNoIndex ? layout.num_blanks - 1 : blank.index - layout.blank;
+}
+
+// How much the logits of the tokens that may be emitted are raised for scores that compare them with blank: as far as
+// the best of them, `allowed`, is below the best of all tokens. So they take the place of tokens that may not be
+// emitted, whose probability blank does not get.
+TDT_HD float raised_by(const Best& token, const Best& allowed) {
+  return allowed.index == kNoIndex ? 0.0f : sanitized(token.value - allowed.value);
 }
 
 // The greedy choice of a duration.
@@ -79,8 +112,8 @@ TDT_HD Duration chosen_duration(const Best& longest, const RowLayout& layout) {
 }
 
 struct Decision {
-  int token;               // 0 .. V, may be blank
-  int duration;            // frames, as predicted; 0 for RNN-T
+  int token;               // 0 .. V; `RowLayout::blank` for every blank
+  int duration;            // frames, as predicted or those of the blank; 0 for a token of RNN-T
   float token_logprob;     // 0 where the token is blank, unless the search is traced
   float duration_logprob;  // 0 where the token is blank, unless the search is traced; 0 for RNN-T
 };
@@ -94,26 +127,34 @@ TDT_HD float certain_statistic(Statistic statistic) {
 // sum of exp(x - max).
 TDT_HD float log_probability(float value, float max, float log_sum) { return (value - max) - log_sum; }
 
-// Decides one row. `Reduce` has the two loops over a part, so that each processor can bring its own:
+// Decides one row. `Reduce` has the three loops over a part, so that each processor can bring its own:
 //   Best  best(const float* row, int first, int last)         largest sanitized entry of [first, last)
+//   Best  best(const float* row, int first, int last, Allowed allowed)    the same, of those that may be emitted
 //   float log_sum_exp(const float* part, int n, float max)    log(sum(exp(sanitized(x) - max)))
 template <class Reduce>
-TDT_HD Decision decide(const float* row, const RowLayout& layout, const GreedyOptions& options, const Reduce& reduce) {
-  const int entries = layout.token_entries();
-  const Best token = better(reduce.best(row, 0, layout.blank), reduce.best(row, layout.blank + 1, entries));
-  const float blank = sanitized(row[layout.blank]);
-  const bool emitted = emits(token, blank, layout.blank, options);
+TDT_HD Decision decide(const float* row, const RowLayout& layout, const GreedyOptions& options, Allowed allowed,
+                       const Reduce& reduce) {
+  const int entries = layout.token_entries(), end = layout.blanks_end();
+  const Best best = better(reduce.best(row, 0, layout.blank), reduce.best(row, end, entries));
+  const Best blank = best_blank(row, layout);
+  Best token = best;
+  bool emitted = emits(best, blank, options);
+  if (emitted && !may_win(allowed, best.index)) {
+    token = better(reduce.best(row, 0, layout.blank, allowed), reduce.best(row, end, entries, allowed));
+    emitted = token.index != kNoIndex;
+  }
 
   const float* durations = row + entries;
   Best longest;
   if (layout.num_durations > 0) longest = reduce.best(durations, 0, layout.num_durations);
   Decision decision = {emitted ? token.index : layout.blank, chosen_duration(longest, layout).frames, 0.0f, 0.0f};
+  if (!emitted && layout.num_durations == 0) decision.duration = layout.blank_frames[blank_rank(blank, layout)];
   if (!emitted && !options.trace) return decision;
 
-  // The blank penalty takes part in the choice alone. Reported log-probabilities ignore it.
-  const float max = blank > token.value ? blank : token.value;
+  // Blank penalty and `allowed` take part in the choice alone. Reported log-probabilities ignore them.
+  const float max = blank.value > best.value ? blank.value : best.value;
   if (max > kLowest) {
-    const float chosen = emitted ? token.value : blank;
+    const float chosen = emitted ? token.value : blank.value;
     decision.token_logprob = log_probability(chosen, max, reduce.log_sum_exp(row, entries, max));
   }
   if (longest.index != kNoIndex) {

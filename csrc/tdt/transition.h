@@ -13,7 +13,7 @@ struct Position {
 };
 
 // A blank moves by its duration, but at least one frame. A token moves by its duration. A token of duration 0 stays on
-// its frame, unless it is the last of max_symbols there: then it moves one frame. In RNN-T every duration is 0.
+// its frame, unless it is the last of max_symbols there: then it moves one frame. In RNN-T every token has duration 0.
 TDT_HD Position advanced(Position at, bool is_blank, int duration, const GreedyOptions& options) {
   if (is_blank) return {at.frame + (duration > 1 ? duration : 1), 0};
   if (duration > 0) return {at.frame + duration, 0};

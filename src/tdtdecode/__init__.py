@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _TYPE_CHECKING:
     from . import kernels
+    from .allowed import ExceptTokens, OnlyTokens, Script
     from .confidence import Confidence
     from .decoder import Decoder, DecoderState
     from .errors import (
@@ -43,6 +44,7 @@ __all__ = [
     "Decoder",
     "DecoderState",
     "DeviceError",
+    "ExceptTokens",
     "Greedy",
     "Hypothesis",
     "InputError",
@@ -50,11 +52,13 @@ __all__ = [
     "LanguageModelWarning",
     "MissingDependencyError",
     "NgramLM",
+    "OnlyTokens",
     "PhraseBoost",
     "PhraseWarning",
     "Progress",
     "Recognizer",
     "ScoringFunction",
+    "Script",
     "SileroVad",
     "SkippedInputWarning",
     "SlowerWarning",
@@ -75,14 +79,17 @@ _HOMES = {
     "Confidence": "confidence",
     "Decoder": "decoder",
     "DecoderState": "decoder",
+    "ExceptTokens": "allowed",
     "Greedy": "search",
     "Hypothesis": "hypothesis",
     "Latency": "speech.streaming",
     "NgramLM": "fusion",
+    "OnlyTokens": "allowed",
     "PhraseBoost": "fusion",
     "Progress": "speech.progress",
     "Recognizer": "speech.recognizer",
     "ScoringFunction": "fusion",
+    "Script": "allowed",
     "SileroVad": "speech.vad",
     "SpeechSegment": "hypothesis",
     "Transcript": "hypothesis",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from . import kernels as kernel_sets
+from .allowed import Binding, Masks
 from .arguments import as_choice, as_flag, as_instance, as_integer, as_number, as_tuple, refusal
 from .arrays import frames_first, utterances_of
 from .errors import InputError
@@ -189,7 +190,9 @@ class Decoder:
         self._arguments = {"search": search, "kernels": kernels, "vocabulary": vocabulary}
         self._directory: tuple[Any, ...] | None = None
         self._options: dict[str, Any] = {}
+        self._allowed = Binding(self.spec, self.vocabulary)
         self._bound(self.search)  # raises if a fusion does not fit the vocabulary
+        self._allowed.masks(self.search.allow, 0)  # or what may be emitted
         self._card = network.card if network.device == "cuda" else None
         with self._on_its_card():
             self.program = network.program(self.kernels)
@@ -204,6 +207,7 @@ class Decoder:
         layout: str = "auto",
         variant: str | None = None,
         durations: Sequence[int] | None = None,
+        big_blanks: Sequence[int] | None = None,
         device: str = "cpu",
         network: str = "auto",
         kernels: str = "auto",
@@ -220,7 +224,7 @@ class Decoder:
         ----------
         directory:
             The directory, or the bundle that `tdtdecode.bundle.read_bundle` read from it. With a bundle, ``layout``,
-            ``variant`` and ``durations`` are ignored.
+            ``variant``, ``durations`` and ``big_blanks`` are ignored.
         layout:
             ``"split"``, ``"combined"``, ``"genai"``, or ``"auto"``: GenAI if there is a ``genai_config.json``, else
             split, else combined.
@@ -228,6 +232,9 @@ class Decoder:
             Which files to use: ``"int8"``, ``"fp16"``, ... None: those without a suffix, else the only ones there are.
         durations:
             The duration in frames of each duration index. None: those that the bundle states, else ``range(D)``.
+        big_blanks:
+            For multi-blank RNN-T, the frames of each big blank in NeMo's order, such as ``[2, 4, 8]``. None: those that
+            the bundle states (``big_blank_durations`` in ``config.json``), else none.
         device:
             ``"cpu"``, or ``"cuda"`` for the card that CuPy uses. Encoder output on that card is read in place, after
             the work that its owner has queued on its own stream. Other encoder output is copied to the card.
@@ -266,13 +273,14 @@ class Decoder:
         as_number("card_share", card_share, "a share above 0, at most 1", above=0, high=1)
         kernel_set = checked_kernels(kernels, device)
         from .bundle import Bundle, read_bundle
+        from .bundle.reading import reread
         from .networks.choice import bundle_network, check_network_options
 
         check_network_options(network, precision, session_options, providers, device)
         if isinstance(directory, Bundle):
             bundle = directory
         else:
-            bundle = read_bundle(directory, layout, variant, durations)
+            bundle = read_bundle(directory, layout, variant, durations, big_blanks)
             log_files(bundle)
         forced = f", which {ISA_VARIABLE} asks for" if kernel_set.isa and ISA_VARIABLE in os.environ else ""
         _log.info("decoder: device %s, threads %d", device, threads)
@@ -281,7 +289,7 @@ class Decoder:
             bundle, kernel_set, network, precision, threads, session_options, providers, device, card_share
         )
         decoder = cls(chosen, bundle.spec, search=search, kernels=kernels, vocabulary=bundle.vocabulary)
-        decoder._directory = bundle.directory, bundle.layout, bundle.variant, bundle.spec.durations
+        decoder._directory = reread(bundle)
         decoder._options = {
             "device": device, "network": network, "kernels": kernels, "precision": precision, "threads": threads,
             "search": search, "session_options": session_options, "providers": providers, "card_share": card_share,
@@ -296,7 +304,7 @@ class Decoder:
         """What runs: model, network, precision, kernels, device; for people."""
         model = []
         if self._directory is not None:
-            directory, layout, variant, _ = self._directory
+            directory, layout, variant, *_ = self._directory
             model = [f"{directory} ({layout}{f', {variant}' if variant else ''})"]
         precision = getattr(self.network, "precision", None)
         return [
@@ -466,7 +474,10 @@ class Decoder:
             beam = self._beam_search(chosen, lengths, state, trace=True)
             self._run_beam(beam, utterances, lengths, state, final=True)
             return beam.traces()
-        greedy = kernel_sets.GreedySearch(self.spec, cast("Greedy", chosen), lengths, self.kernels, trace=True)
+        masks = self._masks(chosen, len(lengths))
+        greedy = kernel_sets.GreedySearch(
+            self.spec, cast("Greedy", chosen), lengths, self.kernels, trace=True, masks=masks
+        )
         self._run_greedy(greedy, utterances, lengths, state.network, final=True)
         return greedy.traces()
 
@@ -510,14 +521,18 @@ class Decoder:
             beam = self._beam_search(chosen, lengths, state)
             program.beam(beam, utterances, start, state.places, True, profile)
             return beam.hypotheses(), profile
-        greedy = kernel_sets.GreedySearch(self.spec, cast("Greedy", chosen), lengths, self.kernels)
+        masks = self._masks(chosen, len(lengths))
+        greedy = kernel_sets.GreedySearch(self.spec, cast("Greedy", chosen), lengths, self.kernels, masks=masks)
         program.greedy(greedy, utterances, start, True, profile)
         return greedy.hypotheses(), profile
 
     def _greedy_chunk(
         self, search: Any, utterances: Any, lengths: np.ndarray, state: DecoderState, final: bool
     ) -> tuple[list[Hypothesis], DecoderState]:
-        greedy = kernel_sets.GreedySearch(self.spec, search, lengths, self.kernels, frame=state.overshoot)
+        masks = self._masks(search, len(lengths))
+        greedy = kernel_sets.GreedySearch(
+            self.spec, search, lengths, self.kernels, frame=state.overshoot, masks=masks
+        )
         after = self._run_greedy(greedy, utterances, lengths, state.network, final)
         hypotheses = greedy.hypotheses(first_frame=state.consumed)
         if after is None:
@@ -552,9 +567,9 @@ class Decoder:
     def _beam_search(
         self, search: Any, lengths: np.ndarray, state: DecoderState, trace: bool = False
     ) -> kernel_sets.BeamSearch:
-        for_utterances(search, range(len(lengths)), len(lengths))  # raises if a fusion was made for another batch
+        masks = self._masks(search, len(lengths))
         return kernel_sets.BeamSearch(
-            self.spec, search, lengths, self.kernels, self._bound(search), state.beams, trace
+            self.spec, search, lengths, self.kernels, self._bound(search), state.beams, trace, masks
         )
 
     def _run_beam(
@@ -584,6 +599,11 @@ class Decoder:
             raise InputError("this decoder has no vocabulary: it was not made from a bundle")
         return self.vocabulary.detokenize(tokens)
 
+    def _masks(self, search: Greedy | Beam, batch: int) -> Masks:
+        """Which tokens each of B utterances may emit. Raises if an option was given for another number of them."""
+        for_utterances(search, range(batch), batch)
+        return self._allowed.masks(search.allow, batch)
+
     def _bound(self, search: Greedy | Beam) -> list[BoundFusion]:
         if not search.fusion:
             return []
@@ -607,9 +627,12 @@ def _remade(cls: type[Decoder], network: Network, spec: TransducerSpec, options:
 
 
 def _reopened(
-    cls: type[Decoder], directory: Path, layout: str, variant: str | None, durations: Any, options: dict
-) -> Decoder:
-    return cls.from_bundle(directory, layout=layout, variant=variant, durations=durations, **options)
+    cls: type[Decoder], directory: Path, layout: str, variant: str | None, durations: Any, big_blanks: Any,
+    options: dict,
+) -> Decoder:  # fmt: skip
+    return cls.from_bundle(
+        directory, layout=layout, variant=variant, durations=durations, big_blanks=big_blanks, **options
+    )
 
 
 def checked_kernels(name: str, device: str) -> kernel_sets.KernelSet:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from typing import Any, Protocol, runtime_checkable
 
+from .allowed import Allow, as_allow
 from .arguments import as_choice, as_instance, as_integer, as_number, as_tuple, refusal, shown
 from .confidence import Confidence
 from .errors import InputError
@@ -99,35 +100,43 @@ def for_utterances(search: Greedy | Beam, utterances: Sequence[int], batch: int)
     Raises
     ------
     InputError
-        If a fusion was made for another number of utterances.
+        If a fusion, or what may be emitted, was given for another number of utterances.
     """
+    changes: dict[str, Any] = {}
     fusion = list(search.fusion)
     for i, part in enumerate(fusion):
         if isinstance(part, FusionByUtterance) and part.utterances is not None:
             check_utterances(part.utterances, batch)
             fusion[i] = part.select(utterances)
-    return replace(search, fusion=tuple(fusion)) if fusion != list(search.fusion) else search
+    if fusion != list(search.fusion):
+        changes["fusion"] = tuple(fusion)
+    if isinstance(search.allow, tuple):
+        check_utterances(len(search.allow), batch)
+        changes["allow"] = tuple(search.allow[i] for i in utterances)
+    return replace(search, **changes) if changes else search
 
 
 def utterances_of(search: Greedy | Beam) -> int | None:
-    """The number of utterances that the fusions of a search were made for; None if it serves any number.
+    """The number of utterances that the options of a search were given for; None if it serves any number.
 
     Raises
     ------
     InputError
-        If its fusions were made for different numbers.
+        If they were given for different numbers.
     """
     numbers = [part.utterances for part in search.fusion if isinstance(part, FusionByUtterance)]
     known = [number for number in numbers if number is not None]
+    if isinstance(search.allow, tuple):
+        known.append(len(search.allow))
     for number in known:
         check_utterances(number, known[0])
     return known[0] if known else None
 
 
 def check_utterances(given: int, batch: int) -> None:
-    """Raise an InputError if phrases are given for another number of utterances than the batch has."""
+    """Raise an InputError if options are given for another number of utterances than the batch has."""
     if given != batch:
-        raise InputError(f"phrases are given for {given} utterances, but there are {batch}")
+        raise InputError(f"phrases or tokens are given for {given} utterances, but there are {batch}")
 
 
 def runs_in_the_beam_engine(search: Greedy | Beam) -> bool:
@@ -146,7 +155,8 @@ class Greedy:
 
     For the joint row r at frame t, the token is ``k = argmax(tokens of r)`` and the duration is
     ``d = durations[argmax(durations of r)]``. A blank moves the search by ``max(d, 1)`` frames. Any other token is
-    emitted at t and moves the search by d frames; with d = 0 the next token is searched at the same frame.
+    emitted at t and moves the search by d frames; with d = 0 the next token is searched at the same frame. In
+    multi-blank RNN-T, k is one of several blanks or a token; a blank moves the search by its own frames.
 
     With fusion, the joint row alone still decides between blank and token. If it is a token, it is
     ``argmax(tokens of r + S)`` without blank, where S is the weighted sum of the fusions' scores. Durations do not
@@ -164,9 +174,13 @@ class Greedy:
         `ScoringFunction`.
     confidence:
         The measure for `Hypothesis.token_confidence`; None: it is not computed.
+    allow:
+        The tokens that may be emitted: `Script`, `OnlyTokens` or `ExceptTokens`, or a list of one for each utterance,
+        in which None stands for all. Whether a token is emitted is decided by the whole row, as if all could be. Which
+        one, is decided among those that may. Reported log-probs stay the network's.
 
-    In the middle of a stream (`Decoder.decode_chunk`), ``max_symbols`` and ``blank_penalty`` may change. ``fusion`` and
-    ``confidence`` may not, since the state of the stream depends on them.
+    In the middle of a stream (`Decoder.decode_chunk`), ``max_symbols``, ``blank_penalty`` and ``allow`` may change.
+    ``fusion`` and ``confidence`` may not, since the state of the stream depends on them.
 
     Raises
     ------
@@ -179,6 +193,7 @@ class Greedy:
     blank_penalty: float = 0.0
     fusion: Sequence[Fusion] = field(default=(), metadata=_held())
     confidence: Confidence | None = field(default=None, metadata=_held(_statistic))
+    allow: Allow | Sequence[Allow | None] | None = None
 
     def __post_init__(self) -> None:
         _check_common(self)
@@ -196,9 +211,10 @@ class Beam:
         score(y) = log sum_a prod_s p(k_s) p(d_s)  +  sum_j w_j S_j(y)
 
     The first sum is over all alignments a of y. An alignment is a sequence of steps s from the first frame to past the
-    last. Each step has a token or blank k_s and a duration d_s. A blank moves at least one frame, and so does the last
-    of `max_symbols` tokens at one frame. p are the softmaxes of the joint row's two parts, at `temperature`. S_j is the
-    score that fusion j gives the tokens, w_j its weight. Scores are not normalised by length.
+    last. Each step has a token or blank k_s and a duration d_s. A blank moves at least one frame (in multi-blank RNN-T,
+    its own frames), and so does the last of `max_symbols` tokens at one frame. p are the softmaxes of the joint row's
+    two parts, at `temperature`. S_j is the score that fusion j gives the tokens, w_j its weight. Scores are not
+    normalised by length.
 
     The search goes from frame to frame. Hypotheses with the same tokens that reach the same frame are merged, which
     adds up their probabilities, before any are pruned. A hypothesis is dropped only if `size` others that are at least
@@ -235,14 +251,18 @@ class Beam:
         errors.
     fusion, confidence:
         As for `Greedy`.
+    allow:
+        The tokens that may be emitted, as for `Greedy`. They are raised together in the scores, until the best of them
+        is as probable as the best of all tokens.
     blank_mode:
         How "malsd" treats blank under fusion, ``"no_score"`` or ``"lm_weighted_full"``: NeMo's ``blank_lm_score_mode``.
     pruning_mode:
         Whether "malsd" prunes before fusion scores are added (``"early"``) or after (``"late"``): NeMo's
         ``pruning_mode``.
 
-    In the middle of a stream (`Decoder.decode_chunk`), ``nbest``, ``max_symbols``, ``threshold`` and ``pruning_mode``
-    may change. The others may not: the state of the stream holds hypotheses with scores, which depend on them.
+    In the middle of a stream (`Decoder.decode_chunk`), ``nbest``, ``max_symbols``, ``threshold``, ``pruning_mode`` and
+    ``allow`` may change. The others may not: the state of the stream holds hypotheses with scores, which depend on
+    them.
 
     Raises
     ------
@@ -262,6 +282,7 @@ class Beam:
     confidence: Confidence | None = field(default=None, metadata=_held(_statistic))
     blank_mode: str = field(default="no_score", metadata=_held())
     pruning_mode: str = "early"
+    allow: Allow | Sequence[Allow | None] | None = None
 
     def __post_init__(self) -> None:
         advice = "give the other options by name, as in Beam(size=4)" if not isinstance(self.strategy, str) else ""
@@ -316,6 +337,7 @@ def _check_common(search: Greedy | Beam) -> None:
         ("max_symbols", as_integer("max_symbols", search.max_symbols, low=1, high=MAX_SYMBOLS)),
         ("blank_penalty", as_weight("blank_penalty", search.blank_penalty)),
         ("fusion", fusion),
+        ("allow", as_allow(search.allow)),
     ):
         object.__setattr__(search, name, value)
 

@@ -21,7 +21,8 @@ class Trace:
     tokens:
         int32 [n], the token emitted there, or `blank`.
     durations:
-        int32 [n], the predicted duration in frames; 0 for RNN-T. A blank of duration 0 moves one frame.
+        int32 [n], the predicted duration in frames. Without durations, 0 for a token, and for a blank the frames that
+        it moves. A blank of duration 0 moves one frame.
     token_logprobs, duration_logprobs:
         float32 [n], natural log: of the token or blank over the V + 1 token entries of the joint row, and of the
         duration over its D duration entries; duration log-probs are 0 for RNN-T.
@@ -77,7 +78,8 @@ class BeamTrace:
         int32 [n], the encoder frame whose joint row gave the token and the duration; for one that waits, the frame
         where it stands.
     durations:
-        int32 [n], the predicted duration in frames; 0 for RNN-T and for one that waits.
+        int32 [n], the predicted duration in frames, or those that a blank moves in RNN-T; 0 for a token of RNN-T, and
+        for one that waits.
     next_frames:
         int32 [n], the frame where it goes on; at or past the utterance's end if it is complete.
     scores:

@@ -7,9 +7,11 @@ import pytest
 
 import tdtdecode as tdt
 from tdtdecode import kernels
+from tdtdecode.allowed import Binding
 from tdtdecode.options import greedy_options
 from tests.conftest import RandomTransducer, random_frames
 from tests.cuda.helpers import CARDS, cupy, emulated, launch, on  # noqa: F401 - a fixture
+from tests.decoding.test_kernels import random_allow
 from tests.host_cuda import emulated_cupy
 
 SPECS = [
@@ -17,6 +19,7 @@ SPECS = [
     tdt.TransducerSpec(vocab_size=6, durations=(0, 1, 2), blank=0),
     tdt.TransducerSpec(vocab_size=40, durations=(3, 0, 3, 1), blank=17),
     tdt.TransducerSpec(vocab_size=1, durations=()),
+    tdt.TransducerSpec(vocab_size=45, durations=(), big_blanks=(2, 4, 8)),
 ]
 
 
@@ -26,8 +29,8 @@ def bad_rows(spec, count, seed):
     rows = np.round(rng.standard_normal((count, spec.joint_width)) * 4).astype(np.float32) / 4
     for value in (np.nan, np.inf, -np.inf):
         rows[rng.random(rows.shape) < 0.03] = value
-    rows[: count // 8, : spec.vocab_size + 1] = rng.choice([np.nan, -np.inf])
-    rows[: count // 4, spec.vocab_size + 1 :] = np.nan
+    rows[: count // 8, : spec.token_entries] = rng.choice([np.nan, -np.inf])
+    rows[: count // 4, spec.token_entries :] = np.nan
     rows[count // 2 :: 3, ::2] = -0.0
     rows[count // 2 :: 3, 1::2] = 0.0
     return rows
@@ -37,11 +40,13 @@ def bad_rows(spec, count, seed):
 @pytest.mark.parametrize("penalty", [0.0, 1.25])
 def test_rows_are_decided_as_specified(cupy, spec, penalty):  # noqa: F811
     rows = bad_rows(spec, 200, seed=spec.vocab_size)
+    rng = np.random.default_rng(spec.vocab_size)
+    allow = [None if rng.random() < 0.3 else random_allow(rng, spec) for _ in rows]
+    masks = Binding(spec, None).masks(tdt.Greedy(allow=allow).allow, len(rows))
     results, options = [], greedy_options(tdt.Greedy(blank_penalty=penalty))
     for name, array in (("reference", rows), ("cuda", cupy.asarray(rows))):
         decisions, logprobs = np.empty((2, 200), np.int32), np.empty((2, 200), np.float32)
-        arguments = spec.vocab_size, spec.blank, spec.duration_table, options, decisions, logprobs
-        kernels.get(name).decide(array, *arguments)
+        kernels.get(name).decide(array, spec.layout, options, masks, decisions, logprobs)
         results.append((decisions, logprobs))
     np.testing.assert_array_equal(results[0][0], results[1][0])
     np.testing.assert_allclose(results[0][1], results[1][1], atol=1e-4)

@@ -25,6 +25,12 @@ struct SerialReduce {
     for (int i = first; i < last; ++i) best = tdt::better(best, tdt::candidate(tdt::sanitized(row[i]), i));
     return best;
   }
+  __device__ tdt::Best best(const float* row, int first, int last, tdt::Allowed allowed) const {
+    tdt::Best best;
+    for (int i = first; i < last; ++i)
+      if (allowed[i]) best = tdt::better(best, tdt::candidate(tdt::sanitized(row[i]), i));
+    return best;
+  }
   __device__ float log_sum_exp(const float* part, int n, float max) const {
     float sum = 0;
     for (int i = 0; i < n; ++i) sum += expf(tdt::sanitized(part[i]) - max);
@@ -33,9 +39,9 @@ struct SerialReduce {
 };
 
 extern "C" __global__ void rules(const float* rows, tdt::RowLayout layout, tdt::GreedyOptions options,
-                                 tdt::Decision* decisions, tdt::Position* positions, double* scores,
-                                 unsigned long long* prefixes) {
-  const tdt::Decision d = tdt::decide(rows + threadIdx.x * layout.width(), layout, options, SerialReduce{});
+                                 tdt::Allowed allowed, tdt::Decision* decisions, tdt::Position* positions,
+                                 double* scores, unsigned long long* prefixes) {
+  const tdt::Decision d = tdt::decide(rows + threadIdx.x * layout.width(), layout, options, allowed, SerialReduce{});
   decisions[threadIdx.x] = d;
   scores[threadIdx.x] = tdt::log_add(scores[threadIdx.x], d.token_logprob);
   prefixes[threadIdx.x] = tdt::extended(prefixes[threadIdx.x], d.token);

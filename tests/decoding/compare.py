@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tdtdecode import Decoder, Greedy, TransducerSpec
+from tdtdecode.allowed import Binding
 from tdtdecode.kernels import KernelSet
 
 TIE = 1e-5
@@ -95,7 +96,10 @@ def check_hypotheses(expected, reference: Trace, found, spec: TransducerSpec, se
     """
     assert len(expected) == len(found)
     ties = 0
+    masks = Binding(spec, None).masks(search.allow, len(expected))
     for utterance, (a, b) in enumerate(zip(expected, found)):
+        number = masks.numbers[utterance]
+        mask = masks.table[number] if number >= 0 else None
         same = 0
         emissions = [list(zip(h.tokens.tolist(), h.frames.tolist(), h.durations.tolist())) for h in (a, b)]
         for x, y in zip(*emissions):
@@ -111,7 +115,7 @@ def check_hypotheses(expected, reference: Trace, found, spec: TransducerSpec, se
         emitted = 0
         tied = False
         for step in reference.steps[utterance]:
-            tied = tied or (emitted == same and _has_tie(step.row, spec, search))
+            tied = tied or (emitted == same and _has_tie(step.row, spec, search, mask))
             emitted += step.token != spec.blank
         where = f"{emissions[0][same:][:1]} against {emissions[1][same:][:1]}"
         assert tied, f"utterance {utterance} differs after {same} tokens: {where}"
@@ -119,12 +123,16 @@ def check_hypotheses(expected, reference: Trace, found, spec: TransducerSpec, se
     return ties
 
 
-def _has_tie(row: np.ndarray, spec: TransducerSpec, search: Greedy) -> bool:
-    """Whether the two best tokens, or the two best durations, lie within rounding of each other."""
+def _has_tie(row: np.ndarray, spec: TransducerSpec, search: Greedy, mask: np.ndarray | None) -> bool:
+    """Whether the two best tokens, or the two best that may be emitted, or the two best durations, lie within rounding
+    of each other."""
     allowed = TIE * np.abs(row[np.isfinite(row)]).max(initial=0)
     row = row.copy()
-    row[spec.blank] -= search.blank_penalty
-    for part in (row[: spec.vocab_size + 1], row[spec.vocab_size + 1 :]):
+    row[spec.blank : spec.blank + len(spec.layout.blank_frames)] -= search.blank_penalty
+    parts = [row[: spec.token_entries], row[spec.token_entries :]]
+    if mask is not None:
+        parts.append(row[: spec.vocab_size + 1][(mask != 0) & (np.arange(spec.vocab_size + 1) != spec.blank)])
+    for part in parts:
         if len(part) > 1:
             first, second = np.sort(np.nan_to_num(part, nan=-np.inf))[:-3:-1]
             if first - second <= allowed:
@@ -135,8 +143,8 @@ def _has_tie(row: np.ndarray, spec: TransducerSpec, search: Greedy) -> bool:
 def _tied(a: Step, b: Step, spec: TransducerSpec) -> bool:
     allowed = TIE * np.abs(a.row[np.isfinite(a.row)]).max()
     gap = abs(float(a.row[a.token]) - float(a.row[b.token]))
-    if a.duration != b.duration:
-        timing = a.row[spec.vocab_size + 1 :]
+    if a.duration != b.duration and spec.durations:
+        timing = a.row[spec.token_entries :]
         first, second = (timing[list(spec.durations).index(step.duration)] for step in (a, b))
         gap = max(gap, abs(float(first) - float(second)))
     return gap <= allowed

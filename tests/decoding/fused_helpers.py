@@ -22,7 +22,7 @@ def random_weights(
     seed: int = 0,
     context: int = 1,
 ) -> TransducerWeights:
-    """Weights for a spec with an encoder size. Blank has a bias, so that both blanks and tokens are common.
+    """Weights for a spec with an encoder size. Blanks have a bias, so that both blanks and tokens are common.
 
     ``context`` is how many tokens a predictor without layers looks at.
     """
@@ -35,7 +35,7 @@ def random_weights(
         return Affine(normal(outputs, inputs, scale=inputs**-0.5), normal(outputs, scale=0.1))
 
     output = affine(spec.joint_width, joint)
-    output.bias[spec.blank] += rng.uniform(0, 2)
+    output.bias[spec.blank : spec.blank + len(spec.layout.blank_frames)] += rng.uniform(0, 2)
     stack = tuple(
         LstmLayer(normal(4 * hidden, hidden, scale=0.5), normal(4 * hidden, hidden, scale=0.5), normal(4 * hidden))
         for _ in range(layers)

@@ -17,6 +17,7 @@ from tests import demo
 from tests.conftest import COMPILED, in_fork, random_decodes, random_frames
 from tests.decoding.compare import check_hypotheses, traced_decode
 from tests.decoding.fused_helpers import as_lifted, check_same_bits, fused, mapped, random_weights
+from tests.decoding.test_kernels import random_allow
 
 PRECISIONS = ["float32", "bfloat16", "int8"]
 MODELS = [
@@ -31,11 +32,16 @@ MODELS = [
     dict(vocab_size=25, encoder_size=12, hidden=21, joint=36, layers=0, context=2, durations=(), blank=0,
          activation="tanh", max_symbols=1),
     dict(vocab_size=8, encoder_size=5, hidden=16, joint=20, layers=0, context=4),
+    dict(vocab_size=25, encoder_size=10, hidden=12, joint=24, layers=1, durations=(), big_blanks=(2, 4, 8)),
 ]
 
 
-def model(seed, vocab_size, encoder_size, durations=(0, 1, 2, 3, 4), blank=None, max_symbols=None, **options):
-    spec = tdt.TransducerSpec(vocab_size, durations, blank, encoder_size, max_symbols)
+def model(
+    seed, vocab_size, encoder_size, durations=(0, 1, 2, 3, 4), blank=None, max_symbols=None, big_blanks=(), **options
+):
+    spec = tdt.TransducerSpec(
+        vocab_size, durations, blank, encoder_size, max_symbols=max_symbols, big_blanks=big_blanks
+    )
     return random_weights(spec, seed=seed, **options), spec
 
 
@@ -53,11 +59,13 @@ def identifier(options):
 def test_random_decodes_equal_the_specification(options, decodes):
     searches = tdt.Greedy(), tdt.Greedy(max_symbols=1), tdt.Greedy(max_symbols=3, blank_penalty=1.5)
     batch, ties, done = 80, 0, 0
-    for seed in range(max(1, decodes // (len(MODELS) * len(searches) * batch * len(COMPILED)))):
+    for seed in range(max(1, decodes // (len(MODELS) * (len(searches) + 1) * batch * len(COMPILED)))):
         weights, spec = model(seed, **options)
         reference = fused(weights, spec, "reference")
         frames, lengths = random_frames(batch, spec.encoder_size, 20, seed)
-        for search in searches:
+        rng = np.random.default_rng(seed)
+        allow = [None if rng.random() < 0.3 else random_allow(rng, spec) for _ in range(batch)]
+        for search in (*searches, tdt.Greedy(max_symbols=2, allow=allow)):
             expected, trace = traced_decode(reference, frames, lengths, search)
             for kernels in COMPILED:
                 found = fused(weights, spec, kernels).decode(frames, lengths, search)
@@ -75,10 +83,11 @@ def test_random_decodes_equal_the_specification(options, decodes):
 def test_other_packings_equal_the_specification(compiled, options, arithmetic):
     weights, spec = model(1, **options)
     frames, lengths = random_frames(40, spec.encoder_size, 20, 2)
-    search = tdt.Greedy(blank_penalty=0.5)
-    expected, trace = traced_decode(fused(weights, spec, "reference"), frames, lengths, search)
-    found = fused(weights, spec, compiled, arithmetic).decode(frames, lengths, search)
-    assert check_hypotheses(expected, trace, found, spec, search) <= 1
+    for allow in (None, random_allow(np.random.default_rng(3), spec)):
+        search = tdt.Greedy(blank_penalty=0.5, allow=allow)
+        expected, trace = traced_decode(fused(weights, spec, "reference"), frames, lengths, search)
+        found = fused(weights, spec, compiled, arithmetic).decode(frames, lengths, search)
+        assert check_hypotheses(expected, trace, found, spec, search) <= 1
 
 
 def test_instruction_sets_with_fused_multiply_add_give_the_same_bits():

@@ -13,6 +13,7 @@ from tdtdecode.networks.packing import Arithmetic, pack_screen, quantized
 from tdtdecode.weights import Affine
 from tests.conftest import COMPILED, random_frames
 from tests.decoding.fused_helpers import check_same_bits, fused, random_weights
+from tests.decoding.test_kernels import random_allow
 
 SPEC = tdt.TransducerSpec(500, encoder_size=12)
 
@@ -93,7 +94,8 @@ def test_hostile_weights(kernels, activation, transform):
         rng = np.random.default_rng(seed)
         weights = transform(random_weights(SPEC, joint=31, activation=activation, seed=seed), rng)
         frames, lengths = random_frames(12, 12, 20, seed)
-        for search in (tdt.Greedy(), tdt.Greedy(blank_penalty=4.0, max_symbols=2)):
+        third = tdt.Greedy(max_symbols=3, allow=tdt.OnlyTokens(range(1, SPEC.vocab_size, 3)))
+        for search in (tdt.Greedy(), tdt.Greedy(blank_penalty=4.0, max_symbols=2), third):
             tokens += check_screening(weights, SPEC, frames, lengths, search, kernels)
     assert tokens > 0
 
@@ -122,14 +124,17 @@ def test_random_models():
     @settings(max_examples=60)
     @given(
         st.integers(0, 1 << 30), st.sampled_from(["relu", "tanh", "sigmoid"]), st.sampled_from([1, 2, 30, 70, 1100]),
-        st.integers(1, 80), st.floats(-8, 8), st.floats(-8, 8), st.floats(-6, 6), st.booleans(),
+        st.integers(1, 80), st.floats(-8, 8), st.floats(-8, 8), st.floats(-6, 6), st.sampled_from(["", "first", "big"]),
     )  # fmt: skip
-    def any_model(seed, activation, vocab_size, joint, weight_scale, frame_scale, penalty, blank_first):
-        spec = tdt.TransducerSpec(vocab_size, blank=0 if blank_first else vocab_size, encoder_size=5)
+    def any_model(seed, activation, vocab_size, joint, weight_scale, frame_scale, penalty, blank):
+        spec = tdt.TransducerSpec(vocab_size, blank=0 if blank == "first" else vocab_size, encoder_size=5)
+        if blank == "big":
+            spec = tdt.TransducerSpec(vocab_size, (), encoder_size=5, big_blanks=(2, 5))
         weights = random_weights(spec, hidden=6, joint=joint, layers=1, activation=activation, seed=seed)
         weights = with_output(weights, weights.output.weight * np.float32(10**weight_scale))
         frames, lengths = random_frames(6, 5, 12, seed)
-        search = tdt.Greedy(max_symbols=10, blank_penalty=penalty)
+        allow = random_allow(np.random.default_rng(seed), spec) if seed % 2 else None
+        search = tdt.Greedy(max_symbols=10, blank_penalty=penalty, allow=allow)
         assert check_screening(weights, spec, frames * np.float32(10**frame_scale), lengths, search) >= 0
 
     any_model()

@@ -9,20 +9,21 @@ import numpy as np
 import pytest
 
 import tdtdecode as tdt
+from tdtdecode.allowed import Binding, Masks, no_masks
 from tdtdecode.options import BEAM_OPTIONS, greedy_options
 from tests.conftest import KERNELS, RandomTransducer, random_decodes, random_frames
 from tests.decoding.compare import check_same_hypotheses, check_traces, traced_decode
 
 INF, NAN = np.inf, np.nan
+LAYOUT = tdt.TransducerSpec(9).layout
 
 
 def decide(kernels, rows, spec, trace=False, **options):
     rows = np.ascontiguousarray(rows, np.float32)
     decisions, logprobs = np.full((2, len(rows)), -9, np.int32), np.full((2, len(rows)), NAN, np.float32)
-    tdt.kernels.get(kernels).decide(
-        rows, spec.vocab_size, spec.blank, spec.duration_table, greedy_options(tdt.Greedy(**options), trace), decisions,
-        logprobs,
-    )  # fmt: skip
+    search = tdt.Greedy(**options)
+    masks = Binding(spec, None).masks(search.allow, len(rows))
+    tdt.kernels.get(kernels).decide(rows, spec.layout, greedy_options(search, trace), masks, decisions, logprobs)
     return decisions, logprobs
 
 
@@ -118,6 +119,40 @@ class TestRow:
         expected = np.where(winners == spec.blank, 0, -np.log1p(vocab_size * np.exp(-1)))
         np.testing.assert_allclose(logprobs[0], expected, atol=1e-5)
 
+    def test_each_big_blank_moves_its_own_frames(self, kernels):
+        spec = tdt.TransducerSpec(3, (), big_blanks=(2, 4, 8))
+        for entry, frames in ((3, 8), (4, 4), (5, 2), (6, 1)):
+            row = np.zeros((1, 7), np.float32)
+            row[0, entry] = 5
+            decisions, logprobs = decide(kernels, row, spec, trace=True)
+            assert decisions[:, 0].tolist() == [3, frames]
+            assert logprobs[0, 0] == pytest.approx(5 - np.log(6 + np.exp(5)), abs=1e-5) and logprobs[1, 0] == 0
+        assert decide(kernels, [[0, 0, 0, 1, 1, 1, 1]], spec)[0][:, 0].tolist() == [3, 8]  # a tie: the first one
+        assert decide(kernels, [[2, 0, 0, 2, 2, 2, 2]], spec)[0][:, 0].tolist() == [0, 0]
+        assert decide(kernels, [[NAN] * 7], spec)[0][:, 0].tolist() == [3, 1]  # no number: the blank
+        assert decide(kernels, [[1, 0, 0, 0, 3, 0, 0]], spec, blank_penalty=2.5)[0][:, 0].tolist() == [0, 0]
+
+    def test_the_whole_row_decides_whether_and_those_allowed_which(self, kernels):
+        tokens = [5.0, 1, 3, 2, NAN, 4]  # blank is last
+        some = tdt.OnlyTokens([1, 2, 4])
+        token, duration, logprob, _ = decide_one(kernels, tokens, [0, 9], (1, 2), allow=some)
+        assert (token, duration) == (2, 2)  # though blank is better than it
+        numbers = np.exp([5.0, 1, 3, 2, 4])
+        assert logprob == pytest.approx(3 - np.log(numbers.sum()), abs=1e-5)  # the network's
+        tokens[5] = 6
+        assert decide_one(kernels, tokens, allow=some)[0] == 5
+        tokens[5] = 4
+        assert decide_one(kernels, tokens, allow=tdt.OnlyTokens([0]))[0] == 0
+        assert decide_one(kernels, tokens, allow=tdt.OnlyTokens([4]))[0] == 5  # it has no number
+        assert decide_one(kernels, [5.0, 1, 4, 4, 0, 4], allow=tdt.OnlyTokens([2, 3]))[0] == 2  # a tie: the lower index
+        assert decide_one(kernels, [1.0, 2, 9, 8, 0], blank=0, allow=tdt.ExceptTokens([2]))[0] == 3
+
+    def test_each_row_has_its_own_mask(self, kernels):
+        rows = np.tile(np.array([3, 2, 1, 0], np.float32), (4, 1))
+        allow = [tdt.OnlyTokens([2]), None, tdt.OnlyTokens([1, 2]), tdt.OnlyTokens([2])]
+        decisions, _ = decide(kernels, rows, tdt.TransducerSpec(3, ()), allow=allow)
+        assert decisions[0].tolist() == [2, 0, 1, 2]
+
     def test_any_row(self):
         from hypothesis import given, settings
         from hypothesis import strategies as st
@@ -129,14 +164,20 @@ class TestRow:
             vocab_size = data.draw(st.integers(1, 40))
             table = data.draw(st.lists(st.integers(0, 9), max_size=6))
             spec = tdt.TransducerSpec(vocab_size, tuple(table), data.draw(st.integers(0, vocab_size)))
+            if data.draw(st.booleans()):
+                blanks = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))
+                spec = tdt.TransducerSpec(vocab_size, (), big_blanks=blanks)
             special = np.array([NAN, INF, -INF, -0.0, 0.0, 3e38, -3e38, 1.0], np.float32)
             numbers = st.sampled_from(special.tolist()) | st.floats(-50, 50, width=32)
             rows = data.draw(npst.arrays(np.float32, (3, spec.joint_width), elements=numbers))
             penalty = data.draw(st.sampled_from([0.0, 1.0, -1.0, 1e6, -1e6]))
             trace = data.draw(st.booleans())
-            decisions, logprobs = decide("reference", rows, spec, trace, blank_penalty=penalty)
+            tokens = [token for token in range(vocab_size + 1) if token != spec.blank]
+            few = st.lists(st.sampled_from(tokens), min_size=1).map(tdt.OnlyTokens)
+            options = {"blank_penalty": penalty, "allow": data.draw(st.lists(st.none() | few, min_size=3, max_size=3))}
+            decisions, logprobs = decide("reference", rows, spec, trace, **options)
             for name in KERNELS[1:]:
-                others = decide(name, rows, spec, trace, blank_penalty=penalty)
+                others = decide(name, rows, spec, trace, **options)
                 np.testing.assert_array_equal(others[0], decisions, err_msg=name)
                 np.testing.assert_allclose(others[1], logprobs, atol=1e-4, rtol=1e-6, err_msg=name)
 
@@ -216,6 +257,12 @@ class TestTransition:
         assert search.pending == 0 and [len(h) for h in search.hypotheses()] == [0, 0]
 
 
+def random_allow(rng, spec):
+    """Some of the tokens, at least one."""
+    tokens = np.delete(np.arange(spec.vocab_size + 1), spec.blank)
+    return tdt.OnlyTokens(rng.choice(tokens, rng.integers(1, len(tokens) + 1), replace=False).tolist())
+
+
 def random_configurations(count, seed):
     """Random specs, searches and transducers that reach every rule."""
     rng = np.random.default_rng(seed)
@@ -224,8 +271,11 @@ def random_configurations(count, seed):
         vocab_size = int(rng.integers(1, 40))
         blank = [0, vocab_size, int(rng.integers(0, vocab_size + 1))][rng.integers(3)]
         spec = tdt.TransducerSpec(vocab_size, tables[rng.integers(len(tables))], blank)
+        if rng.random() < 0.25:
+            spec = tdt.TransducerSpec(vocab_size, (), big_blanks=rng.integers(1, 6, rng.integers(1, 4)).tolist())
         symbols, penalty = int(rng.choice([1, 2, 3, 10])), float(rng.choice([0, 0, 1.5, -1]))
-        search = tdt.Greedy(max_symbols=symbols, blank_penalty=penalty)
+        allow = random_allow(rng, spec) if rng.random() < 0.5 else None
+        search = tdt.Greedy(max_symbols=symbols, blank_penalty=penalty, allow=allow)
         levels, bad = rng.choice([None, 1.0, 4.0]), float(rng.choice([0, 0, 0.05, 0.5]))
         yield spec, search, RandomTransducer(spec, int(rng.integers(1 << 30)), levels, bad)
 
@@ -288,17 +338,20 @@ class TestChoice:
 
     @pytest.mark.parametrize(
         "change",
-        [{"vocab_size": 10}, {"blank": 10}, {"blank": -1}, {"decisions": np.zeros((2, 1), np.int32)},
-         {"logprobs": np.zeros((1, 2), np.float32)}, {"durations": np.arange(4, dtype=np.int32)},
-         {"options": np.zeros(1, BEAM_OPTIONS)[0]}],
+        [{"layout": LAYOUT._replace(vocab_size=10)}, {"layout": LAYOUT._replace(blank=10)},
+         {"layout": LAYOUT._replace(blank=-1)}, {"layout": LAYOUT._replace(durations=np.arange(4, dtype=np.int32))},
+         {"layout": LAYOUT._replace(blank_frames=np.ones(2, np.int32))},
+         {"layout": LAYOUT._replace(blank_frames=np.ones(0, np.int32), durations=np.arange(6, dtype=np.int32))},
+         {"decisions": np.zeros((2, 1), np.int32)}, {"logprobs": np.zeros((1, 2), np.float32)}, {"masks": no_masks(1)},
+         {"masks": Masks(np.ones((1, 9), np.uint8), np.zeros(2, np.int32))},
+         {"masks": Masks(np.ones((1, 10), np.uint8), np.ones(2, np.int32))}, {"options": np.zeros(1, BEAM_OPTIONS)[0]}],
     )  # fmt: skip
     def test_compiled_kernels_check_their_bounds(self, change):
         arguments = {
             "rows": np.zeros((2, 15), np.float32),
-            "vocab_size": 9,
-            "blank": 9,
-            "durations": np.arange(5, dtype=np.int32),
+            "layout": LAYOUT,
             "options": greedy_options(tdt.Greedy()),
+            "masks": no_masks(2),
             "decisions": np.zeros((2, 2), np.int32),
             "logprobs": np.zeros((2, 2), np.float32),
         }

@@ -18,7 +18,7 @@ from tests.cuda.helpers import emulated
 from tests.decoding.compare import check_hypotheses, traced_decode
 from tests.decoding.fused_helpers import fused, random_weights
 
-UNUSUAL = {"max_symbols": [1], "blank_penalty": [0.5, -0.5]}
+UNUSUAL = {"max_symbols": [1], "blank_penalty": [0.5, -0.5], "allow": [tdt.OnlyTokens(range(1, 40, 2))]}
 """Values for each option, on both sides of its default, and so far from it that they change the result."""
 
 SPEC = tdt.TransducerSpec(vocab_size=40, encoder_size=6, durations=(0, 1, 2))

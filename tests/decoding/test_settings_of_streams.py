@@ -15,16 +15,17 @@ from tdtdecode.search import changeable_settings
 from tests.conftest import RandomTransducer, random_frames
 
 SPEC = tdt.TransducerSpec(12, (0, 1, 2), encoder_size=6)
+FEW = tdt.OnlyTokens([2, 5, 6])
 BOOST = tdt.PhraseBoost([[1, 2]], 0.5)
 TSD = tdt.Beam(size=3, nbest=2, threshold=8.0, fusion=[BOOST], confidence=tdt.Confidence())
 MALSD = tdt.Beam("malsd", size=3)
 BOOSTED = tdt.Greedy(fusion=[BOOST], confidence=tdt.Confidence())
 
 FREE = {
-    "Greedy": (tdt.Greedy(), {"max_symbols": 2, "blank_penalty": 0.7}),
-    "Greedy with fusion": (BOOSTED, {"max_symbols": 2, "blank_penalty": 0.7}),
-    "tsd": (TSD, {"nbest": 1, "max_symbols": 2, "threshold": 0.5}),
-    "malsd": (MALSD, {"nbest": 1, "max_symbols": 2, "threshold": 0.5, "pruning_mode": "late"}),
+    "Greedy": (tdt.Greedy(), {"max_symbols": 2, "blank_penalty": 0.7, "allow": FEW}),
+    "Greedy with fusion": (BOOSTED, {"max_symbols": 2, "blank_penalty": 0.7, "allow": FEW}),
+    "tsd": (TSD, {"nbest": 1, "max_symbols": 2, "threshold": 0.5, "allow": FEW}),
+    "malsd": (MALSD, {"nbest": 1, "max_symbols": 2, "threshold": 0.5, "pruning_mode": "late", "allow": FEW}),
 }
 OTHERS = {"fusion": [tdt.PhraseBoost([[1, 2]], 0.6)], "confidence": tdt.Confidence("gibbs")}
 HELD = {

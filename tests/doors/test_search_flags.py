@@ -48,6 +48,7 @@ VALUES = {
     "--confidence": "gibbs", "--confidence-alpha": 0.5, "--confidence-normalization": "lin",
     "--confidence-aggregation": "mean", "--lm-weight": 0.3, "--lm-units": "nemo", "--phrases-weight": 0.2,
     "--phrases-context-score": 2.0, "--phrases-depth-scaling": 3.0, "--phrases-ignore-case": True,
+    "--script": "latin,common",
 }  # fmt: skip
 
 
@@ -70,7 +71,8 @@ def test_each_option_arrives(option, tmp_path):
         holder = search.confidence
     elif option.owner[0] in (tdt.NgramLM.from_arpa, tdt.PhraseBoost.from_file):
         (holder,) = search.fusion
-    assert getattr(holder, option.field) == value
+    expected = tdt.Script("latin", "common") if option.field == "allow" else value
+    assert getattr(holder, option.field) == expected
 
 
 def test_a_list_is_as_long_as_was_asked_for(tmp_path, capsys):

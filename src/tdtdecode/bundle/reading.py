@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ..arguments import as_choice, as_durations
 from ..errors import BundleError, InputError
-from ..transducer import TransducerSpec
+from ..transducer import TransducerSpec, as_big_blanks
 from . import combined, genai, split
+from .big_blanks import check_big_blanks, known_big_blanks
 from .blank import find_blank, named_blanks
 from .context import CONTEXT_SIZE, Predictor, with_state
 from .cut import CannotSplit, Cut, encoder_input
@@ -37,6 +38,7 @@ def read_bundle(
     layout: str = "auto",
     variant: str | None = None,
     durations: Iterable[int] | None = None,
+    big_blanks: Iterable[int] | None = None,
 ) -> Bundle:
     """Read and check a model directory. The encoder's weights are not loaded.
 
@@ -53,6 +55,9 @@ def read_bundle(
     durations:
         The duration table: frames by duration index. Default: the table that the directory states, else
         ``range(D)``, where the joint has D duration outputs.
+    big_blanks:
+        For multi-blank RNN-T, the frames of each big blank in NeMo's order, such as ``[2, 4, 8]``. Default: the
+        ``big_blank_durations`` of ``config.json``, else none.
 
     Returns
     -------
@@ -67,7 +72,7 @@ def read_bundle(
     MissingDependencyError
         If onnx or onnxruntime is not installed.
     """
-    durations = checked_reading(layout, variant, durations)
+    durations, big_blanks = checked_reading(layout, variant, durations, big_blanks)
     import_onnx()
     import_onnxruntime()
     root = open_directory(directory)
@@ -77,18 +82,25 @@ def read_bundle(
     taking = with_state(load_graph(files.chosen.graphs[0], root))
     facts = read_encoder(files.chosen.encoder, root, files, taking.context is not None)
     embedding = find_embedding(taking.graph, token_inputs(taking.graph).targets)
-    entries = _entries(root, files, facts, durations) if embedding is None else embedding.rows
+    many = known_big_blanks(root, big_blanks)
+    if many and durations is None:
+        durations = ()
+    entries = _entries(root, files, facts, durations, many) if embedding is None else embedding.rows
     blank = find_blank(files.symbols, embedding, files.token_file, _stated_blank(files, taking), entries)
     vocabulary = Vocabulary(read_spaces(files.symbols, blank).pieces, blank)
     _check_count(files, facts)
     transducer = _transducer(root, taking, files.chosen.graphs, blank, facts.size)
     joint = transducer.joint if isinstance(transducer, SplitTransducer) else transducer
+    row = width(joint.output_shape)
+    if many:
+        check_big_blanks(root, big_blanks, many, joint.graph.file, row - len(files.symbols) - len(durations or ()))
     spec = TransducerSpec(
         vocab_size=vocabulary.size,
-        durations=_durations(files, facts, joint.graph.file, width(joint.output_shape), durations),
+        durations=_durations(files, facts, joint.graph.file, row - len(many), durations),
         blank=blank,
         encoder_size=width(joint.encoder_shape),
         max_symbols=None if taking.context is None else 1,
+        big_blanks=many,
     )
     chosen, features = files.chosen, facts.features
     return Bundle(
@@ -97,16 +109,28 @@ def read_bundle(
     )
 
 
-def checked_reading(layout: object, variant: object, durations: object) -> tuple[int, ...] | None:
-    """The durations, as a table. An InputError unless these can say how to read a directory, whatever is in it."""
+def checked_reading(
+    layout: object, variant: object, durations: object, big_blanks: object
+) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
+    """The durations and the big blanks, as tables.
+
+    An InputError unless these can say how to read a directory, whatever is in it.
+    """
     as_choice("layout", layout, ("auto", *LAYOUTS))
     check_variant(variant)
-    return None if durations is None else as_durations("durations", durations)
+    return (
+        None if durations is None else as_durations("durations", durations),
+        None if big_blanks is None else as_big_blanks(big_blanks),
+    )
 
 
-copyreg.pickle(
-    Bundle, lambda bundle: (read_bundle, (bundle.directory, bundle.layout, bundle.variant, bundle.spec.durations))
-)
+def reread(bundle: Bundle) -> tuple[Path, str, str | None, tuple[int, ...], tuple[int, ...]]:
+    """The arguments with which `read_bundle` reads a bundle again."""
+    spec = bundle.spec
+    return bundle.directory, bundle.layout, bundle.variant, tuple(spec.durations), tuple(spec.big_blanks)
+
+
+copyreg.pickle(Bundle, lambda bundle: (read_bundle, reread(bundle)))
 
 
 def _layout(root: Path, variant: str | None) -> str:
@@ -153,12 +177,14 @@ def _transducer(
         return bind_combined(graph, encoder, blank, encoder_size, str(reason))
 
 
-def _entries(root: Path, files: BundleFiles, facts: EncoderFacts, asked: tuple[int, ...] | None) -> int | None:
-    """V + 1 by the joint's width, less the durations that are known; RNN-T has none. None if the width is open."""
+def _entries(
+    root: Path, files: BundleFiles, facts: EncoderFacts, asked: tuple[int, ...] | None, big_blanks: tuple[int, ...]
+) -> int | None:
+    """V + 1 by the joint's width, less the durations and the big blanks that are known. None if the width is open."""
     row = row_width(load_graph(files.chosen.graphs[-1], root).outputs)
     stated = files.durations or facts.durations
     known = asked if asked is not None else () if stated is None else stated.value
-    return None if row is None else row - len(known)
+    return None if row is None else row - len(known) - len(big_blanks)
 
 
 def _check_count(files: BundleFiles, facts: EncoderFacts) -> None:
@@ -184,7 +210,7 @@ def _durations(
     joint:
         The joint's file, for messages.
     row:
-        V + 1 + D, the width of a joint row.
+        V + 1 + D, the width of a joint row without big blanks.
     """
     entries = len(files.symbols)
     count = row - entries

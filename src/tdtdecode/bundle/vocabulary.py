@@ -142,6 +142,13 @@ class Vocabulary:
             found.append((Word(span.text, start, end, certainty, span.spaced), tokens))
         return found
 
+    def text(self, token: int) -> str | None:
+        """The text of a token; None if it is none by itself: blank, an event, or bytes of UTF-8."""
+        piece = self.pieces[token]
+        if token == self.blank or token in self.events or _BYTES.fullmatch(piece):
+            return None
+        return UNKNOWN_SURFACE if piece == UNKNOWN else piece.replace(SPACE, " ")
+
     @cached_property
     def events(self) -> dict[int, str]:
         """The tokens that are no text, by id: ``<EOU>`` and ``<EOB>`` end utterances, ``<en-US>`` names a language."""
@@ -200,10 +207,8 @@ class Vocabulary:
             if began is not None:
                 segments.append(Segment(characters.decode(b"", final=True), began, i - 1))
                 began = None
-            if token != self.blank and token not in self.events:
-                text = UNKNOWN_SURFACE if piece == UNKNOWN else piece.replace(SPACE, " ")
-                if text:
-                    segments.append(Segment(text, i, i, text.strip(" ") in self._marks, piece == " "))
+            if whole := self.text(token):
+                segments.append(Segment(whole, i, i, whole.strip(" ") in self._marks, piece == " "))
         if began is not None:
             segments.append(Segment(characters.decode(b"", final=True), began, i))
         return segments

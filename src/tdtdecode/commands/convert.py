@@ -28,7 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Convert, and print what was written."""
     bundle = convert(
         find_model(arguments.model, arguments.variant), arguments.out, arguments.to, layout=arguments.layout,
-        variant=arguments.variant, durations=arguments.durations, names=arguments.names,
+        variant=arguments.variant, durations=arguments.durations, big_blanks=arguments.big_blanks,
+        names=arguments.names,
     )  # fmt: skip
     spec = bundle.spec
     print(f"{bundle.directory}: layout {bundle.layout}, {spec.vocab_size} tokens, durations {list(spec.durations)}")

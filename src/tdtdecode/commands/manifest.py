@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
             refuse_overwriting([_STDOUT], [manifest.path, *given])
         return _transcribe(arguments, directory, search, how, manifest, None, None)
     refuse_overwriting([arguments.output], given)
-    bundle = read_bundle(directory, arguments.layout, arguments.variant, arguments.durations)
+    bundle = read_bundle(directory, arguments.layout, arguments.variant, arguments.durations, arguments.big_blanks)
     settings = settings_of(
         bundle, search, how.fields, network=arguments.network, precision=arguments.precision, tf32=arguments.tf32,
         language=how.language, vad=how.vad,

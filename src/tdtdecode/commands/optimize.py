@@ -34,7 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Optimise, and print the sizes and what has changed."""
     result = optimize(
         find_model(arguments.model, arguments.variant), arguments.out, arguments.to, layout=arguments.layout,
-        variant=arguments.variant, durations=arguments.durations, block_size=arguments.block_size,
+        variant=arguments.variant, durations=arguments.durations, big_blanks=arguments.big_blanks,
+        block_size=arguments.block_size,
         algorithm=arguments.algorithm, recordings=arguments.recordings,
     )  # fmt: skip
     print(f"{result.bundle.directory}: layout {result.bundle.layout}, variant {result.bundle.variant or 'unsuffixed'}")

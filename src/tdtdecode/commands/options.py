@@ -8,6 +8,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
+from ..allowed import Script
 from ..errors import InputError
 from ..networks.choice import ALL_PRECISIONS, NETWORKS
 from ..prepare.writing import WRITERS
@@ -158,11 +159,17 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def script(text: str) -> Script:
+    """Scripts with commas between their names."""
+    return Script(*names(text))
+
+
 # What argparse calls these types in "invalid ... value".
 durations.__name__ = "list of whole numbers"
 positive.__name__ = "positive integer"
 share.__name__ = "share above 0, at most 1"
 positives.__name__ = "list of positive integers"
+script.__name__ = "list of Unicode scripts"
 
 SOURCE_OPTIONS: dict[str, dict[str, Any]] = {
     "layout": {"choices": ("auto", *LAYOUTS), "default": "auto",
@@ -171,6 +178,9 @@ SOURCE_OPTIONS: dict[str, dict[str, Any]] = {
                         "ones)"},
     "durations": {"type": durations, "metavar": "0,1,2,...",
                   "help": "frames by duration index (default: what the directory states, else 0, 1, 2, ...)"},
+    "big_blanks": {"type": durations, "metavar": "2,4,8",
+                   "help": "frames of the big blanks of a multi-blank RNN-T (default: what config.json states, else "
+                           "none)"},
 }  # fmt: skip
 """The options of `read_bundle` on the command line: name of the parameter -> how argparse declares it."""
 

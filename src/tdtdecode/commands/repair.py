@@ -28,7 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Repair, and print what was changed. The status is 1 if problems are left."""
     result = repair(
         find_model(arguments.model, arguments.variant), arguments.out, layout=arguments.layout,
-        variant=arguments.variant, durations=arguments.durations, windows=arguments.window,
+        variant=arguments.variant, durations=arguments.durations, big_blanks=arguments.big_blanks,
+        windows=arguments.window,
     )  # fmt: skip
     print(f"{result.directory}: {len(result.changes) or 'nothing'} changed")
     for change in result.changes:

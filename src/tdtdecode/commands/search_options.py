@@ -17,7 +17,7 @@ from ..fusion import NgramLM, PhraseBoost
 from ..fusion.fit import UNITS
 from ..reprs import joined_names
 from ..search import BLANK_MODES, PRUNING_MODES, STRATEGIES, Beam, Fusion, Greedy
-from .options import positive
+from .options import positive, script
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ OPTIONS = (
     Option("--max-symbols", _BOTH, "max_symbols", positive, "most tokens emitted at one frame"),
     Option("--blank-penalty", _BOTH, "blank_penalty", float,
            "subtracted from blank's score: a value above 0 gives more words, one below 0 fewer"),
+    Option("--script", _BOTH, "allow", script,
+           "only tokens in these scripts, such as latin,common (common: punctuation, digits and the space)"),
     Option("--strategy", (Beam,), "strategy", STRATEGIES, "how the beam goes on; malsd is NeMo's"),
     Option("--beam-size", (Beam,), "size", positive, "hypotheses kept"),
     Option("--nbest", (Beam,), "nbest", positive,
@@ -107,7 +109,7 @@ def add_search(parser: argparse.ArgumentParser) -> None:
         elif isinstance(option.type, tuple):
             group.add_argument(option.flag, choices=option.type, help=text)
         else:
-            metavar = "FILE" if option.type is str else "N" if option.type is positive else "X"
+            metavar = {str: "FILE", positive: "N", script: "NAME,..."}.get(option.type, "X")
             group.add_argument(option.flag, type=option.type, metavar=metavar, help=text)
 
 

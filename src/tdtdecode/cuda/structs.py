@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from ..allowed import Masks
 from ..options import BEAM_OPTIONS, GREEDY_OPTIONS
-from ..transducer import TransducerSpec
+from ..transducer import RowLayout
 from .device import import_cupy
+from .transfer import Transfer
 
 MAX_LAYERS = 8
 """``kMaxLayers`` in ``network.cuh``."""
@@ -26,7 +28,11 @@ def _struct(*fields: Any) -> np.dtype:
 POINTER, LONG, INT, FLOAT, DOUBLE = "u8", "i8", "i4", "f4", "f8"
 
 MATRIX = _struct(("tiles", POINTER), ("bias", POINTER), ("count", INT), ("inputs", INT), ("owner", INT))
-ROW_LAYOUT = _struct(("vocab_size", INT), ("blank", INT), ("num_durations", INT), ("durations", POINTER))
+ROW_LAYOUT = _struct(
+    *((name, INT) for name in ("vocab_size", "blank", "num_blanks", "num_durations")),
+    *((name, POINTER) for name in ("blank_frames", "durations")),
+)
+MASKS = _struct(("table", POINTER), ("numbers", POINTER), ("entries", INT), ("padding", INT))
 NETWORK = _struct(
     ("layout", ROW_LAYOUT),
     *((name, INT) for name in ("activation", "layers", "hidden", "joint")),
@@ -71,6 +77,7 @@ GREEDY = _struct(
     *((name, POINTER) for name in ("best", "specials", "sums")),
     ("capacity", INT),
     *((name, POINTER) for name in ("log", "logprobs", "summary", "control", "barrier")),
+    ("masks", MASKS),
 )
 
 RECORD = _struct(
@@ -82,7 +89,7 @@ HYPOTHESIS = _struct(
     ("prefix", POINTER),
     *((name, INT) for name in ("frame", "symbols", "length", "record", "slot", "parent", "token", "place")),
 )
-ENTRY_BYTES, PAIR_BYTES, RANKED_BYTES, ASKING_BYTES = 56, 24, 36, 20
+ENTRY_BYTES, PAIR_BYTES, RANKED_BYTES, ASKING_BYTES = 56, 24, 40, 20
 """Bytes of structures that only kernels read and write."""
 AUTOMATON = _struct(
     *((n, POINTER) for n in ("first_arc", "arc_token", "arc_weight", "arc_target", "backoff_state", "backoff_weight")),
@@ -95,7 +102,8 @@ BEAM_SEARCH = _struct(
     *((name, INT) for name in ("utterances", "hypotheses", "slots", "ranks", "max_entries", "capacity")),
     *((name, POINTER) for name in ("lengths", "first_frames", "offsets", "counts", "beams", "records", "entries")),
     *((name, POINTER) for name in ("marks", "pairs", "asking", "ranked", "tokens", "token_logprobs")),
-    ("duration_logprobs", POINTER),
+    *((name, POINTER) for name in ("duration_logprobs", "blank_logprobs")),
+    ("masks", MASKS),
     ("fusions", INT),
     *((name, POINTER) for name in ("automata", "fusion_states", "bonus")),
 )
@@ -141,10 +149,12 @@ IN_FILES: dict[str, dict[str, np.dtype | int]] = {
     },
     "fused_beam.cu": {
         "Record": RECORD, "Hypothesis": HYPOTHESIS, "Entry": ENTRY_BYTES, "Pair": PAIR_BYTES, "Ranked": RANKED_BYTES,
-        "Asking": ASKING_BYTES, "Automaton": AUTOMATON, "BeamOptions": BEAM_OPTIONS, "BeamSearch": BEAM_SEARCH,
+        "Asking": ASKING_BYTES, "Automaton": AUTOMATON, "Masks": MASKS, "BeamOptions": BEAM_OPTIONS,
+        "BeamSearch": BEAM_SEARCH,
         "Wanted": WANTED, "Requests": REQUESTS, "FusedBeam": FUSED_BEAM,
     },
     "greedy.cu": {"GreedySteps": GREEDY_STEPS},
+    "rows.cu": {"Masks": MASKS},
     "gather.cu": {"Copy": COPY},
     "features.cu": {"Recording": RECORDING, "Features": FEATURES, "Part": PART},
 }  # fmt: skip
@@ -183,10 +193,25 @@ def address(array: Any) -> int:
     return int(array.data.ptr)
 
 
-def row_layout(spec: TransducerSpec) -> tuple[np.ndarray, Any]:
-    """`ROW_LAYOUT` [1], and the array of durations on the device that it points to: keep it alive."""
-    durations = import_cupy().asarray(np.concatenate([spec.duration_table, [0]]).astype(np.int32))
-    layout = filled(
-        ROW_LAYOUT, vocab_size=spec.vocab_size, blank=spec.blank, num_durations=spec.num_durations, durations=durations
-    )
-    return layout, durations
+def row_layout(layout: RowLayout) -> tuple[np.ndarray, Any]:
+    """`ROW_LAYOUT` [1], and the array of frames on the device that it points to: keep it alive."""
+    blanks, durations = len(layout.blank_frames), len(layout.durations)
+    frames = import_cupy().asarray(np.concatenate([layout.blank_frames, layout.durations]).astype(np.int32))
+    struct = filled(
+        ROW_LAYOUT, vocab_size=layout.vocab_size, blank=layout.blank, num_blanks=blanks, num_durations=durations,
+        blank_frames=frames, durations=address(frames) + 4 * blanks,
+    )  # fmt: skip
+    return struct, frames
+
+
+def mask_bytes(masks: Masks) -> int:
+    """At least what `put_masks` adds to a transfer."""
+    return masks.table.nbytes + masks.numbers.nbytes + 64 if masks else 0
+
+
+def put_masks(masks: Masks, transfer: Transfer) -> np.ndarray:
+    """`MASKS` [1]; the arrays that it points to are added to a transfer."""
+    if not masks:
+        return filled(MASKS)
+    table, numbers = transfer.put(masks.table), transfer.put(masks.numbers)
+    return filled(MASKS, table=table, numbers=numbers, entries=masks.table.shape[1])

@@ -140,6 +140,7 @@ class _Tokenizer:
             if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
                 self._bytes[int(piece[3:5], 16)] = token
         self._longest = max(map(len, self._tokens), default=0)
+        self._known: dict[str, list[list[int]]] = {}  # the splits of words; those of a list of phrases come again
         with_space = [piece for piece in self._tokens if SPACE in piece]
         self.has_spaces = bool(with_space)
         self.has_lone_spaces = with_space == [SPACE]
@@ -164,6 +165,11 @@ class _Tokenizer:
 
     def splits(self, word: str) -> list[list[int]]:
         """A word's splits: byte-pair encoding's, then the others, those with the fewest pieces first."""
+        if word not in self._known:
+            self._known[word] = self._found_splits(word)
+        return self._known[word]
+
+    def _found_splits(self, word: str) -> list[list[int]]:
         edges = [list(self._edges(word, start)) for start in range(len(word))]
         fewest = self._fewest(word, edges)
         if fewest[0] is None and self._bytes:

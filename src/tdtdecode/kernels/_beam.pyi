@@ -3,7 +3,9 @@ from typing import Any
 
 import numpy as np
 
+from ..allowed import Masks
 from ..fusion.binding import BoundFusion
+from ..transducer import RowLayout
 from .beam_state import BeamState
 
 class BeamEngine:
@@ -12,11 +14,10 @@ class BeamEngine:
     def __init__(
         self,
         rank_row: int,
-        vocab_size: int,
-        blank: int,
-        durations: np.ndarray,
+        layout: RowLayout,
         options: np.void,
         fusions: Sequence[BoundFusion],
+        masks: Masks,
         batch: int,
         trace: bool = False,
     ) -> None: ...

@@ -16,7 +16,9 @@ cdef extern from "tdt/row.h" namespace "tdt":
     cdef cppclass RowLayout:
         int vocab_size
         int blank
+        int num_blanks
         int num_durations
+        const int32_t* blank_frames
         const int32_t* durations
         int width()
 
@@ -29,8 +31,8 @@ cdef extern from "tdt/options.h" namespace "tdt":
 cdef extern from "row_kernels.h" namespace "tdt::cpu":
     cdef cppclass RankedRow:
         pass
-    ctypedef void (*RankRow)(const float*, const RowLayout&, const float*, int, const BeamOptions&, RankedRow*) \
-        noexcept nogil
+    ctypedef void (*RankRow)(const float*, const RowLayout&, const float*, const unsigned char*, int,
+                             const BeamOptions&, RankedRow*) noexcept nogil
 
 cdef extern from "fusion.h" namespace "tdt::cpu":
     cdef cppclass Automaton:
@@ -90,7 +92,7 @@ cdef extern from "beam.h" namespace "tdt::cpu":
         int32_t record
         int32_t hypothesis
     cdef cppclass Beam:
-        Beam(const BeamOptions&, const RowLayout&, const Fusions&) except +
+        Beam(const BeamOptions&, const RowLayout&, const Fusions&, const unsigned char*) except +
         void start(const int64_t*) except +
         bint open(int) except + nogil
         bint request() except + nogil
@@ -113,6 +115,7 @@ cdef extern from "beam.h" namespace "tdt::cpu":
         RowLayout layout
         Fusions fusions
         vector[int32_t] durations
+        vector[int32_t] blank_frames
         vector[unique_ptr[Beam]] beams
 
 
@@ -126,13 +129,21 @@ cdef class BeamEngine:
     cdef object kept
     cdef readonly int slots
 
-    def __cinit__(self, size_t rank_row, int vocab_size, int blank, durations, options, fusions, int batch, bint trace=False):
+    def __cinit__(self, size_t rank_row, layout, options, fusions, masks, int batch, bint trace=False):
+        cdef int vocab_size = layout.vocab_size, blank = layout.blank
+        cdef const unsigned char[:, ::1] mask_table = masks.table
+        cdef const int32_t[::1] numbers = masks.numbers
+        cdef const unsigned char* allowed
         self.kernel = <RankRow>rank_row
-        self.kept = fusions
-        for frames in durations:
+        self.kept = fusions, masks
+        for frames in layout.durations:
             self.search.durations.push_back(frames)
+        for frames in layout.blank_frames:
+            self.search.blank_frames.push_back(frames)
         self.search.layout.vocab_size = vocab_size
         self.search.layout.blank = blank
+        self.search.layout.num_blanks = <int>self.search.blank_frames.size()
+        self.search.layout.blank_frames = self.search.blank_frames.data()
         self.search.layout.num_durations = <int>self.search.durations.size()
         self.search.layout.durations = self.search.durations.data()
         cdef bytes memory = options.tobytes()
@@ -167,9 +178,14 @@ cdef class BeamEngine:
                     bound.function.advance_address)
             self.search.fusions.state_size += fusion.function.state_size
             self.search.fusions.list.push_back(fusion)
-        for _ in range(batch):
+        if numbers.shape[0] < batch or mask_table.shape[0] and mask_table.shape[1] != vocab_size + 1:
+            raise ValueError("masks must be [M, V + 1], with a number for each utterance")
+        for utterance in range(batch):
+            if numbers[utterance] >= mask_table.shape[0]:
+                raise ValueError("the number of a mask must be below M")
+            allowed = &mask_table[numbers[utterance], 0] if numbers[utterance] >= 0 else NULL
             self.search.beams.push_back(unique_ptr[Beam](
-                new Beam(self.search.options, self.search.layout, self.search.fusions)))
+                new Beam(self.search.options, self.search.layout, self.search.fusions, allowed)))
             if trace:
                 self.search.beams.back().get().trace.reset(new BeamTrace())
         self.slots = 0
@@ -271,7 +287,7 @@ cdef class BeamEngine:
         cdef Py_ssize_t utterance, i = 0, j, count = <Py_ssize_t>self.search.beams.size()
         cdef Beam* beam
         if rows.shape[1] != self.search.layout.width():
-            raise ValueError("rows must be [N, V + 1 + D]")
+            raise ValueError("rows must be [N, V + B + D]")
         with nogil:
             for utterance in range(count):
                 beam = self.search.beams[utterance].get()

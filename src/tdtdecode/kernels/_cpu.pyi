@@ -1,5 +1,8 @@
 import numpy as np
 
+from ..allowed import Masks
+from ..transducer import RowLayout
+
 def instruction_sets() -> list[tuple[str, bool]]: ...
 def rank_row(isa: str) -> int: ...
 
@@ -8,10 +11,9 @@ class RowDecider:
     def __call__(
         self,
         rows: np.ndarray,
-        vocab_size: int,
-        blank: int,
-        durations: np.ndarray,
+        layout: RowLayout,
         options: np.void,
+        masks: Masks,
         decisions: np.ndarray,
         logprobs: np.ndarray,
     ) -> None: ...

@@ -1,7 +1,7 @@
 # cython: language_level=3
 """The search kernels in C++, with loops over joint rows for each instruction set. Specification: `reference.py`."""
 
-from libc.stddef cimport size_t
+from libc.stddef cimport ptrdiff_t, size_t
 from libc.stdint cimport int32_t, uintptr_t
 from libc.string cimport memcpy
 
@@ -14,12 +14,20 @@ cdef extern from "tdt/row.h" namespace "tdt":
     cdef cppclass RowLayout:
         int vocab_size
         int blank
+        int num_blanks
         int num_durations
+        const int32_t* blank_frames
         const int32_t* durations
 
+cdef extern from "row_kernels.h" namespace "tdt::cpu":
+    cdef cppclass Masks:
+        const unsigned char* table
+        const int32_t* numbers
+        ptrdiff_t entries
+
 cdef extern from "instruction_sets.h" namespace "tdt::cpu":
-    ctypedef void (*DecideRows)(const float*, size_t, const RowLayout&, const GreedyOptions&, int32_t*, int32_t*,
-                                float*, float*) noexcept nogil
+    ctypedef void (*DecideRows)(const float*, size_t, const RowLayout&, const GreedyOptions&, const Masks&, int32_t*,
+                                int32_t*, float*, float*) noexcept nogil
     cdef cppclass InstructionSet:
         const char* name
         bint (*supported)() noexcept nogil
@@ -88,24 +96,41 @@ cdef class RowDecider:
     def __cinit__(self, str isa):
         self.kernel = _instruction_set(isa).decide
 
-    def __call__(self, const float[:, ::1] rows, int vocab_size, int blank, const int32_t[::1] durations,
-                 object options, int32_t[:, ::1] decisions, float[:, ::1] logprobs):
-        cdef RowLayout layout
+    def __call__(self, const float[:, ::1] rows, layout, object options, masks, int32_t[:, ::1] decisions,
+                 float[:, ::1] logprobs):
+        cdef RowLayout c_layout
+        cdef Masks c_masks
         cdef GreedyOptions read
         cdef Py_ssize_t count = rows.shape[0]
-        if rows.shape[1] != vocab_size + 1 + durations.shape[0] or not 0 <= blank <= vocab_size:
-            raise ValueError("rows must be [N, V + 1 + D] and blank from 0 to V")
+        cdef int vocab_size = layout.vocab_size, blank = layout.blank
+        cdef const int32_t[::1] blank_frames = layout.blank_frames
+        cdef const int32_t[::1] durations = layout.durations
+        cdef const unsigned char[:, ::1] table = masks.table
+        cdef const int32_t[::1] numbers = masks.numbers
+        if not blank_frames.shape[0] or not 0 <= blank <= vocab_size \
+                or rows.shape[1] != vocab_size + blank_frames.shape[0] + durations.shape[0]:
+            raise ValueError("rows must be [N, V + B + D] and blank from 0 to V")
+        if numbers.shape[0] < count or table.shape[0] and table.shape[1] != vocab_size + 1:
+            raise ValueError("masks must be [M, V + 1], with a number for each row")
+        for i in range(count):
+            if numbers[i] >= table.shape[0]:
+                raise ValueError("the number of a mask must be below M")
         if decisions.shape[0] != 2 or logprobs.shape[0] != 2 or min(decisions.shape[1], logprobs.shape[1]) < count:
             raise ValueError("decisions and logprobs must be [2, N] or longer")
         if count == 0:
             return
         _read(options, &read)
-        layout.vocab_size = vocab_size
-        layout.blank = blank
-        layout.num_durations = <int>durations.shape[0]
-        layout.durations = &durations[0] if durations.shape[0] else NULL
+        c_layout.vocab_size = vocab_size
+        c_layout.blank = blank
+        c_layout.num_blanks = <int>blank_frames.shape[0]
+        c_layout.num_durations = <int>durations.shape[0]
+        c_layout.blank_frames = &blank_frames[0]
+        c_layout.durations = &durations[0] if durations.shape[0] else NULL
+        c_masks.table = &table[0, 0] if table.shape[0] else NULL
+        c_masks.numbers = &numbers[0] if table.shape[0] else NULL
+        c_masks.entries = table.shape[1]
         with nogil:
-            self.kernel(&rows[0, 0], count, layout, read, &decisions[0, 0], &decisions[1, 0],
+            self.kernel(&rows[0, 0], count, c_layout, read, c_masks, &decisions[0, 0], &decisions[1, 0],
                         &logprobs[0, 0], &logprobs[1, 0])
 
 

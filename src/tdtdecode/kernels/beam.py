@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..allowed import Binding, Masks
 from ..arguments import as_flag, as_instance, as_tuple
 from ..errors import InputError
 from ..fusion.binding import BoundFusion
@@ -48,6 +49,8 @@ class BeamSearch:
         The B beams that `close` returned, to go on from them; None to start anew.
     trace:
         Also keep all candidates of every step, for `traces`.
+    masks:
+        ``options.allow``, bound to the vocabulary. None: it is bound here, if it needs no vocabulary.
 
     Attributes
     ----------
@@ -59,6 +62,8 @@ class BeamSearch:
     slots, utterances, frames:
         int32 [N] each: for every joint row that is wanted, the slot of its predictor state, its utterance and its
         frame.
+    masks:
+        The tokens that each utterance may emit.
     kernel_options:
         The options in the form that kernels take, a `tdtdecode.options.BEAM_OPTIONS`.
     size:
@@ -82,6 +87,7 @@ class BeamSearch:
         fusions: Sequence[BoundFusion] = (),
         states: Sequence[BeamState] | None = None,
         trace: bool = False,
+        masks: Masks | None = None,
     ):
         as_instance("spec", spec, TransducerSpec, "a TransducerSpec")
         as_instance("options", options, (Greedy, Beam), "Beam(...) or Greedy(...)")
@@ -99,10 +105,16 @@ class BeamSearch:
                 raise InputError(f"states must have one beam for each of the {len(lengths)} lengths, got {len(states)}")
         kernel_options = beam_options(options, [fusion.weight for fusion in fusions], spec.max_symbols)
         size = int(kernel_options["size"])
-        hypotheses = size * (max((1, *spec.durations)) + 1)
+        longest = max((1, *spec.durations, *spec.big_blanks))
+        hypotheses = size * (longest + 1)
+        if kernel_options["strategy"] == Strategy.MALSD and spec.big_blanks:
+            raise InputError(
+                "Beam(strategy='malsd') is NeMo's search, which does not know models with several blanks: use "
+                "Beam(strategy='tsd') or Greedy()"
+            )
         if kernel_options["strategy"] == Strategy.TSD and hypotheses > MAX_HYPOTHESES:
             raise InputError(
-                f"a beam of {size} with durations up to {max(spec.durations)} may have {hypotheses} "
+                f"a beam of {size} with durations up to {longest} may have {hypotheses} "
                 f"hypotheses to compare, but at most {MAX_HYPOTHESES} are possible: make the beam smaller"
             )
         self.spec = spec
@@ -111,8 +123,9 @@ class BeamSearch:
         self.kernel_options = kernel_options
         self.size = size
         self.fusions = tuple(fusions)
+        self.masks = Binding(spec, None).masks(options.allow, len(lengths)) if masks is None else masks
         self.engine = kernels.beam_engine(
-            spec.vocab_size, spec.blank, spec.duration_table, kernel_options, self.fusions, len(lengths), trace
+            spec.layout, kernel_options, self.fusions, self.masks, len(lengths), trace
         )
         self.slots_per_utterance = self.engine.slots
         for utterance in range(len(lengths)):
@@ -136,7 +149,7 @@ class BeamSearch:
             self.predictions, self._wanted = self.engine.request()
 
     def step(self, rows: np.ndarray) -> None:
-        """Take the joint rows that were wanted, float32 [N, V + 1 + D] in the order of `slots`, and ask for the next.
+        """Take the joint rows that were wanted, float32 [N, V + B + D] in the order of `slots`, and ask for the next.
 
         Raises
         ------
@@ -235,7 +248,7 @@ class BeamSearch:
         confidence = self.options.confidence
         return Hypothesis(
             numbers[0], numbers[1], numbers[2], token_logprobs, duration_logprobs, score,
-            token_confidence=None if confidence is None else confidence.from_sum(statistic, self.spec.vocab_size + 1),
+            token_confidence=None if confidence is None else confidence.from_sum(statistic, self.spec.token_entries),
         )  # fmt: skip
 
 

@@ -44,16 +44,17 @@ RECORD = np.dtype(
 )
 """A token that was emitted. `previous` is the index of the record of the token before it, -1 for the first."""
 RANKED = np.dtype(
-    [("count", "i4"), ("largest_index", "i4"), ("longest", "i4")]
-    + [(name, "f4") for name in ("largest", "blank_logit", "blank_logprob", "statistic")]
+    [("count", "i4"), ("largest_index", "i4"), ("longest", "i4"), ("blank", "i4")]
+    + [(name, "f4") for name in ("largest", "raised", "blank_logit", "statistic")]
     + [(name, "f4") for name in ("token_normalizer", "duration_normalizer")]
 )
-"""What a search reads of a joint row, beside its best tokens and their log-probabilities.
+"""What a search reads of a joint row, beside the log-probabilities of its best tokens, its blanks and its durations.
 
 - `count`: the number of best tokens;
-- `largest`, `largest_index`: the best token logit other than blank, without any bonus, and its index (-1: no number);
+- `largest`, `largest_index`: the best logit of all tokens, without any bonus, and its index (-1: no number);
+- `raised`: how much the tokens that may be emitted are raised in scores: as far as the best of them is below `largest`;
 - `longest`: the index of the largest duration entry;
-- `blank_logit`, `blank_logprob`: those of blank;
+- `blank`, `blank_logit`: the best blank, counted from the first one, and its logit;
 - `statistic`: the sum that the confidence measure needs;
 - `token_normalizer`, `duration_normalizer`: at temperature T, an entry of log-probability x has the log-probability
   x / T minus the normalizer of its part.
@@ -114,35 +115,48 @@ def sanitized(logits):
 
 
 @kernel
-def rank_row(row, bonus, options, blank, durations, ranked, place, tokens, token_logprobs, duration_logprobs):
-    """Rank one joint row: find its K best tokens other than blank, by logit / temperature + bonus.
+def rank_row(
+    row, bonus, mask, options, layout, ranked, place, tokens, token_logprobs, duration_logprobs, blank_logprobs
+):
+    """Rank one joint row: find its K best tokens that may be emitted, by logit / temperature + bonus.
 
     The log-probabilities written are the network's: temperature and bonus do not change them.
 
     Parameters
     ----------
     row:
-        float32 [V + 1 + D].
+        float32 [V + B + D].
     bonus:
         float32 [V + 1], or empty for none.
+    mask:
+        uint8 [V + 1], 0 for the tokens that may not be emitted; or empty if all may.
+    layout:
+        The row's layout.
     ranked, place:
         ``ranked[place]`` is written.
-    tokens, token_logprobs, duration_logprobs:
-        int32 [K], float32 [K] and float32 [D], written.
+    tokens, token_logprobs, duration_logprobs, blank_logprobs:
+        int32 [K], float32 [K], float32 [D] and float32 [B], written.
     """
+    _, blank, blank_frames, durations = layout
     entries = len(row) - len(durations)
     part = sanitized(row[:entries])
     result = ranked[place]
-    result["blank_logit"] = part[blank]
     result["largest"], result["largest_index"] = -np.inf, -1
-    result["token_normalizer"] = result["duration_normalizer"] = 0
+    result["blank_logit"], result["blank"] = -np.inf, len(blank_frames) - 1
+    result["raised"] = result["token_normalizer"] = result["duration_normalizer"] = 0
     scale = np.float32(np.float32(1) / options["temperature"])
     count, size = 0, len(tokens)
+    best_allowed = np.float32(-np.inf)
     for token in range(entries):
-        if token == blank:
+        if blank <= token < blank + len(blank_frames):
+            if part[token] > result["blank_logit"]:
+                result["blank_logit"], result["blank"] = part[token], token - blank
             continue
         if part[token] > result["largest"]:
             result["largest"], result["largest_index"] = part[token], token
+        if len(mask) and not mask[token]:
+            continue
+        best_allowed = max(best_allowed, part[token])
         value = np.float32(part[token] * scale)
         if len(bonus):
             value = min(np.float32(value + bonus[token]), LARGEST)
@@ -154,19 +168,22 @@ def rank_row(row, bonus, options, blank, durations, ranked, place, tokens, token
             token_logprobs[at], tokens[at] = token_logprobs[at - 1], tokens[at - 1]
             at -= 1
         token_logprobs[at], tokens[at] = value, token
-    largest = max(result["largest"], part[blank])
+    if best_allowed > -np.inf:
+        result["raised"] = min(np.float32(result["largest"] - best_allowed), LARGEST)
+    largest = max(result["largest"], result["blank_logit"])
     if largest > -np.inf:
         logprobs = part - largest
         logprobs = logprobs - np.log(np.sum(np.exp(logprobs)))
         for i in range(count):
             token_logprobs[i] = logprobs[tokens[i]]
-        result["blank_logprob"] = logprobs[blank]
+        blank_logprobs[:] = logprobs[blank : blank + len(blank_frames)]
         if scale != 1:
             result["token_normalizer"] = normalizer(logprobs, scale)
         result["statistic"] = statistic_of(logprobs, options)
-    else:  # no number: blank is certain
+    else:  # no number: the last blank is certain
         count = 0
-        result["blank_logprob"] = 0
+        blank_logprobs[:] = -np.inf
+        blank_logprobs[-1] = 0
         result["statistic"] = 1 if options["statistic"] in (MAX_PROB, POWER_SUM) else 0
     result["count"] = count
 
@@ -376,26 +393,29 @@ def merge_last(entries, count, hypotheses, records, tokens, candidates):
 
 @kernel
 def advance_greedy(
-    options, blank, durations, hypotheses, ranked, tokens, token_logprobs, duration_logprobs, bonus, entries, candidates
-):
+    options, layout, hypotheses, ranked, tokens, token_logprobs, duration_logprobs, blank_logprobs, bonus, entries,
+    candidates,
+):  # fmt: skip
     """Write one entry. The joint row alone decides between blank and token; fusion takes part in choosing the token.
 
     Returns the numbers of entries and of candidates.
     """
+    _, blank, blank_frames, durations = layout
     h = hypotheses[0]
     row = ranked[h["place"]]
     steered = min(np.float32(row["blank_logit"] - options["greedy"]["blank_penalty"]), LARGEST)
     is_blank = row["largest_index"] < 0 or steered > row["largest"]
     if steered == row["largest"]:
-        is_blank = is_blank or blank < row["largest_index"]
+        is_blank = is_blank or blank + row["blank"] < row["largest_index"]
+    is_blank = is_blank or row["count"] == 0  # no token may be emitted
     index = row["longest"]
-    logprob, token = float(row["blank_logprob"]), -1
+    logprob, token = float(blank_logprobs[h["place"], row["blank"]]), -1
+    frames = blank_frames[row["blank"]] if is_blank else 0
     if not is_blank:
         token = tokens[h["place"], 0]
         logprob = float(token_logprobs[h["place"], 0])
         if bonus.shape[1]:
             logprob += float(bonus[h["slot"], token])
-    frames = 0
     if len(durations):
         logprob += float(duration_logprobs[h["place"], index])
         frames = durations[index]
@@ -408,14 +428,15 @@ def advance_greedy(
 
 @kernel
 def advance_tsd(
-    options, durations, length, hypotheses, count, records, ranked, tokens, token_logprobs, duration_logprobs, bonus,
-    entries, candidates,
+    options, layout, length, hypotheses, count, records, ranked, tokens, token_logprobs, duration_logprobs,
+    blank_logprobs, bonus, entries, candidates,
 ):  # fmt: skip
-    """Extend the hypotheses at the earliest position by their best tokens and by blank, with every duration.
+    """Extend the hypotheses at the earliest position by their best tokens and by the blanks, with every duration.
 
     Hypotheses with the same tokens at the same position are merged; only then is the beam pruned. Returns the number of
     entries written, and the number of candidates.
     """
+    _, _, blank_frames, durations = layout
     frame, symbols = first_in_time(hypotheses, count, length)
     written = listed = 0
     for i in range(count):
@@ -429,18 +450,21 @@ def advance_tsd(
             continue
         place = h["place"]
         row, temperature = ranked[place], float(options["temperature"])
-        for rank in range(row["count"] + 1):
+        for rank in range(row["count"] + len(blank_frames)):
+            moves = 0
             if rank < row["count"]:
                 token = tokens[place, rank]
-                score = float(token_logprobs[place, rank]) / temperature - float(row["token_normalizer"])
+                raised = np.float32(token_logprobs[place, rank] + row["raised"])
+                score = float(raised) / temperature - float(row["token_normalizer"])
                 if bonus.shape[1]:
                     score += float(bonus[h["slot"], token])
             else:
-                rank, token = BLANK, -1
-                score = float(row["blank_logprob"]) / temperature - float(row["token_normalizer"])
+                which = rank - row["count"]
+                rank, token, moves = BLANK, -1, blank_frames[which]
+                score = float(blank_logprobs[place, which]) / temperature - float(row["token_normalizer"])
                 score -= float(options["greedy"]["blank_penalty"])
             for index in range(max(len(durations), 1)):
-                step, frames = score, 0
+                step, frames = score, moves
                 if len(durations):
                     step += float(duration_logprobs[place, index]) / temperature - float(row["duration_normalizer"])
                     frames = durations[index]
@@ -487,15 +511,16 @@ def prune(entries, count, options):
 
 @kernel
 def advance_malsd(
-    options, blank_token, durations, length, hypotheses, count, records, ranked, tokens, token_logprobs,
-    duration_logprobs, bonus, entries, candidates, pairs,
+    options, layout, length, hypotheses, count, records, ranked, tokens, token_logprobs, duration_logprobs,
+    blank_logprobs, bonus, entries, candidates, pairs,
 ):  # fmt: skip
     """NeMo's modified alignment-length-synchronous decoding, except that durations are looked up in the table.
 
-    Scores are rounded to float32 wherever NeMo rounds them: in long utterances that decides between close hypotheses.
-    ``pairs`` float64 [4, (K + 1) D] is scratch memory. Returns the number of entries written, and the number of
-    candidates.
+    It knows one blank. Scores are rounded to float32 wherever NeMo rounds them: in long utterances that decides between
+    close hypotheses. ``pairs`` float64 [4, (K + 1) D] is scratch memory. Returns the number of entries written, and the
+    number of candidates.
     """
+    _, blank_token, blank_frames, durations = layout
     size, width = options["size"], max(len(durations), 1)
     written = listed = 0
     for i in range(count):
@@ -507,26 +532,27 @@ def advance_malsd(
             continue
         place = h["place"]
         row = ranked[place]
-        blank = np.float32(row["blank_logprob"] - options["greedy"]["blank_penalty"])
+        blank_logprob = blank_logprobs[place, 0]
+        blank = np.float32(blank_logprob - options["greedy"]["blank_penalty"])
         steered_blank, shift = blank, np.float32(0)
         if options["blank_mode"] == LM_WEIGHTED_FULL and bonus.shape[1]:
             weights = options["weight_sum"]
-            shift = np.float32(weights * np.log1p(-min(np.exp(row["blank_logprob"]), LARGEST_BLANK)))
+            shift = np.float32(weights * np.log1p(-min(np.exp(blank_logprob), LARGEST_BLANK)))
             steered_blank = np.float32(blank * (np.float32(1) + weights))
         ranks, with_blank = row["count"], True
         if options["prune_early"]:  # blank must be among the best without fusion
             above = 0
             for rank in range(row["count"]):
-                logprob = token_logprobs[place, rank]
-                tie = logprob == row["blank_logprob"] and tokens[place, rank] < blank_token
-                above += logprob > row["blank_logprob"] or tie
+                logprob = np.float32(token_logprobs[place, rank] + row["raised"])
+                tie = logprob == blank_logprob and tokens[place, rank] < blank_token
+                above += logprob > blank_logprob or tie
             with_blank = above < size
             ranks = min(ranks, size - with_blank)
         found = 0
         for rank in range(ranks + with_blank):
             if rank < ranks:
                 token = tokens[place, rank]
-                logprob = token_logprobs[place, rank]
+                logprob = np.float32(token_logprobs[place, rank] + row["raised"])
                 if bonus.shape[1]:
                     logprob = np.float32(logprob + np.float32(shift + bonus[h["slot"], token]))
             else:
@@ -545,7 +571,7 @@ def advance_malsd(
             forced = blank if options["prune_early"] else steered_blank
             if len(durations):
                 forced = np.float32(forced + duration_logprobs[place, row["longest"]])
-            frames = durations[index] if len(durations) else 0
+            frames = durations[index] if len(durations) else blank_frames[0]
             extend(entries[written], hypotheses, i, BLANK, -1, forced, index, frames, options["greedy"])
             entries[written]["score"] = np.float32(entries[written]["score"])
             listed = list_candidate(candidates, listed, entries[written], hypotheses, BLANK, frames)
@@ -555,6 +581,8 @@ def advance_malsd(
             rank, index = int(pairs[1, pair]), int(pairs[2, pair])
             token = token_of(hypotheses, i, rank, tokens)
             frames = durations[index] if len(durations) else 0
+            if rank == BLANK and not len(durations):
+                frames = blank_frames[0]
             entry = entries[written]
             extend(entry, hypotheses, i, rank, token, pairs[0, pair], index, frames, options["greedy"])
             # max_symbols takes effect in the next step, by the forced blank above.

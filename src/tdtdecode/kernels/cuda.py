@@ -6,30 +6,31 @@ from typing import Any
 
 import numpy as np
 
+from ..allowed import Masks
 from ..cuda.device import current_device, import_cupy
 from ..cuda.kernels import kernels
-from ..cuda.structs import row_layout
-from ..transducer import TransducerSpec
+from ..cuda.structs import mask_bytes, put_masks, row_layout
+from ..cuda.transfer import transfers
+from ..transducer import RowLayout
 
 
 def decide(
     rows: Any,
-    vocab_size: int,
-    blank: int,
-    durations: np.ndarray,
+    layout: RowLayout,
     options: np.void,
+    masks: Masks,
     decisions: np.ndarray,
     logprobs: np.ndarray,
 ) -> None:
     """`reference.decide` for ``rows`` on the device. ``decisions`` and ``logprobs`` are on the host."""
     cupy, card, count = import_cupy(), current_device(), len(rows)
-    layout, kept = row_layout(TransducerSpec(vocab_size, tuple(durations.tolist()), blank=blank))
+    struct, kept = row_layout(layout)
     made, values = cupy.empty((2, count), np.int32), cupy.empty((2, count), np.float32)
-    arguments = (
-        rows, np.int32(count), np.uint64(0), cupy.asarray(layout.view(np.uint8)),
-        cupy.asarray(np.frombuffer(options.tobytes(), np.uint8)), made, values,
-    )  # fmt: skip
-    if count:
-        kernels(card, "rows.cu").launch("decide_rows", count, card.threads, arguments, 8 * 32)
-    decisions[:, :count], logprobs[:, :count] = cupy.asnumpy(made), cupy.asnumpy(values)
+    with transfers(card).taken(4096 + mask_bytes(masks)) as transfer:
+        parameters = [transfer.put(part) for part in (struct, np.array([options]), put_masks(masks, transfer))]
+        transfer.send()
+        arguments = (rows, np.int32(count), np.uint64(0), *map(np.uint64, parameters), made, values)
+        if count:
+            kernels(card, "rows.cu").launch("decide_rows", count, card.threads, arguments, 8 * 32)
+        decisions[:, :count], logprobs[:, :count] = cupy.asnumpy(made), cupy.asnumpy(values)
     del kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..allowed import Binding, Masks
 from ..arguments import as_flag, as_instance, refusal
 from ..errors import InputError
 from ..hypothesis import Hypothesis
@@ -33,6 +34,8 @@ class GreedySearch:
         Default 0.
     trace:
         Also keep the steps that decided on blank, for `traces`.
+    masks:
+        ``options.allow``, bound to the vocabulary. None: it is bound here, if it needs no vocabulary.
 
     Attributes
     ----------
@@ -44,6 +47,8 @@ class GreedySearch:
         The options in the form that kernels take, a `tdtdecode.options.GREEDY_OPTIONS`.
     positions:
         int32 [3, B]: the next frame of each utterance, the tokens emitted there, and its length.
+    masks:
+        The tokens that each utterance may emit.
 
     Raises
     ------
@@ -60,6 +65,7 @@ class GreedySearch:
         frame: np.ndarray | None = None,
         symbols: np.ndarray | None = None,
         trace: bool = False,
+        masks: Masks | None = None,
     ):
         as_instance("spec", spec, TransducerSpec, "a TransducerSpec")
         as_instance("options", options, (Greedy, Beam), "Greedy(...)")
@@ -71,7 +77,7 @@ class GreedySearch:
         self.spec = spec
         self.options = greedy_options(options, trace, spec.max_symbols)
         self._kernels = kernels
-        self._durations = spec.duration_table
+        self._layout = spec.layout
         batch = len(lengths)
         self.positions = np.zeros((3, batch), np.int32)
         self.positions[0] = frame
@@ -84,6 +90,7 @@ class GreedySearch:
         self._log = np.empty((4, 64 + 4 * batch), np.int32)
         self._log_logprobs = np.empty((2, self._log.shape[1]), np.float32)
         self._logged = 0
+        self.masks = Binding(spec, None).masks(options.allow, batch) if masks is None else masks
         waiting = np.flatnonzero(frame < lengths)
         self.pending = len(waiting)
         self._queue[0, : self.pending], self._queue[1, : self.pending] = waiting, frame[waiting]
@@ -111,7 +118,7 @@ class GreedySearch:
         return self.positions[1]
 
     def step(self, rows: np.ndarray, hold: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Take the joint rows that were wanted, float32 [N, V + 1 + D] in the order of `slots`, and ask for the next.
+        """Take the joint rows that were wanted, float32 [N, V + B + D] in the order of `slots`, and ask for the next.
 
         With ``hold``, slots that emitted ask for no more rows until `resume`. Networks that run the predictor for all
         utterances together need this.
@@ -132,13 +139,7 @@ class GreedySearch:
         if self._logged + count > self._log.shape[1]:
             self._grow()
         self._kernels.decide(
-            rows,
-            self.spec.vocab_size,
-            self.spec.blank,
-            self._durations,
-            self.options,
-            self._decisions,
-            self._logprobs,
+            rows, self._layout, self.options, self.masks.select(self.slots), self._decisions, self._logprobs
         )
         logged, self.pending = self._kernels.advance(
             self._queue,

@@ -24,14 +24,23 @@ def _sanitized(logit):
 
 
 @njit(cache=True, nogil=True)
-def _best(part, skip):
-    """The largest entry of a part, except the one at ``skip``, and its lowest index; -1 if there is no number."""
-    value, index = LOWEST, -1
-    for i in range(len(part)):
-        if part[i] > value and i != skip:  # seldom true, and never for NaN
+def _better(part, first, last, value, index):
+    """The largest entry of a part from ``first`` to ``last`` and its lowest index, if it is above ``value``."""
+    for i in range(first, last):
+        if part[i] > value:  # seldom true, and never for NaN
             x = min(part[i], LARGEST)
             if x > value:
                 value, index = x, i
+    return value, index
+
+
+@njit(cache=True, nogil=True)
+def _best_allowed(part, mask, blank):
+    """The largest token that may be emitted, and its lowest index; -1 if there is no number."""
+    value, index = LOWEST, -1
+    for i in range(len(mask)):
+        if mask[i] and i != blank:
+            value, index = _better(part, i, i + 1, value, index)
     return value, index
 
 
@@ -44,23 +53,34 @@ def _log_sum_exp(part, largest):
 
 
 @njit(cache=True, nogil=True)
-def decide(rows, vocab_size, blank, durations, options, decisions, logprobs):
+def decide(rows, layout, options, masks, decisions, logprobs):
+    vocab_size, blank, blank_frames, durations = layout
+    table, numbers = masks
+    end, entries = blank + len(blank_frames), vocab_size + len(blank_frames)
     for n in range(len(rows)):
-        tokens, timing = rows[n, : vocab_size + 1], rows[n, vocab_size + 1 :]
-        value, token = _best(tokens, blank)
-        blank_logit = _sanitized(tokens[blank])
+        tokens, timing = rows[n, :entries], rows[n, entries:]
+        best, token = _better(tokens, 0, blank, LOWEST, -1)
+        best, token = _better(tokens, end, entries, best, token)
+        blank_logit, blank_at = _better(tokens, blank, end, LOWEST, -1)
         steered = _sanitized(np.float32(blank_logit - options["blank_penalty"]))
-        if token < 0 or steered > value or (steered == value and blank < token):
+        value = best
+        if token < 0 or steered > best or (steered == best and blank_at < token):
             token = blank
+        elif numbers[n] >= 0 and not table[numbers[n], token]:
+            value, token = _best_allowed(tokens, table[numbers[n]], blank)
+            if token < 0:
+                token = blank
         decisions[0, n] = token
         decisions[1, n] = 0
+        if token == blank:
+            decisions[1, n] = blank_frames[blank_at - blank if blank_at >= 0 else len(blank_frames) - 1]
         logprobs[0, n] = logprobs[1, n] = 0.0
         index = -1
         if len(durations):
-            longest, index = _best(timing, -1)
+            longest, index = _better(timing, 0, len(timing), LOWEST, -1)
             decisions[1, n] = durations[max(index, 0)]
         if token != blank or options["trace"]:
-            largest = max(value, blank_logit)
+            largest = max(best, blank_logit)
             if largest > LOWEST:
                 chosen = blank_logit if token == blank else value
                 logprobs[0, n] = chosen - largest - _log_sum_exp(tokens, largest)

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..allowed import Masks
+from ..transducer import RowLayout
 from .reference_beam import BeamEngine
 
 __all__ = ["BeamEngine", "advance", "decide"]
@@ -25,10 +27,9 @@ LARGEST = np.finfo(np.float32).max
 @np.errstate(over="ignore")  # the lowest float minus the largest is -inf, as it should be
 def decide(
     rows: np.ndarray,
-    vocab_size: int,
-    blank: int,
-    durations: np.ndarray,
+    layout: RowLayout,
     options: np.void,
+    masks: Masks,
     decisions: np.ndarray,
     logprobs: np.ndarray,
 ) -> None:
@@ -37,29 +38,48 @@ def decide(
     Parameters
     ----------
     rows:
-        float32 [N, V + 1 + D].
-    vocab_size, blank, durations:
-        V; id of blank; int32 [D] frames.
+        float32 [N, V + B + D].
+    layout:
+        The row's layout.
     options:
         `tdtdecode.options.GREEDY_OPTIONS`.
+    masks:
+        The tokens that may be emitted, of >= N rows.
     decisions:
-        int32 [2, >= N], written: token (which may be blank) and duration in frames (0 for RNN-T).
+        int32 [2, >= N], written: the token, or `RowLayout.blank` for every blank; and frames. These are the predicted
+        duration. Without durations, they are 0 for a token, and those of the blank for a blank.
     logprobs:
-        float32 [2, >= N], written: log-softmax of the token over the V + 1 token entries, and of the duration over the
+        float32 [2, >= N], written: log-softmax of the token over the V + B token entries, and of the duration over the
         D duration entries. Both are 0 if the token is blank, unless ``options["trace"]`` is set.
     """
     n = len(rows)
     rows = _sanitized(rows)
-    tokens, timing = rows[:, : vocab_size + 1], rows[:, vocab_size + 1 :]
+    vocab_size, blank, blank_frames, durations = layout
+    end = blank + len(blank_frames)
+    entries = vocab_size + len(blank_frames)
+    tokens, timing = rows[:, :entries], rows[:, entries:]
 
+    # The best blank takes part with its penalty, the other blanks do not.
+    every = np.arange(n)
+    blanks = tokens[:, blank:end]
+    best_blank = np.where(blanks.max(axis=1) > -np.inf, blanks.argmax(axis=1), len(blank_frames) - 1)
     steered = tokens.copy()
-    steered[:, blank] = _sanitized(steered[:, blank] - options["blank_penalty"])
-    token = np.where(steered.max(axis=1) > -np.inf, steered.argmax(axis=1), blank)
-    reported = (token != blank) | bool(options["trace"])
-    decisions[0, :n] = token
-    logprobs[0, :n] = np.where(reported, _log_softmax_at(tokens, token), 0)
+    steered[:, blank:end] = -np.inf
+    steered[every, blank + best_blank] = _sanitized(blanks[every, best_blank] - options["blank_penalty"])
+    entry = np.where(steered.max(axis=1) > -np.inf, steered.argmax(axis=1), blank + best_blank)
+    for i in np.flatnonzero((entry < blank) | (entry >= end)):  # rows that emit a token
+        mask = masks.numbers[i]
+        if mask >= 0 and not masks.table[mask, entry[i]]:
+            may = np.where(masks.table[mask] != 0, tokens[i, : vocab_size + 1], -np.inf)
+            may[blank] = -np.inf
+            entry[i] = may.argmax() if may.max() > -np.inf else blank + best_blank[i]
+    emits = (entry < blank) | (entry >= end)
+    reported = emits | bool(options["trace"])
+    decisions[0, :n] = np.where(emits, entry, blank)
+    logprobs[0, :n] = np.where(reported, _log_softmax_at(tokens, entry), 0)
 
-    decisions[1, :n] = logprobs[1, :n] = 0
+    decisions[1, :n] = np.where(emits, 0, blank_frames[best_blank])
+    logprobs[1, :n] = 0
     if len(durations):
         index = timing.argmax(axis=1)
         decisions[1, :n] = durations[index]

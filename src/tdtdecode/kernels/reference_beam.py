@@ -10,7 +10,9 @@ from types import ModuleType
 
 import numpy as np
 
+from ..allowed import Masks
 from ..fusion.binding import BoundFusion
+from ..transducer import RowLayout
 from . import beam_steps
 from .beam_state import BeamState, FusionError
 
@@ -24,12 +26,14 @@ class BeamEngine:
 
     Parameters
     ----------
-    vocab_size, blank, durations:
-        V; id of blank; int32 [D] frames.
+    layout:
+        The layout of joint rows.
     options:
         `tdtdecode.options.BEAM_OPTIONS`.
     fusions:
         The fusions of the search, bound to the vocabulary.
+    masks:
+        The tokens that each utterance may emit.
     batch:
         B.
     trace:
@@ -45,25 +49,26 @@ class BeamEngine:
 
     def __init__(
         self,
-        vocab_size: int,
-        blank: int,
-        durations: np.ndarray,
+        layout: RowLayout,
         options: np.void,
         fusions: Sequence[BoundFusion],
+        masks: Masks,
         batch: int,
         trace: bool = False,
     ):
-        reach = int(max([1, *durations])) + 1 if options["strategy"] == beam_steps.TSD else 1
+        vocab_size, self.blank, blank_frames, durations = layout
+        reach = int(max([*blank_frames, *durations])) + 1 if options["strategy"] == beam_steps.TSD else 1
         self.hypotheses = int(options["size"]) * reach
         self.slots = 2 * self.hypotheses
         self.entries = vocab_size + 1
-        self.durations = np.asarray(durations, np.int32)
+        self.layout = layout
+        self.ways = (min(int(options["size"]), vocab_size) + len(blank_frames)) * max(len(durations), 1)
         self.fusions = tuple(fusions)
         self.ranks = min(int(options["size"]), vocab_size)
-        self.blank = blank
         self.options = options
         self.traced = trace
-        self._beams = [_Beam(self) for _ in range(batch)]
+        masked = [masks.table[number] if number >= 0 else np.empty(0, np.uint8) for number in masks.numbers[:batch]]
+        self._beams = [_Beam(self, mask) for mask in masked]
 
     def start(self, utterance: int, fusion_state: np.ndarray) -> None:
         """Begin an utterance with the empty hypothesis, whose predictor state is in slot 0.
@@ -119,7 +124,7 @@ class BeamEngine:
         return np.concatenate(predictions, axis=1), np.concatenate(scorings, axis=1)
 
     def answer(self, rows: np.ndarray) -> None:
-        """Take the joint rows that `request` listed, float32 [N, V + 1 + D] in that order."""
+        """Take the joint rows that `request` listed, float32 [N, V + B + D] in that order."""
         answered = 0
         for beam in self._beams:
             for slot, _, place in beam.scorings:
@@ -171,23 +176,23 @@ class _Beam:
     tokens. So hypotheses with the same tokens share a slot.
     """
 
-    def __init__(self, engine: BeamEngine):
-        self.engine = engine
+    def __init__(self, engine: BeamEngine, mask: np.ndarray):
+        self.engine, self.mask = engine, mask
         capacity = engine.hypotheses
-        width = max(len(engine.durations), 1)
         size = int(engine.options["size"])
         self.count = self.recorded = self.first_frame = self.length = 0
         self.hypotheses, self.following = (np.zeros(capacity, beam_steps.HYPOTHESIS) for _ in range(2))
         self.records = np.zeros(64, beam_steps.RECORD)
-        self.entries = np.zeros(capacity + size * (engine.ranks + 1) * width + 1, beam_steps.ENTRY)
+        self.entries = np.zeros(capacity + size * engine.ways + 1, beam_steps.ENTRY)
         self.candidates = np.zeros(len(self.entries) if engine.traced else 0, beam_steps.CANDIDATE)
         self.traced: list[np.ndarray] = []
         self.beam = np.empty(0, np.intp)  # the candidate of each hypothesis, if the search is traced
-        self.pairs = np.zeros((4, (engine.ranks + 1) * width))
+        self.pairs = np.zeros((4, engine.ways))
         self.ranked = np.zeros(capacity, beam_steps.RANKED)
         self.tokens = np.zeros((capacity, engine.ranks), np.int32)
         self.token_logprobs = np.zeros((capacity, engine.ranks), np.float32)
-        self.duration_logprobs = np.zeros((capacity, len(engine.durations)), np.float32)
+        self.duration_logprobs = np.zeros((capacity, len(engine.layout.durations)), np.float32)
+        self.blank_logprobs = np.zeros((capacity, len(engine.layout.blank_frames)), np.float32)
         self.fusion_states = np.zeros((0, 0), np.int64)
         self.bonus = np.zeros((engine.slots, engine.entries if engine.fusions else 0), np.float32)
         self.predictions, self.scorings = (np.zeros((0, 3), np.int32) for _ in range(2))
@@ -225,35 +230,28 @@ class _Beam:
         options = self.engine.options
         early = options["strategy"] == beam_steps.MALSD and options["prune_early"]
         self.engine.steps.rank_row(
-            row, self.bonus[slot, :0] if early else self.bonus[slot], options, self.engine.blank,
-            self.engine.durations, self.ranked, place, self.tokens[place], self.token_logprobs[place],
-            self.duration_logprobs[place],
+            row, self.bonus[slot, :0] if early else self.bonus[slot], self.mask, options, self.engine.layout,
+            self.ranked, place, self.tokens[place], self.token_logprobs[place], self.duration_logprobs[place],
+            self.blank_logprobs[place],
         )  # fmt: skip
 
     def _advance(self, strategy: int) -> None:
         engine, steps = self.engine, self.engine.steps
         rows = self.ranked, self.tokens, self.token_logprobs, self.duration_logprobs
+        scored = *rows, self.blank_logprobs, self.bonus, self.entries, self.candidates
+        beam = engine.layout, self.length, self.hypotheses, self.count, self.records
         if strategy == beam_steps.GREEDY:
-            written, listed = steps.advance_greedy(
-                engine.options, engine.blank, engine.durations, self.hypotheses, *rows, self.bonus, self.entries,
-                self.candidates,
-            )  # fmt: skip
+            written, listed = steps.advance_greedy(engine.options, engine.layout, self.hypotheses, *scored)
+        elif strategy == beam_steps.TSD:
+            written, listed = steps.advance_tsd(engine.options, *beam, *scored)
         else:
-            beam = engine.durations, self.length, self.hypotheses, self.count, self.records
-            if strategy == beam_steps.TSD:
-                written, listed = steps.advance_tsd(
-                    engine.options, *beam, *rows, self.bonus, self.entries, self.candidates
-                )
-            else:
-                written, listed = steps.advance_malsd(
-                    engine.options, engine.blank, *beam, *rows, self.bonus, self.entries, self.candidates, self.pairs
-                )
+            written, listed = steps.advance_malsd(engine.options, *beam, *scored, self.pairs)
         if engine.traced:
             self._keep_candidates(written, listed)
         self.grow(self.recorded + written)
         self.recorded = steps.commit(
             self.entries, written, self.hypotheses, self.following, self.records, self.recorded, *rows,
-            engine.durations, self.first_frame,
+            engine.layout.durations, self.first_frame,
         )  # fmt: skip
         self.count = written
         self.hypotheses, self.following = self.following, self.hypotheses

@@ -1,5 +1,6 @@
 import numpy as np
 
+from ..allowed import Masks
 from .packing import PackedMatrix, PackedNetwork
 
 def widens_halves(isa: str) -> bool: ...
@@ -19,6 +20,7 @@ class CompiledNetwork:
         hidden: np.ndarray,
         cell: np.ndarray,
         options: np.void,
+        masks: Masks,
         threads: int,
         counts: np.ndarray | None = None,
         nanoseconds: np.ndarray | None = None,

@@ -17,8 +17,16 @@ cdef extern from "tdt/row.h" namespace "tdt":
     cdef cppclass RowLayout:
         int vocab_size
         int blank
+        int num_blanks
         int num_durations
+        const int32_t* blank_frames
         const int32_t* durations
+
+cdef extern from "row_kernels.h" namespace "tdt::cpu":
+    cdef cppclass Masks:
+        const unsigned char* table
+        const int32_t* numbers
+        ptrdiff_t entries
 
 cdef extern from "matrix.h" namespace "tdt::cpu":
     cdef enum class Format(int):
@@ -118,6 +126,7 @@ cdef extern from "fused_greedy.h" namespace "tdt::cpu":
         const FrameSource* sources
         const int32_t* lengths
         const int32_t* order
+        Masks masks
         int32_t* frame
         int32_t* symbols
         float* prediction
@@ -232,12 +241,15 @@ cdef class CompiledNetwork:
         self.isa = _instruction_set(isa)
         for layer in packed.layers:
             self.layers.push_back(_matrix(layer))
-        self.network.layout.vocab_size = packed.vocab_size
-        self.network.layout.blank = packed.blank
-        self.network.layout.num_durations = len(packed.durations)
+        layout = packed.layout
+        self.network.layout.vocab_size = layout.vocab_size
+        self.network.layout.blank = layout.blank
+        self.network.layout.num_blanks = len(layout.blank_frames)
+        self.network.layout.num_durations = len(layout.durations)
+        self.network.layout.blank_frames = <const int32_t*>_address(layout.blank_frames)
         self.network.layout.durations = NULL
-        if len(packed.durations):
-            self.network.layout.durations = <const int32_t*>_address(packed.durations)
+        if len(layout.durations):
+            self.network.layout.durations = <const int32_t*>_address(layout.durations)
         self.network.activation = <Activation><int>packed.activation
         self.network.encoder_size = packed.encoder.inputs
         self.network.predictor_size = packed.predictor_size
@@ -261,7 +273,7 @@ cdef class CompiledNetwork:
             self.network.screened_slots = packed.screen.slots
 
     def greedy(self, list utterances, const int32_t[::1] order, int32_t[:, ::1] positions,
-               float[:, ::1] prediction, float[:, :, ::1] hidden, float[:, :, ::1] cell, object options,
+               float[:, ::1] prediction, float[:, :, ::1] hidden, float[:, :, ::1] cell, object options, masks,
                int threads, int64_t[::1] counts=None, int64_t[:, ::1] nanoseconds=None):
         """Greedy search over B > 0 utterances.
 
@@ -277,6 +289,8 @@ cdef class CompiledNetwork:
             [B, J], [L, B, H], [C, B, H]: the predictor states; updated. C is the number of `PackedNetwork.cells`.
         options:
             `tdtdecode.options.GREEDY_OPTIONS`.
+        masks:
+            The tokens that each utterance may emit.
         counts, nanoseconds:
             int64 [`traces.COUNTS`] and [threads, `traces.PHASES`], to which the decode adds its own; None: it is not
             measured.
@@ -295,7 +309,17 @@ cdef class CompiledNetwork:
         self._check_states(cell, self.network.num_cells, count)
         cdef vector[FrameSource] sources
         self._sources(utterances, positions[2], &sources)
+        cdef const unsigned char[:, ::1] table = masks.table
+        cdef const int32_t[::1] numbers = masks.numbers
+        if numbers.shape[0] < count or table.shape[0] and table.shape[1] != self.network.layout.vocab_size + 1:
+            raise ValueError("masks must be [M, V + 1], with a number for each utterance")
+        for i in range(count):
+            if numbers[i] >= table.shape[0]:
+                raise ValueError("the number of a mask must be below M")
         cdef Utterances batch
+        batch.masks.table = &table[0, 0] if table.shape[0] else NULL
+        batch.masks.numbers = &numbers[0] if table.shape[0] else NULL
+        batch.masks.entries = table.shape[1]
         batch.count = <int>count
         batch.sources = sources.data()
         batch.order = &order[0]

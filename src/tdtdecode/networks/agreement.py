@@ -56,7 +56,7 @@ def deviation(
 
 
 def _normalised(rows: np.ndarray, spec: TransducerSpec) -> np.ndarray:
-    parts = np.split(rows.astype(np.float64), [spec.vocab_size + 1], axis=1)
+    parts = np.split(rows.astype(np.float64), [spec.token_entries], axis=1)
     return np.concatenate([_log_softmax(part) for part in parts if part.shape[1]], axis=1)
 
 

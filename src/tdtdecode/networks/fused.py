@@ -149,7 +149,7 @@ class FusedProgram:
         order = np.argsort(search.frame - search.positions[2], kind="stable").astype(np.int32)
         log, logprobs = self._compiled.greedy(
             utterances, order, search.positions, prediction, hidden, cell,
-            search.options, self._threads, *_counters(profile),
+            search.options, search.masks, self._threads, *_counters(profile),
         )  # fmt: skip
         search.finish(log, logprobs)
         return None if final else array_state(prediction, (hidden, cell))
@@ -248,7 +248,7 @@ def _check(weights: TransducerWeights, spec: TransducerSpec) -> None:
     fits = {
         f"embedding has {len(weights.embedding)} rows, expected V + 1 = {spec.vocab_size + 1}":
             len(weights.embedding) == spec.vocab_size + 1,
-        f"output has {rows} rows, expected V + 1 + D = {spec.joint_width}": rows == spec.joint_width,
+        f"output has {rows} rows, expected V + B + D = {spec.joint_width}": rows == spec.joint_width,
         f"encoder has {len(weights.encoder.weight)} outputs and prediction {len(weights.prediction.weight)}, "
         f"but output takes {joint} inputs": len(weights.encoder.weight) == len(weights.prediction.weight) == joint,
         f"encoder takes {weights.encoder.weight.shape[1]} numbers, expected E = {spec.encoder_size}":

@@ -7,7 +7,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from ..transducer import TransducerSpec
+from ..transducer import RowLayout, TransducerSpec
 from ..weights import ACTIVATIONS, Affine, LstmLayer, TransducerWeights
 
 PANEL = 64
@@ -113,9 +113,7 @@ class PackedNetwork:
         The vectors of width H that the next step needs beside the layers' outputs.
     """
 
-    vocab_size: int
-    blank: int
-    durations: np.ndarray
+    layout: RowLayout
     activation: int
     predictor_size: int
     joint_size: int
@@ -202,9 +200,7 @@ def pack_network(weights: TransducerWeights, spec: TransducerSpec, arithmetic: A
         layers += [_pack(_gates(layer, size, hidden, hidden), arithmetic) for layer in upper]
         prediction = _pack(weights.prediction, arithmetic)
     return PackedNetwork(
-        vocab_size=spec.vocab_size,
-        blank=spec.blank if spec.blank is not None else spec.vocab_size,
-        durations=aligned(spec.duration_table.astype(np.int32)),
+        layout=spec.layout,
         activation=ACTIVATIONS.index(weights.activation),
         predictor_size=size,
         joint_size=joint_size,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ..arguments import as_choice, as_path
 from ..bundle import Bundle, read_bundle
 from ..bundle.names import COMBINED_CONVENTIONS, combined_names
-from ..bundle.reading import checked_reading
+from ..bundle.reading import checked_reading, reread
 from ..bundle.transducers import arithmetic
 from ..errors import BundleError, InputError
 from ..networks.agreement import deviation
@@ -32,6 +32,7 @@ def convert(
     layout: str = "auto",
     variant: str | None = None,
     durations: Sequence[int] | None = None,
+    big_blanks: Sequence[int] | None = None,
     names: str = "nemo",
 ) -> Bundle:
     """Write a model directory in another layout, and compare the result with the original on random input.
@@ -49,7 +50,7 @@ def convert(
     to:
         The layout to write: ``"split"`` (for sherpa-onnx), ``"combined"`` (for onnx-asr and NeMo) or ``"genai"`` (for
         onnxruntime-genai).
-    layout, variant, durations:
+    layout, variant, durations, big_blanks:
         As for `read_bundle`. The names of the new graphs keep the variant's suffix, except in the GenAI layout, which
         has only one set of files.
     names:
@@ -74,14 +75,14 @@ def convert(
     wanted = COMBINED_CONVENTIONS[as_choice("names", names, COMBINED_CONVENTIONS)]
     if names != "nemo" and to != "combined":
         raise InputError(f"names={names!r} are names of the combined layout, and to={to!r} is another")
-    durations = checked_reading(layout, variant, durations)
+    durations, big_blanks = checked_reading(layout, variant, durations, big_blanks)
     as_path("out", out, "the path of a new folder")
-    bundle = read_bundle(directory, layout, variant, durations)
+    bundle = read_bundle(directory, layout, variant, durations, big_blanks)
     if bundle.layout == to and (to != "combined" or combined_names(bundle.directory, variant) == wanted):
         raise InputError(f"{bundle.directory} has layout {to!r} already; use `repair` to correct mistakes in it")
     # Writing changes the graphs in place, so the writer gets a bundle of its own.
     with new_directory(out) as folder:
-        write_layout(read_bundle(directory, bundle.layout, bundle.variant, durations), folder, to, wanted)
+        write_layout(read_bundle(*reread(bundle)), folder, to, wanted)
         written = read_bundle(folder, to, None if to == "genai" else bundle.variant)
         check_same(bundle, written)
     return read_bundle(out, to, written.variant)

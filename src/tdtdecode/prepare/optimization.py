@@ -20,7 +20,7 @@ from ..bundle import Bundle, load_graph, read_bundle
 from ..bundle.encoder import encoder_ports
 from ..bundle.onnx_files.dependencies import import_onnx
 from ..bundle.onnx_files.sorting import names_read, sort_nodes
-from ..bundle.reading import checked_reading
+from ..bundle.reading import checked_reading, reread
 from ..errors import BundleError, InputError, MissingDependencyError
 from ..evaluation import edit_distance
 from ..optional import raise_interrupt
@@ -111,6 +111,7 @@ def optimize(
     layout: str = "auto",
     variant: str | None = None,
     durations: Sequence[int] | None = None,
+    big_blanks: Sequence[int] | None = None,
     block_size: int = 32,
     algorithm: str = "rtn",
     recordings: Sequence[Audio] = (),
@@ -133,7 +134,7 @@ def optimize(
           predictor and joint stay float32.
         - ``"int4"``: the weights of the encoder's matrix products in four bits (``MatMulNBits``), all else unchanged.
         - ``"fused"``: the encoder's attention in fused operators, if ONNX Runtime recognises it.
-    layout, variant, durations:
+    layout, variant, durations, big_blanks:
         As for `read_bundle`.
     block_size:
         For int4, how many weights share a scale: one of `BLOCK_SIZES`.
@@ -157,7 +158,7 @@ def optimize(
         If a package is missing that ONNX Runtime's tools need.
     """
     as_choice("to", to, METHODS)
-    durations = checked_reading(layout, variant, durations)
+    durations, big_blanks = checked_reading(layout, variant, durations, big_blanks)
     as_choice("algorithm", algorithm, ALGORITHMS)
     if isinstance(block_size, bool) or not isinstance(block_size, int) or block_size not in BLOCK_SIZES:
         raise refusal("block_size", listed(map(str, BLOCK_SIZES)), block_size)
@@ -165,7 +166,7 @@ def optimize(
     for i, recording in enumerate(recordings):
         check_audio(f"recordings[{i}]", recording)
     as_path("out", out, "the path of a new folder")
-    bundle = read_bundle(directory, layout, variant, durations)
+    bundle = read_bundle(directory, layout, variant, durations, big_blanks)
     graphs = _graphs(bundle)
     if to == "fused" and bundle.cache_aware:
         assert bundle.encoder is not None
@@ -183,14 +184,14 @@ def optimize(
         for file, target in targets.items():
             before = _write(bundle, file, graphs[file], target, to, block_size, algorithm, notes)
             sizes[target.name] = (before, _size(target))
-        written = read_bundle(folder, bundle.layout, suffix[1:] or None, bundle.spec.durations)
+        written = read_bundle(folder, bundle.layout, suffix[1:] or None, *reread(bundle)[3:])
         if to == "fp16" and (problems := list(overflow(written))):
             notes += [f"{problem.file}: {problem.found}: predictor and joint stay in float32" for problem in problems]
             for file, target in targets.items():
                 if not graphs[file]:
                     save_graph(load_graph(file, bundle.directory), target)
                     sizes[target.name] = (sizes[target.name][0], _size(target))
-    written = read_bundle(out, bundle.layout, suffix[1:] or None, bundle.spec.durations)
+    written = read_bundle(out, bundle.layout, suffix[1:] or None, *reread(bundle)[3:])
     change = _compared(bundle, written, recordings) if recordings else None
     return Optimization(written, sizes, tuple(notes), change)
 
@@ -392,8 +393,8 @@ def _compared(before: Bundle, after: Bundle, recordings: Sequence[Audio]) -> Cha
     """Recognise recordings with both bundles, and compare."""
     seconds, results = [], []
     for bundle in (before, after):
-        spec = bundle.spec
-        model = load_model(bundle.directory, layout=bundle.layout, variant=bundle.variant, durations=spec.durations)
+        directory, layout, variant, durations, big_blanks = reread(bundle)
+        model = load_model(directory, layout=layout, variant=variant, durations=durations, big_blanks=big_blanks)
         model.recognize(recordings[0])  # warm up
         begin = time.perf_counter()
         results.append(model.recognize(list(recordings)))

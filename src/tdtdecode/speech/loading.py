@@ -37,6 +37,7 @@ def load_model(
     layout: str = "auto",
     variant: str | None = None,
     durations: Sequence[int] | None = None,
+    big_blanks: Sequence[int] | None = None,
     network: str = "auto",
     kernels: str = "auto",
     precision: str = "float32",
@@ -63,7 +64,7 @@ def load_model(
     session_options:
         ONNX Runtime options for the sessions of encoder and decoder, in place of this package's. Their number of
         threads is then the one set there.
-    layout, variant, durations, network, kernels, precision, search, providers:
+    layout, variant, durations, big_blanks, network, kernels, precision, search, providers:
         As for `Decoder.from_bundle`. The variant chooses the encoder's file too, and the encoder uses the same
         providers.
     tf32:
@@ -90,14 +91,14 @@ def load_model(
     as_search(search)
     if as_flag("tf32", tf32) and device == "cpu":
         raise InputError("tf32=True needs a card, got device='cpu': a CPU has no such arithmetic")
-    durations = checked_reading(layout, variant, durations)
+    checked_reading(layout, variant, durations, big_blanks)
     likely = ("cpu" if str(precision) == "int8" else "cuda",)
     for one in {"auto": likely, "both": ("cpu", "cuda")}.get(device, (device,)):
         check_network_options(network, precision, session_options, providers, one)
     if device == "cpu":
         checked_kernels(kernels, device)
     as_instance("kernels", kernels, str, "the name of a kernel set, such as 'auto' or 'cpu'")
-    bundle = read_bundle(find_model(name_or_directory, variant), layout, variant, durations)
+    bundle = read_bundle(find_model(name_or_directory, variant), layout, variant, durations, big_blanks)
     log_files(bundle)
 
     def on(device: str) -> Recognizer:

@@ -25,6 +25,7 @@ from ...cuda.structs import (
     RECORD,
     address,
     filled,
+    put_masks,
 )
 from ...errors import InputError
 from ...fusion.binding import BoundFusion
@@ -133,6 +134,7 @@ class DeviceBeams:
             "tokens": cupy.empty(places * ranks, np.int32),
             "token_logprobs": cupy.empty(places * ranks, np.float32),
             "duration_logprobs": cupy.empty(places * max(spec.num_durations, 1), np.float32),
+            "blank_logprobs": cupy.empty(places * len(spec.layout.blank_frames), np.float32),
             "bonus": cupy.empty((batch * self.slots if fusions else 0, entries), np.float32),
             "fusion_states": self._fusion_states,
             "counts": self._counts,
@@ -152,6 +154,7 @@ class DeviceBeams:
         offsets = np.array([state.first_frame for state in self._states], np.int32)
         for name, array in (("lengths", self._lengths), ("first_frames", self._first_frames), ("offsets", offsets)):
             self.struct[name] = transfer.put(array.astype(np.int32))
+        self.struct["masks"] = put_masks(self._search.masks.select(self._some), transfer)
         automata = np.zeros(max(len(self._tables), 1), AUTOMATON)
         for record, fusion, tables in zip(automata, self._search.fusions, self._tables):
             for name, table in zip(_TABLES, tables):
@@ -272,7 +275,7 @@ def most_entries(search: BeamSearch) -> int:
     extensions of each of `size` hypotheses.
     """
     spec, size = search.spec, search.size
-    ways = (min(size, spec.vocab_size) + 1) * max(spec.num_durations, 1)
+    ways = (min(size, spec.vocab_size) + 1 + len(spec.big_blanks)) * max(spec.num_durations, 1)
     return max(search.slots_per_utterance // 2 + size * ways, size**2)
 
 

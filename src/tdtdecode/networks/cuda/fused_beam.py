@@ -13,7 +13,7 @@ from ...cuda.arrays import DeviceArray
 from ...cuda.device import import_cupy
 from ...cuda.kernels import kernels
 from ...cuda.state import DeviceState
-from ...cuda.structs import FUSED_BEAM, REQUESTS, STEP, WANTED, filled, offset_of
+from ...cuda.structs import FUSED_BEAM, REQUESTS, STEP, WANTED, filled, mask_bytes, offset_of
 from ...cuda.transfer import Transfer
 from .beams import DeviceBeams, check_beam, decode_in_parts
 from .program import ROUNDS_AT_ONCE, FusedNetworkOnDevice
@@ -42,7 +42,8 @@ def run_beam(
     together = max(1, min(network.launch.slots, _STATE_BYTES // (4 * numbers * search.slots_per_utterance)))
 
     def decode(some: list[DeviceArray], places: np.ndarray, start: DeviceState) -> tuple[DeviceState, np.ndarray]:
-        with network.transfers.taken(64 * 1024 + 1024 * len(some) + 64 * len(start)) as transfer:
+        room = 64 * 1024 + 1024 * len(some) + 64 * len(start) + mask_bytes(search.masks)
+        with network.transfers.taken(room) as transfer:
             return _run(network, transfer, search, some, places, start)
 
     return decode_in_parts(decode, search, utterances, start, places, final, together)

@@ -11,7 +11,18 @@ import numpy as np
 from ...cuda.arrays import DeviceArray
 from ...cuda.device import import_cupy
 from ...cuda.state import DeviceState
-from ...cuda.structs import CONTROL, EXCHANGED_ROUNDS, GREEDY, PROJECTION, RESTORATION, SOURCE, STEP, offset_of
+from ...cuda.structs import (
+    CONTROL,
+    EXCHANGED_ROUNDS,
+    GREEDY,
+    PROJECTION,
+    RESTORATION,
+    SOURCE,
+    STEP,
+    mask_bytes,
+    offset_of,
+    put_masks,
+)
 from ...cuda.transfer import Transfer
 from .program import MANY_COLUMNS, ROUNDS_AT_ONCE, FusedNetworkOnDevice
 
@@ -38,17 +49,19 @@ def run_greedy(
     waiting = search.frame < search.positions[2]
     if not waiting.any():  # nothing is launched then, which would read frames that the caller may free
         return None if final else start
-    with network.transfers.taken(_transfer_bytes(network, len(waiting))) as transfer:
+    with network.transfers.taken(_transfer_bytes(network, search)) as transfer:
         decode = _GreedyDecode(network, transfer, search, np.flatnonzero(waiting), utterances, start)
         ends = decode.run()
         return None if final else decode.preparation.state(ends)
 
 
-def _transfer_bytes(network: FusedNetworkOnDevice, batch: int) -> int:
-    """At least what a decode of B utterances sends."""
+def _transfer_bytes(network: FusedNetworkOnDevice, search: GreedySearch) -> int:
+    """At least what a decode sends."""
+    batch = search.positions.shape[1]
     utterance = SOURCE.itemsize + STEP.itemsize + 6 * 4
-    rounds = EXCHANGED_ROUNDS * MANY_COLUMNS * 8 + 2 * CONTROL.itemsize + 4 * network.launch.blocks
-    return 4096 + GREEDY.itemsize + PROJECTION.itemsize + RESTORATION.itemsize + rounds + batch * utterance
+    rounds = 2 * EXCHANGED_ROUNDS * MANY_COLUMNS * 8 + 2 * CONTROL.itemsize + 4 * network.launch.blocks
+    structs = GREEDY.itemsize + PROJECTION.itemsize + RESTORATION.itemsize
+    return 4096 + structs + rounds + batch * utterance + mask_bytes(search.masks)
 
 
 class _GreedyDecode:
@@ -74,7 +87,8 @@ class _GreedyDecode:
         # The results: a summary, where each utterance ended, and the log. Speech has less than a token a frame.
         self._capacity = min(int(remaining.sum(dtype=np.int64)), _MOST_LOGGED) + network.launch.slots
         self._log_start = _SUMMARY + 3 * batch
-        exchanged = EXCHANGED_ROUNDS * columns * (1 + search.spec.num_durations), EXCHANGED_ROUNDS * columns * blocks
+        specials = search.spec.joint_width - search.spec.vocab_size  # blanks and durations
+        exchanged = EXCHANGED_ROUNDS * columns * specials, EXCHANGED_ROUNDS * columns * blocks
         room = 4 * (self._log_start + 6 * self._capacity + exchanged[0] + 2 * exchanged[1])
         # Each utterance has two places for its predictor state, which it uses in turn; the state lies in the first.
         states = 2 * np.arange(batch)
@@ -90,24 +104,24 @@ class _GreedyDecode:
         self._starts = numbers[3:]
         self._starts[0], self._starts[1], self._starts[2] = search.frame, search.symbols, states
         # What must be zero before the first launch: the best tokens, the controls and the barrier.
-        best_bytes = EXCHANGED_ROUNDS * columns * 8
+        best_bytes = 2 * EXCHANGED_ROUNDS * columns * 8
         zeros, best = transfer.room(np.dtype(np.uint8), best_bytes + 2 * CONTROL.itemsize + 4 * blocks)
         zeros.fill(0)
         self._control = best + best_bytes
         self._barrier = self._control + 2 * CONTROL.itemsize
         self._summary = self.preparation.room
         log = self._summary + 4 * self._log_start
-        specials = log + 4 * 6 * self._capacity
+        specials_at = log + 4 * 6 * self._capacity
         record, self._address = transfer.copy(spread.parameters)
         values = {
             "states": self.preparation.states[0], "options": search.options, "slots": slots, "window": window,
             "columns": columns, "batch": batch, "waiting": len(waiting), "order": numbers_at,
             "lengths": numbers_at + 4 * batch, "first_frames": numbers_at + 8 * batch,
             "starts": numbers_at + 12 * batch, "ends": self._summary + 4 * _SUMMARY,
-            "projected": self.preparation.projected, "best": best, "specials": specials,
-            "sums": specials + 4 * exchanged[0], "capacity": self._capacity, "log": log,
+            "projected": self.preparation.projected, "best": best, "specials": specials_at,
+            "sums": specials_at + 4 * exchanged[0], "capacity": self._capacity, "log": log,
             "logprobs": log + 4 * 4 * self._capacity, "summary": self._summary, "control": self._control,
-            "barrier": self._barrier,
+            "barrier": self._barrier, "masks": put_masks(search.masks, transfer)[0],
         }  # fmt: skip
         for name, value in values.items():
             record[name] = value

@@ -104,7 +104,7 @@ def pack_network(weights: TransducerWeights, spec: TransducerSpec, precision: st
         net["recurrent"][i] = matrix(_by_unit(unbiased, size, hidden, hidden))
     net["encoder"] = matrix(weights.encoder)
     net["table"] = on_device(np.ascontiguousarray(table, np.float32))
-    layout, durations = row_layout(spec)
+    layout, durations = row_layout(spec.layout)
     net["layout"] = layout[0]
     kept.append(durations)
     net["activation"] = ACTIVATIONS.index(weights.activation)

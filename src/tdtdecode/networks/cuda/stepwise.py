@@ -16,7 +16,7 @@ from ...cuda.device import Device, import_cupy
 from ...cuda.kernels import kernels
 from ...cuda.requests import Requests
 from ...cuda.state import DeviceState
-from ...cuda.structs import GREEDY_STEPS, WANTED, filled, offset_of, row_layout
+from ...cuda.structs import GREEDY_STEPS, WANTED, filled, mask_bytes, offset_of, put_masks, row_layout
 from ...cuda.transfer import Transfer, transfers
 from .beams import DeviceBeams, check_beam, decode_in_parts
 
@@ -72,7 +72,7 @@ def run_greedy(
     logs, logprobs, states = [], [], []
     for first in range(0, max(len(order), 1), network.max_rows):
         some = order[first : first + network.max_rows]
-        with transfers(network.card).taken(4096 + 16 * len(some)) as transfer:
+        with transfers(network.card).taken(4096 + 16 * len(some) + mask_bytes(search.masks)) as transfer:
             mine = [utterances[i] for i in some]
             log, values, state = _greedy_part(network, transfer, search, mine, some, start.select(some))
         log[0] = some[log[0]]
@@ -117,7 +117,7 @@ def _greedy_part(
     places = cupy.asarray(np.stack([frame, symbols]))
     capacity = int(np.sum(lengths - np.minimum(frame, lengths), dtype=np.int64)) + count
     log, log_logprobs = cupy.empty((4, capacity), np.int32), cupy.empty((2, capacity), np.float32)
-    layout, kept = row_layout(spec)
+    layout, kept = row_layout(spec.layout)
     search_at = transfer.put(
         filled(
             GREEDY_STEPS, options=search.options, blank=spec.blank, rows=count,
@@ -127,10 +127,11 @@ def _greedy_part(
         )  # fmt: skip
     )
     layout_at = transfer.put(layout)
+    masks_at = transfer.put(put_masks(search.masks.select(some), transfer))
     transfer.send()
     decide = (
-        np.int32(count), np.uint64(requests.wanted_count), np.uint64(layout_at),
-        np.uint64(search_at + offset_of(GREEDY_STEPS, "options")), decisions, logprobs,
+        np.int32(count), np.uint64(requests.address), np.uint64(layout_at),
+        np.uint64(search_at + offset_of(GREEDY_STEPS, "options")), np.uint64(masks_at), decisions, logprobs,
     )  # fmt: skip
     found, values = [np.empty((4, 0), np.int32)], [np.empty((2, 0), np.float32)]
     pending = len(waiting)
@@ -166,7 +167,8 @@ def run_beam(
     together = max(1, network.max_rows // search.size)
 
     def decode(some: list[DeviceArray], places: np.ndarray, start: Any) -> tuple[Any, np.ndarray]:
-        with transfers(network.card).taken(16 * 1024 + 64 * len(some) + 8 * len(start)) as transfer:
+        room = 16 * 1024 + 64 * len(some) + 8 * len(start) + mask_bytes(search.masks)
+        with transfers(network.card).taken(room) as transfer:
             return _beam_part(network, transfer, search, some, places, start)
 
     return decode_in_parts(decode, search, utterances, start, places, final, together)
@@ -184,7 +186,7 @@ def _beam_part(
     cupy = import_cupy()
     spec, card = search.spec, network.card
     lengths = search.lengths[some]
-    layout, kept = row_layout(spec)
+    layout, kept = row_layout(spec.layout)
     beams = DeviceBeams(search, some, layout, first_frames(lengths))
     launched = len(some) * beams.size
     requests = Requests(launched)

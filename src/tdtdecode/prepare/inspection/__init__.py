@@ -9,6 +9,7 @@ from math import prod
 from pathlib import Path
 
 from ...arguments import as_choice
+from ...bundle.big_blanks import CONFIGURATION
 from ...bundle.cached_encoder import read_caches
 from ...bundle.description import FEATURE_FRAME_SECONDS, Bundle
 from ...bundle.encoder import encoder_ports
@@ -34,6 +35,7 @@ def inspect(
     variant: str | None = None,
     system: str | None = None,
     durations: Sequence[int] | None = None,
+    big_blanks: Sequence[int] | None = None,
 ) -> Inspection:
     """Find out what a model directory is, what is wrong with it, and which systems can use it.
 
@@ -53,6 +55,8 @@ def inspect(
         One of `SYSTEMS`. If that system cannot use the directory, the reasons are reported as problems, too.
     durations:
         The model's duration table, frames by duration index, if the directory does not state it.
+    big_blanks:
+        The frames of the big blanks of a multi-blank RNN-T, if the directory does not state them.
 
     Returns
     -------
@@ -67,7 +71,7 @@ def inspect(
     MissingDependencyError
         If onnx or onnxruntime is not installed.
     """
-    durations = checked_reading(layout, variant, durations)
+    durations, big_blanks = checked_reading(layout, variant, durations, big_blanks)
     if system is not None:
         as_choice("system", system, SYSTEMS)
     import_onnx()
@@ -75,7 +79,7 @@ def inspect(
     root = open_directory(directory)
     evidence = collect(root, layout, variant)
     problems = [*evidence.problems, *(problem for check in CHECKS for problem in check(evidence))]
-    bundle, refusal = _read(evidence, durations)
+    bundle, refusal = _read(evidence, durations, big_blanks)
     if bundle is not None:
         problems += overflow(bundle)
     if refusal is not None and all(problem.code in STILL_READABLE for problem in problems):
@@ -90,9 +94,11 @@ def inspect(
     )  # fmt: skip
 
 
-def _read(evidence: Evidence, durations: Sequence[int] | None) -> tuple[Bundle | None, TdtDecodeError | None]:
+def _read(
+    evidence: Evidence, durations: Sequence[int] | None, big_blanks: Sequence[int] | None
+) -> tuple[Bundle | None, TdtDecodeError | None]:
     try:
-        bundle = read_bundle(evidence.root, evidence.layout or "auto", evidence.variant, durations)
+        bundle = read_bundle(evidence.root, evidence.layout or "auto", evidence.variant, durations, big_blanks)
         if bundle.encoder is not None:
             graph = load_graph(bundle.encoder, bundle.directory)
             if bundle.cache_aware:
@@ -155,6 +161,8 @@ def _facts(evidence: Evidence, bundle: Bundle | None, refusal: TdtDecodeError | 
         yield Fact("vocabulary without blank", bundle.spec.vocab_size, vocabulary)
         yield Fact("blank", bundle.spec.blank, vocabulary)
         yield Fact("durations", list(bundle.spec.durations), *_where_durations(evidence, joint))
+        if bundle.spec.big_blanks:
+            yield Fact("big blanks", list(bundle.spec.big_blanks), CONFIGURATION)
         yield Fact("encoder width", bundle.spec.encoder_size, joint)
     yield from _encoder_facts(evidence, bundle)
     for name, value in sorted(evidence.metadata.items()):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...bundle import combined, genai, split
+from ...bundle.big_blanks import known_big_blanks
 from ...bundle.cached_encoder import read_caches
 from ...bundle.caches import EncoderCaches
 from ...bundle.context import context_size, with_state
@@ -286,7 +287,12 @@ class Evidence:
         """D, the number of durations in a joint row; None if it is unknown."""
         if self.row_width is None or self.entries is None:
             return None
-        return self.row_width - self.entries
+        behind = self.row_width - self.entries
+        try:
+            big_blanks = known_big_blanks(self.root, None)
+        except BundleError:  # reading the whole bundle reports it
+            big_blanks = ()
+        return behind - len(big_blanks) if len(big_blanks) == behind else behind
 
     def add_problem(self, code: str, error: BundleError, expected: str, remedy: str) -> None:
         """Record an error in reading as a problem."""

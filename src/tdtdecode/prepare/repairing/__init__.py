@@ -65,6 +65,7 @@ def repair(
     layout: str = "auto",
     variant: str | None = None,
     durations: Sequence[int] | None = None,
+    big_blanks: Sequence[int] | None = None,
     windows: Sequence[int] | None = None,
 ) -> Repair:
     """Write a copy of a model directory in which every mistake is corrected that can be.
@@ -93,6 +94,8 @@ def repair(
         The model's duration table, frames by duration index. It is written into genai_config.json, into the encoder's
         metadata in the split layout, and over a table in other metadata. It is ignored if the joint does not have as
         many durations. Default: a stated table is kept; if genai_config.json states none, it gets ``range(D)``.
+    big_blanks:
+        The frames of the big blanks of a multi-blank RNN-T. They are written into config.json.
     windows:
         For a cache-aware encoder that does not say it itself: how many feature frames a window has, and how many it
         moves on by, such as (65, 56). Nothing is guessed.
@@ -110,7 +113,7 @@ def repair(
     MissingDependencyError
         If onnx or onnxruntime is not installed.
     """
-    durations = checked_reading(layout, variant, durations)
+    durations, big_blanks = checked_reading(layout, variant, durations, big_blanks)
     windows = None if windows is None else _checked_windows(windows)
     if out is not None:
         as_path("out", out, "the path of a new folder")
@@ -124,7 +127,7 @@ def repair(
         raise BundleError("no model in it that could be repaired", file=root)
     with _working_copy(root, out) as (folder, left_out):
         table = None if durations is None else list(durations)
-        repairs = Repairs(folder, evidence.layout, evidence.variant, table, windows)
+        repairs = Repairs(folder, evidence.layout, evidence.variant, table, big_blanks, windows)
         if out is not None:
             repairs.changes += [Change(name, "", "a file", "left out", why) for name, why in left_out]
         for step in STEPS:

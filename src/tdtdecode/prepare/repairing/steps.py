@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...bundle.big_blanks import CONFIGURATION, FIELD
 from ...bundle.blank import BLANK_NAMES
 from ...bundle.caches import ATTENTION, CONVOLUTION, EncoderCaches
 from ...bundle.description import Bundle, FeatureSettings
@@ -21,7 +22,7 @@ from ...bundle.probe import BATCH_AXIS
 from ...bundle.transducers import SplitTransducer
 from ...errors import BundleError
 from ..inspection.evidence import COMBINED, ENCODER, GRAPH_NAMES, JOINT, PREDICTOR, TOKEN_FILES, Evidence
-from ..writing.content import TDT, write_json, write_symbols
+from ..writing.content import TDT, state_big_blanks, write_json, write_symbols
 from ..writing.genai import configuration, write_tokenizer
 from ..writing.genai import streaming_configuration as streaming_genai
 from .streaming import state_windows, streaming_configuration, streaming_metadata, unfix_streams
@@ -166,6 +167,9 @@ def _correct_metadata(evidence: Evidence, durations: list[int] | None) -> dict[s
 
 def correct_configurations(repairs: Repairs) -> None:
     """Correct config.json, or genai_config.json and audio_processor_config.json."""
+    if repairs.big_blanks:
+        state_big_blanks(repairs.folder, repairs.big_blanks, repairs.target)
+        repairs.record(CONFIGURATION, FIELD, "", list(repairs.big_blanks), "as given")
     evidence = repairs.evidence()
     for section, prefix, values in streaming_configuration(evidence):
         _correct(repairs, evidence.configuration_name, prefix, section, values, evidence.configuration)

@@ -45,7 +45,7 @@ class Repairs:
         The working copy.
     layout, variant:
         Which files are repaired.
-    durations, windows:
+    durations, big_blanks, windows:
         The duration table, and the window and its shift in feature frames, that the caller gave, or None.
     changes:
         The changes so far.
@@ -57,6 +57,7 @@ class Repairs:
     layout: str
     variant: str | None
     durations: list[int] | None
+    big_blanks: tuple[int, ...] | None = None
     windows: tuple[int, int] | None = None
     changes: list[Change] = field(default_factory=list)
     written: set[str] = field(default_factory=set)

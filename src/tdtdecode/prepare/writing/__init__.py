@@ -14,7 +14,7 @@ from ...bundle.onnx_files.graph import load_graph
 from ...bundle.transducers import SplitTransducer
 from ...errors import BundleError
 from . import combined, genai, split
-from .content import Content
+from .content import Content, state_big_blanks
 from .graphs import separate_modules
 
 __all__ = ["WRITERS", "Content", "check_layout", "content_of", "copy_texts", "write_layout"]
@@ -72,6 +72,8 @@ def write_layout(bundle: Bundle, folder: Path, to: str, names: GraphNames = COMB
         combined.write(content, folder, suffix, names)
     else:
         WRITERS[to](content, folder, suffix)
+    if bundle.spec.big_blanks:
+        state_big_blanks(folder, bundle.spec.big_blanks, folder.joinpath)
     copy_texts(bundle.directory, folder, ())
 
 

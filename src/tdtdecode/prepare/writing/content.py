@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...bundle.big_blanks import CONFIGURATION, FIELD
 from ...bundle.blank import BLANK_NAMES
 from ...bundle.caches import EncoderCaches
 from ...bundle.description import FeatureSettings
+from ...bundle.files import find_file, read_json
 from ...bundle.onnx_files.graph import Graph
 from ...bundle.transducers import SplitTransducer
 from ...bundle.vocabulary import Vocabulary
@@ -99,3 +102,13 @@ def write_symbols(file: Path, pieces: list[str]) -> None:
 def write_json(file: Path, value: dict[str, Any]) -> None:
     """Write a JSON object, indented."""
     file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+
+
+def state_big_blanks(folder: Path, frames: Sequence[int], target: Callable[[str], Path]) -> None:
+    """Write the frames of a model's big blanks into the config.json of a folder, beside what stands there.
+
+    ``target`` gives the path at which to write a file of that name.
+    """
+    file = find_file(folder, CONFIGURATION)
+    stated = {} if file is None else read_json(file)
+    write_json(target(CONFIGURATION), stated | {FIELD: list(frames)})
