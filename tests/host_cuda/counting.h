@@ -27,7 +27,7 @@ struct Counts {
 struct Tally {
   struct Thread {
     long long products = 0, shuffles = 0, fetches = 0;
-    long long awaited = 0;  // bytes of the word that it read last, if it waits for it
+    long long awaited = 0;  // bytes of the words that it read last, if it waits for them
     bool fetching = false;
   };
   struct Block {

@@ -32,12 +32,14 @@ UNCOUNTED inline void tally(Event event) {
   Tally::Block& block = the_tally.blocks[fiber.block->index];
   Tally::Thread& thread = block.threads[fiber.thread];
   const bool first_lane = fiber.thread % kLanes == 0;
-  thread.fetching = false;
+  if (event != Event::poll) thread.fetching = false;
   if (event == Event::barrier) counts_of(block).barriers += fiber.thread == 0;
   if (event == Event::poll) {
     ++counts_of(block).polls;
-    counts_of(block).global_read -= thread.awaited;
+    counts_of(block).global_read -= thread.awaited;  // they are read again
+    thread.awaited = 0;
   }
+  if (event == Event::barrier) thread.awaited = 0;
   if (event == Event::arrival) close_interval(block);
   if (event == Event::product) {
     ++thread.products;
@@ -76,7 +78,8 @@ UNCOUNTED inline void accessed(const void* address, long long bytes, bool writte
   (written ? counts.global_written : counts.global_read) += bytes;
   if (written) return;
   Tally::Thread& thread = block.threads[fiber->thread];
-  thread.awaited = waits ? bytes : 0;
+  constexpr long long kTogether = 32;  // bytes of the words that a thread waits for together
+  thread.awaited = waits ? (thread.awaited < kTogether ? thread.awaited : 0) + bytes : 0;
   if (!thread.fetching) ++thread.fetches;
   thread.fetching = true;
 }
