@@ -171,7 +171,7 @@ class Searcher {
           LogSum sum;
           sum.max = over_lanes(is_token ? logit : kLowest, kTile, [](float a, float b) { return a > b ? a : b; });
           const bool counts = is_token && logit > kLowest;
-          sum.sum = over_lanes(counts ? expf(logit - sum.max) : 0.0f, kTile, Sum{});
+          sum.sum = over_lanes(counts ? expf(logit - sum.max) : 0.0f, kTile, Plus{});
           if (lane_index() % kTile == 0) {
             tile_best_[place] = best;
             tile_sums_[place] = sum;

@@ -24,7 +24,7 @@ struct BlockReduce {
     float sum = 0.0f;
     for (int i = static_cast<int>(threadIdx.x); i < n; i += static_cast<int>(blockDim.x))
       sum += term(sanitized(part[i]));
-    return over_block(sum, static_cast<float*>(scratch), Sum{});
+    return over_block(sum, static_cast<float*>(scratch), Plus{});
   }
 };
 

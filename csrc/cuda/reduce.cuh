@@ -57,7 +57,7 @@ struct Better {
 struct Added {
   __device__ LogSum operator()(const LogSum& a, const LogSum& b) const { return added(a, b); }
 };
-struct Sum {
+struct Plus {
   __device__ float operator()(float a, float b) const { return a + b; }
 };
 
