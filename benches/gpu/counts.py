@@ -3,8 +3,8 @@
     python -m benches.gpu.counts [--batch 1 128] [--save]
 
 What blocks do is counted in an emulation (bytes, barriers, products, rounds), and instructions in the machine code
-for sm_90. Times follow from these counts and from the constants of `Assumptions`, so they are arithmetic and no measurement:
-they serve to compare one form of the kernels with another. Needs g++ and the wheels nvidia-cuda-nvrtc and
+for sm_90. Times follow from these counts and from the constants of `Assumptions`, so they are arithmetic and no
+measurement: they serve to compare one form of the kernels with another. Needs g++ and the wheels nvidia-cuda-nvrtc and
 nvidia-cuda-nvdisasm. A batch of 128 takes many minutes.
 """
 
