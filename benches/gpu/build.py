@@ -21,6 +21,7 @@ from tdtdecode.cuda.kernels import source_folder
 from tdtdecode.cuda.structs import agreement
 
 from ..report import environment, installed, save
+from .sass import code_bytes
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "frames.cu, float32": {"TDT_WEIGHT": "Float32"},
@@ -54,14 +55,17 @@ def main() -> None:
 
 
 def measure(file: str, architecture: int, defines: dict[str, Any]) -> dict[str, Any]:
-    """Compile a source file, and return the seconds, and for each kernel its registers, spills and bytes."""
+    """Compile a source file, and return the seconds, and for each kernel its registers, spills and bytes of code."""
     folder = source_folder()
     source = (folder / "cuda" / file).read_text("utf-8") + agreement(file)
     options = ["-std=c++17", f"-arch=sm_{architecture}", "-ftz=true", f"-I{folder}", f"-I{folder / 'cuda'}"]
     options += ["--ptxas-options=-v", *(f"-D{name}={value}" for name, value in defines.items())]
     begin = time.process_time()
     code, log = compiled(source, file, options)
-    return {"seconds": time.process_time() - begin, "cubin_bytes": len(code), "kernels": _kernels(log)}
+    seconds, kernels = time.process_time() - begin, _kernels(log)
+    for name, size in code_bytes(code).items():
+        kernels[name]["code_bytes"] = size
+    return {"seconds": seconds, "cubin_bytes": len(code), "kernels": kernels}
 
 
 def _kernels(log: str) -> dict[str, dict[str, int]]:

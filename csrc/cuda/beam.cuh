@@ -14,6 +14,10 @@ __device__ TDT_OUTLINED bool have_same_tokens(const Record* records, int a, int 
   return tdt::same_tokens(records, a, token_a, b, token_b);
 }
 
+struct Earlier {
+  __device__ unsigned long long operator()(unsigned long long a, unsigned long long b) const { return a < b ? a : b; }
+};
+
 class Beam {
  public:
   __device__ Beam(const BeamSearch& search, int utterance, BeamScratch& scratch)
@@ -51,8 +55,8 @@ class Beam {
     sync_block();
   }
 
-  // Advances as far as the ranked rows allow, then asks for the next rows: those of the earliest hypotheses first, and
-  // `size` at most, since the next step cannot need more.
+  // Advances as far as the ranked rows allow, then asks for the next rows: those of the earliest hypotheses first. The
+  // next step cannot need more than `size`, but rows that cost nothing now save a round later.
   __device__ void advance(int* step_count, Step* steps, int* wanted_count, Wanted* wanted) {
     bool full = false;
     while (next_in_time() && ready()) {
@@ -113,20 +117,7 @@ class Beam {
     return static_cast<unsigned long long>(frame) << 32 | symbols;
   }
 
-  template <class T, class Combine>
-  __device__ T over_all(T value, Combine combine) {
-    for (int mask = kWarp / 2; mask > 0; mask /= 2) value = combine(value, shuffle_xor(value, mask));
-    sync_block();
-    T* words = reinterpret_cast<T*>(scratch_.words);
-    if (lane_index() == 0) words[warp_index()] = value;
-    sync_block();
-    value = words[0];
-    for (int warp = 1; warp < warp_count(); ++warp) value = combine(value, words[warp]);
-    return value;
-  }
-  __device__ bool any(bool flag) {
-    return over_all(static_cast<int>(flag), [](int a, int b) { return a | b; }) != 0;
-  }
+  __device__ bool any(bool flag) { return tdt::cuda::ranked(flag, scratch_.integers).total != 0; }
 
   // Finds the earliest position of a hypothesis inside the audio: the lowest frame, then the fewest symbols there.
   // Returns whether there is one.
@@ -136,7 +127,7 @@ class Beam {
       const Hypothesis& h = hypotheses()[i];
       if (inside(h) && time_of(h) < earliest) earliest = time_of(h);
     }
-    earliest_ = over_all(earliest, [](unsigned long long a, unsigned long long b) { return a < b ? a : b; });
+    earliest_ = over_block(earliest, scratch_.words, Earlier{});
     return earliest_ != ~0ull;
   }
 
@@ -489,7 +480,7 @@ class Beam {
       for (int j = 0; waits && j < count_; ++j)
         before += inside(own[j]) && own[j].place < 0 &&
                   (time_of(own[j]) < time_of(own[i]) || (time_of(own[j]) == time_of(own[i]) && j < i));
-      asking_[i].asks = waits && before < search_.options.size;
+      asking_[i].asks = waits && before < search_.rows;
     }
     sync_block();
     int asked = 0, stepped = 0;

@@ -69,6 +69,7 @@ struct BeamSearch {
   BeamOptions options;
   RowLayout layout;
   int utterances, hypotheses, slots, ranks, max_entries, capacity;
+  int rows;                 // most joint rows that an utterance asks for in a round
   const int* lengths;       // [B]
   const int* first_frames;  // [B] where an utterance's frames begin among the frames of all
   const int* offsets;       // [B] frames of the stream before this chunk

@@ -38,7 +38,8 @@ __device__ __forceinline__ T shuffle(T value, int lane) {
 __device__ __forceinline__ unsigned ballot(bool predicate) { return __ballot_sync(kAllLanes, predicate); }
 __device__ __forceinline__ int count_bits(unsigned bits) { return __popc(bits); }
 
-// Blocks synchronise with each other by these functions alone: acquire loads, release stores and release additions.
+// Blocks synchronise with each other by these functions alone: acquire loads, release stores and release additions, and
+// relaxed loads and stores of words that carry their data themselves.
 __device__ __forceinline__ unsigned load_acquire(const unsigned* word) {
   unsigned value;
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(word) : "memory");
@@ -57,6 +58,14 @@ __device__ __forceinline__ void store_release(unsigned long long* word, unsigned
 }
 __device__ __forceinline__ void add_release(unsigned* word, unsigned value) {
   asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
+}
+// Read and write words whole, and order no other access.
+__device__ __forceinline__ void load_relaxed(const unsigned long long* two, unsigned long long* a,
+                                             unsigned long long* b) {
+  asm volatile("ld.relaxed.gpu.global.v2.u64 {%0, %1}, [%2];" : "=l"(*a), "=l"(*b) : "l"(two) : "memory");
+}
+__device__ __forceinline__ void store_relaxed(unsigned long long* word, unsigned long long value) {
+  asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(word), "l"(value) : "memory");
 }
 // Called in a loop that waits for a word to change.
 __device__ __forceinline__ void pause() {}

@@ -27,7 +27,7 @@ struct ProjectionRoom {
   Weight::Input* x;
 };
 __device__ inline ProjectionRoom reserve(const Network& net, Arena* arena) {
-  return {arena->take<Projection>(1), arena->take<float>(kScratchBytes / 4),
+  return {arena->take<Projection>(1), arena->take<float>(scratch_size(net.staged)),
           arena->take<Weight::Input>(column_stride(net.encoder.inputs) * net.staged)};
 }
 
@@ -61,7 +61,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) project_frames(const Projec
           Weight::input(inside ? source.at(first + column - source.first, element) : 0.0f);
     }
     multiply(
-        share, x, scratch, columns,
+        share, x, scratch, held_products(net.staged), columns,
         [&](int, int output, int column, bool valid, float value) {
           if (valid && output < net.joint)
             projection.projected[static_cast<long long>(first + column) * net.joint + output] = value;
@@ -78,6 +78,10 @@ extern "C" __global__ void __launch_bounds__(512, 1) restore_states(const Restor
   const States& states = restoration.states;
   const int first = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   const int every = static_cast<int>(gridDim.x * blockDim.x);
+  // What blocks leave for each other: the tags begin at zero, and so is the padding of columns.
+  uint4 *columns = reinterpret_cast<uint4*>(states.columns), *words = reinterpret_cast<uint4*>(states.words);
+  for (long long i = first; i < states.column_bytes(net) / 16; i += every) columns[i] = uint4{0, 0, 0, 0};
+  for (long long i = first; i < states.word_bytes(net) / 16; i += every) words[i] = uint4{0, 0, 0, 0};
   for (int i = first; i < restoration.count * net.joint; i += every) {
     const Step step = restoration.steps[i / net.joint];
     states.prediction_at(net, step.slot)[i % net.joint] =

@@ -49,17 +49,19 @@ class Round {
     if (own_.search.fusions) score_steps(own_.search, *requests, own_.scratch);
   }
 
-  __device__ void joint(const Requests* requests) {
+  template <class Barrier>
+  __device__ void joint(const Requests* requests, Barrier& barrier) {
     const int width = own_.net.layout.width();
     worker_.joint(
         own_.projected, requests->wanted_count,
         [&](int i) {
           return Column{requests->wanted[i].slot, requests->wanted[i].frame};
         },
+        barrier,
         [&](int, int output, int column, bool valid, float value) {
           if (valid && output < width) own_.rows[static_cast<long long>(column) * width + output] = value;
         },
-        NoBatch{});
+        [](int, int, int, int, bool) {});
   }
 
   __device__ void rank(const Requests* requests) {
@@ -99,7 +101,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) fused_beam(const FusedBeam*
     if (!requests->wanted_count) break;
     round.prepare(requests, next);
     if (steps) round.worker().predict(requests->steps, steps, barrier);
-    round.joint(requests);
+    round.joint(requests, barrier);
     barrier.sync();
     round.rank(requests);
     barrier.sync();
@@ -129,7 +131,8 @@ extern "C" __global__ void __launch_bounds__(512, 1) beam_layer(const FusedBeam*
 
 extern "C" __global__ void __launch_bounds__(512, 1) beam_joint(const FusedBeam* search, int which) {
   Arena arena(shared_memory());
-  Round(search, &arena, false).joint(search->requests + which);
+  NoBarrier none;
+  Round(search, &arena, false).joint(search->requests + which, none);
 }
 
 extern "C" __global__ void __launch_bounds__(512, 1) beam_rank(const FusedBeam* search, int which) {

@@ -73,26 +73,29 @@ class Searcher {
     int column, duration, duration_index;
     float value;
   };
+  // What a joint row decides.
+  struct Row {
+    float value;
+    int token;  // -1: blank
+    int duration, duration_index;
+  };
+
   struct Room {
     Greedy* search;
     Control* control;
-    int* integers;
     Emission* emissions;
     Best* tile_best;
     LogSum* tile_sums;
-    unsigned long long* best;
-    float* specials;
+    Row* rows;
     Worker::Room worker;
   };
   __device__ static Room reserve(const Greedy& search, Arena* arena) {
     return {arena->take<Greedy>(1),
             arena->take<Control>(1),
-            arena->take<int>(warp_count()),
             arena->take<Emission>(kMaxSlots),
-            arena->take<Best>(2 * kBatch * kGroup),
-            arena->take<LogSum>(kBatch * kGroup),
-            arena->take<unsigned long long>(2 * search.columns),
-            arena->take<float>(search.columns * specials_of(search)),
+            arena->take<Best>(2 * held_products(search.net.staged) * kGroup),
+            arena->take<LogSum>(held_products(search.net.staged) * kGroup),
+            arena->take<Row>(search.columns),
             Worker::reserve(search.net, arena)};
   }
 
@@ -143,7 +146,8 @@ class Searcher {
   }
 
   // Computes the joint rows of the slots' windows, and publishes what decisions need of them.
-  __device__ void score() {
+  template <class Barrier>
+  __device__ void score(Barrier& barrier) {
     const RowLayout& layout = search_.net.layout;
     const int window = window_of(control_.active), columns = control_.active * window;
     const int entries = layout.token_entries(), buffer = control_.round % kExchangedRounds * search_.columns;
@@ -164,118 +168,70 @@ class Searcher {
           const int at = column % window < slot.window ? column % window : slot.window - 1;
           return Column{slot.state, slot.first_frame + slot.frame + at};
         },
-        [&](int tile, int output, int column, bool valid, float value) {
+        barrier,
+        [&](int place, int output, int column, bool valid, float value) {
           const float logit = sanitized(value);
           const bool is_blank = output >= layout.blank && output < layout.blanks_end(), is_token = output < entries;
           if (valid && output < layout.width() && (is_blank || !is_token))
             specials_at(buffer + column)[is_blank ? output - layout.blank : output - layout.vocab_size] = logit;
-          const Best best = over_lanes(is_token && !is_blank ? candidate(logit, output) : Best{}, kTile, better);
-          const LogSum sum = over_lanes(is_token ? log_sum_of(logit) : LogSum{}, kTile, added);
+          const Best best = over_lanes(is_token && !is_blank ? candidate(logit, output) : Best{}, kTile, Better{});
+          LogSum sum;
+          sum.max = over_lanes(is_token ? logit : kLowest, kTile, [](float a, float b) { return a > b ? a : b; });
+          const bool counts = is_token && logit > kLowest;
+          sum.sum = over_lanes(counts ? expf(logit - sum.max) : 0.0f, kTile, Plus{});
           if (lane_index() % kTile == 0) {
-            tile_best_[tile * kGroup + column % kGroup] = best;
-            tile_sums_[tile * kGroup + column % kGroup] = sum;
+            tile_best_[place] = best;
+            tile_sums_[place] = sum;
           }
           if (!masked) return;
           const bool wins = valid && is_token && !is_blank && may_win(allowed_in(column / window), output);
-          const Best allowed = over_lanes(wins ? candidate(logit, output) : Best{}, kTile, better);
-          if (lane_index() % kTile == 0) tile_best_[(kBatch + tile) * kGroup + column % kGroup] = allowed;
+          const Best allowed = over_lanes(wins ? candidate(logit, output) : Best{}, kTile, Better{});
+          if (lane_index() % kTile == 0) tile_best_[held_products(search_.net.staged) * kGroup + place] = allowed;
         },
-        [&](int group, int tiles, bool is_first) {
+        [&](int first, int together, int tiles, int each, bool is_first) {
           sync_block();
           const int at = static_cast<int>(threadIdx.x);
-          if (at >= kGroup || group + at >= columns) return;
+          if (at >= together) return;
           Best best = tile_best_[at];
-          for (int tile = 1; tile < tiles; ++tile) best = better(best, tile_best_[tile * kGroup + at]);
-          if (best.index != kNoIndex) atomic_max(&best_at(buffer)[group + at], packed(best));
+          for (int tile = 1; tile < tiles; ++tile) best = better(best, tile_best_[tile * each + at]);
+          if (best.index != kNoIndex) atomic_max(&best_at(buffer)[first + at], packed(best));
           if (masked) {
-            Best allowed = tile_best_[kBatch * kGroup + at];
-            for (int tile = 1; tile < tiles; ++tile)
-              allowed = better(allowed, tile_best_[(kBatch + tile) * kGroup + at]);
-            if (allowed.index != kNoIndex) atomic_max(&best_allowed_at(buffer)[group + at], packed(allowed));
+            const Best* tile_allowed = tile_best_ + held_products(search_.net.staged) * kGroup;
+            Best allowed = tile_allowed[at];
+            for (int tile = 1; tile < tiles; ++tile) allowed = better(allowed, tile_allowed[tile * each + at]);
+            if (allowed.index != kNoIndex) atomic_max(&best_allowed_at(buffer)[first + at], packed(allowed));
           }
-          LogSum& sum = sums_at(buffer + group + at)[blockIdx.x];
+          LogSum& sum = sums_at(buffer + first + at)[blockIdx.x];
           LogSum total = is_first ? LogSum{} : sum;
-          for (int tile = 0; tile < tiles; ++tile) total = added(total, tile_sums_[tile * kGroup + at]);
+          for (int tile = 0; tile < tiles; ++tile) total = added(total, tile_sums_[tile * each + at]);
           sum = total;
         });
   }
 
-  // Decides each slot from frame to frame of its window, up to its next token. A thread for each slot.
+  // Decides each slot from frame to frame of its window, up to its next token. First a thread decides each joint row.
+  // Then one warp goes from row to row, a lane for each slot.
   __device__ void decide() {
     const RowLayout& layout = search_.net.layout;
-    const int index = static_cast<int>(threadIdx.x), buffer = control_.round % kExchangedRounds * search_.columns;
-    const int columns = control_.active * window_of(control_.active), each = specials_of(search_);
-    unsigned long long* best_allowed = best_ + search_.columns;
-    for (int i = index; i < columns; i += static_cast<int>(blockDim.x)) {
-      best_[i] = best_at(buffer)[i];
-      best_allowed[i] = best_allowed_at(buffer)[i];
-    }
-    for (int i = index; i < columns * each; i += static_cast<int>(blockDim.x)) specials_[i] = specials_at(buffer)[i];
-    sync_block();
-    Slot slot = {};
-    Position at = {0, 0};
-    Emission emission = {};
-    int token = -1, token_frame = 0;
-    if (index < control_.active) {
-      slot = control_.slots[index];
-      at = {slot.frame, slot.symbols};
-      while (token < 0 && at.frame < slot.frame + slot.window) {
-        const int column = slot.column + at.frame - slot.frame;
-        const float* special = specials_ + column * each;
-        Best best = unpacked(best_[column]), blank, longest;
-        for (int i = 0; i < layout.num_blanks; ++i) blank = better(blank, candidate(special[i], layout.blank + i));
-        bool emitted = emits(best, blank, search_.options);
-        if (emitted && !may_win(allowed_in(index), best.index)) {
-          best = unpacked(best_allowed[column]);
-          emitted = best.index != kNoIndex;
-        }
-        special += layout.num_blanks;
-        for (int i = 0; i < layout.num_durations; ++i) longest = better(longest, candidate(special[i], i));
-        int duration = chosen_duration(longest, layout).frames;
-        if (!emitted && layout.num_durations == 0) duration = layout.blank_frames[blank_rank(blank, layout)];
-        if (emitted) {
-          token = best.index;
-          token_frame = at.frame;
-          emission.value = best.value;
-          emission.column = buffer + column;
-          emission.duration_index = longest.index;
-          emission.duration = duration;
-        }
-        at = advanced(at, !emitted, duration, search_.options);
+    const int buffer = control_.round % kExchangedRounds * search_.columns;
+    const int window = window_of(control_.active), columns = control_.active * window;
+    for (int i = static_cast<int>(threadIdx.x); i < columns; i += static_cast<int>(blockDim.x)) {
+      const float* special = specials_at(buffer + i);
+      Best best = unpacked(best_at(buffer)[i]), blank, longest;
+      for (int b = 0; b < layout.num_blanks; ++b) blank = better(blank, candidate(special[b], layout.blank + b));
+      bool emitted = emits(best, blank, search_.options);
+      if (emitted && !may_win(allowed_in(i / window), best.index)) {
+        best = unpacked(best_allowed_at(buffer)[i]);
+        emitted = best.index != kNoIndex;
       }
+      special += layout.num_blanks;
+      for (int d = 0; d < layout.num_durations; ++d) longest = better(longest, candidate(special[d], d));
+      int duration = chosen_duration(longest, layout).frames;
+      if (!emitted && layout.num_durations == 0) duration = layout.blank_frames[blank_rank(blank, layout)];
+      rows_[i] = {best.value, emitted ? best.index : -1, duration, longest.index};
     }
-    const Rank emitted = ranked(token >= 0, integers_);
-    const bool alive = index < control_.active && at.frame < slot.length;
-    const Rank living = ranked(alive, integers_);
-    if (token >= 0) {
-      emissions_[emitted.before] = emission;
-      control_.steps[emitted.before] = {slot.state, token, slot.state ^ 1};
-      slot.state ^= 1;
-      if (blockIdx.x == 0) {
-        int* entry = search_.log + control_.cursor + emitted.before;
-        entry[0] = slot.utterance;
-        entry[search_.capacity] = token;
-        entry[2ll * search_.capacity] = token_frame;
-        entry[3ll * search_.capacity] = emission.duration;
-      }
-    }
-    if (index < control_.active && !alive && blockIdx.x == 0) {
-      int* end = search_.ends + slot.utterance;
-      end[0] = at.frame;
-      end[search_.batch] = at.symbols;
-      end[2 * search_.batch] = slot.state;
-    }
-    slot.frame = at.frame;
-    slot.symbols = at.symbols;
-    if (alive) control_.slots[living.before] = slot;
     first_logged_ = control_.cursor;
     sync_block();
-    if (index == 0) {
-      control_.step_count = emitted.total;
-      control_.cursor += emitted.total;
-      control_.active = living.total;
-      ++control_.round;
-    }
+    if (warp_index() == 0) go_on(buffer);
     sync_block();
   }
 
@@ -288,12 +244,14 @@ class Searcher {
       const Emission emission = emissions_[i];
       const LogSum* sums = sums_at(emission.column);
       LogSum total;
+#pragma unroll 1
       for (int block = lane; block < grid; block += kWarp) total = added(total, sums[block]);
-      total = over_lanes(total, kWarp, added);
+      total = over_lanes(total, kWarp, Added{});
       const float* durations = specials_at(emission.column) + layout.num_blanks;
       LogSum timing;
+#pragma unroll 1
       for (int d = lane; d < layout.num_durations; d += kWarp) timing = added(timing, log_sum_of(durations[d]));
-      timing = over_lanes(timing, kWarp, added);
+      timing = over_lanes(timing, kWarp, Added{});
       if (lane != 0) continue;
       float* entry = search_.logprobs + first_logged_ + i;
       entry[0] = log_probability(emission.value, total.max, logf(total.sum));
@@ -304,15 +262,71 @@ class Searcher {
   }
 
  private:
+  // Moves each slot to its next token or past its window. Slots that have ended leave, and the others close up. Called
+  // by one warp.
+  __device__ void go_on(int buffer) {
+    const int lane = lane_index(), active = control_.active;
+    const unsigned before = (1u << lane) - 1u;
+    int emitted = 0, living = 0;
+    for (int first = 0; first < active; first += kWarp) {
+      const int index = first + lane;
+      Slot slot = {};
+      Position at = {0, 0};
+      Row row = {0.0f, -1, 0, 0};
+      int token_frame = 0, token_column = 0;
+      if (index < active) {
+        slot = control_.slots[index];
+        at = {slot.frame, slot.symbols};
+        while (row.token < 0 && at.frame < slot.frame + slot.window) {
+          token_frame = at.frame;
+          token_column = slot.column + at.frame - slot.frame;
+          row = rows_[token_column];
+          at = advanced(at, row.token < 0, row.duration, search_.options);
+        }
+      }
+      const bool emits_token = row.token >= 0, alive = index < active && at.frame < slot.length;
+      const unsigned emitting = ballot(emits_token), staying = ballot(alive);
+      sync_warp();  // all lanes have read their slots, and those of later turns are not overwritten in this one
+      if (emits_token) {
+        const int place = emitted + count_bits(emitting & before);
+        emissions_[place] = {buffer + token_column, row.duration, row.duration_index, row.value};
+        control_.steps[place] = {slot.state, row.token, slot.state ^ 1};
+        slot.state ^= 1;
+        if (blockIdx.x == 0) {
+          int* entry = search_.log + control_.cursor + place;
+          entry[0] = slot.utterance;
+          entry[search_.capacity] = row.token;
+          entry[2ll * search_.capacity] = token_frame;
+          entry[3ll * search_.capacity] = row.duration;
+        }
+      }
+      if (index < active && !alive && blockIdx.x == 0) {
+        int* end = search_.ends + slot.utterance;
+        end[0] = at.frame;
+        end[search_.batch] = at.symbols;
+        end[2 * search_.batch] = slot.state;
+      }
+      slot.frame = at.frame;
+      slot.symbols = at.symbols;
+      if (alive) control_.slots[living + count_bits(staying & before)] = slot;
+      emitted += count_bits(emitting);
+      living += count_bits(staying);
+    }
+    sync_warp();  // the lanes have read `cursor` and `active`
+    if (lane != 0) return;
+    control_.step_count = emitted;
+    control_.cursor += emitted;
+    control_.active = living;
+    ++control_.round;
+  }
+
   __device__ Searcher(const Greedy* search, const Control* control, const Room& room, Arena* arena, bool keeping)
       : search_(copied(room.search, search)),
         control_(copied(room.control, control)),
-        integers_(room.integers),
         emissions_(room.emissions),
         tile_best_(room.tile_best),
         tile_sums_(room.tile_sums),
-        best_(room.best),
-        specials_(room.specials),
+        rows_(room.rows),
         worker_(search_.net, search_.states, room.worker, arena, keeping) {}
 
   __device__ int window_of(int active) const {
@@ -333,26 +347,28 @@ class Searcher {
 
   const Greedy& search_;
   Control& control_;
-  int* integers_;
   Emission* emissions_;
   Best* tile_best_;
   LogSum* tile_sums_;
-  unsigned long long* best_;
-  float* specials_;
+  Row* rows_;
   Worker worker_;
   int first_logged_ = 0;
 };
 
 // A barrier that computes the log-probabilities while the block waits for the others.
 struct ReportingBarrier {
+  static constexpr bool kSpansGrid = true;
   GridBarrier& barrier;
   Searcher& searcher;
   bool pending;
 
-  __device__ void arrive() {
-    barrier.arrive();
+  __device__ void meanwhile() {
     if (pending) searcher.report();
     pending = false;
+  }
+  __device__ void arrive() {
+    barrier.arrive();
+    meanwhile();
   }
   __device__ void wait() { barrier.wait(); }
   __device__ void sync() {
@@ -375,7 +391,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) fused_greedy(const Greedy* 
   for (;;) {
     searcher.plan();
     if (searcher.over()) break;
-    searcher.score();
+    searcher.score(barrier);
     barrier.sync();
     searcher.decide();
     if (!searcher.control().step_count) continue;
@@ -392,7 +408,8 @@ extern "C" __global__ void __launch_bounds__(512, 1) greedy_score(const Greedy* 
   Arena arena(shared_memory());
   Searcher searcher(search, search->control + parity, &arena, false);
   searcher.plan();
-  if (!searcher.over()) searcher.score();
+  NoBarrier none;
+  if (!searcher.over()) searcher.score(none);
 }
 
 extern "C" __global__ void __launch_bounds__(512, 1) greedy_decide(const Greedy* search, int parity) {

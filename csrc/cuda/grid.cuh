@@ -34,6 +34,8 @@ class Patience {
 
 class GridBarrier {
  public:
+  static constexpr bool kSpansGrid = true;
+
   // `words` [gridDim.x] must be zero before the launch.
   __device__ explicit GridBarrier(unsigned* words) : words_(words) {}
 
@@ -63,6 +65,8 @@ class GridBarrier {
     arrive();
     wait();
   }
+  // Called where a block waits for others without arriving.
+  __device__ void meanwhile() {}
 
  private:
   unsigned* words_;

@@ -39,7 +39,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) tagged_exchange(unsigned lo
       for (; word >> 32 < static_cast<unsigned long long>(i); word = load_acquire(row + block)) patience.wait();
       mine += float_of(static_cast<unsigned>(word));
     }
-    sum = over_block(mine, scratch, [](float a, float b) { return a + b; });
+    sum = over_block(mine, scratch, Plus{});
   }
   if (threadIdx.x == 0) out[blockIdx.x] = sum;
 }

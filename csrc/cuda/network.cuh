@@ -19,8 +19,8 @@ struct Network {
   int layers;
   int hidden;          // H, padded to whole tiles of gates
   int joint;           // J
-  const float* table;  // [V + 1, 4 H] the first layer's gates for each token, without the recurrent product;
-                       // if there are no layers, [V + 1, J] the prediction for each token
+  const Weight::Input* table;  // [V + 1, 4 H] the first layer's gates for each token, without the recurrent product;
+                               // if there are no layers, [V + 1, J] the prediction for each token
   Matrix recurrent[kMaxLayers];
   Matrix input[kMaxLayers];  // from the layer below; the first layer has none
   Matrix prediction;
@@ -28,13 +28,18 @@ struct Network {
   Matrix encoder;
   int staged;          // columns that are staged at once, a multiple of kGroup
   int resident_bytes;  // bytes of shared memory for weights
+
+  __device__ int widest() const { return layers && hidden > joint ? hidden : joint; }
 };
 
 // Predictor states by slot: layers' outputs and cells [L, slots, H], recurrent products [L, slots, 4 H], and
-// predictions [slots, J], which the joint takes.
+// predictions [slots, J], which the joint takes. And what blocks leave for other blocks to stage (`Worker` says how).
 struct States {
   int slots;
   float *hidden, *cell, *recurrent, *prediction;
+  int most;                   // columns that `columns` has room for
+  Weight::Input* columns;     // [L + 1, most, widest stride] columns as they are staged
+  unsigned long long* words;  // [L + 1, kGroup, widest] numbers with tags
 
   __device__ float* hidden_at(const Network& net, int layer, int slot) const {
     return hidden + (static_cast<long long>(layer) * slots + slot) * net.hidden;
@@ -47,6 +52,21 @@ struct States {
   }
   __device__ float* prediction_at(const Network& net, int slot) const {
     return prediction + static_cast<long long>(slot) * net.joint;
+  }
+  // A column of a layer's outputs or, at level L, of the joint's inputs.
+  __device__ Weight::Input* column_at(const Network& net, int level, int column) const {
+    const int stride = column_stride(level < net.layers ? net.hidden : net.joint);
+    return columns + static_cast<long long>(level) * most * column_stride(net.widest()) + column * stride;
+  }
+  // The tagged outputs of a layer or, at level L, a tagged prediction.
+  __device__ unsigned long long* words_at(const Network& net, int level, int column) const {
+    return words + (level * kGroup + column) * ((net.widest() + 3) / 4 * 4);
+  }
+  __device__ long long column_bytes(const Network& net) const {
+    return static_cast<long long>(net.layers + 1) * most * column_stride(net.widest()) * sizeof(Weight::Input);
+  }
+  __device__ long long word_bytes(const Network& net) const {
+    return static_cast<long long>(net.layers + 1) * kGroup * ((net.widest() + 3) / 4 * 4) * 8;
   }
 };
 
@@ -62,24 +82,75 @@ __device__ __forceinline__ float activated(Activation activation, float x) {
   return activation == Activation::tanh ? tanhf(x) : sigmoid(x);
 }
 
+// One copy of the activations that are longer than relu keeps the kernels short.
+__device__ TDT_OUTLINED float4 curved_four(Activation activation, float4 x) {
+  return float4{activated(activation, x.x), activated(activation, x.y), activated(activation, x.z),
+                activated(activation, x.w)};
+}
+__device__ __forceinline__ float4 activated_four(Activation activation, const float4& x) {
+  if (activation != Activation::relu) return curved_four(activation, x);
+  return float4{activated(Activation::relu, x.x), activated(Activation::relu, x.y), activated(Activation::relu, x.z),
+                activated(Activation::relu, x.w)};
+}
+
 struct Cell {
   float hidden, cell;
 };
-__device__ __forceinline__ Cell lstm(float i, float o, float f, float c, float cell) {
+__device__ TDT_OUTLINED Cell lstm(float i, float o, float f, float c, float cell) {
   Cell next;
   next.cell = sigmoid(f) * cell + sigmoid(i) * tanhf(c);
   next.hidden = sigmoid(o) * tanhf(next.cell);
   return next;
 }
 
-// For launches of a single phase, which need no barrier.
+// For launches of a single phase, in which no block may wait for another.
 struct NoBarrier {
+  static constexpr bool kSpansGrid = false;
+  __device__ void meanwhile() {}
   __device__ void arrive() {}
   __device__ void wait() {}
   __device__ void sync() {}
 };
 
+// Four numbers that another block leaves with tags, as they were when they were read.
+struct Tagged {
+  unsigned long long x, y, z, w;
+
+  __device__ static Tagged load(const unsigned long long* from) {
+    Tagged four;
+    load_relaxed(from, &four.x, &four.y);
+    load_relaxed(from + 2, &four.z, &four.w);
+    return four;
+  }
+  __device__ bool has(unsigned tag) const {
+    return x >> 32 == tag && y >> 32 == tag && z >> 32 == tag && w >> 32 == tag;
+  }
+  __device__ float4 values() const {
+    return float4{float_of(static_cast<unsigned>(x)), float_of(static_cast<unsigned>(y)),
+                  float_of(static_cast<unsigned>(z)), float_of(static_cast<unsigned>(w))};
+  }
+};
+
 // A block's part in the network: its shares of the matrices and its shared memory.
+//
+// What one block computes and all blocks stage goes through global memory, in one of two ways.
+//
+// If there are many columns, whoever computes a number also stores it in `States::columns`, in the weights' type and in
+// the layout of the staged columns. After a barrier every block copies them.
+//
+// If there are few columns, a barrier would cost more than the work between two of them. So each number travels in one
+// word of 64 bits together with a tag, and a block that needs the number reads the word until it has the tag. This
+// needs no order between different words: a word is read and written whole (relaxed, of the GPU's scope), and a number
+// is only ever taken from the word whose tag says that it is there. The rules that make it right are these.
+//   - The tag is the number of the call of `predict` in this launch, from 1. All blocks make the same calls. The words
+//     are zero before a launch. So a word never has a tag before the number that belongs to it.
+//   - A word is written once in a call, by one thread. Between two calls there is at least one barrier over the grid
+//     (that of the joint), and a block reads the words of a call, in `upper_layer` and in `joint`, before it arrives
+//     there. So no number is overwritten before all blocks have taken it. A larger tag is never seen.
+//   - Everything else that a call writes (states and recurrent products) is read after that barrier only.
+//   - No block waits for a word that is written after the writer waits for this block: a block writes its part of a
+//     level before it waits for another level, and at each level it waits only for lower ones. All blocks of the launch
+//     run at once. So nobody waits for ever.
 class Worker {
  public:
   // The shared memory that it needs beside weights.
@@ -89,14 +160,18 @@ class Worker {
     Weight::Input* x;
   };
   __device__ static Room reserve(const Network& net, Arena* arena) {
-    const int widest = net.layers && net.hidden > net.joint ? net.hidden : net.joint;
-    return {arena->take<float>(kScratchBytes / 4), arena->take<Share>(kShares),
-            arena->take<Weight::Input>(column_stride(widest) * net.staged)};
+    return {arena->take<float>(scratch_size(net.staged)), arena->take<Share>(kShares),
+            arena->take<Weight::Input>(column_stride(net.widest()) * net.staged)};
   }
 
   // If `keeping`, copies weights to the rest of shared memory, up to `resident_bytes` of the network.
   __device__ Worker(const Network& net, const States& states, const Room& room, Arena* arena, bool keeping)
-      : net_(net), states_(states), scratch_(room.scratch), shares_(room.shares), x_(room.x) {
+      : net_(net),
+        states_(states),
+        scratch_(room.scratch),
+        shares_(room.shares),
+        x_(room.x),
+        held_(held_products(net.staged)) {
     int left = keeping ? net.resident_bytes : 0;
     // In the order in which a token waits for them, since there may be no room for the last ones.
     take(kOutput, &net.output, arena, &left);
@@ -106,82 +181,97 @@ class Worker {
     sync_block();
   }
 
-  // Takes predictor steps: all phases, with barriers between them.
+  // Takes predictor steps: all phases. `steps` must stay as they are until the joint rows after them are computed.
   template <class Barrier>
   __device__ void predict(const Step* steps, int count, Barrier& barrier) {
-    // The first layer of a few steps costs less than a barrier, so every block computes all of it.
-    const bool alone = net_.layers > 0 && count <= kGroup;
+    steps_ = steps;
+    tagged_ = net_.layers > 0 && count <= kGroup ? count : 0;
+    tag_ += tagged_ > 0;
+    // The first layer of very few steps costs less than its exchange, so every block computes all of it.
+    const bool alone = tagged_ && count <= kAlone;
     first_layer(steps, count, alone);
-    if (!alone) barrier.sync();
+    if (!tagged_) barrier.sync();
     for (int layer = 1; layer <= net_.layers; ++layer) upper_layer(layer, steps, count, alone && layer == 1, barrier);
   }
 
   // Computes the first layer or, if there are no layers, the prediction. If `alone`, the block computes all of it and
   // stages the result for the next layer; else the block computes its part.
   __device__ void first_layer(const Step* steps, int count, bool alone) {
-    const int width = net_.layers ? net_.hidden : net_.joint;
-    const int stride = column_stride(width);
-    if (alone) {  // the columns' padding is zero
-      const int padding = stride - Weight::kPadding - width;
-      for (int i = static_cast<int>(threadIdx.x); i < count * padding; i += static_cast<int>(blockDim.x))
-        x_[i / padding * stride + width + i % padding] = Weight::input(0.0f);
-    }
+    const int width = net_.layers ? net_.hidden : net_.joint, stride = column_stride(width);
+    if (alone)  // the columns' padding is zero
+      for (int i = 0; i < count; ++i)
+        for (int unit = width + static_cast<int>(threadIdx.x); unit < stride - Weight::kPadding;
+             unit += static_cast<int>(blockDim.x))
+          x_[i * stride + unit] = Weight::input(0.0f);
     const int thread = static_cast<int>(alone ? threadIdx.x : blockIdx.x * blockDim.x + threadIdx.x);
     const int threads = static_cast<int>(alone ? blockDim.x : gridDim.x * blockDim.x);
     constexpr int kAhead = 2;  // as in `stage`
-    for (int first = thread; first < count * width; first += kAhead * threads) {
+    int row = 0, unit = thread;
+    while (row < count) {
       float4 own[kAhead] = {}, past[kAhead] = {};
       float cell[kAhead] = {};
+      int rows[kAhead], units[kAhead];
 #pragma unroll
       for (int i = 0; i < kAhead; ++i) {
-        const int at = first + i * threads;
-        if (at >= count * width) break;
-        const Step step = steps[at / width];
-        const int unit = at % width;
+        for (; unit >= width; unit -= width) ++row;
+        rows[i] = row;
+        units[i] = unit;
+        unit += threads;
+        if (rows[i] >= count) continue;
+        const Step step = steps[rows[i]];
         if (!net_.layers) {
-          own[i].x = net_.table[static_cast<long long>(step.token) * width + unit];
+          own[i].x = Weight::value(net_.table[static_cast<long long>(step.token) * width + units[i]]);
           continue;
         }
-        own[i] = *reinterpret_cast<const float4*>(net_.table + (static_cast<long long>(step.token) * width + unit) * 4);
-        past[i] = *reinterpret_cast<const float4*>(states_.recurrent_at(net_, 0, step.parent) + unit * 4);
-        cell[i] = states_.cell_at(net_, 0, step.parent)[unit];
+        own[i] = four_values(net_.table + (static_cast<long long>(step.token) * width + units[i]) * 4);
+        past[i] = *reinterpret_cast<const float4*>(states_.recurrent_at(net_, 0, step.parent) + units[i] * 4);
+        cell[i] = states_.cell_at(net_, 0, step.parent)[units[i]];
       }
 #pragma unroll
       for (int i = 0; i < kAhead; ++i) {
-        const int at = first + i * threads;
-        if (at >= count * width) break;
-        const int slot = steps[at / width].slot, unit = at % width;
+        if (rows[i] >= count) break;
+        const int slot = steps[rows[i]].slot;
         if (!net_.layers) {
-          states_.prediction_at(net_, slot)[unit] = own[i].x;
+          states_.prediction_at(net_, slot)[units[i]] = own[i].x;
           continue;
         }
         const Cell next =
             lstm(own[i].x + past[i].x, own[i].y + past[i].y, own[i].z + past[i].z, own[i].w + past[i].w, cell[i]);
-        if (alone) x_[at / width * stride + unit] = Weight::input(next.hidden);
+        if (alone) x_[rows[i] * stride + units[i]] = Weight::input(next.hidden);
         if (alone && blockIdx.x != 0) continue;
-        states_.hidden_at(net_, 0, slot)[unit] = next.hidden;
-        states_.cell_at(net_, 0, slot)[unit] = next.cell;
+        if (!alone) leave(0, rows[i], units[i], next.hidden);
+        states_.hidden_at(net_, 0, slot)[units[i]] = next.hidden;
+        states_.cell_at(net_, 0, slot)[units[i]] = next.cell;
       }
     }
   }
 
-  // Computes layer `layer` or, after the last layer, the prediction. Around the barrier it also computes the recurrent
-  // product of the layer below, which is not needed before the next token.
+  // Computes layer `layer` or, after the last layer, the prediction. While others do the same, it also computes the
+  // recurrent product of the layer below, which is not needed before the next token. `staged`: whether that layer's
+  // outputs are staged already.
   template <class Barrier>
   __device__ void upper_layer(int layer, const Step* steps, int count, bool staged, Barrier& barrier) {
-    int first = 0, columns = 0;
-    for (; first < count; first += columns) {
-      columns = count - first < net_.staged ? count - first : net_.staged;
-      if (!staged) stage_hidden(layer - 1, steps + first, columns);
+    for (int first = 0; first < count;) {
+      const int columns = count - first < net_.staged ? count - first : net_.staged;
+      if (!tagged_)
+        stage_made(x_, states_.column_at(net_, layer - 1, first), columns, net_.hidden);
+      else if (!staged)
+        stage(x_, columns, net_.hidden, [&](int i) { return tagged_row(layer - 1, i); });
       if (layer < net_.layers)
-        gates(layer, steps + first, columns);
+        gates(layer, steps + first, first, columns);
       else
         project(steps + first, columns);
-      if (first + columns < count) recurrent(layer - 1, steps + first, columns);
+      const Step* own = steps + first;
+      first += columns;
+      if (first >= count) {
+        if (tagged_)
+          barrier.meanwhile();
+        else
+          barrier.arrive();
+      }
+      recurrent(layer - 1, own, columns);
     }
-    barrier.arrive();
-    if (count) recurrent(layer - 1, steps + first - columns, columns);
-    barrier.wait();
+    if (!tagged_) barrier.wait();
   }
 
   // Computes the recurrent products of states whose layers' outputs lie at `output(layer, step)`.
@@ -190,38 +280,31 @@ class Worker {
     for (int layer = 0; layer < net_.layers; ++layer)
       for (int first = 0; first < count; first += net_.staged) {
         const int columns = count - first < net_.staged ? count - first : net_.staged;
-        stage(
-            x_, columns, net_.hidden,
-            [&](int i, int unit) { return load_four(output(layer, steps[first + i]), unit, net_.hidden); },
-            [](const float4& four) { return four; });
+        stage(x_, columns, net_.hidden, [&](int i) { return Row{output(layer, steps[first + i]), net_.hidden}; });
         recurrent(layer, steps + first, columns);
       }
   }
 
-  // Computes the joint rows of `column(i)`, i < count. `use` and `batch` are as in `multiply`; columns are numbered
-  // through.
-  template <class ColumnAt, class Use, class Batch>
-  __device__ void joint(const float* projected, int count, ColumnAt column, Use use, Batch batch) {
+  // Computes the joint rows of `column(i)`, i < count. `use(place, output, column, valid, value)` and `batch(first,
+  // columns, tiles, each, is_first)` are as in `multiply`; columns are numbered through.
+  template <class Barrier, class ColumnAt, class Use, class Batch>
+  __device__ void joint(const float* projected, int count, ColumnAt column, Barrier& barrier, Use use, Batch batch) {
+    // The inputs of many columns are made once, by all blocks.
+    const bool made = Barrier::kSpansGrid && count > kGroup;
+    if (made) {
+      make_inputs(projected, count, column);
+      barrier.sync();
+    }
     for (int first = 0; first < count; first += net_.staged) {
       const int columns = count - first < net_.staged ? count - first : net_.staged;
-      stage(
-          x_, columns, net_.joint,
-          [&](int i, int unit) {
-            const Column wanted = column(first + i);
-            const float* frame = projected + static_cast<long long>(wanted.frame) * net_.joint;
-            return Both{load_four(frame, unit, net_.joint),
-                        load_four(states_.prediction_at(net_, wanted.slot), unit, net_.joint)};
-          },
-          [&](const Both& both) {
-            return float4{activated(net_.activation, both.frame.x + both.prediction.x),
-                          activated(net_.activation, both.frame.y + both.prediction.y),
-                          activated(net_.activation, both.frame.z + both.prediction.z),
-                          activated(net_.activation, both.frame.w + both.prediction.w)};
-          });
+      if (made)
+        stage_made(x_, states_.column_at(net_, net_.layers, first), columns, net_.joint);
+      else
+        stage(x_, columns, net_.joint, [&](int i) { return joint_input(projected, column(first + i)); });
       multiply(
-          shares_[kOutput], x_, scratch_, columns,
-          [&](int tile, int output, int i, bool valid, float value) { use(tile, output, first + i, valid, value); },
-          [&](int group, int tiles, bool is_first) { batch(first + group, tiles, is_first); });
+          shares_[kOutput], x_, scratch_, held_, columns,
+          [&](int place, int output, int i, bool valid, float value) { use(place, output, first + i, valid, value); },
+          [&](int tiles, int each, bool is_first) { batch(first, columns, tiles, each, is_first); });
     }
   }
   // Whether this block computes any outputs of joint rows.
@@ -229,10 +312,54 @@ class Worker {
 
   static constexpr int kOutput = 0, kPrediction = 1, kInput = 2, kRecurrent = kInput + kMaxLayers;
   static constexpr int kShares = kRecurrent + kMaxLayers;
+  static constexpr int kAlone = 3;  // steps whose first layer every block computes on its own
 
  private:
-  struct Both {
-    float4 frame, prediction;
+  // Where the values of a staged column come from: a row in memory, a layer's tagged numbers, or the joint's inputs.
+  struct Row {
+    const float* row;
+    int size;
+
+    __device__ float4 load(int i) const { return load_four(row, i, size); }
+    __device__ float4 make(const float4& four, int) const { return four; }
+  };
+  struct TaggedRow {
+    const unsigned long long* words;
+    unsigned tag;
+
+    __device__ Tagged load(int i) const { return Tagged::load(words + i); }
+    // The numbers, once they have come.
+    __device__ float4 make(Tagged four, int i) const {
+      Patience patience;
+      while (!four.has(tag)) {
+        patience.wait();
+        four = load(i);
+      }
+      return four.values();
+    }
+  };
+  struct JointInput {
+    struct Fetched {
+      float4 frame, prediction;
+      Tagged tagged;
+    };
+    Row frame, prediction;
+    TaggedRow tagged;  // in place of the prediction, unless its words are null
+    Activation activation;
+
+    __device__ Fetched load(int i) const {
+      Fetched fetched = {};
+      fetched.frame = frame.load(i);
+      if (tagged.words)
+        fetched.tagged = tagged.load(i);
+      else
+        fetched.prediction = prediction.load(i);
+      return fetched;
+    }
+    __device__ float4 make(const Fetched& fetched, int i) const {
+      const float4 a = fetched.frame, b = tagged.words ? tagged.make(fetched.tagged, i) : fetched.prediction;
+      return activated_four(activation, float4{a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w});
+    }
   };
 
   __device__ void take(int which, const Matrix* matrix, Arena* arena, int* left) {
@@ -242,24 +369,59 @@ class Worker {
     if (threadIdx.x == 0) shares_[which] = share;
   }
 
-  __device__ void stage_hidden(int layer, const Step* steps, int columns) {
-    stage(
-        x_, columns, net_.hidden,
-        [&](int i, int unit) { return load_four(states_.hidden_at(net_, layer, steps[i].slot), unit, net_.hidden); },
-        [](const float4& four) { return four; });
+  // Leaves a number of a level for the other blocks.
+  __device__ void leave(int level, int column, int i, float value) {
+    if (tagged_)
+      store_relaxed(states_.words_at(net_, level, column) + i,
+                    static_cast<unsigned long long>(tag_) << 32 | bits_of(value));
+    else
+      states_.column_at(net_, level, column)[i] = Weight::input(value);
   }
 
-  __device__ void gates(int layer, const Step* steps, int columns) {
+  __device__ TaggedRow tagged_row(int level, int column) const {
+    return {states_.words_at(net_, level, column), tag_};
+  }
+  __device__ JointInput joint_input(const float* projected, const Column& wanted) const {
+    JointInput input = {{projected + static_cast<long long>(wanted.frame) * net_.joint, net_.joint},
+                        {states_.prediction_at(net_, wanted.slot), net_.joint},
+                        {nullptr, 0},
+                        net_.activation};
+    // The last call of `predict` may have left this slot's prediction in tagged words.
+    for (int i = 0; i < tagged_; ++i)
+      if (steps_[i].slot == wanted.slot) input.tagged = tagged_row(net_.layers, i);
+    return input;
+  }
+
+  // Makes this block's part of the joint's inputs, for all blocks.
+  template <class ColumnAt>
+  __device__ void make_inputs(const float* projected, int count, ColumnAt column) {
+    const int fours = (net_.joint + 3) / 4, threads = static_cast<int>(gridDim.x * blockDim.x);
+    int i = 0, four = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+    for (;; four += threads) {
+      for (; four >= fours; four -= fours) ++i;
+      if (i >= count) return;
+      const JointInput input = joint_input(projected, column(i));
+      float4 made = input.make(input.load(four * 4), four * 4);
+      if (four * 4 + 1 >= net_.joint) made.y = 0.0f;
+      if (four * 4 + 2 >= net_.joint) made.z = 0.0f;
+      if (four * 4 + 3 >= net_.joint) made.w = 0.0f;
+      store_four(states_.column_at(net_, net_.layers, i) + four * 4, made);
+    }
+  }
+
+  __device__ void gates(int layer, const Step* steps, int first, int columns) {
     const Share& share = shares_[kInput + layer];
-    const int units = share.count * kTile / 4;
-    for (int i = static_cast<int>(threadIdx.x); i < units * columns; i += static_cast<int>(blockDim.x)) {
-      const int unit = share.tile(i % units / 4) * 4 + i % 4, parent = steps[i / units].parent;
-      if (unit >= net_.hidden) continue;
-      prefetch(states_.recurrent_at(net_, layer, parent) + unit * 4);
-      prefetch(states_.cell_at(net_, layer, parent) + unit);
+    for (int column = warp_index(); column < columns; column += warp_count()) {
+      const int parent = steps[column].parent;
+      for (int i = lane_index(); i < share.count * kTile / 4; i += kWarp) {
+        const int unit = share.tile(i / 4) * 4 + i % 4;
+        if (unit >= net_.hidden) continue;
+        prefetch(states_.recurrent_at(net_, layer, parent) + unit * 4);
+        prefetch(states_.cell_at(net_, layer, parent) + unit);
+      }
     }
     multiply(
-        shares_[kInput + layer], x_, scratch_, columns,
+        share, x_, scratch_, held_, columns,
         [&](int, int output, int column, bool valid, float value) {
           const int four = lane_index() & ~3;  // a unit's gates are in four neighbouring lanes
           const float i = shuffle(value, four), o = shuffle(value, four + 1);
@@ -271,6 +433,7 @@ class Worker {
           const float4 past = *reinterpret_cast<const float4*>(products + unit * 4);
           const Cell next =
               lstm(i + past.x, o + past.y, f + past.z, c + past.w, states_.cell_at(net_, layer, step.parent)[unit]);
+          leave(layer, first + column, unit, next.hidden);
           states_.hidden_at(net_, layer, step.slot)[unit] = next.hidden;
           states_.cell_at(net_, layer, step.slot)[unit] = next.cell;
         },
@@ -279,16 +442,19 @@ class Worker {
 
   __device__ void project(const Step* steps, int columns) {
     multiply(
-        shares_[kPrediction], x_, scratch_, columns,
+        shares_[kPrediction], x_, scratch_, held_, columns,
         [&](int, int output, int column, bool valid, float value) {
-          if (valid && output < net_.joint) states_.prediction_at(net_, steps[column].slot)[output] = value;
+          if (!valid) return;
+          // The words are read four at a time, so there are some past the end.
+          if (tagged_ && output < (net_.joint + 3) / 4 * 4) leave(net_.layers, column, output, value);
+          if (output < net_.joint) states_.prediction_at(net_, steps[column].slot)[output] = value;
         },
         NoBatch{});
   }
 
   __device__ void recurrent(int layer, const Step* steps, int columns) {
     multiply(
-        shares_[kRecurrent + layer], x_, scratch_, columns,
+        shares_[kRecurrent + layer], x_, scratch_, held_, columns,
         [&](int, int output, int column, bool valid, float value) {
           if (valid && output < net_.hidden * 4) states_.recurrent_at(net_, layer, steps[column].slot)[output] = value;
         },
@@ -300,6 +466,10 @@ class Worker {
   float* scratch_;
   Share* shares_;
   Weight::Input* x_;
+  const int held_;
+  const Step* steps_ = nullptr;  // of the last call of `predict`
+  int tagged_ = 0;               // how many of them left their numbers in tagged words
+  unsigned tag_ = 0;
 };
 
 }  // namespace tdt::cuda

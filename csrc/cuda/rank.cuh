@@ -25,7 +25,7 @@ struct BlockReduce {
     Best best;
     for (int i = first + static_cast<int>(threadIdx.x); i < last; i += static_cast<int>(blockDim.x))
       best = better(best, candidate(sanitized(row[i]), i));
-    return over_block(best, static_cast<Best*>(scratch), better);
+    return over_block(best, static_cast<Best*>(scratch), Better{});
   }
   __device__ Best best(const float* row, int first, int last, Allowed allowed) const {
     Best best;
@@ -42,7 +42,7 @@ struct BlockReduce {
     float sum = 0.0f;
     for (int i = static_cast<int>(threadIdx.x); i < n; i += static_cast<int>(blockDim.x))
       sum += term(sanitized(part[i]));
-    return over_block(sum, static_cast<float*>(scratch), [](float a, float b) { return a + b; });
+    return over_block(sum, static_cast<float*>(scratch), Plus{});
   }
 };
 
@@ -99,15 +99,17 @@ __device__ TDT_OUTLINED void rank_row(const float* row, const RowLayout& layout,
       }
       return best;
     };
-    Best mine = offer(Best{});
+    Best mine, next;
+    bool taken = true;
     for (; result.count < ranks; ++result.count) {
-      const Best next = over_block(mine, static_cast<Best*>(scratch), better);
+      if (taken) mine = offer(next);
+      next = over_block(mine, static_cast<Best*>(scratch), Better{});
       if (next.index == kNoIndex) break;
       if (thread == 0) {
         tokens[result.count] = next.index;
         token_logprobs[result.count] = logprob(sanitized(row[next.index]));
       }
-      if (next.index % threads == thread) mine = offer(next);
+      taken = next.index % threads == thread;
     }
     for (int i = thread; i < layout.num_blanks; i += threads) blank_logprobs[i] = logprob(sanitized(row[blanks + i]));
     if (scale != 1.0f)

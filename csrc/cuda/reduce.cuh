@@ -16,7 +16,8 @@ struct LogSum {
   float max = kLowest, sum = 0.0f;
 };
 
-__device__ __forceinline__ LogSum added(LogSum a, LogSum b) {
+// One copy, since it is long.
+__device__ TDT_OUTLINED LogSum added(LogSum a, LogSum b) {
   const float max = a.max > b.max ? a.max : b.max;
   if (!(max > kLowest)) return a;
   LogSum result;
@@ -33,6 +34,9 @@ __device__ __forceinline__ LogSum log_sum_of(float logit) {
   return one;
 }
 __device__ __forceinline__ float exchanged(float value, int mask) { return shuffle_xor(value, mask); }
+__device__ __forceinline__ unsigned long long exchanged(unsigned long long value, int mask) {
+  return shuffle_xor(value, mask);
+}
 __device__ __forceinline__ Best exchanged(const Best& value, int mask) {
   Best other;
   other.value = shuffle_xor(value.value, mask);
@@ -46,6 +50,17 @@ __device__ __forceinline__ LogSum exchanged(const LogSum& value, int mask) {
   return other;
 }
 
+// Ways to combine two values. As types, so that what is not inlined has one copy for all callers.
+struct Better {
+  __device__ Best operator()(const Best& a, const Best& b) const { return better(a, b); }
+};
+struct Added {
+  __device__ LogSum operator()(const LogSum& a, const LogSum& b) const { return added(a, b); }
+};
+struct Plus {
+  __device__ float operator()(float a, float b) const { return a + b; }
+};
+
 // Reduces over `width` neighbouring lanes, a power of two. Each lane gets the result.
 template <class T, class Combine>
 __device__ __forceinline__ T over_lanes(T value, int width, Combine combine) {
@@ -58,7 +73,7 @@ __device__ __forceinline__ T over_lanes(T value, int width, Combine combine) {
 
 // Reduces over the whole block. Each thread gets the result. `scratch` is shared memory for one T per warp.
 template <class T, class Combine>
-__device__ T over_block(T value, T* scratch, Combine combine) {
+__device__ TDT_OUTLINED T over_block(T value, T* scratch, Combine combine) {
   value = over_lanes(value, kWarp, combine);
   sync_block();
   if (lane_index() == 0) scratch[warp_index()] = value;
@@ -73,7 +88,7 @@ __device__ T over_block(T value, T* scratch, Combine combine) {
 struct Rank {
   int before, total;
 };
-__device__ __forceinline__ Rank ranked(bool flag, int* scratch) {
+__device__ TDT_OUTLINED Rank ranked(bool flag, int* scratch) {
   const unsigned bits = ballot(flag);
   sync_block();
   if (lane_index() == 0) scratch[warp_index()] = count_bits(bits);

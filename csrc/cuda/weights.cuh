@@ -12,12 +12,14 @@ namespace tdt::cuda {
 constexpr int kTile = 16;   // outputs
 constexpr int kDepth = 16;  // inputs of one step through a tile
 constexpr int kGroup = 8;   // columns multiplied together
-constexpr int kBatch = 4;   // tiles whose sums are held at once
+constexpr int kGroups = 4;  // groups that are multiplied with a tile while its weights are in registers
 constexpr int kSplits = 8;  // pieces that a tile's inputs are cut into, for as many warps
 constexpr int kSums = kTile * kGroup;
 
-// Bytes of shared memory for sums.
-constexpr int kScratchBytes = kBatch * kSplits * kSums * 4;
+// How many products of a tile with a group are held at once, where `staged` columns are staged at once.
+__device__ __forceinline__ int held_products(int staged) { return staged >= kGroup * kGroups ? 2 * kGroups : kGroups; }
+// Numbers of shared memory for their sums.
+__device__ __forceinline__ int scratch_size(int staged) { return held_products(staged) * kSplits * kSums; }
 
 struct Matrix {
   const uint4* tiles;  // [tiles, steps, Weight::kWords, lanes]
@@ -34,9 +36,21 @@ struct Float32 {
   using Input = float;
   static constexpr int kWords = 2, kPadding = 4;
   __device__ static Input input(float x) { return x; }
+  __device__ static float value(Input x) { return x; }
 
+  // Multiplies some steps of a tile with groups of columns. `columns`: how many there are. Writes the sums of one group
+  // after the other.
   __device__ static void multiply(const uint4* weights, const Input* x, int stride, int columns, int steps,
                                   float* sums) {
+#pragma unroll 1
+    for (int group = 0; group * kGroup < columns; ++group)
+      multiply_group(weights, x + group * kGroup * stride, stride, columns - group * kGroup, steps,
+                     sums + group * kSplits * kSums);
+  }
+
+ private:
+  __device__ static void multiply_group(const uint4* weights, const Input* x, int stride, int columns, int steps,
+                                        float* sums) {
     const int lane = lane_index(), four = lane % 4 * 4;
     float own[2][kGroup] = {};
     for (int step = 0; step < steps; ++step, weights += kWords * kWarp) {
@@ -75,21 +89,48 @@ struct SixteenBits {
   using Input = unsigned short;
   static constexpr int kWords = 1, kPadding = 8;
 
-  __device__ static void multiply(const uint4* weights, const Input* x, int stride, int, int steps, float* sums) {
+  __device__ static void multiply(const uint4* weights, const Input* x, int stride, int columns, int steps,
+                                  float* sums) {
+    if (columns > 2 * kGroup) {
+      multiply_groups<kGroups>(weights, x, stride, steps, sums);
+      return;
+    }
+#pragma unroll 1
+    for (int group = 0; group * kGroup < columns; ++group)
+      multiply_groups<1>(weights, x + group * kGroup * stride, stride, steps, sums + group * kSplits * kSums);
+  }
+
+ private:
+  template <int kCount>
+  __device__ static void multiply_groups(const uint4* weights, const Input* x, int stride, int steps, float* sums) {
     const int lane = lane_index(), column = lane / 4;
     // Two chains of sums, so that the latency of one hides behind the other.
-    float even[4] = {}, odd[4] = {};
+    float even[kCount][4] = {}, odd[kCount][4] = {};
     const Input* at = x + column * stride + lane % 4 * 2;
     const auto pair = [](const Input* two) { return *reinterpret_cast<const unsigned*>(two); };
     int step = 0;
     for (; step + 1 < steps; step += 2, weights += 2 * kWarp, at += 2 * kDepth) {
       const uint4 a = weights[lane], b = weights[kWarp + lane];
-      Multiply(even, a, pair(at), pair(at + 8));
-      Multiply(odd, b, pair(at + kDepth), pair(at + kDepth + 8));
+#pragma unroll
+      for (int group = 0; group < kCount; ++group) {
+        const Input* own = at + group * kGroup * stride;
+        Multiply(even[group], a, pair(own), pair(own + 8));
+        Multiply(odd[group], b, pair(own + kDepth), pair(own + kDepth + 8));
+      }
     }
-    if (step < steps) Multiply(even, weights[lane], pair(at), pair(at + 8));
-    for (int i = 0; i < 4; ++i)
-      sums[(lane % 4 * 2 + i % 2) * kTile + i / 2 * 8 + lane / 4] = even[i] + odd[i];
+    if (step < steps) {
+      const uint4 a = weights[lane];
+#pragma unroll
+      for (int group = 0; group < kCount; ++group) {
+        const Input* own = at + group * kGroup * stride;
+        Multiply(even[group], a, pair(own), pair(own + 8));
+      }
+    }
+#pragma unroll
+    for (int group = 0; group < kCount; ++group)
+      for (int i = 0; i < 4; ++i)
+        sums[group * kSplits * kSums + (lane % 4 * 2 + i % 2) * kTile + i / 2 * 8 + lane / 4] =
+            even[group][i] + odd[group][i];
   }
 };
 
@@ -98,6 +139,7 @@ struct Float16 : SixteenBits<multiply_halves> {
   __device__ static Input input(float x) {
     return half_bits(x > 65504.0f ? 65504.0f : x < -65504.0f ? -65504.0f : x);
   }
+  __device__ static float value(Input x) { return half_value(x); }
 };
 
 struct Bfloat16 : SixteenBits<multiply_bfloats> {
@@ -106,12 +148,26 @@ struct Bfloat16 : SixteenBits<multiply_bfloats> {
     if (!(x == x)) return 0x7fff;
     return static_cast<unsigned short>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
   }
+  __device__ static float value(Input x) { return float_of(static_cast<unsigned>(x) << 16); }
 };
 
 #if !defined(TDT_WEIGHT)
 #define TDT_WEIGHT Float32
 #endif
 using Weight = TDT_WEIGHT;
+
+// Four neighbouring inputs, stored or loaded together.
+struct alignas(4 * sizeof(Weight::Input)) FourInputs {
+  Weight::Input x, y, z, w;
+};
+__device__ __forceinline__ void store_four(Weight::Input* to, const float4& four) {
+  *reinterpret_cast<FourInputs*>(to) =
+      FourInputs{Weight::input(four.x), Weight::input(four.y), Weight::input(four.z), Weight::input(four.w)};
+}
+__device__ __forceinline__ float4 four_values(const Weight::Input* from) {
+  const FourInputs four = *reinterpret_cast<const FourInputs*>(from);
+  return float4{Weight::value(four.x), Weight::value(four.y), Weight::value(four.z), Weight::value(four.w)};
+}
 
 // Elements from one staged column to the next, if a column has so many inputs.
 __device__ __forceinline__ int column_stride(int inputs) {
@@ -173,7 +229,7 @@ __device__ __forceinline__ Share share_of(const Matrix* matrix, int first, int e
 }
 
 // Copies as many tiles of a share as fit into `left` bytes to shared memory, where they stay, and reduces `left`.
-__device__ inline void keep(Share* share, Arena* arena, int* left) {
+__device__ TDT_OUTLINED void keep(Share* share, Arena* arena, int* left) {
   const int bytes = share->words() * static_cast<int>(sizeof(uint4));
   const int count = bytes ? *left / bytes : 0;
   share->resident_count = count < share->count ? count : share->count;
@@ -198,65 +254,99 @@ __device__ __forceinline__ float4 load_four(const float* row, int i, int size) {
   return four;
 }
 
-// Stages columns of `inputs` values each. `load(column, i)` fetches the numbers that the values i .. i + 3 are made
-// from, and `make` makes the four values. Values past the end are zero. A thread starts all its fetches before it uses
-// the first.
-template <class Load, class Make>
-__device__ __forceinline__ void stage(Weight::Input* x, int columns, int inputs, Load load, Make make) {
-  constexpr int kAhead = 4;
-  const int stride = column_stride(inputs), fours = (stride - Weight::kPadding) / 4;
-  const int total = columns * fours, threads = static_cast<int>(blockDim.x);
-  for (int first = static_cast<int>(threadIdx.x); first < total; first += kAhead * threads) {
-    decltype(load(0, 0)) fetched[kAhead] = {};
+// Stages columns of `inputs` values each, a column by one warp or several. `source_of_column(column)` is where a column
+// comes from, and has two functions: `load(i)` fetches what the values i .. i + 3 are made from, and `make(fetched, i)`
+// makes them. Values past the end are zero. A lane starts several fetches before it uses the first.
+template <class SourceOf>
+__device__ __forceinline__ void stage(Weight::Input* x, int columns, int inputs, SourceOf source_of_column) {
+  constexpr int kAhead = 2;
+  const int stride = column_stride(inputs), end = stride - Weight::kPadding;
+  int log = 0;  // of the number of warps that share a column
+  while (columns << (log + 1) <= warp_count()) ++log;
+  const int part = warp_index() & ((1 << log) - 1), step = 4 * kWarp << log, together = warp_count() >> log;
+  if (warp_index() >= together << log) return;
+  for (int column = warp_index() >> log; column < columns; column += together) {
+    Weight::Input* to = x + column * stride;
+    const auto source = source_of_column(column);
+    for (int first = 4 * (part * kWarp + lane_index()); first < end; first += kAhead * step) {
+      decltype(source.load(0)) fetched[kAhead] = {};
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      const int at = first + i * threads;
-      if (at < total) fetched[i] = load(at / fours, at % fours * 4);
-    }
+      for (int i = 0; i < kAhead; ++i)
+        if (first + i * step < inputs) fetched[i] = source.load(first + i * step);
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      const int at = first + i * threads, from = at % fours * 4;
-      if (at >= total) break;
-      const float4 made = make(fetched[i]);
-      Weight::Input* to = x + at / fours * stride + from;
-      to[0] = Weight::input(from < inputs ? made.x : 0.0f);
-      to[1] = Weight::input(from + 1 < inputs ? made.y : 0.0f);
-      to[2] = Weight::input(from + 2 < inputs ? made.z : 0.0f);
-      to[3] = Weight::input(from + 3 < inputs ? made.w : 0.0f);
+      for (int i = 0; i < kAhead; ++i) {
+        const int from = first + i * step;
+        if (from >= end) break;
+        float4 made = {0.0f, 0.0f, 0.0f, 0.0f};
+        if (from < inputs) made = source.make(fetched[i], from);
+        if (from + 1 >= inputs) made.y = 0.0f;
+        if (from + 2 >= inputs) made.z = 0.0f;
+        if (from + 3 >= inputs) made.w = 0.0f;
+        store_four(to + from, made);
+      }
     }
   }
 }
 
-// Multiplies a share with staged columns, for kBatch tiles and kGroup columns at a time. `use(tile, output, column,
-// valid, value)` is called with each product, its bias included. A warp calls it with 16 neighbouring outputs of two
-// columns; `valid` is false if there is no such column. After each batch of tiles all threads call `batch(group, tiles,
-// is_first)`. Synchronises the block at the beginning and at the end.
-template <class Use, class Batch>
-__device__ __forceinline__ void multiply(const Share& share, const Weight::Input* x, float* scratch, int columns,
-                                         Use use, Batch batch) {
+// Stages columns that lie in global memory as they are staged.
+__device__ TDT_OUTLINED void stage_made(Weight::Input* x, const Weight::Input* made, int columns, int inputs) {
+  constexpr int kAhead = 4;
+  const int words = columns * column_stride(inputs) * static_cast<int>(sizeof(Weight::Input)) / 16;
+  const int threads = static_cast<int>(blockDim.x);
+  const uint4* from = reinterpret_cast<const uint4*>(made);
+  uint4* to = reinterpret_cast<uint4*>(x);
+  for (int first = static_cast<int>(threadIdx.x); first < words; first += kAhead * threads) {
+    uint4 fetched[kAhead] = {};
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i)
+      if (first + i * threads < words) fetched[i] = from[first + i * threads];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i)
+      if (first + i * threads < words) to[first + i * threads] = fetched[i];
+  }
+}
+
+// Multiplies tiles first .. first + tiles - 1 of a share with 1 << groups_log groups of staged columns. The sums are
+// [tiles, groups, kSplits, kSums]. All products call this, since one copy of it keeps the kernels short.
+__device__ TDT_OUTLINED void multiply_tiles(const Share& share, const Weight::Input* x, float* scratch, int first,
+                                            int tiles, int columns, int groups_log) {
   const int stride = column_stride(share.matrix->inputs), steps = share.matrix->steps();
-  const int each = (steps + kSplits - 1) / kSplits, splits = steps ? (steps + each - 1) / each : 0;
+  const int each = (steps + kSplits - 1) / kSplits;
+  for (int task = warp_index(); task < tiles * kSplits; task += warp_count()) {
+    const int tile = task / kSplits, split = task % kSplits, from = split * each;
+    if (from >= steps) continue;
+    Weight::multiply(share.at(first + tile) + from * Weight::kWords * kWarp, x + from * kDepth, stride, columns,
+                     from + each < steps ? each : steps - from,
+                     scratch + ((tile << groups_log) * kSplits + split) * kSums);
+  }
+}
+
+// Multiplies a share with staged columns, at most kGroup kGroups. `use(place, output, column, valid, value)` is called
+// with each product, its bias included. A warp calls it with 16 neighbouring outputs of two columns; `valid` is false
+// if there is no such column. After each batch of tiles all threads call `batch(tiles, each, is_first)`. Within a batch,
+// the products of tile i with column c have the place i each + c. Synchronises the block at the beginning and the end.
+template <class Use, class Batch>
+__device__ __forceinline__ void multiply(const Share& share, const Weight::Input* x, float* scratch, int held,
+                                         int columns, Use use, Batch batch) {
+  const int steps = share.matrix->steps(), pieces = (steps + kSplits - 1) / kSplits;
+  const int groups_log = columns <= kGroup ? 0 : columns <= 2 * kGroup ? 1 : 2;
+  const int together = held >> groups_log;
   sync_block();
-  for (int group = 0; group < columns; group += kGroup) {
-    const int together = columns - group < kGroup ? columns - group : kGroup;
-    for (int first = 0; first < share.count; first += kBatch) {
-      const int tiles = share.count - first < kBatch ? share.count - first : kBatch;
-      for (int task = warp_index(); task < tiles * splits; task += warp_count()) {
-        const int from = task % splits * each, until = from + each < steps ? from + each : steps;
-        Weight::multiply(share.at(first + task / splits) + from * Weight::kWords * kWarp,
-                         x + group * stride + from * kDepth, stride, together, until - from, scratch + task * kSums);
-      }
-      sync_block();
-      for (int i = static_cast<int>(threadIdx.x); i < tiles * kSums; i += static_cast<int>(blockDim.x)) {
-        const int tile = i / kSums, column = i % kSums / kTile;
-        const int output = share.tile(first + tile) * kTile + i % kTile;
-        float value = share.matrix->bias[output];
-        for (int split = 0; split < splits; ++split) value += scratch[(tile * splits + split) * kSums + i % kSums];
-        use(tile, output, group + column, column < together, value);
-      }
-      batch(group, tiles, first == 0);
-      sync_block();
+  for (int first = 0; first < share.count; first += together) {
+    const int tiles = share.count - first < together ? share.count - first : together;
+    multiply_tiles(share, x, scratch, first, tiles, columns, groups_log);
+    sync_block();
+    for (int i = static_cast<int>(threadIdx.x); i < (tiles << groups_log) * kSums; i += static_cast<int>(blockDim.x)) {
+      const int product = i / kSums, place = i / kTile, tile = product >> groups_log;
+      const int column = place - (tile << groups_log) * kGroup;
+      const int output = share.tile(first + tile) * kTile + i % kTile;
+      const float* sums = scratch + product * kSplits * kSums + i % kSums;
+      float value = share.matrix->bias[output];
+      for (int split = 0; split * pieces < steps; ++split) value += sums[split * kSums];
+      use(place, output, column, column < columns, value);
     }
+    batch(tiles, kGroup << groups_log, first == 0);
+    sync_block();
   }
 }
 

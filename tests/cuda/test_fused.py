@@ -94,6 +94,20 @@ class TestGreedy:
         # With fewer slots than utterances, an utterance takes the slot of one that has ended.
         check_same_bits(expected, cuda_decoder(weights, spec, slots=2, **LAUNCHES[how]).decode(frames, lengths))
 
+    @pytest.mark.parametrize("how", LAUNCHES)
+    @pytest.mark.parametrize("precision", ["float32", "float16"])
+    def test_many_utterances_at_once(self, cupy, precision, how):  # noqa: F811
+        """More joint rows and predictor steps than are staged at once; some, and so few that every block makes all."""
+        spec, options = MODELS["parakeet"]
+        weights = random_weights(spec, seed=3, **options)
+        frames, lengths = random_frames(40, spec.encoder_size, 6, seed=3)
+        decoder = cuda_decoder(weights, spec, precision, **LAUNCHES[how])
+        together = decoder.decode(frames, lengths)
+        for some in (slice(0, 1), slice(3, 8), slice(8, 20)):
+            check_same_bits(together[some], decoder.decode(frames[some], lengths[some]))
+        if precision == "float32":
+            check_same(together, fused(weights, spec).decode(frames, lengths))
+
     @pytest.mark.parametrize("chunk", [1, 4])
     def test_chunks_and_streams_that_come_and_go(self, cupy, model, chunk):  # noqa: F811
         spec, weights, frames, lengths = model

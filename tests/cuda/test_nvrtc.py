@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import pytest
 
+from benches.gpu.build import measure
 from tdtdecode.cuda.structs import agreement
 from tests.cuda import nvrtc
 from tests.host_cuda.emulated_cupy import kernels_in
@@ -100,6 +102,21 @@ def test_sources_compile(name, architecture, weight, phases):
     assert code[:4] == b"\x7fELF"
     missing = [kernel for kernel in kernels_in(source, phases == 1) if kernel.encode() not in code]
     assert not missing
+
+
+CODE_BYTES = {"fused_greedy": 128 * 1024, "fused_beam": 208 * 1024}
+"""Most machine code of a kernel that runs a whole search. A multiprocessor caches about 128 KB. The beam's rules are
+longer than that."""
+
+
+@pytest.mark.parametrize("weight", ["Float16", pytest.param("Float32", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("kernel", CODE_BYTES)
+def test_code_is_short(kernel, weight):
+    measured = measure(f"{kernel}.cu", 90, {"TDT_WEIGHT": weight, "TDT_PHASES": 0})
+    print(json.dumps({kernel: measured}))
+    found = measured["kernels"][kernel]
+    assert found["code_bytes"] <= CODE_BYTES[kernel]
+    assert found["spill_bytes"] == 0
 
 
 @pytest.mark.parametrize("architecture, instruction", [(75, "m16n8k8"), (80, "m16n8k16"), (90, "m16n8k16")])

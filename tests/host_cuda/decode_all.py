@@ -52,7 +52,7 @@ LAYERS = {"float32": 2, "float16": 1, "bfloat16": 0}
 
 
 def decode(how: dict, precision: str) -> None:
-    """Decode with every strategy, in chunks, and with more utterances than slots."""
+    """Decode with every strategy, in chunks, with more utterances than slots, and with many at once."""
     from tdtdecode.networks.cuda.fused import FusedCudaNetwork
 
     layers = LAYERS[precision]
@@ -65,6 +65,8 @@ def decode(how: dict, precision: str) -> None:
     for search in searches:
         _, state = decoder.decode_chunk(frames[:, :, :5], np.minimum(lengths, 5), search=search)
         decoder.decode_chunk(frames[:, :, 5:], np.maximum(lengths - 5, 0), state, final=True, search=search)
+    many = tdt.Decoder(FusedCudaNetwork(weights, spec, precision, launch(**how)), spec)
+    many.decode(*random_frames(10, 6, 4, seed=layers))
 
 
 def features() -> None:

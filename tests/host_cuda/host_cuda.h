@@ -36,6 +36,13 @@ void AnnotateIgnoreWritesEnd(const char* file, int line);
 #include <sanitizer/common_interface_defs.h>
 #endif
 
+// What a launch does can be counted.
+#if defined(TDT_COUNTING)
+#include "counting.h"
+#else
+#define TDT_COUNT(event)
+#endif
+
 #define __global__
 #define __device__
 #define __forceinline__ inline
@@ -88,6 +95,7 @@ class Barrier {
 struct Warp {
   Barrier barrier{kLanes};
   unsigned long long words[kLanes];
+  unsigned fragments[6][kLanes];
 };
 
 struct Block {
@@ -190,6 +198,7 @@ struct Machine {
 #else
     host.leave_for(fiber->context);
 #endif
+    current = nullptr;
   }
 
   // Suspends the running fiber. It is in `ready`, or another fiber will put it there.
@@ -339,14 +348,19 @@ void launch(void (*kernel)(Arguments...), unsigned grid, unsigned block, std::si
 namespace tdt::cuda {
 
 inline unsigned char* shared_memory() { return host::self().block->memory.data()->bytes; }
-inline void sync_block() { host::self().block->barrier.wait(); }
+inline void sync_block() {
+  TDT_COUNT(barrier);
+  host::self().block->barrier.wait();
+}
 inline void sync_warp() { host::warp().barrier.wait(); }
 template <class T>
 T shuffle_xor(T value, int mask) {
+  TDT_COUNT(shuffle);
   return host::exchanged(value, static_cast<int>(host::self().thread % host::kLanes) ^ mask);
 }
 template <class T>
 T shuffle(T value, int lane) {
+  TDT_COUNT(shuffle);
   return host::exchanged(value, lane);
 }
 inline unsigned ballot(bool predicate) {
@@ -364,12 +378,26 @@ inline unsigned load_acquire(const unsigned* word) { return __atomic_load_n(word
 inline unsigned long long load_acquire(const unsigned long long* word) {
   return __atomic_load_n(word, __ATOMIC_ACQUIRE);
 }
-inline void store_release(unsigned* word, unsigned value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
+inline void store_release(unsigned* word, unsigned value) {
+  TDT_COUNT(arrival);
+  __atomic_store_n(word, value, __ATOMIC_RELEASE);
+}
 inline void store_release(unsigned long long* word, unsigned long long value) {
   __atomic_store_n(word, value, __ATOMIC_RELEASE);
 }
-inline void add_release(unsigned* word, unsigned value) { __atomic_fetch_add(word, value, __ATOMIC_RELEASE); }
+inline void add_release(unsigned* word, unsigned value) {
+  TDT_COUNT(arrival);
+  __atomic_fetch_add(word, value, __ATOMIC_RELEASE);
+}
+inline void load_relaxed(const unsigned long long* two, unsigned long long* a, unsigned long long* b) {
+  *a = __atomic_load_n(two, __ATOMIC_RELAXED);
+  *b = __atomic_load_n(two + 1, __ATOMIC_RELAXED);
+}
+inline void store_relaxed(unsigned long long* word, unsigned long long value) {
+  __atomic_store_n(word, value, __ATOMIC_RELAXED);
+}
 inline void pause() {
+  TDT_COUNT(poll);
   host::Machine& machine = host::Machine::get();
   {
     host::Unseen unseen;
@@ -421,34 +449,48 @@ inline unsigned short half_bits(float x) {
 }
 inline float bfloat_value(unsigned short bits) { return float_of(static_cast<unsigned>(bits) << 16); }
 
-// Each lane computes its four sums from the fragments of all lanes.
-template <class Value>
-void multiply_fragments(float (&sums)[4], const uint4& a, unsigned b0, unsigned b1, Value value) {
-  const unsigned own[6] = {a.x, a.y, a.z, a.w, b0, b1};
-  unsigned all[6][host::kLanes];
-  for (int i = 0; i < 6; ++i) {
-    host::Warp& mine = host::warp();
-    mine.words[host::self().thread % host::kLanes] = own[i];
-    mine.barrier.wait();
-    for (int lane = 0; lane < host::kLanes; ++lane) all[i][lane] = static_cast<unsigned>(mine.words[lane]);
-    mine.barrier.wait();
+// The values of all 16-bit numbers, which a product looks up. Made when the library is loaded, before any launch.
+template <float (*Value)(unsigned short)>
+struct SixteenBitValues {
+  static const std::vector<float> all;
+  static std::vector<float> made() {
+    std::vector<float> values;
+    for (unsigned bits = 0; bits < 1u << 16; ++bits) values.push_back(Value(static_cast<unsigned short>(bits)));
+    return values;
   }
-  const int lane = static_cast<int>(host::self().thread % host::kLanes);
-  const auto number = [&](unsigned word, int k) { return value(static_cast<unsigned short>(word >> (16 * (k & 1)))); };
-  for (int i = 0; i < 4; ++i) {
-    const int row = lane / 4 + 8 * (i / 2), column = lane % 4 * 2 + i % 2;
-    for (int k = 0; k < 16; ++k) {
-      const float x = number(all[(k / 8) * 2 + row / 8][row % 8 * 4 + k % 8 / 2], k);
-      const float y = number(all[4 + k / 8][column * 4 + k % 8 / 2], k);
-      sums[i] += x * y;
+};
+template <float (*Value)(unsigned short)>
+const std::vector<float> SixteenBitValues<Value>::all = made();
+
+// Each lane computes its four sums from the fragments of all lanes.
+template <float (*Value)(unsigned short)>
+UNSEEN void multiply_fragments(float (&sums)[4], const uint4& a, unsigned b0, unsigned b1) {
+  TDT_COUNT(product);
+  const float* values = SixteenBitValues<Value>::all.data();
+  host::Warp& mine = host::warp();
+  const unsigned lane = host::self().thread % host::kLanes;
+  const unsigned own[6] = {a.x, a.y, a.z, a.w, b0, b1};
+  for (int i = 0; i < 6; ++i) mine.fragments[i][lane] = own[i];
+  mine.barrier.wait();
+  for (unsigned i = 0; i < 4; ++i) {
+    const unsigned row = lane / 4 + 8 * (i / 2), column = lane % 4 * 2 + i % 2;
+    for (unsigned k = 0; k < 16; ++k) {
+      const unsigned x = mine.fragments[k / 8 * 2 + row / 8][row % 8 * 4 + k % 8 / 2] >> (16 * (k & 1));
+      const unsigned y = mine.fragments[4 + k / 8][column * 4 + k % 8 / 2] >> (16 * (k & 1));
+      sums[i] += values[x & 0xffff] * values[y & 0xffff];
     }
   }
+  mine.barrier.wait();
 }
 inline void multiply_halves(float (&sums)[4], const uint4& a, unsigned b0, unsigned b1) {
-  multiply_fragments(sums, a, b0, b1, half_value);
+  multiply_fragments<half_value>(sums, a, b0, b1);
 }
 inline void multiply_bfloats(float (&sums)[4], const uint4& a, unsigned b0, unsigned b1) {
-  multiply_fragments(sums, a, b0, b1, bfloat_value);
+  multiply_fragments<bfloat_value>(sums, a, b0, b1);
 }
 
 }  // namespace tdt::cuda
+
+#if defined(TDT_COUNTING)
+#include "counting_events.h"
+#endif

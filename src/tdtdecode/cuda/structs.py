@@ -43,7 +43,12 @@ NETWORK = _struct(
     ("staged", INT),
     ("resident_bytes", INT),
 )
-STATES = _struct(("slots", INT), *((name, POINTER) for name in ("hidden", "cell", "recurrent", "prediction")))
+STATES = _struct(
+    ("slots", INT),
+    *((name, POINTER) for name in ("hidden", "cell", "recurrent", "prediction")),
+    ("most", INT),
+    *((name, POINTER) for name in ("columns", "words")),
+)
 STEP = _struct(("parent", INT), ("token", INT), ("slot", INT))
 SOURCE = _struct(
     ("data", POINTER), ("element", LONG), ("frame", LONG), *((n, INT) for n in ("type", "length", "first", "padding"))
@@ -99,7 +104,7 @@ AUTOMATON = _struct(
 BEAM_SEARCH = _struct(
     ("options", BEAM_OPTIONS),
     ("layout", ROW_LAYOUT),
-    *((name, INT) for name in ("utterances", "hypotheses", "slots", "ranks", "max_entries", "capacity")),
+    *((name, INT) for name in ("utterances", "hypotheses", "slots", "ranks", "max_entries", "capacity", "rows")),
     *((name, POINTER) for name in ("lengths", "first_frames", "offsets", "counts", "beams", "records", "entries")),
     *((name, POINTER) for name in ("marks", "pairs", "asking", "ranked", "tokens", "token_logprobs")),
     *((name, POINTER) for name in ("duration_logprobs", "blank_logprobs")),

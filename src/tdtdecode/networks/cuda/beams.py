@@ -64,13 +64,15 @@ class DeviceBeams:
         `structs.ROW_LAYOUT`.
     first_frames:
         int [N]: where the frames of each of these utterances begin among the frames of all N.
+    rows:
+        Joint rows of a round that all N may ask for together beyond those that they need at once.
 
     Attributes
     ----------
     slots:
         Number of slots for predictor states that each utterance has.
-    size:
-        Hypotheses kept.
+    rows:
+        Most joint rows that a beam asks for in a round.
     state_counts:
         int [N]: how many predictor states each beam begins with.
     struct:
@@ -84,15 +86,17 @@ class DeviceBeams:
         If the beam is larger than the kernels take, or a user's function steers it.
     """
 
-    def __init__(self, search: BeamSearch, some: np.ndarray, layout: np.ndarray, first_frames: np.ndarray):
+    def __init__(
+        self, search: BeamSearch, some: np.ndarray, layout: np.ndarray, first_frames: np.ndarray, rows: int = 1
+    ):
         cupy = import_cupy()
         spec = search.spec
         self._search, self._some = search, some
         batch = len(some)
         self.slots = search.slots_per_utterance
-        self.size = search.size
         hypotheses, ranks = self.slots // 2, min(search.size, spec.vocab_size)
-        most = most_entries(search)
+        self.rows = max(search.size, min(hypotheses, rows // batch))
+        most = max(most_entries(search), 2 * self.rows)
         check_beam(search)
         self._states = []
         for utterance in some.tolist():
@@ -143,8 +147,8 @@ class DeviceBeams:
         }
         self.struct = filled(
             BEAM_SEARCH, options=search.kernel_options, layout=layout, utterances=batch, hypotheses=hypotheses,
-            slots=self.slots, ranks=ranks, max_entries=most, capacity=self._capacity, fusions=len(fusions),
-            **self._memory,
+            slots=self.slots, ranks=ranks, max_entries=most, capacity=self._capacity, rows=self.rows,
+            fusions=len(fusions), **self._memory,
         )  # fmt: skip
         self._first_frames = first_frames
         self.scored = False

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 FILE = "fused_beam.cu"
 
+_ROWS = 512
+"""Joint rows of a round that beams may ask for together beyond those that they need at once. A round has costs that do
+not depend on its rows, so a row that is asked for early is cheaper than a round more."""
 _STATE_BYTES = 1 << 30
 """Most memory for predictor states and fusions' scores. It bounds how many utterances are decoded together."""
 
@@ -61,12 +64,12 @@ def _run(
     cupy = import_cupy()
     lengths = search.lengths[some]
     net = network.net
-    beams = DeviceBeams(search, some, net.struct["layout"], first_frames(lengths))
-    wanted = len(utterances) * beams.size
+    beams = DeviceBeams(search, some, net.struct["layout"], first_frames(lengths), _ROWS)
+    wanted = len(utterances) * beams.rows
     spread = network.spread(FILE, wanted)
     run = partial(network.run, FILE, shared=spread.shared)
     slot_count = len(utterances) * beams.slots
-    preparation = network.prepare(transfer, utterances, lengths, start, slot_count, beams.start_slots)
+    preparation = network.prepare(transfer, utterances, lengths, start, slot_count, beams.start_slots, wanted)
     beams.put(transfer)
     lists = cupy.empty(2 * wanted * STEP.itemsize, np.uint8), cupy.empty(2 * wanted * WANTED.itemsize, np.uint8)
     empty = np.zeros(2, REQUESTS)
@@ -118,6 +121,7 @@ def _run(
         address = int(again.data.ptr)
         requests.set(empty.view(np.uint8))
         memory["barrier"].fill(0)
+        preparation.clear_words()
     used = beams.finish()
     counts = np.bincount(used // beams.slots, minlength=len(utterances))
     return preparation.state(used), counts

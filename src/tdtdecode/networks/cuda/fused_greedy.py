@@ -92,7 +92,7 @@ class _GreedyDecode:
         room = 4 * (self._log_start + 6 * self._capacity + exchanged[0] + 2 * exchanged[1])
         # Each utterance has two places for its predictor state, which it uses in turn; the state lies in the first.
         states = 2 * np.arange(batch)
-        self.preparation = network.prepare(transfer, utterances, lengths, start, 2 * batch, states, room)
+        self.preparation = network.prepare(transfer, utterances, lengths, start, 2 * batch, states, columns, room)
 
         numbers, numbers_at = transfer.room(np.dtype(np.int32), 6 * batch)
         numbers = numbers.reshape(6, batch)
@@ -155,12 +155,13 @@ class _GreedyDecode:
         return self._transfer.fetch(self._summary, np.dtype(np.int32), count)
 
     def _go_on(self) -> None:
-        """Make the log empty and the barrier ready for another launch."""
+        """Make the log empty, and the barrier and the tagged words ready for another launch."""
         cuda = import_cupy().cuda
         stream = cuda.get_current_stream().ptr
         cursor = offset_of(CONTROL, "cursor")
         cuda.runtime.memsetAsync(self._control + cursor, 0, 4, stream)
         cuda.runtime.memsetAsync(self._barrier, 0, 4 * self._network.launch.blocks, stream)
+        self.preparation.clear_words()
 
     def _launched(self) -> np.ndarray:
         """Run rounds until no utterance is in flight or the log is full. Returns the results."""

@@ -103,7 +103,7 @@ def pack_network(weights: TransducerWeights, spec: TransducerSpec, precision: st
         unbiased = Affine(layer.recurrent, np.zeros_like(layer.bias))
         net["recurrent"][i] = matrix(_by_unit(unbiased, size, hidden, hidden))
     net["encoder"] = matrix(weights.encoder)
-    net["table"] = on_device(np.ascontiguousarray(table, np.float32))
+    net["table"] = on_device(_rounded(np.ascontiguousarray(table, np.float32), precision))
     layout, durations = row_layout(spec.layout)
     net["layout"] = layout[0]
     kept.append(durations)
@@ -127,10 +127,17 @@ def packed_tiles(weight: np.ndarray, precision: str) -> np.ndarray:
         return np.ascontiguousarray(lanes)
     # [tile, half, g, step, k half, quarter, 2] -> [tile, step, lane = (g, quarter), word = (k half, half), 2]
     lanes = wide.reshape(tiles, 2, 8, steps, 2, 4, 2).transpose(0, 3, 2, 5, 4, 1, 6)
+    return _rounded(np.ascontiguousarray(lanes), precision)
+
+
+def _rounded(numbers: np.ndarray, precision: str) -> np.ndarray:
+    """float32 numbers as the kernels keep them: float32, or the bits of 16-bit numbers."""
+    if precision == "float32":
+        return numbers
     if precision == "bfloat16":
-        return bfloat16_bits(np.ascontiguousarray(lanes))
+        return bfloat16_bits(numbers)
     largest = float(np.finfo(np.float16).max)
-    return np.ascontiguousarray(lanes.clip(-largest, largest), np.float16).view(np.uint16)
+    return numbers.clip(-largest, largest).astype(np.float16).view(np.uint16)
 
 
 def _by_unit(affine: Affine, size: int, hidden: int, inputs: int) -> Affine:

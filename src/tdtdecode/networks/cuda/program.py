@@ -26,7 +26,7 @@ from ...cuda.structs import (
 )
 from ...cuda.transfer import Transfer, transfers
 from ...errors import DeviceError, InputError
-from .packing import WEIGHT_TYPES, DeviceNetwork
+from .packing import DEPTH, WEIGHT_TYPES, DeviceNetwork
 
 FEW_COLUMNS = 8
 """Up to so many columns count as few. Products stage so many at once then, since shared memory that is used for staging
@@ -223,6 +223,7 @@ class FusedNetworkOnDevice:
         start: DeviceState,
         slots: int,
         places: np.ndarray,
+        columns: int,
         room: int = 0,
     ) -> Preparation:
         """Make memory for a decode's projected frames and predictor states, and the parameters of the kernels that fill
@@ -240,6 +241,8 @@ class FusedNetworkOnDevice:
             Slots for predictor states.
         places:
             int [N]: the slots that the states of ``start`` are put in.
+        columns:
+            Most predictor steps or joint rows of a round.
         room:
             Bytes that the caller needs beside.
         """
@@ -249,13 +252,16 @@ class FusedNetworkOnDevice:
         # What a state keeps when the decode is done, and what only the decode needs.
         kept = cupy.empty(slots * joint + 2 * states, np.float32)
         room, projected = -(-room // 16) * 16, 4 * max(frames, 1) * joint
-        block = cupy.empty(room + 16 * states + projected, np.uint8)
+        words, column_bytes = self._exchange_bytes(columns)
+        block = cupy.empty(room + 16 * states + words + column_bytes + projected, np.uint8)
         own, first = address(block), address(kept)
         slot_states = np.zeros(1, STATES)
         slot_states["slots"], slot_states["prediction"] = slots, first
         slot_states["hidden"], slot_states["cell"] = first + 4 * slots * joint, first + 4 * (slots * joint + states)
         slot_states["recurrent"] = own + room
-        frames_at = own + room + 16 * states
+        words_at = own + room + 16 * states
+        slot_states["words"], slot_states["columns"], slot_states["most"] = words_at, words_at + words, columns
+        frames_at = words_at + words + column_bytes
         projection = restoration = 0
         if frames:
             record, projection = transfer.copy(self._projection)
@@ -268,7 +274,15 @@ class FusedNetworkOnDevice:
             record["states"], record["steps"] = slot_states, steps_at
             record["prediction"], record["hidden"], record["cell"] = map(address, start.arrays)
             record["rows"], record["count"] = len(start.arrays[0]), len(places)
-        return Preparation(self, own, frames_at, slot_states, kept, block, projection, restoration)
+        return Preparation(self, own, frames_at, slot_states, words, kept, block, projection, restoration)
+
+    def _exchange_bytes(self, columns: int) -> tuple[int, int]:
+        """Bytes of what blocks leave for each other: of tagged words and of columns (``States`` in ``network.cuh``)."""
+        net = self.net
+        levels, widest = net.layers + 1, max(net.hidden if net.layers else 0, net.joint)
+        numbers, size = (4, 4) if net.precision == "float32" else (8, 2)  # `kPadding` in weights.cuh; bytes of a number
+        stride = -(-widest // DEPTH) * DEPTH + numbers
+        return 8 * levels * FEW_COLUMNS * (-(-widest // 4) * 4), size * levels * columns * stride
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,6 +297,8 @@ class Preparation:
         Address of float32 [all frames, J]: the encoder's part of the joint.
     states:
         `structs.STATES` [1].
+    word_bytes:
+        Bytes of its tagged words.
     kept, block:
         Device arrays that hold all of these: predictions, layers' outputs and cells of all slots; everything else.
     projection, restoration:
@@ -293,6 +309,7 @@ class Preparation:
     room: int
     projected: int
     states: np.ndarray
+    word_bytes: int
     kept: Any
     block: Any
     projection: int
@@ -304,6 +321,11 @@ class Preparation:
         for name, parameters in (("project_frames", self.projection), ("restore_states", self.restoration)):
             if parameters:
                 self.network.run(FRAMES, name, parameters, shared)
+
+    def clear_words(self) -> None:
+        """Make the tagged words zero, as they must be before each launch of a search."""
+        cuda = import_cupy().cuda
+        cuda.runtime.memsetAsync(int(self.states["words"][0]), 0, self.word_bytes, cuda.get_current_stream().ptr)
 
     def state(self, slots: np.ndarray) -> DeviceState:
         """The states in those slots when the decode is done."""

@@ -188,7 +188,7 @@ def _beam_part(
     lengths = search.lengths[some]
     layout, kept = row_layout(spec.layout)
     beams = DeviceBeams(search, some, layout, first_frames(lengths))
-    launched = len(some) * beams.size
+    launched = len(some) * beams.rows
     requests = Requests(launched)
     workspace = network.workspace(
         start, beams.start_slots, len(some) * beams.slots, network.frames(utterances, lengths), launched
