@@ -45,6 +45,7 @@ class Beam {
     Asking* asking = arena.take<Asking>(search.hypotheses);
     int* marks = arena.take<int>(search.max_entries);
     if (arena.used() > BeamScratch::kRoom) return;
+#pragma unroll 1
     for (int i = thread_; i < count_; i += threads_)
       beams[buffer_ * search.hypotheses + i] = beams_[buffer_ * search.hypotheses + i];
     beams_ = beams;
@@ -69,6 +70,7 @@ class Beam {
     if (!full && next_in_time()) request(step_count, steps, wanted_count, wanted);
     sync_block();
     if (beams_ != kept_beams())
+#pragma unroll 1
       for (int i = thread_; i < count_; i += threads_)
         kept_beams()[buffer_ * search_.hypotheses + i] = hypotheses()[i];
     if (thread_ != 0) return;
@@ -123,6 +125,7 @@ class Beam {
   // Returns whether there is one.
   __device__ bool next_in_time() {
     unsigned long long earliest = ~0ull;
+#pragma unroll 1
     for (int i = thread_; i < count_; i += threads_) {
       const Hypothesis& h = hypotheses()[i];
       if (inside(h) && time_of(h) < earliest) earliest = time_of(h);
@@ -135,6 +138,7 @@ class Beam {
   __device__ bool ready() {
     const bool in_turn = search_.options.strategy == Strategy::tsd;
     bool missing = false;
+#pragma unroll 1
     for (int i = thread_; i < count_; i += threads_) {
       const Hypothesis& h = hypotheses()[i];
       missing = missing || (inside(h) && h.place < 0 && (!in_turn || time_of(h) == earliest_));
@@ -186,6 +190,7 @@ class Beam {
     // The entries: first the hypotheses that wait, in their order, then the extensions of the others.
     const int ways = (search_.ranks + search_.layout.num_blanks) * durations();
     int waiting = 0, extending = 0;
+#pragma unroll 1
     for (int first = 0; first < count_; first += threads_) {
       const int i = first + thread_;
       const bool extends = i < count_ && time_of(hypotheses()[i]) == earliest_;
@@ -199,6 +204,7 @@ class Beam {
     sync_block();
     const double temperature = search_.options.temperature;
     const int total = waiting + extending * ways;
+#pragma unroll 1
     for (int at = thread_; at < extending * ways; at += threads_) {
       const int i = marks_[at / ways], index = at % durations();
       int rank = at % ways / durations();
@@ -227,6 +233,7 @@ class Beam {
 
   // Adds up equal entries at the first of them, in their order. `marks_[i]` is the first entry that equals entry i.
   __device__ void merge(int total) {
+#pragma unroll 1
     for (int i = thread_; i < total; i += threads_) {
       const Entry entry = entries_[i];
       int first = i;
@@ -243,6 +250,7 @@ class Beam {
       marks_[i] = entry.hypothesis < 0 ? -1 : first;
     }
     sync_block();
+#pragma unroll 1
     for (int i = thread_; i < total; i += threads_) {
       if (marks_[i] != i) continue;
       Entry entry = entries_[i];
@@ -271,6 +279,7 @@ class Beam {
   // is behind them.
   __device__ int prune(int total) {
     int kept_count = 0;
+#pragma unroll 1
     for (int first = 0; first < total; first += threads_) {
       const int i = first + thread_;
       bool keeps = i < total && marks_[i] == i;
@@ -303,6 +312,7 @@ class Beam {
     const float largest_blank = 0.99f;
     const BeamOptions& options = search_.options;
     const int ways = (search_.ranks + 1) * durations(), size = options.size;
+#pragma unroll 1
     for (int at = thread_; at < count_ * ways; at += threads_) {
       const Hypothesis& h = hypotheses()[at / ways];
       Pair pair = {0.0f, 0, at % durations(), 0, 0};
@@ -344,8 +354,10 @@ class Beam {
       }
       pairs_[at] = pair;
     }
+#pragma unroll 1
     for (int i = thread_; i < count_ * size; i += threads_) entries_[i] = none();
     sync_block();
+#pragma unroll 1
     for (int at = thread_; at < count_ * ways; at += threads_) {
       const int i = at / ways;
       const Hypothesis& h = hypotheses()[i];
@@ -387,6 +399,7 @@ class Beam {
     // The best `size` of all entries, best first; then equal ones are merged.
     const int total = count_ * size;
     int valid = 0;
+#pragma unroll 1
     for (int first = 0; first < total; first += threads_) {
       const int i = first + thread_;
       const bool exists = i < total && entries_[i].hypothesis >= 0;
@@ -430,6 +443,7 @@ class Beam {
   __device__ void commit(int count) {
     const bool listed = search_.options.strategy != Strategy::greedy;
     Hypothesis* next = beams_ + (1 - buffer_) * search_.hypotheses;
+#pragma unroll 1
     for (int first = 0; first < count; first += threads_) {
       const int i = first + thread_;
       Entry entry = none();
@@ -474,6 +488,7 @@ class Beam {
   // Asks for the rows that hypotheses wait for, and for the predictor steps that these rows need.
   __device__ void request(int* step_count, Step* steps, int* wanted_count, Wanted* wanted) {
     Hypothesis* own = hypotheses();
+#pragma unroll 1
     for (int i = thread_; i < count_; i += threads_) {
       const bool waits = inside(own[i]) && own[i].place < 0;
       int before = 0;
@@ -484,6 +499,7 @@ class Beam {
     }
     sync_block();
     int asked = 0, stepped = 0;
+#pragma unroll 1
     for (int first = 0; first < count_; first += threads_) {
       const int i = first + thread_;
       const bool asks = i < count_ && asking_[i].asks;
@@ -512,6 +528,7 @@ class Beam {
     const auto slot_of = [&](int i) {
       return own[i].slot >= 0 ? own[i].slot : free_slots[asking_[i].step];
     };
+#pragma unroll 1
     for (int i = thread_; i < count_; i += threads_) {
       if (!asking_[i].asks) continue;
       asking_[i].slot = slot_of(asking_[i].same);
@@ -525,6 +542,7 @@ class Beam {
       }
     }
     sync_block();
+#pragma unroll 1
     for (int i = thread_; i < count_; i += threads_) {
       if (!asking_[i].asks) continue;
       own[i].slot = asking_[i].slot;
@@ -558,6 +576,7 @@ class Beam {
   template <class Number>
   __device__ void find_free(int end, int wanted, int* found, Number number) {
     int count = 0;
+#pragma unroll 1
     for (int first = 0; first < end && count < wanted; first += threads_) {
       const int at = first + thread_;
       bool free = at < end;

@@ -193,16 +193,19 @@ class Searcher {
           const int at = static_cast<int>(threadIdx.x);
           if (at >= together) return;
           Best best = tile_best_[at];
+#pragma unroll 1  // so that the code fits the cache
           for (int tile = 1; tile < tiles; ++tile) best = better(best, tile_best_[tile * each + at]);
           if (best.index != kNoIndex) atomic_max(&best_at(buffer)[first + at], packed(best));
           if (masked) {
             const Best* tile_allowed = tile_best_ + held_products(search_.net.staged) * kGroup;
             Best allowed = tile_allowed[at];
+#pragma unroll 1
             for (int tile = 1; tile < tiles; ++tile) allowed = better(allowed, tile_allowed[tile * each + at]);
             if (allowed.index != kNoIndex) atomic_max(&best_allowed_at(buffer)[first + at], packed(allowed));
           }
           LogSum& sum = sums_at(buffer + first + at)[blockIdx.x];
           LogSum total = is_first ? LogSum{} : sum;
+#pragma unroll 1
           for (int tile = 0; tile < tiles; ++tile) total = added(total, tile_sums_[tile * each + at]);
           sum = total;
         });
@@ -217,6 +220,7 @@ class Searcher {
     for (int i = static_cast<int>(threadIdx.x); i < columns; i += static_cast<int>(blockDim.x)) {
       const float* special = specials_at(buffer + i);
       Best best = unpacked(best_at(buffer)[i]), blank, longest;
+#pragma unroll 1
       for (int b = 0; b < layout.num_blanks; ++b) blank = better(blank, candidate(special[b], layout.blank + b));
       bool emitted = emits(best, blank, search_.options);
       if (emitted && !may_win(allowed_in(i / window), best.index)) {
@@ -224,6 +228,7 @@ class Searcher {
         emitted = best.index != kNoIndex;
       }
       special += layout.num_blanks;
+#pragma unroll 1
       for (int d = 0; d < layout.num_durations; ++d) longest = better(longest, candidate(special[d], d));
       int duration = chosen_duration(longest, layout).frames;
       if (!emitted && layout.num_durations == 0) duration = layout.blank_frames[blank_rank(blank, layout)];

@@ -23,12 +23,14 @@ struct BlockReduce {
 
   __device__ Best best(const float* row, int first, int last) const {
     Best best;
+#pragma unroll 1
     for (int i = first + static_cast<int>(threadIdx.x); i < last; i += static_cast<int>(blockDim.x))
       best = better(best, candidate(sanitized(row[i]), i));
     return over_block(best, static_cast<Best*>(scratch), Better{});
   }
   __device__ Best best(const float* row, int first, int last, Allowed allowed) const {
     Best best;
+#pragma unroll 1
     for (int i = first + static_cast<int>(threadIdx.x); i < last; i += static_cast<int>(blockDim.x))
       if (allowed[i]) best = better(best, candidate(sanitized(row[i]), i));
     return over_block(best, static_cast<Best*>(scratch), better);
@@ -40,6 +42,7 @@ struct BlockReduce {
   template <class Term>
   __device__ float total(const float* part, int n, Term term) const {
     float sum = 0.0f;
+#pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x); i < n; i += static_cast<int>(blockDim.x))
       sum += term(sanitized(part[i]));
     return over_block(sum, static_cast<float*>(scratch), Plus{});
@@ -90,6 +93,7 @@ __device__ TDT_OUTLINED void rank_row(const float* row, const RowLayout& layout,
     // Each thread offers the best of its own tokens. The thread whose offer is taken looks for its next best.
     const auto offer = [=](const Best& after) {
       Best best;
+#pragma unroll 1
       for (int token = thread; token < entries; token += threads) {
         if ((token >= blanks && token < end) || !may_win(allowed, token)) continue;
         const Best one = candidate(value(token), token);
@@ -111,6 +115,7 @@ __device__ TDT_OUTLINED void rank_row(const float* row, const RowLayout& layout,
       }
       taken = next.index % threads == thread;
     }
+#pragma unroll 1
     for (int i = thread; i < layout.num_blanks; i += threads) blank_logprobs[i] = logprob(sanitized(row[blanks + i]));
     if (scale != 1.0f)
       result.token_normalizer =
@@ -125,6 +130,7 @@ __device__ TDT_OUTLINED void rank_row(const float* row, const RowLayout& layout,
         return power > 0.0f ? power * logprob(logit) : 0.0f;
       });
   } else {  // no number: the last blank is certain
+#pragma unroll 1
     for (int i = thread; i < layout.num_blanks; i += threads)
       blank_logprobs[i] = i == blank_rank(blank, layout) ? 0.0f : kLowest;
     result.statistic = certain_statistic(statistic);
@@ -143,6 +149,7 @@ __device__ TDT_OUTLINED void rank_row(const float* row, const RowLayout& layout,
                             [=](float logit) { return expf((logit - longest.value) * scale); })) -
           scale * log_sum;
   }
+#pragma unroll 1
   for (int i = thread; i < layout.num_durations; i += threads) {
     const float logit = sanitized(durations[i]);
     duration_logprobs[i] = certain            ? (i == 0 ? 0.0f : kLowest)
