@@ -21,13 +21,6 @@ extern "C" __global__ void __launch_bounds__(512, 1) score_requests(const BeamSe
   score_steps(*search, *requests, scratch);
 }
 
-// A block for each predictor state that a chunk begins with. `slots` [count].
-extern "C" __global__ void __launch_bounds__(512, 1) score_slots(const BeamSearch* search, const int* slots, int count,
-                                                                 float* scratch) {
-  for (int i = static_cast<int>(blockIdx.x); i < count; i += static_cast<int>(gridDim.x))
-    score_slot(*search, slots[i], scratch);
-}
-
 // A block for each joint row that was asked for; `rows` are in the order of the requests.
 extern "C" __global__ void __launch_bounds__(512, 1) rank_rows(const BeamSearch* search, const Requests* requests,
                                                                const float* rows) {

@@ -63,9 +63,12 @@ class Beam {
     while (next_in_time() && ready()) {
       full = recorded_ + search_.hypotheses > search_.capacity;
       if (full) break;
-      const Strategy strategy = search_.options.strategy;
-      const int count = strategy == Strategy::greedy ? greedy() : strategy == Strategy::tsd ? tsd() : malsd();
-      commit(count);
+      if constexpr (kStrategy == Strategy::greedy)
+        commit(greedy());
+      else if constexpr (kStrategy == Strategy::tsd)
+        commit(tsd());
+      else
+        commit(malsd());
     }
     if (!full && next_in_time()) request(step_count, steps, wanted_count, wanted);
     sync_block();
@@ -136,7 +139,7 @@ class Beam {
 
   // Whether the rows that the next step reads have been ranked.
   __device__ bool ready() {
-    const bool in_turn = search_.options.strategy == Strategy::tsd;
+    constexpr bool in_turn = kStrategy == Strategy::tsd;
     bool missing = false;
 #pragma unroll 1
     for (int i = thread_; i < count_; i += threads_) {
@@ -441,7 +444,7 @@ class Beam {
   // Makes hypotheses of the entries that `pairs_` lists (greedy search has one entry), and records of the tokens that
   // they emit.
   __device__ void commit(int count) {
-    const bool listed = search_.options.strategy != Strategy::greedy;
+    constexpr bool listed = kStrategy != Strategy::greedy;
     Hypothesis* next = beams_ + (1 - buffer_) * search_.hypotheses;
 #pragma unroll 1
     for (int first = 0; first < count; first += threads_) {

@@ -92,6 +92,12 @@ struct BeamSearch {
   float* bonus;               // [B, slots, V + 1]
 };
 
+// The strategy is compiled in: a search has one, and the code of all would not fit a multiprocessor's cache.
+#if !defined(TDT_STRATEGY)
+#define TDT_STRATEGY tsd
+#endif
+constexpr Strategy kStrategy = Strategy::TDT_STRATEGY;
+
 // Computes the fusions' scores after the prefix of a slot, by one block. Slots are numbered through all utterances.
 // `scratch` [blocks, V + 1].
 __device__ inline void score_slot(const BeamSearch& search, long long slot, float* scratch) {
@@ -110,7 +116,7 @@ __device__ inline void score_steps(const BeamSearch& search, const Requests& req
 // Ranks the joint row that was asked for, by one block.
 __device__ inline void rank_wanted(const BeamSearch& search, const Wanted& wanted, const float* row, void* scratch) {
   const long long place = static_cast<long long>(wanted.utterance) * search.hypotheses + wanted.place;
-  const bool late = !(search.options.strategy == Strategy::malsd && search.options.prune_early);
+  const bool late = !(kStrategy == Strategy::malsd && search.options.prune_early);
   const float* bonus = nullptr;
   if (search.fusions && late)
     bonus = search.bonus + static_cast<long long>(wanted.slot) * (search.layout.vocab_size + 1);

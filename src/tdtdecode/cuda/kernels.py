@@ -6,13 +6,15 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..errors import DeviceError
 from ..forks import Lock, cached_property
 from .device import Device, import_cupy
 from .structs import agreement
 
+Defines: TypeAlias = tuple[tuple[str, str | int], ...]
+"""Macros with their values."""
 _DEFAULT_SHARED = 48 * 1024
 """Bytes of dynamic shared memory that a block may have unless the kernel is allowed more."""
 
@@ -32,9 +34,7 @@ class Kernels:
         Whether launches are cooperative: all blocks run at once and may wait for each other.
     """
 
-    def __init__(
-        self, card: Device, file: str, defines: tuple[tuple[str, str | int], ...] = (), cooperative: bool = False
-    ):
+    def __init__(self, card: Device, file: str, defines: Defines = (), cooperative: bool = False):
         self.card = card
         self.file = file
         self.defines = defines
@@ -70,9 +70,7 @@ class Kernels:
 
 
 @lru_cache(maxsize=None)
-def kernels(
-    card: Device, file: str, defines: tuple[tuple[str, str | int], ...] = (), cooperative: bool = False
-) -> Kernels:
+def kernels(card: Device, file: str, defines: Defines = (), cooperative: bool = False) -> Kernels:
     """The kernels of a source file on a card, compiled once."""
     return Kernels(card, file, defines, cooperative)
 

@@ -158,6 +158,7 @@ IN_FILES: dict[str, dict[str, np.dtype | int]] = {
         "BeamSearch": BEAM_SEARCH,
         "Wanted": WANTED, "Requests": REQUESTS, "FusedBeam": FUSED_BEAM,
     },
+    "fusion.cu": {"Automaton": AUTOMATON, "BeamSearch": BEAM_SEARCH},
     "greedy.cu": {"GreedySteps": GREEDY_STEPS},
     "rows.cu": {"Masks": MASKS},
     "gather.cu": {"Copy": COPY},

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...cuda.device import current_device, import_cupy
+from ...cuda.kernels import Defines
 from ...cuda.structs import (
     ASKING_BYTES,
     AUTOMATON,
@@ -30,6 +31,7 @@ from ...cuda.structs import (
 from ...errors import InputError
 from ...fusion.binding import BoundFusion
 from ...kernels.beam_state import BeamState
+from ...options import Strategy
 
 if TYPE_CHECKING:
     from ...cuda.arrays import DeviceArray
@@ -71,6 +73,8 @@ class DeviceBeams:
     ----------
     slots:
         Number of slots for predictor states that each utterance has.
+    defines:
+        The macros with which the kernels of this search are compiled.
     rows:
         Most joint rows that a beam asks for in a round.
     state_counts:
@@ -94,6 +98,7 @@ class DeviceBeams:
         self._search, self._some = search, some
         batch = len(some)
         self.slots = search.slots_per_utterance
+        self.defines: Defines = (("TDT_STRATEGY", Strategy(search.kernel_options["strategy"]).name.lower()),)
         hypotheses, ranks = self.slots // 2, min(search.size, spec.vocab_size)
         self.rows = max(search.size, min(hypotheses, rows // batch))
         most = max(most_entries(search), 2 * self.rows)

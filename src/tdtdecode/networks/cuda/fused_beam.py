@@ -66,8 +66,8 @@ def _run(
     net = network.net
     beams = DeviceBeams(search, some, net.struct["layout"], first_frames(lengths), _ROWS)
     wanted = len(utterances) * beams.rows
-    spread = network.spread(FILE, wanted)
-    run = partial(network.run, FILE, shared=spread.shared)
+    spread = network.spread(FILE, wanted, beams.defines)
+    run = partial(network.run, FILE, shared=spread.shared, defines=beams.defines)
     slot_count = len(utterances) * beams.slots
     preparation = network.prepare(transfer, utterances, lengths, start, slot_count, beams.start_slots, wanted)
     beams.put(transfer)
@@ -94,7 +94,7 @@ def _run(
     if search.fusions:
         search_at = address + offset_of(FUSED_BEAM, "search")
         arguments = (np.uint64(search_at), np.uint64(slots), np.int32(len(beams.start_slots)), memory["scratch"])
-        kernels(network.device, "beam.cu").launch("score_slots", blocks, network.launch.threads, arguments)
+        kernels(network.device, "fusion.cu").launch("score_slots", blocks, network.launch.threads, arguments)
 
     def launch_round(which: int) -> None:
         run("beam_advance", address, numbers=(which,))

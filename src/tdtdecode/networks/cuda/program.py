@@ -11,7 +11,7 @@ import numpy as np
 
 from ...cuda.arrays import DeviceArray, source_table
 from ...cuda.device import Device, import_cupy
-from ...cuda.kernels import Kernels, cooperative_launches, kernels
+from ...cuda.kernels import Defines, Kernels, cooperative_launches, kernels
 from ...cuda.state import DeviceState
 from ...cuda.structs import (
     FUSED_BEAM,
@@ -146,7 +146,7 @@ class FusedNetworkOnDevice:
             ("TDT_WEIGHT", WEIGHT_TYPES[net.precision]), ("TDT_BARRIER", BARRIERS.index(launch.barrier)),
             ("TDT_PHASES", int(not launch.persistent)),
         )  # fmt: skip
-        self._spreads: dict[tuple[str, int], Spread] = {}
+        self._spreads: dict[tuple[str, int, Defines], Spread] = {}
         # What this card cannot run is refused now, before anything is decoded. The kernels of beam search are compiled
         # only for those who search with a beam.
         for file in (FRAMES, "fused_greedy.cu"):
@@ -159,16 +159,27 @@ class FusedNetworkOnDevice:
         self.transfers = transfers(device)
         self.alone = cooperative_launches(device)
 
-    def kernels(self, file: str) -> Kernels:
-        """A source file's kernels for the network's precision and for the kind of launch."""
-        return kernels(self.device, file, self._defines, self.launch.persistent and file != FRAMES)
+    def kernels(self, file: str, defines: Defines = ()) -> Kernels:
+        """A source file's kernels for the network's precision and for the kind of launch.
 
-    def run(self, file: str, name: str, parameters: int, shared: int, numbers: tuple[int, ...] = ()) -> None:
+        ``defines`` are macros of the file, beside those of the network.
+        """
+        return kernels(self.device, file, self._defines + defines, self.launch.persistent and file != FRAMES)
+
+    def run(
+        self,
+        file: str,
+        name: str,
+        parameters: int,
+        shared: int,
+        numbers: tuple[int, ...] = (),
+        defines: Defines = (),
+    ) -> None:
         """Launch a kernel on all blocks, with the address of its structure and with further int32 arguments."""
         arguments = (np.uint64(parameters), *map(np.int32, numbers))
-        self.kernels(file).launch(name, self.launch.blocks, self.launch.threads, arguments, shared)
+        self.kernels(file, defines).launch(name, self.launch.blocks, self.launch.threads, arguments, shared)
 
-    def spread(self, file: str, columns: int) -> Spread:
+    def spread(self, file: str, columns: int, defines: Defines = ()) -> Spread:
         """How a block divides its shared memory between what a file's kernels need and weights that stay there.
 
         Parameters
@@ -177,6 +188,8 @@ class FusedNetworkOnDevice:
             A key of `_PARAMETERS`.
         columns:
             The most columns of a product.
+        defines:
+            As for `kernels`.
 
         Raises
         ------
@@ -185,11 +198,11 @@ class FusedNetworkOnDevice:
         """
         few = columns <= FEW_COLUMNS
         columns = FEW_COLUMNS if few else MANY_COLUMNS
-        if (file, columns) not in self._spreads:
+        if (file, columns, defines) not in self._spreads:
             for staged in (FEW_COLUMNS,) if few else _STAGED:
                 net = self.net.struct.copy()
                 net["staged"] = staged
-                needed = self._needed(file, net, columns)
+                needed = self._needed(file, net, columns, defines)
                 if needed <= self.device.shared_memory:
                     break
             else:
@@ -202,17 +215,17 @@ class FusedNetworkOnDevice:
             # What is launched phase by phase keeps no weights, and neither do the kernels of frames.
             keeps = self.launch.persistent and file != FRAMES
             parameters = filled(_PARAMETERS[file], net=net[0])
-            self._spreads[file, columns] = Spread(parameters, columns, needed + left if keeps else needed)
-        return self._spreads[file, columns]
+            self._spreads[file, columns, defines] = Spread(parameters, columns, needed + left if keeps else needed)
+        return self._spreads[file, columns, defines]
 
-    def _needed(self, file: str, net: np.ndarray, columns: int) -> int:
+    def _needed(self, file: str, net: np.ndarray, columns: int, defines: Defines) -> int:
         """The bytes of shared memory that a block needs beside weights. A kernel, ``<file>_room``, computes it."""
         cupy = import_cupy()
         struct = _PARAMETERS[file]
         values = {"net": net[0]} | ({"columns": columns} if struct is GREEDY else {})
         parameters, bytes_needed = cupy.asarray(filled(struct, **values).view(np.uint8)), cupy.zeros(1, np.int32)
         arguments = (np.uint64(parameters.data.ptr), np.uint64(bytes_needed.data.ptr))
-        self.kernels(file).launch(file.removesuffix(".cu") + "_room", 1, self.launch.threads, arguments)
+        self.kernels(file, defines).launch(file.removesuffix(".cu") + "_room", 1, self.launch.threads, arguments)
         return int(cupy.asnumpy(bytes_needed)[0])
 
     def prepare(

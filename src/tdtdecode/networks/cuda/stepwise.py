@@ -194,7 +194,7 @@ def _beam_part(
         start, beams.start_slots, len(some) * beams.slots, network.frames(utterances, lengths), launched
     )
     scratch = cupy.empty((card.multiprocessors if search.fusions else 0, spec.vocab_size + 1), np.float32)
-    module = kernels(card, "beam.cu")
+    module = kernels(card, "beam.cu", beams.defines)
     while True:
         transfer.clear()
         beams.put(transfer)
@@ -203,7 +203,7 @@ def _beam_part(
         transfer.send()
         if search.fusions and not beams.scored:
             arguments = (search_at, slots, np.int32(len(beams.start_slots)), scratch)
-            module.launch("score_slots", card.multiprocessors, card.threads, arguments)
+            kernels(card, "fusion.cu").launch("score_slots", card.multiprocessors, card.threads, arguments)
             beams.scored = True
         pending = 1
         asked = np.uint64(requests.address)
