@@ -190,8 +190,8 @@ Model::Model(const unsigned char* data, std::size_t bytes, const std::string& na
 }
 
 const text::Speller& Model::speller() const {
-  std::call_once(speller_made_,
-                 [this] { speller_ = std::make_unique<text::Speller>(vocabulary->pieces(), vocabulary->blank()); });
+  const std::lock_guard<std::mutex> lock(making_speller_);
+  if (!speller_) speller_ = std::make_unique<text::Speller>(vocabulary->pieces(), vocabulary->blank());
   return *speller_;
 }
 

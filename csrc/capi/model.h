@@ -38,7 +38,7 @@ class Model {
   const text::Speller& speller() const;
 
  private:
-  mutable std::once_flag speller_made_;
+  mutable std::mutex making_speller_;
   mutable std::unique_ptr<text::Speller> speller_;
 };
 

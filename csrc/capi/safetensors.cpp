@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstring>
 #include <memory>
+#include <new>
 
 #include "failure.h"
 #include "json.h"
@@ -197,6 +198,7 @@ std::vector<unsigned char> read_file(const std::string& path) {
 #else
   std::unique_ptr<std::FILE, Close> file(std::fopen(path.c_str(), "rb"));
 #endif
+  if (!file && errno == ENOMEM) throw std::bad_alloc();
   if (!file) refuse_file(path + ": cannot be opened (" + std::strerror(errno) + ")");
   std::vector<unsigned char> content;
   constexpr std::size_t kAtOnce = std::size_t{1} << 20;
@@ -208,6 +210,7 @@ std::vector<unsigned char> read_file(const std::string& path) {
     content.resize(size + count);
     if (count < kAtOnce) break;
   }
+  if (std::ferror(file.get()) && errno == ENOMEM) throw std::bad_alloc();
   if (std::ferror(file.get())) refuse_file(path + ": cannot be read (" + std::strerror(errno) + ")");
   return content;
 }

@@ -166,7 +166,7 @@ Result greedy(Batch* batch, std::vector<std::shared_ptr<const State>>* after) {
   utterances.cell = states.all.cell.data();
   const GreedyOptions options{batch->search.max_symbols, batch->search.blank_penalty, 0};
   cpu::Emissions emissions;
-  cpu::FusedGreedy(model.network(), model.isa, options, utterances, batch->search.threads).run(&emissions);
+  cpu::FusedGreedy(model.network(), model.isa, options, utterances, batch->search.threads).run(&emissions, nullptr);
 
   Result result(rows);
   std::vector<std::size_t> counts(rows, 0);
@@ -307,7 +307,7 @@ Result beam(Batch* batch, std::vector<std::shared_ptr<const State>>* after) {
   utterances.cell = states.all.cell.data();
   std::vector<cpu::PredictorStates> kept(batch->final ? 0 : rows);
   cpu::FusedBeam run(model.network(), model.isa, &engine, utterances, search.threads);
-  if (!run.run(batch->final ? nullptr : &kept)) throw std::logic_error("an automaton failed");
+  if (!run.run(batch->final ? nullptr : &kept, nullptr)) throw std::logic_error("an automaton failed");
 
   Result result(rows);
   for (std::size_t row = 0; row < rows; ++row) {

@@ -32,9 +32,9 @@ inline int columns(char32_t code) {
   return has(kWide, code) ? 2 : 1;
 }
 
-// Whether text may be divided between two characters: not before an accent, nor within an emoji of several characters.
-inline bool is_boundary(char32_t before, char32_t code) {
-  return !has(kContinuing, code) && before != 0x200d && !(code >= 0x1f3fb && code <= 0x1f3ff);
-}
+// Whether a character lies on the one before it: an accent, a joiner, the colour of an emoji.
+inline bool is_attached(char32_t code) { return has(kContinuing, code) || (code >= 0x1f3fb && code <= 0x1f3ff); }
+
+inline bool is_pictograph(char32_t code) { return code >= 0x1f000 || (code >= 0x2194 && code <= 0x2b55); }
 
 }  // namespace tdt::text

@@ -66,6 +66,18 @@ bool is_special(const std::u32string& piece) {
          ((piece.front() == U'[' && piece.back() == U']') || (piece.front() == U'<' && piece.back() == U'>'));
 }
 
+// Whether a run may be divided before a character: not before an accent, nor within an emoji of several characters.
+template <class Run>
+bool is_boundary(const Run& run, std::size_t place) {
+  constexpr char32_t kJoiner = 0x200d;
+  const char32_t code = run[place].code;
+  if (is_attached(code)) return false;
+  if (run[place - 1].code != kJoiner || !is_pictograph(code)) return true;
+  std::size_t base = place - 1;
+  while (base > 0 && is_attached(run[base].code)) --base;
+  return !is_pictograph(run[base].code) || is_attached(run[base].code);
+}
+
 std::u32string stripped(const std::u32string& text) {
   const std::size_t first = text.find_first_not_of(U' '), last = text.find_last_not_of(U' ');
   return first == std::u32string::npos ? std::u32string() : text.substr(first, last - first + 1);
@@ -218,7 +230,7 @@ std::vector<Vocabulary::Run> Vocabulary::units(const Run& run) const {
   if (has_spaces_ && !unspaced) return {run};
   std::vector<Run> found{{run[0]}};
   for (std::size_t i = 1; i < run.size(); ++i) {
-    const bool breaks = is_boundary(run[i - 1].code, run[i].code) && run[i].first != run[i - 1].first &&
+    const bool breaks = is_boundary(run, i) && run[i].first != run[i - 1].first &&
                         !is_punctuation(run[i].code);
     if (breaks) found.emplace_back();
     found.back().push_back(run[i]);
@@ -262,7 +274,7 @@ std::vector<Word> Vocabulary::words(const Tokens& tokens, double frame_seconds, 
         // Punctuation stays with its word, if it has one. Time passes between tokens only.
         std::vector<std::size_t> ends, breaks;
         for (std::size_t i = 1; (wide || lasting) && i < part.size(); ++i) {
-          if (!is_boundary(part[i - 1].code, part[i].code)) continue;
+          if (!is_boundary(part, i)) continue;
           ends.push_back(i);
           if (!punctuation(part[i]) && (wide || part[i].first != part[i - 1].first)) breaks.push_back(i);
         }
