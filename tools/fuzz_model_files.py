@@ -27,9 +27,9 @@ WORDS = ['"', "[", "]", "{", "}", ",", ":", "-1", "0", "1e999", "null", "1844674
 
 def small_file() -> bytes:
     """A model file with weights of all types that reads fast."""
-    from tests.capi.models import KINDS, random_vocabulary, weights_of
     from tdtdecode.bundle.description import FeatureSettings
     from tdtdecode.bundle.packed import model_file
+    from tests.capi.models import KINDS, random_vocabulary, weights_of
 
     weights, spec = weights_of(KINDS[0], 0)
     assert spec.blank is not None

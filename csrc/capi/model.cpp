@@ -241,6 +241,9 @@ text::AutomatonTables read_ngram(const unsigned char* data, std::size_t bytes, c
     for (std::size_t s = 0; s < reached.size(); ++s) next[s] = reached[reached[s]];
     reached.swap(next);
   }
+  // A circle of 2^n states looks like so many roots after n rounds.
+  for (std::int32_t at : reached)
+    if (tables.backoff_state[at] != at) wrong("backoff_state");
   return tables;
 }
 

@@ -15,6 +15,7 @@ import tdtdecode as tdt
 from tdtdecode.bundle.description import FeatureSettings
 from tdtdecode.bundle.packed import fingerprint, model_file, packed_file, read_packed
 from tdtdecode.cli import main
+from tdtdecode.fusion.automaton import Automaton
 from tdtdecode.prepare import pack
 from tests import demo
 from tests.capi.library import CError, Model
@@ -143,7 +144,7 @@ class TestHostileFiles:
             (b"not a model file, but some text", "model file"),
             (b"\x40\0\0\0\0\0\0\0{}", "model file"),
             (joined(b"{}x", b""), "JSON"),
-            (joined(b"{" + b'"a":[' * 3000 + b"]" * 3000 + b"}", b""), ""),
+            (joined(b"{" + b'"a":[' * 3000 + b"]" * 3000 + b"}", b""), "."),
             (joined(b'{"a":1,"a":2}', b""), "twice"),
             (joined({}, b""), "metadata 'format'"),
             (joined({}, b"x"), "another length"),
@@ -194,8 +195,8 @@ class TestHostileFiles:
 
     def test_missing_and_moved_tensors(self, content, tmp_path):
         header, data = parts(content)
-        refused(joined({k: v for k, v in header.items() if k != "encoder.bias"}, data), tmp_path / "a.tdt", "")
-        refused(joined(header, data[:-4]), tmp_path / "b.tdt", "")
+        refused(joined({k: v for k, v in header.items() if k != "encoder.bias"}, data), tmp_path / "a.tdt", ".")
+        refused(joined(header, data[:-4]), tmp_path / "b.tdt", ".")
         refused(joined(header, data + b"\0"), tmp_path / "c.tdt", "another length")
         moved = header | {"encoder.bias": header["prediction.bias"]}
         refused(joined(moved, data), tmp_path / "d.tdt", "overlap|hole")
@@ -252,6 +253,9 @@ class TestHostileFiles:
             tensors[name] = change(tensors[name]).astype(tensors[name].dtype)
         with pytest.raises(CError, match=name):
             model.ngram(b"".join(packed_file(metadata, tensors)))
+        if "weight" not in name:
+            with pytest.raises(ValueError, match="automaton"):
+                Automaton(**tensors, start=np.zeros(1, np.int32)).check(len(vocabulary))
 
 
 def _arrays(weights) -> list[np.ndarray]:
