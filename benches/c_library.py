@@ -2,7 +2,8 @@
 
     python -m benches.c_library --build FOLDER [--save]
 
-FOLDER is one in which ``cmake -DTDT_C_LIBRARY=ON`` has built the library. The demo model decodes recorded encoder output.
+FOLDER is one in which ``cmake -DTDT_C_LIBRARY=ON`` has built the library. The demo model decodes recorded encoder
+output.
 """
 
 from __future__ import annotations
@@ -37,12 +38,15 @@ def main() -> None:
         program = Path(folder) / "program"
         subprocess.run([
             "g++", "-O2", "-std=c++17", "-DTDT_STATIC", f"-I{csrc}", f"-I{csrc / 'cpu'}",
-            str(Path(__file__).with_suffix(".cpp")), str(arguments.build / "csrc/capi/libtdtdecode.a"), "-pthread", "-o",
-            str(program),
+            str(Path(__file__).with_suffix(".cpp")), str(arguments.build / "csrc/capi/libtdtdecode.a"), "-pthread",
+            "-o", str(program),
         ], check=True)  # fmt: skip
         for length in (1, 10, frames.shape[1]):
             output = subprocess.run(
-                [str(program), str(RECORDED / "demo.tdt"), str(RECORDED / "encoder_output.f32"), str(length), str(CALLS)],
+                [
+                    str(program), str(RECORDED / "demo.tdt"), str(RECORDED / "encoder_output.f32"), str(length),
+                    str(CALLS),
+                ],
                 capture_output=True, text=True, check=True,
             ).stdout  # fmt: skip
             search, call = map(float, output.split())

@@ -149,6 +149,8 @@ class TestHostileFiles:
             (joined({}, b""), "metadata 'format'"),
             (joined({}, b"x"), "another length"),
             (joined({"a": []}, b""), "'a'"),
+            (joined({"__metadata__": {"a\0": "b"}}, b""), "zero character"),  # found by tools/fuzz_model_files.py
+            (joined({"__metadata__": {"a": "\ud800"}}, b""), "half of a surrogate pair"),  # found by it too
         ],
     )
     def test_no_model_files(self, content, match, tmp_path):
@@ -234,8 +236,9 @@ class TestHostileFiles:
         [
             ("first_arc", lambda a: a[::-1]), ("first_arc", lambda a: a + 1), ("arc_token", lambda a: a + 10**6),
             ("arc_token", lambda a: a * 0), ("arc_target", lambda a: a - 1),
-            ("backoff_state", lambda a: np.array([1, 0])), ("backoff_state", lambda a: a + 2), ("backoff_weight", lambda a: a * np.nan),
-            ("final_weight", lambda a: a + np.inf), ("arc_weight", lambda a: a * np.nan),
+            ("backoff_state", lambda a: np.array([1, 0])), ("backoff_state", lambda a: a + 2),
+            ("backoff_weight", lambda a: a * np.nan), ("final_weight", lambda a: a + np.inf),
+            ("arc_weight", lambda a: a * np.nan),
         ],
     )  # fmt: skip
     def test_language_models(self, content, name, change):

@@ -100,7 +100,8 @@ def test_memory_layouts(search):
     wide[:, 2:-1, 4:-1] = frames
     for given in (
         frames, np.ascontiguousarray(frames.transpose(0, 2, 1)).transpose(0, 2, 1), wide[:, 2:-1, 4:-1],
-        frames.astype(np.float16), np.ascontiguousarray(frames.astype(np.float16).transpose(2, 0, 1)).transpose(1, 2, 0),
+        frames.astype(np.float16),
+        np.ascontiguousarray(frames.astype(np.float16).transpose(2, 0, 1)).transpose(1, 2, 0),
     ):  # fmt: skip
         same(expected, model.decode(given, LENGTHS, as_search(search)))
 

@@ -16,8 +16,9 @@ SPACE = "\u2581"
 PIECES = [
     SPACE, f"{SPACE}the", "the", "s", "t", "'", "-", ".", ",", "?", "!", f"{SPACE}.", f"{SPACE}...", "a,b", f"{SPACE}é",
     "e\u0301", "ü", "ß", "<unk>", "<0xE2>", "<0x82>", "<0xAC>", "<0xF0><0x9F>", "<0xFF>", "<0xC3>", "<0x20>", "<0x61>",
-    "<EOU>", "<en-US>", "<x>", "[noise]", "##", "", " ", "\u00a0", "a b", f"a{SPACE}b", f"end{SPACE}", "\u00bf", "\u201c",
-    f"{SPACE}\u201d", "\U0001f44d", "\U0001f3fd", "\u200d", "0", "12", f"{SPACE}7", "\u2026", "$", "한", "국", "\u0640",
+    "<EOU>", "<en-US>", "<x>", "[noise]", "##", "", " ", "\u00a0", "a b", f"a{SPACE}b", f"end{SPACE}", "\u00bf",
+    "\u201c", f"{SPACE}\u201d", "\U0001f44d", "\U0001f3fd", "\u200d", "0", "12", f"{SPACE}7", "\u2026", "$",
+    "한", "국", "\u0640",
 ]  # fmt: skip
 
 

@@ -242,6 +242,8 @@ class _File:
         self.metadata: dict[str, str] = header.pop("__metadata__", {})
         if not isinstance(self.metadata, dict) or not all(isinstance(value, str) for value in self.metadata.values()):
             self.fail("must hold strings", "__metadata__")
+        if not all(map(is_text, [*header, *self.metadata, *self.metadata.values()])):
+            self.fail("has a header with a zero character, or half of a surrogate pair")
         self._start = _LENGTH + length
         self._tensors = {name: self._entry(name, entry) for name, entry in header.items()}
         end = 0
