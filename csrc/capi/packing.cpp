@@ -14,6 +14,7 @@ using cpu::kUnits;
 constexpr int kLanes = 16;                       // layer inputs are padded to a multiple of these
 constexpr double kLargestTable = 1 << 29;        // bytes of the largest table of gates by token
 constexpr double kLargestNorm = 1e22;            // up to which a matrix is screened, see csrc/cpu/screening.h
+constexpr std::int32_t kBlankFrames = 1;         // a blank of RNN-T moves one frame
 constexpr int kScreenedOutputs = 4096;           // from so many outputs on, screening saves more than it costs
 
 int padded(int size, int unit) { return (size + unit - 1) / unit * unit; }
@@ -212,8 +213,13 @@ PackedNetwork::PackedNetwork(const Weights& weights, int blank, const std::vecto
                              Precision precision, const cpu::InstructionSet& isa)
     : durations_(durations) {
   const int size = weights.size, hidden = weights.layers.empty() ? size : padded(size, kUnits);
-  network.layout = {weights.entries - 1, blank, static_cast<int>(durations_.size()),
-                    durations_.empty() ? nullptr : durations_.data()};
+  network.layout = {};
+  network.layout.vocab_size = weights.entries - 1;
+  network.layout.blank = blank;
+  network.layout.num_blanks = 1;
+  network.layout.blank_frames = &kBlankFrames;
+  network.layout.num_durations = static_cast<int>(durations_.size());
+  network.layout.durations = durations_.empty() ? nullptr : durations_.data();
   network.activation = weights.activation;
   network.encoder_size = weights.encoder.inputs;
   network.predictor_size = size;
@@ -245,7 +251,7 @@ PackedNetwork::PackedNetwork(const Weights& weights, int blank, const std::vecto
   }
   network.table = table_.data();
   for (const PackedMatrix& layer : layers_) layer_matrices_.push_back(layer.matrix);
-  network.num_layers = static_cast<int>(layers_.size());
+  network.num_layers = network.num_cells = static_cast<int>(layers_.size());
   network.layers = layer_matrices_.data();
   pack(weights.encoder, precision, isa, &encoder_);
   network.encoder = encoder_.matrix;

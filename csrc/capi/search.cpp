@@ -276,7 +276,7 @@ Result beam(Batch* batch, std::vector<std::shared_ptr<const State>>* after) {
   engine.layout = layout;
   for (std::size_t row = 0; row < rows; ++row) {
     searches[row].set(search, as_greedy);
-    engine.beams.push_back(std::make_unique<cpu::Beam>(searches[row].options, layout, searches[row].fusions));
+    engine.beams.push_back(std::make_unique<cpu::Beam>(searches[row].options, layout, searches[row].fusions, nullptr));
     cpu::Beam& made = *engine.beams.back();
     const State* state = batch->before[row];
     if (!state || !state->beamed) {  // a greedy search without a beam goes on as a beam of one hypothesis

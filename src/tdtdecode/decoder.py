@@ -225,8 +225,8 @@ class Decoder:
         ----------
         directory:
             The directory, or the bundle that `tdtdecode.bundle.read_bundle` read from it. With a bundle, ``layout``,
-            ``variant``, ``durations`` and ``big_blanks`` are ignored. Or a file that `tdtdecode.prepare.pack` wrote: then
-            neither onnx nor onnxruntime is needed.
+            ``variant``, ``durations`` and ``big_blanks`` are ignored. Or a file that `tdtdecode.prepare.pack` wrote:
+            then neither onnx nor onnxruntime is needed.
         layout:
             ``"split"``, ``"combined"``, ``"genai"``, or ``"auto"``: GenAI if there is a ``genai_config.json``, else
             split, else combined.

@@ -127,7 +127,7 @@ class TestPack:
     def test_options_of_directories(self, content, tmp_path):
         (tmp_path / "model.tdt").write_bytes(content)
         for options, match in (
-            ({"layout": "split"}, "options for model directories"), ({"durations": [0, 1]}, "model directories"),
+            ({"layout": "split"}, "model directories"), ({"durations": [0, 1]}, "model directories"),
             ({"network": "ort"}, "has no graphs"), ({"providers": ["CPUExecutionProvider"]}, "has no graphs"),
         ):  # fmt: skip
             with pytest.raises(tdt.InputError, match=match):

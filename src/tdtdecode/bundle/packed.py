@@ -171,6 +171,15 @@ def packed_file(metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> Ite
         yield stored[name][1].tobytes()
 
 
+def cannot_hold(weights: TransducerWeights, spec: TransducerSpec) -> str:
+    """Why version 1 of the format has no place for a model; empty if it has."""
+    if spec.big_blanks:
+        return "model files hold models with one blank, and this one has big blanks"
+    if weights.earlier or spec.max_symbols is not None:
+        return "model files hold predictors that look at one token, and this one is of k2's kind"
+    return ""
+
+
 def is_text(piece: str) -> bool:
     """Whether a piece can be stored: it has no zero character, and no half of a surrogate pair."""
     return "\0" not in piece and not any("\ud800" <= char <= "\udfff" for char in piece)
@@ -326,4 +335,4 @@ def _distinct(members: list[tuple[str, Any]]) -> dict[str, Any]:
 def check_whole(layout: str, variant: str | None, durations: object, big_blanks: object) -> None:
     """Raise an InputError if an option is given that says how to read a directory: a model file states everything."""
     if layout != "auto" or variant is not None or durations is not None or big_blanks is not None:
-        raise InputError("layout, variant, durations and big_blanks are options for model directories; a model file is whole")
+        raise InputError("layout, variant, durations and big_blanks are for model directories: a model file is whole")

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..arguments import as_path
 from ..bundle import read_bundle
 from ..bundle.lifting import CannotLift
-from ..bundle.packed import PackedModel, fingerprint, is_text, model_file, packed_file, read_packed
+from ..bundle.packed import PackedModel, cannot_hold, fingerprint, is_text, model_file, packed_file, read_packed
 from ..bundle.reading import checked_reading
 from ..errors import BundleError
 from ..fusion.ngram import NgramLM
@@ -24,6 +24,7 @@ def pack(
     layout: str = "auto",
     variant: str | None = None,
     durations: Sequence[int] | None = None,
+    big_blanks: Sequence[int] | None = None,
 ) -> PackedModel:
     """Write predictor, joint, vocabulary, durations and the facts about the features to one file.
 
@@ -37,7 +38,7 @@ def pack(
         A model directory. It may lack an encoder.
     out:
         The file to write, such as ``model.tdt``.
-    layout, variant, durations:
+    layout, variant, durations, big_blanks:
         As for `tdtdecode.bundle.read_bundle`.
 
     Returns
@@ -51,9 +52,9 @@ def pack(
     InputError
         If an argument is wrong, or the file cannot be written.
     """
-    durations = checked_reading(layout, variant, durations)
+    durations, big_blanks = checked_reading(layout, variant, durations, big_blanks)
     path = as_path("out", out, "the path of a file to write")
-    bundle = read_bundle(directory, layout, variant, durations)
+    bundle = read_bundle(directory, layout, variant, durations, big_blanks)
     for token, piece in enumerate(bundle.vocabulary.pieces):
         if not is_text(piece):
             raise BundleError(f"cannot be packed: token {token} is {piece!r}, which is no text", file=bundle.directory)
@@ -61,6 +62,8 @@ def pack(
         weights = lifted_weights(bundle)
     except CannotLift as error:
         raise BundleError(f"cannot be packed: {error}", file=bundle.directory) from None
+    if problem := cannot_hold(weights, bundle.spec):
+        raise BundleError(f"cannot be packed: {problem}", file=bundle.directory)
     refuse_overwriting([path], [bundle.directory])
     with new_file(path) as file:
         for part in model_file(weights, bundle.spec, bundle.vocabulary, bundle.features):
@@ -77,6 +80,7 @@ def pack_ngram(
     layout: str = "auto",
     variant: str | None = None,
     durations: Sequence[int] | None = None,
+    big_blanks: Sequence[int] | None = None,
 ) -> Path:
     """Compile an n-gram language model for a model's vocabulary, and write it to a file for the C library.
 
@@ -88,7 +92,7 @@ def pack_ngram(
         As for `NgramLM.from_arpa`.
     out:
         The file to write, such as ``lm.tdt``.
-    layout, variant, durations:
+    layout, variant, durations, big_blanks:
         As for `pack`.
 
     Raises
@@ -101,7 +105,8 @@ def pack_ngram(
     if os.path.isfile(model):
         vocabulary = read_packed(model).vocabulary
     else:
-        vocabulary = read_bundle(model, layout, variant, checked_reading(layout, variant, durations)).vocabulary
+        durations, big_blanks = checked_reading(layout, variant, durations, big_blanks)
+        vocabulary = read_bundle(model, layout, variant, durations, big_blanks).vocabulary
     automaton = language_model.automaton(vocabulary.size, vocabulary.blank, vocabulary.pieces)
     tensors = {name: array for name, array in vars(automaton).items() if name != "start"}
     metadata = {"kind": "ngram", "vocabulary": fingerprint(vocabulary.pieces), "start": str(int(automaton.start[0]))}
