@@ -61,7 +61,14 @@ bool FusedBeam::run(std::vector<PredictorStates>* after, const Profile* profile)
 void FusedBeam::work(int thread) {
   private_[thread].watch.start(profile_, thread);
   for (;;) {
-    if (thread == 0) plan();
+    if (thread == 0) {
+      try {
+        plan();
+      } catch (...) {  // rethrown later: the other threads wait at the barrier
+        failure_ = std::current_exception();
+        done_ = true;
+      }
+    }
     lap(thread, Phase::search);
     wait(thread);
     if (done_) return;
@@ -72,7 +79,7 @@ void FusedBeam::work(int thread) {
     if (thread == 0) collect();
     lap(thread, Phase::search);
     wait(thread);
-    if (failed_) return;  // `collect` failed
+    if (collect_failed_) return;  // not failed_: a thread may read that late, and miss this barrier
     in_blocks(steps_.size(), [&](std::size_t first, int count) { predict(thread, first, count); });
     in_blocks(missing_.size(), [&](std::size_t first, int count) { project(thread, first, count); });
     in_blocks(rows_.size(), [&](std::size_t first, int count) { score(thread, first, count); });
@@ -189,7 +196,7 @@ void FusedBeam::collect() {
     count(Count::projected_frames, missing_.size());
   } catch (...) {
     failure_ = std::current_exception();
-    failed_ = true;
+    collect_failed_ = true;
   }
 }
 

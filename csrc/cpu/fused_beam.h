@@ -134,6 +134,7 @@ class FusedBeam {
   std::vector<Row> rows_;
   std::vector<Frame> missing_;
   std::atomic<bool> failed_{false};
+  bool collect_failed_ = false;
   std::exception_ptr failure_;
   std::atomic_flag failure_taken_ = ATOMIC_FLAG_INIT;
 

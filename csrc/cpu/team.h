@@ -5,6 +5,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
+#include <new>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -32,6 +33,7 @@ class Team {
         });
       }
     } catch (const std::system_error&) {
+    } catch (const std::bad_alloc&) {
     }
     size_ = static_cast<int>(others.size()) + 1;
     started_.raise();

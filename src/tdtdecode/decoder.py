@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
     from .bundle import Bundle
+    from .bundle.packed import PackedModel
     from .bundle.vocabulary import Vocabulary
     from .fusion.binding import BoundFusion
     from .kernels.beam_state import BeamState
@@ -224,7 +225,8 @@ class Decoder:
         ----------
         directory:
             The directory, or the bundle that `tdtdecode.bundle.read_bundle` read from it. With a bundle, ``layout``,
-            ``variant``, ``durations`` and ``big_blanks`` are ignored.
+            ``variant``, ``durations`` and ``big_blanks`` are ignored. Or a file that `tdtdecode.prepare.pack` wrote:
+            then neither onnx nor onnxruntime is needed.
         layout:
             ``"split"``, ``"combined"``, ``"genai"``, or ``"auto"``: GenAI if there is a ``genai_config.json``, else
             split, else combined.
@@ -273,23 +275,35 @@ class Decoder:
         as_number("card_share", card_share, "a share above 0, at most 1", above=0, high=1)
         kernel_set = checked_kernels(kernels, device)
         from .bundle import Bundle, read_bundle
+        from .bundle.packed import check_whole, read_packed
         from .bundle.reading import reread
-        from .networks.choice import bundle_network, check_network_options
+        from .networks.choice import bundle_network, check_network_options, packed_network
 
         check_network_options(network, precision, session_options, providers, device)
+        bundle: Bundle | PackedModel
         if isinstance(directory, Bundle):
             bundle = directory
+        elif isinstance(directory, (str, PathLike)) and os.path.isfile(directory):
+            check_whole(layout, variant, durations, big_blanks)
+            bundle = read_packed(directory)
         else:
             bundle = read_bundle(directory, layout, variant, durations, big_blanks)
             log_files(bundle)
         forced = f", which {ISA_VARIABLE} asks for" if kernel_set.isa and ISA_VARIABLE in os.environ else ""
         _log.info("decoder: device %s, threads %d", device, threads)
         _log.info("kernels: %s%s", kernel_set.name, forced)
-        chosen = bundle_network(
-            bundle, kernel_set, network, precision, threads, session_options, providers, device, card_share
-        )
+        if isinstance(bundle, Bundle):
+            chosen = bundle_network(
+                bundle, kernel_set, network, precision, threads, session_options, providers, device, card_share
+            )
+            opened: tuple[Any, ...] = reread(bundle)
+        else:
+            chosen = packed_network(
+                bundle, network, precision, threads, session_options, providers, device, card_share
+            )
+            opened = bundle.path, "auto", None, None, None
         decoder = cls(chosen, bundle.spec, search=search, kernels=kernels, vocabulary=bundle.vocabulary)
-        decoder._directory = reread(bundle)
+        decoder._directory = opened
         decoder._options = {
             "device": device, "network": network, "kernels": kernels, "precision": precision, "threads": threads,
             "search": search, "session_options": session_options, "providers": providers, "card_share": card_share,
@@ -305,7 +319,8 @@ class Decoder:
         model = []
         if self._directory is not None:
             directory, layout, variant, *_ = self._directory
-            model = [f"{directory} ({layout}{f', {variant}' if variant else ''})"]
+            files = "one file" if layout == "auto" else f"{layout}{f', {variant}' if variant else ''}"
+            model = [f"{directory} ({files})"]
         precision = getattr(self.network, "precision", None)
         return [
             *model, f"network {self.network.name}{f' in {precision}' if precision else ''}",

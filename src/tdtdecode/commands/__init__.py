@@ -5,7 +5,21 @@ No heavy package is imported before a command runs, so that ``--help`` answers a
 
 from types import ModuleType
 
-from . import bench, convert, evaluate, explain, export, info, inspect, listen, optimize, repair, serve, transcribe
+from . import (
+    bench,
+    convert,
+    evaluate,
+    explain,
+    export,
+    info,
+    inspect,
+    listen,
+    optimize,
+    pack,
+    repair,
+    serve,
+    transcribe,
+)
 
 COMMANDS: dict[str, ModuleType] = {
     "transcribe": transcribe,
@@ -18,6 +32,7 @@ COMMANDS: dict[str, ModuleType] = {
     "convert": convert,
     "optimize": optimize,
     "export": export,
+    "pack": pack,
     "info": info,
     "bench": bench,
 }

@@ -92,7 +92,8 @@ class Automaton:
         while good and (state[state] != state).any():
             state, depth = state[state], depth + 1
             good = depth < 64  # each round doubles the number of back-off steps taken, so more means a cycle
-        if not good:
+        # A circle of 2^n states looks like so many roots after n rounds.
+        if not good or (self.backoff_state[state] != state).any():
             raise ValueError("not a back-off automaton")
 
 

@@ -12,9 +12,11 @@ from ..arguments import as_choice, listed, refusal
 from ..bundle.description import Bundle
 from ..bundle.lifting import CannotLift, lift
 from ..bundle.lifting.dequantize import dequantized
+from ..bundle.packed import PackedModel
 from ..bundle.transducers import CombinedTransducer, SplitTransducer, arithmetic
 from ..errors import BundleError, InputError, SlowerWarning
 from ..sessions import check_session_arguments
+from ..transducer import TransducerSpec
 from ..weights import TransducerWeights
 from . import Network
 from .agreement import deviation
@@ -126,15 +128,44 @@ def _fused(bundle: Bundle, precision: str, threads: int, device: str, card_share
     weights = lifted_weights(bundle)
     if device == "cuda" and weights.earlier:
         raise CannotLift("on cuda there are no kernels for predictors that look at several tokens, as k2's do")
-    _log.info("network: fused, %s, found in the graphs", weights.sizes)
+    return _of_weights(weights, bundle.spec, precision, threads, device, card_share)
+
+
+def _of_weights(
+    weights: TransducerWeights, spec: TransducerSpec, precision: str, threads: int, device: str, card_share: float
+) -> Network:
+    _log.info("network: fused, %s", weights.sizes)
     _log.info("precision: %s%s", precision, " (exact)" if precision == "float32" else "")
     if device == "cpu":
-        return FusedNetwork(weights, bundle.spec, precision, threads)
+        return FusedNetwork(weights, spec, precision, threads)
     from ..cuda.device import current_device
     from .cuda.fused import FusedCudaNetwork
     from .cuda.program import Launch
 
-    return FusedCudaNetwork(weights, bundle.spec, precision, Launch.of(current_device(), card_share))
+    return FusedCudaNetwork(weights, spec, precision, Launch.of(current_device(), card_share))
+
+
+def packed_network(
+    model: PackedModel,
+    network: str = "auto",
+    precision: str = "float32",
+    threads: int = 1,
+    session_options: ort.SessionOptions | None = None,
+    providers: Sequence[Any] | None = None,
+    device: str = "cpu",
+    card_share: float = 1.0,
+) -> Network:
+    """The fused network of a model file. The parameters are those of `bundle_network`.
+
+    Raises
+    ------
+    InputError
+        If another network is asked for, or options of one.
+    """
+    check_network_options(network, precision, session_options, providers, device)
+    if network == "ort" or session_options is not None or providers is not None:
+        raise InputError(f"{model.path}: a model file has no graphs, so network 'ort' and its options are not possible")
+    return _of_weights(model.weights, model.spec, precision, threads, device, card_share)
 
 
 def fused_network(bundle: Bundle, precision: str = "float32", threads: int = 1) -> FusedNetwork:

@@ -1,0 +1,3 @@
+module tdtdecode.example/decode
+
+go 1.19
