@@ -12,7 +12,8 @@ struct Projection {
   float* projected;  // [frames, J]
 };
 
-// Predictor states as an earlier decode returned them: predictions [rows, J], layers' outputs and cells [L, rows, H].
+// Predictor states as an earlier decode returned them: predictions [rows, J], layers' outputs [L, rows, H], cells
+// [cells, rows, H]. For a context there are no layers' outputs.
 struct Restoration {
   Network net;
   States states;
@@ -87,18 +88,21 @@ extern "C" __global__ void __launch_bounds__(512, 1) restore_states(const Restor
     states.prediction_at(net, step.slot)[i % net.joint] =
         restoration.prediction[static_cast<long long>(step.parent) * net.joint + i % net.joint];
   }
-  for (int layer = 0; layer < net.layers; ++layer)
+  for (int cell = 0; cell < net.cells; ++cell)
     for (int i = first; i < restoration.count * net.hidden; i += every) {
       const Step step = restoration.steps[i / net.hidden];
-      const long long from = (static_cast<long long>(layer) * restoration.rows + step.parent) * net.hidden;
-      states.hidden_at(net, layer, step.slot)[i % net.hidden] = restoration.hidden[from + i % net.hidden];
-      states.cell_at(net, layer, step.slot)[i % net.hidden] = restoration.cell[from + i % net.hidden];
+      const long long from = (static_cast<long long>(cell) * restoration.rows + step.parent) * net.hidden;
+      states.cell_at(net, cell, step.slot)[i % net.hidden] = restoration.cell[from + i % net.hidden];
+      if constexpr (!kContext)
+        states.hidden_at(net, cell, step.slot)[i % net.hidden] = restoration.hidden[from + i % net.hidden];
     }
-  // The recurrent products are computed from the given rows, since a block does not see yet what others have copied.
-  Worker worker(net, states, room, &arena, false);
-  worker.restore(restoration.steps, restoration.count, [&](int layer, const Step& step) {
-    return restoration.hidden + (static_cast<long long>(layer) * restoration.rows + step.parent) * net.hidden;
-  });
+  if constexpr (!kContext) {
+    // The recurrent products are computed from the given rows, since a block does not see yet what others have copied.
+    Worker worker(net, states, room, &arena, false);
+    worker.restore(restoration.steps, restoration.count, [&](int layer, const Step& step) {
+      return restoration.hidden + (static_cast<long long>(layer) * restoration.rows + step.parent) * net.hidden;
+    });
+  }
 }
 
 // The bytes of shared memory that a block of either kernel needs.

@@ -10,17 +10,27 @@ namespace tdt::cuda {
 
 constexpr int kMaxLayers = 8;
 
+// Whether the predictor looks at several tokens (its context) and has no LSTM layers. Such networks are compiled apart,
+// so that neither kind makes the other's kernels longer.
+#if !defined(TDT_CONTEXT)
+#define TDT_CONTEXT 0
+#endif
+constexpr bool kContext = TDT_CONTEXT;
+
 enum class Activation : int { relu = 0, tanh = 1, sigmoid = 2 };
 
 // The gates of a layer are ordered by unit: i, o, f, c of the first unit, then of the second.
 struct Network {
   RowLayout layout;
   Activation activation;
-  int layers;
+  int layers;          // levels below the prediction: the LSTM layers, or 1 for a context
   int hidden;          // H, padded to whole tiles of gates
   int joint;           // J
+  int cells;           // of a state: one for each LSTM layer, or one for each token of the context but the last
   const Weight::Input* table;  // [V + 1, 4 H] the first layer's gates for each token, without the recurrent product;
-                               // if there are no layers, [V + 1, J] the prediction for each token
+                               // if there are no layers, [V + 1, J] the prediction for each token;
+                               // for a context, [V + 1, 1 + cells, H] what each token adds to the predictor's output
+                               // as the last token, as the second last, and so on
   Matrix recurrent[kMaxLayers];
   Matrix input[kMaxLayers];  // from the layer below; the first layer has none
   Matrix prediction;
@@ -33,7 +43,9 @@ struct Network {
 };
 
 // Predictor states by slot: layers' outputs and cells [L, slots, H], recurrent products [L, slots, 4 H], and
-// predictions [slots, J], which the joint takes. And what blocks leave for other blocks to stage (`Worker` says how).
+// predictions [slots, J], which the joint takes. For a context, there are only predictions and cells [cells, slots, H]:
+// what the tokens so far add to the predictor's output in the next step, in the step after that, and so on. And what
+// blocks leave for other blocks to stage (`Worker` says how).
 struct States {
   int slots;
   float *hidden, *cell, *recurrent, *prediction;
@@ -177,7 +189,8 @@ class Worker {
     take(kOutput, &net.output, arena, &left);
     for (int layer = 1; layer < net.layers; ++layer) take(kInput + layer, &net.input[layer], arena, &left);
     if (net.layers) take(kPrediction, &net.prediction, arena, &left);
-    for (int layer = 0; layer < net.layers; ++layer) take(kRecurrent + layer, &net.recurrent[layer], arena, &left);
+    if constexpr (!kContext)
+      for (int layer = 0; layer < net.layers; ++layer) take(kRecurrent + layer, &net.recurrent[layer], arena, &left);
     sync_block();
   }
 
@@ -194,8 +207,8 @@ class Worker {
     for (int layer = 1; layer <= net_.layers; ++layer) upper_layer(layer, steps, count, alone && layer == 1, barrier);
   }
 
-  // Computes the first layer or, if there are no layers, the prediction. If `alone`, the block computes all of it and
-  // stages the result for the next layer; else the block computes its part.
+  // Computes the first layer, the output for a context or, if there are no layers, the prediction. If `alone`, the
+  // block computes all of it and stages the result for the next layer; else the block computes its part.
   __device__ void first_layer(const Step* steps, int count, bool alone) {
     const int width = net_.layers ? net_.hidden : net_.joint, stride = column_stride(width);
     if (alone)  // the columns' padding is zero
@@ -205,45 +218,10 @@ class Worker {
           x_[i * stride + unit] = Weight::input(0.0f);
     const int thread = static_cast<int>(alone ? threadIdx.x : blockIdx.x * blockDim.x + threadIdx.x);
     const int threads = static_cast<int>(alone ? blockDim.x : gridDim.x * blockDim.x);
-    constexpr int kAhead = 2;  // as in `stage`
-    int row = 0, unit = thread;
-    while (row < count) {
-      float4 own[kAhead] = {}, past[kAhead] = {};
-      float cell[kAhead] = {};
-      int rows[kAhead], units[kAhead];
-#pragma unroll
-      for (int i = 0; i < kAhead; ++i) {
-        for (; unit >= width; unit -= width) ++row;
-        rows[i] = row;
-        units[i] = unit;
-        unit += threads;
-        if (rows[i] >= count) continue;
-        const Step step = steps[rows[i]];
-        if (!net_.layers) {
-          own[i].x = Weight::value(net_.table[static_cast<long long>(step.token) * width + units[i]]);
-          continue;
-        }
-        own[i] = four_values(net_.table + (static_cast<long long>(step.token) * width + units[i]) * 4);
-        past[i] = *reinterpret_cast<const float4*>(states_.recurrent_at(net_, 0, step.parent) + units[i] * 4);
-        cell[i] = states_.cell_at(net_, 0, step.parent)[units[i]];
-      }
-#pragma unroll
-      for (int i = 0; i < kAhead; ++i) {
-        if (rows[i] >= count) break;
-        const int slot = steps[rows[i]].slot;
-        if (!net_.layers) {
-          states_.prediction_at(net_, slot)[units[i]] = own[i].x;
-          continue;
-        }
-        const Cell next =
-            lstm(own[i].x + past[i].x, own[i].y + past[i].y, own[i].z + past[i].z, own[i].w + past[i].w, cell[i]);
-        if (alone) x_[rows[i] * stride + units[i]] = Weight::input(next.hidden);
-        if (alone && blockIdx.x != 0) continue;
-        if (!alone) leave(0, rows[i], units[i], next.hidden);
-        states_.hidden_at(net_, 0, slot)[units[i]] = next.hidden;
-        states_.cell_at(net_, 0, slot)[units[i]] = next.cell;
-      }
-    }
+    if constexpr (kContext)
+      context(steps, count, alone, thread, threads);
+    else
+      look_up(steps, count, alone, thread, threads);
   }
 
   // Computes layer `layer` or, after the last layer, the prediction. While others do the same, it also computes the
@@ -257,7 +235,7 @@ class Worker {
         stage_made(x_, states_.column_at(net_, layer - 1, first), columns, net_.hidden);
       else if (!staged)
         stage(x_, columns, net_.hidden, [&](int i) { return tagged_row(layer - 1, i); });
-      if (layer < net_.layers)
+      if (!kContext && layer < net_.layers)
         gates(layer, steps + first, first, columns);
       else
         project(steps + first, columns);
@@ -269,7 +247,7 @@ class Worker {
         else
           barrier.arrive();
       }
-      recurrent(layer - 1, own, columns);
+      if constexpr (!kContext) recurrent(layer - 1, own, columns);
     }
     if (!tagged_) barrier.wait();
   }
@@ -406,6 +384,70 @@ class Worker {
       if (four * 4 + 2 >= net_.joint) made.z = 0.0f;
       if (four * 4 + 3 >= net_.joint) made.w = 0.0f;
       store_four(states_.column_at(net_, net_.layers, i) + four * 4, made);
+    }
+  }
+
+  // The first LSTM layer or, if there are no layers, the prediction. For thread `thread` of `threads`.
+  __device__ void look_up(const Step* steps, int count, bool alone, int thread, int threads) {
+    const int width = net_.layers ? net_.hidden : net_.joint, stride = column_stride(width);
+    constexpr int kAhead = 2;  // as in `stage`
+    int row = 0, unit = thread;
+    while (row < count) {
+      float4 own[kAhead] = {}, past[kAhead] = {};
+      float cell[kAhead] = {};
+      int rows[kAhead], units[kAhead];
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        for (; unit >= width; unit -= width) ++row;
+        rows[i] = row;
+        units[i] = unit;
+        unit += threads;
+        if (rows[i] >= count) continue;
+        const Step step = steps[rows[i]];
+        if (!net_.layers) {
+          own[i].x = Weight::value(net_.table[static_cast<long long>(step.token) * width + units[i]]);
+          continue;
+        }
+        own[i] = four_values(net_.table + (static_cast<long long>(step.token) * width + units[i]) * 4);
+        past[i] = *reinterpret_cast<const float4*>(states_.recurrent_at(net_, 0, step.parent) + units[i] * 4);
+        cell[i] = states_.cell_at(net_, 0, step.parent)[units[i]];
+      }
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        if (rows[i] >= count) break;
+        const int slot = steps[rows[i]].slot;
+        if (!net_.layers) {
+          states_.prediction_at(net_, slot)[units[i]] = own[i].x;
+          continue;
+        }
+        const Cell next =
+            lstm(own[i].x + past[i].x, own[i].y + past[i].y, own[i].z + past[i].z, own[i].w + past[i].w, cell[i]);
+        if (alone) x_[rows[i] * stride + units[i]] = Weight::input(next.hidden);
+        if (alone && blockIdx.x != 0) continue;
+        if (!alone) leave(0, rows[i], units[i], next.hidden);
+        states_.hidden_at(net_, 0, slot)[units[i]] = next.hidden;
+        states_.cell_at(net_, 0, slot)[units[i]] = next.cell;
+      }
+    }
+  }
+
+  // The predictor's output for a context, which is what the last token adds to it and what earlier tokens have left in
+  // the first cell; and the cells of the state after it. For thread `thread` of `threads`.
+  __device__ void context(const Step* steps, int count, bool alone, int thread, int threads) {
+    const int width = net_.hidden, stride = column_stride(width);
+    for (int i = thread; i < count * width; i += threads) {
+      const int row = i / width, unit = i % width;
+      const Step step = steps[row];
+      const Weight::Input* added = net_.table + static_cast<long long>(step.token) * (1 + net_.cells) * width + unit;
+      const float sum = Weight::value(added[0]) + states_.cell_at(net_, 0, step.parent)[unit];
+      const float output = activated(Activation::relu, sum);
+      if (alone) x_[row * stride + unit] = Weight::input(output);
+      if (alone && blockIdx.x != 0) continue;
+      if (!alone) leave(0, row, unit, output);
+      for (int cell = 0; cell < net_.cells; ++cell) {
+        const float earlier = cell + 1 < net_.cells ? states_.cell_at(net_, cell + 1, step.parent)[unit] : 0.0f;
+        states_.cell_at(net_, cell, step.slot)[unit] = Weight::value(added[(cell + 1) * width]) + earlier;
+      }
     }
   }
 

@@ -83,28 +83,30 @@ SAMPLE = (90, "Float16", 0), (75, "Float32", 1)
 
 
 def variants():
-    """Each source for each architecture, type of weights, kind of launch and strategy."""
+    """Each source for each architecture, type of weights, kind of predictor, kind of launch and strategy."""
     for name in SOURCES:
         weights, phased = WEIGHTS if name in WEIGHTED else (None,), name in PHASED
+        contexts = (0, 1) if name in WEIGHTED else (None,)
         strategies = STRATEGIES if name in SEARCHING else (None,)
-        for architecture, weight, phases, strategy in itertools.product(
-            nvrtc.ARCHITECTURES, weights, (0, 1) if phased else (0,), strategies
+        for architecture, weight, context, phases, strategy in itertools.product(
+            nvrtc.ARCHITECTURES, weights, contexts, (0, 1) if phased else (0,), strategies
         ):
             usual = strategy in (None, "tsd") and any(
                 architecture == sample[0] and weight in (None, sample[1]) and (not phased or phases == sample[2])
                 for sample in SAMPLE
             )
+            usual = usual and not (context and name in SEARCHING)  # what the predictor changes, beams do not see
             marks = () if usual else pytest.mark.exhaustive
-            yield pytest.param(name, architecture, weight, phases, strategy, marks=marks)
+            yield pytest.param(name, architecture, weight, context, phases, strategy, marks=marks)
 
 
-@pytest.mark.parametrize("name, architecture, weight, phases, strategy", list(variants()))
-def test_sources_compile(name, architecture, weight, phases, strategy):
+@pytest.mark.parametrize("name, architecture, weight, context, phases, strategy", list(variants()))
+def test_sources_compile(name, architecture, weight, context, phases, strategy):
     """To machine code, as on a card: PTX alone would not show registers that do not suffice, nor the time it takes."""
     if architecture < 80 and weight == "Bfloat16":
         pytest.skip("these cards cannot multiply bfloat16, and the host refuses it")
     source = (CSRC / "cuda" / name).read_text() + agreement(name)
-    defines = {"TDT_PHASES": phases, "TDT_WEIGHT": weight, "TDT_STRATEGY": strategy}
+    defines = {"TDT_PHASES": phases, "TDT_WEIGHT": weight, "TDT_CONTEXT": context, "TDT_STRATEGY": strategy}
     defines = {name: value for name, value in defines.items() if value is not None}
     code = nvrtc.compile_source(source, name, architecture, [CSRC, CSRC / "cuda"], cubin=True, **defines)
     assert code[:4] == b"\x7fELF"
@@ -123,9 +125,12 @@ longer than that."""
 
 
 @pytest.mark.parametrize("weight", ["Float16", pytest.param("Float32", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("context", [0, pytest.param(1, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("kernel, strategy", CODE_BYTES)
-def test_code_is_short(kernel, strategy, weight):
-    defines = {"TDT_WEIGHT": weight, "TDT_PHASES": 0} | ({} if strategy is None else {"TDT_STRATEGY": strategy})
+def test_code_is_short(kernel, strategy, context, weight):
+    defines = {"TDT_WEIGHT": weight, "TDT_CONTEXT": context, "TDT_PHASES": 0}
+    if strategy is not None:
+        defines["TDT_STRATEGY"] = strategy
     measured = measure(f"{kernel}.cu", 90, defines)
     print(json.dumps({f"{kernel} {strategy or ''}": measured}))
     found = measured["kernels"][kernel]

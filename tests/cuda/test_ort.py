@@ -309,12 +309,18 @@ class TestModelsOfK2:
         expected = load_model(tmp_path).recognize((samples, 16_000))
         with emulated():
             model = load_model(tmp_path, device="cuda")
-            assert model.decoder.network.name == "ort"
+            assert model.decoder.network.name == "fused"
             found = model.recognize((samples, 16_000))
-        check_same([found.hypothesis], [expected.hypothesis])
+            other = load_model(tmp_path, network="ort", device="cuda").recognize((samples, 16_000))
+        check_same([found.hypothesis, other.hypothesis], 2 * [expected.hypothesis])
         assert len(found.hypothesis.tokens) > 5
 
-    def test_the_fused_network_is_refused(self, tmp_path):
-        write_model(tmp_path)
-        with emulated(), pytest.raises(tdt.BundleError, match="no kernels for predictors that look at several tokens"):
-            tdt.Decoder.from_bundle(tmp_path, network="fused", device="cuda")
+    @pytest.mark.parametrize("context", [2, 3])
+    def test_the_fused_network_is_that_of_the_cpu(self, tmp_path, context):
+        bundle = read_bundle(write_model(tmp_path, Sizes(entries=21, decoder=12, joiner=16, context=context)))
+        frames, lengths = random_frames(5, 16, 20, seed=context)
+        on_cpu = tdt.Decoder.from_bundle(bundle, network="fused")
+        with emulated():
+            decoder = tdt.Decoder.from_bundle(bundle, network="fused", device="cuda")
+            for search in (tdt.Greedy(), tdt.Beam(size=3)):
+                check_same(decoder.decode(frames, lengths, search), on_cpu.decode(frames, lengths, search))

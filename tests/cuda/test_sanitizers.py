@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import HANGING
 from tests.cuda.helpers import LAUNCHES
-from tests.host_cuda.decode_all import LAYERS
+from tests.host_cuda.decode_all import MODELS
 
 ROOT = Path(__file__).parents[2]
 RUNTIMES = {"thread": "libtsan.so", "address": "libasan.so"}
@@ -50,16 +50,16 @@ def run(sanitizer: str, *arguments: str, seed: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-SAMPLE = ("thread", "persistent", "float32"), ("address", "phases", "float16")
-EVERY = list(itertools.product(RUNTIMES, LAUNCHES, LAYERS))
+SAMPLE = ("thread", "persistent", "two-layers"), ("address", "phases", "one-layer")
+EVERY = list(itertools.product(RUNTIMES, LAUNCHES, MODELS))
 
 
 @pytest.mark.parametrize(
-    "sanitizer, how, precision",
+    "sanitizer, how, model",
     [pytest.param(*case, marks=() if case in SAMPLE else pytest.mark.exhaustive) for case in EVERY],
 )
-def test_no_fused_kernel_has_an_error(sanitizer, how, precision):
-    output = run(sanitizer, how, precision, seed=len(how))
+def test_no_fused_kernel_has_an_error(sanitizer, how, model):
+    output = run(sanitizer, how, model, seed=len(how))
     assert "done" in output and "Sanitizer" not in output and "runtime error" not in output, output[:8000]
 
 

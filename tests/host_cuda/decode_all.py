@@ -1,6 +1,6 @@
 """A program for sanitizers: decodes or computes features on an emulated card, or runs a kernel with an error.
 
-    python -m tests.host_cuda.decode_all LAUNCH PRECISION | features | KERNEL
+    python -m tests.host_cuda.decode_all LAUNCH MODEL | features | KERNEL
 """
 
 from __future__ import annotations
@@ -47,17 +47,22 @@ def plant(cupy, name: str) -> None:
     kernel((3,), (64,), (cupy.zeros(1024, np.int32),), shared_mem=256)
 
 
-LAYERS = {"float32": 2, "float16": 1, "bfloat16": 0}
-"""For each precision, the number of layers of the model that is decoded."""
+MODELS = {
+    "two-layers": ("float32", 2, 1),
+    "one-layer": ("float16", 1, 1),
+    "stateless": ("bfloat16", 0, 1),
+    "context": ("float32", 0, 3),
+}
+"""For each model that is decoded: the precision, the number of layers, and how many tokens its predictor looks at."""
 
 
-def decode(how: dict, precision: str) -> None:
+def decode(how: dict, model: str) -> None:
     """Decode with every strategy, in chunks, with more utterances than slots, and with many at once."""
     from tdtdecode.networks.cuda.fused import FusedCudaNetwork
 
-    layers = LAYERS[precision]
+    precision, layers, context = MODELS[model]
     spec = tdt.TransducerSpec(vocab_size=20, encoder_size=6)
-    weights = random_weights(spec, 8, 8, layers, seed=layers)
+    weights = random_weights(spec, 8, 8, layers, seed=layers, context=context)
     frames, lengths = random_frames(4, 6, 8, seed=layers)
     decoder = tdt.Decoder(FusedCudaNetwork(weights, spec, precision, launch(slots=3, **how)), spec)
     boost = PhraseBoost([[3, 5], [7, 1, 2]], weight=1.0)

@@ -35,7 +35,7 @@ ROW_LAYOUT = _struct(
 MASKS = _struct(("table", POINTER), ("numbers", POINTER), ("entries", INT), ("padding", INT))
 NETWORK = _struct(
     ("layout", ROW_LAYOUT),
-    *((name, INT) for name in ("activation", "layers", "hidden", "joint")),
+    *((name, INT) for name in ("activation", "layers", "hidden", "joint", "cells")),
     ("table", POINTER),
     ("recurrent", MATRIX, MAX_LAYERS),
     ("input", MATRIX, MAX_LAYERS),

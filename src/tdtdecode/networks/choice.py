@@ -126,8 +126,6 @@ def check_network_options(
 
 def _fused(bundle: Bundle, precision: str, threads: int, device: str, card_share: float) -> Network:
     weights = lifted_weights(bundle)
-    if device == "cuda" and weights.earlier:
-        raise CannotLift("on cuda there are no kernels for predictors that look at several tokens, as k2's do")
     return _of_weights(weights, bundle.spec, precision, threads, device, card_share)
 
 

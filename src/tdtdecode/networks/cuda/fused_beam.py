@@ -41,7 +41,7 @@ def run_beam(
     """Run a beam search to its end; parameters and result are those of `Program.beam`."""
     check_beam(search)
     net = network.net
-    numbers = 10 * net.hidden * net.layers + net.joint + (net.entries if search.fusions else 0)
+    numbers = 5 * net.hidden * (net.outputs + net.cells) + net.joint + (net.entries if search.fusions else 0)
     together = max(1, min(network.launch.slots, _STATE_BYTES // (4 * numbers * search.slots_per_utterance)))
 
     def decode(some: list[DeviceArray], places: np.ndarray, start: DeviceState) -> tuple[DeviceState, np.ndarray]:

@@ -33,8 +33,12 @@ class DeviceNetwork:
         The device arrays that it points to.
     precision:
         A key of `WEIGHT_TYPES`.
-    hidden, joint, layers, entries:
-        H, padded; J; L; V + 1.
+    hidden, joint, entries:
+        H, padded; J; V + 1.
+    outputs, cells:
+        How many layers' outputs and cells, of width H, a predictor state has.
+    context:
+        Whether the predictor looks at several tokens. It has no LSTM layers then, and its states no layers' outputs.
     nbytes:
         Bytes of all arrays.
     """
@@ -44,9 +48,16 @@ class DeviceNetwork:
     precision: str
     hidden: int
     joint: int
-    layers: int
     entries: int
+    outputs: int
+    cells: int
+    context: bool
     nbytes: int
+
+    @property
+    def layers(self) -> int:
+        """Levels below the prediction: the LSTM layers, or 1 for a predictor that looks at several tokens."""
+        return 1 if self.context else self.outputs
 
 
 def pack_network(weights: TransducerWeights, spec: TransducerSpec, precision: str, blocks: int) -> DeviceNetwork:
@@ -55,7 +66,7 @@ def pack_network(weights: TransducerWeights, spec: TransducerSpec, precision: st
     Raises
     ------
     InputError
-        If the predictor has more than `MAX_LAYERS` layers, or looks at several tokens.
+        If the predictor has more than `MAX_LAYERS` layers.
     """
     cupy = import_cupy()
     if len(weights.layers) > MAX_LAYERS:
@@ -63,8 +74,6 @@ def pack_network(weights: TransducerWeights, spec: TransducerSpec, precision: st
             f"network 'fused' on cuda takes {MAX_LAYERS} predictor layers at most, this model has "
             f"{len(weights.layers)}: use network='ort'"
         )
-    if weights.earlier:
-        raise InputError("network 'fused' on cuda takes no predictors that look at several tokens: use network='ort'")
     size = weights.prediction.weight.shape[1]
     hidden = -(-size // UNITS) * UNITS
     joint = len(weights.encoder.weight)
@@ -93,10 +102,14 @@ def pack_network(weights: TransducerWeights, spec: TransducerSpec, precision: st
     for i, layer in enumerate(weights.layers):
         if i:
             net["input"][i] = matrix(_by_unit(Affine(layer.input, layer.bias), size, hidden, hidden))
-    if weights.layers:
+    if weights.cells:
         padded = np.pad(weights.prediction.weight, ((0, 0), (0, hidden - size)))
         net["prediction"] = matrix(Affine(padded, weights.prediction.bias))
+    if weights.layers:
         table = _gate_table(weights.embedding, weights.layers[0], size, hidden)
+    elif weights.earlier:
+        tables = np.stack([weights.embedding, *weights.earlier], axis=1)
+        table = np.pad(tables, ((0, 0), (0, 0), (0, hidden - size)))
     else:
         table = weights.embedding @ weights.prediction.weight.T + weights.prediction.bias
     for i, layer in enumerate(weights.layers):
@@ -108,11 +121,13 @@ def pack_network(weights: TransducerWeights, spec: TransducerSpec, precision: st
     net["layout"] = layout[0]
     kept.append(durations)
     net["activation"] = ACTIVATIONS.index(weights.activation)
-    net["layers"], net["hidden"], net["joint"] = len(weights.layers), hidden, joint
-    nbytes = sum(array.nbytes for array in kept)
-    return DeviceNetwork(
-        struct, tuple(kept), precision, hidden, joint, len(weights.layers), spec.vocab_size + 1, nbytes
-    )
+    packed = DeviceNetwork(
+        struct, tuple(kept), precision, hidden, joint, spec.vocab_size + 1, outputs=len(weights.layers),
+        cells=weights.cells, context=bool(weights.earlier), nbytes=sum(array.nbytes for array in kept),
+    )  # fmt: skip
+    for name in ("layers", "hidden", "joint", "cells"):
+        net[name] = getattr(packed, name)
+    return packed
 
 
 def packed_tiles(weight: np.ndarray, precision: str) -> np.ndarray:

@@ -144,7 +144,7 @@ class FusedNetworkOnDevice:
         self.launch = launch
         self._defines = (
             ("TDT_WEIGHT", WEIGHT_TYPES[net.precision]), ("TDT_BARRIER", BARRIERS.index(launch.barrier)),
-            ("TDT_PHASES", int(not launch.persistent)),
+            ("TDT_PHASES", int(not launch.persistent)), ("TDT_CONTEXT", int(net.context)),
         )  # fmt: skip
         self._spreads: dict[tuple[str, int, Defines], Spread] = {}
         # What this card cannot run is refused now, before anything is decoded. The kernels of beam search are compiled
@@ -261,18 +261,19 @@ class FusedNetworkOnDevice:
         """
         cupy = import_cupy()
         sources, frames = source_table(utterances, lengths, self._encoder_size)
-        joint, states = self.net.joint, self.net.layers * slots * self.net.hidden
+        joint, width = self.net.joint, slots * self.net.hidden
+        outputs, cells = self.net.outputs * width, self.net.cells * width
         # What a state keeps when the decode is done, and what only the decode needs.
-        kept = cupy.empty(slots * joint + 2 * states, np.float32)
+        kept = cupy.empty(slots * joint + outputs + cells, np.float32)
         room, projected = -(-room // 16) * 16, 4 * max(frames, 1) * joint
         words, column_bytes = self._exchange_bytes(columns)
-        block = cupy.empty(room + 16 * states + words + column_bytes + projected, np.uint8)
+        block = cupy.empty(room + 16 * outputs + words + column_bytes + projected, np.uint8)
         own, first = address(block), address(kept)
         slot_states = np.zeros(1, STATES)
         slot_states["slots"], slot_states["prediction"] = slots, first
-        slot_states["hidden"], slot_states["cell"] = first + 4 * slots * joint, first + 4 * (slots * joint + states)
+        slot_states["hidden"], slot_states["cell"] = first + 4 * slots * joint, first + 4 * (slots * joint + outputs)
         slot_states["recurrent"] = own + room
-        words_at = own + room + 16 * states
+        words_at = own + room + 16 * outputs
         slot_states["words"], slot_states["columns"], slot_states["most"] = words_at, words_at + words, columns
         frames_at = words_at + words + column_bytes
         projection = restoration = 0
@@ -343,12 +344,10 @@ class Preparation:
     def state(self, slots: np.ndarray) -> DeviceState:
         """The states in those slots when the decode is done."""
         count, net = int(self.states["slots"][0]), self.network.net
-        ends = np.cumsum([count * net.joint, *2 * [net.layers * count * net.hidden]])
+        shapes = (count, net.joint), (net.outputs, count, net.hidden), (net.cells, count, net.hidden)
+        ends = np.cumsum([np.prod(shape) for shape in shapes])
         prediction, hidden, cell = (
             self.kept[begin:end].reshape(shape)
-            for begin, end, shape in zip(
-                [0, *ends[:-1].tolist()], ends.tolist(),
-                [(count, net.joint), *2 * [(net.layers, count, net.hidden)]],
-            )
+            for begin, end, shape in zip([0, *ends[:-1].tolist()], ends.tolist(), shapes)
         )
         return DeviceState((prediction, hidden, cell), (0, 1, 1), slots)
