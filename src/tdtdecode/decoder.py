@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
@@ -447,9 +447,17 @@ class Decoder:
         none = np.zeros(streams, np.int32)
         return DecoderState(none.astype(np.int64), none, self._start.select(none))
 
-    def trace(
-        self, encoder_out: Any, lengths: Any = None, search: Greedy | Beam | None = None
-    ) -> list[Trace] | list[BeamTrace]:
+    @overload
+    def trace(self, encoder_out: Any, lengths: Any, search: Beam) -> list[BeamTrace]: ...
+
+    @overload
+    def trace(self, encoder_out: Any, lengths: Any = ..., *, search: Beam) -> list[BeamTrace]: ...
+
+    # Any: a BeamTrace, if the search turns out to run as a beam of one hypothesis.
+    @overload
+    def trace(self, encoder_out: Any, lengths: Any = ..., search: Greedy | None = ...) -> list[Trace | Any]: ...
+
+    def trace(self, encoder_out: Any, lengths: Any = None, search: Greedy | Beam | None = None) -> list[Any]:
         """Every step that a search takes on whole utterances, including the blanks.
 
         The search is the same as in `decode`, in every precision. Of a greedy search, the steps that emit a token have

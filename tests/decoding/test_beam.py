@@ -393,6 +393,8 @@ def test_nothing_to_decode(search):
 
 
 def test_nbest_is_the_beginning_of_the_list(search):
+    if isinstance(search, tdt.Greedy):
+        pytest.skip("greedy search has one hypothesis")
     model = RandomTransducer(SPECS["tdt"], 4)
     frames, lengths = random_frames(4, model.encoder_size, 20, 4)
     decoder = model.decoder(SPECS["tdt"])

@@ -225,7 +225,7 @@ def test_lists_for_no_utterances():
 
 
 def test_lists_for_another_batch():
-    with pytest.raises(tdt.InputError, match="phrases are given for 2 utterances, but there are 6"):
+    with pytest.raises(tdt.InputError, match="phrases or tokens are given for 2 utterances, but there are 6"):
         boosted("cpu", [tdt.PhraseBoost.per_row([[[1]], [[2]]], 1.0)])
 
 

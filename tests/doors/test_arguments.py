@@ -93,7 +93,7 @@ def joint(frames, g):
 SPEC = tdt.TransducerSpec(4, (0, 1, 2, 3))
 CALLABLE = tdt.CallableNetwork(predict, joint, lambda state, index: state[index])
 SILENCE = (np.zeros(1600, np.float32), 16000)
-READING = {"layout": "auto", "variant": None, "durations": None}
+READING = {"layout": "auto", "variant": None, "durations": None, "big_blanks": None}
 RUNNING = {"network": "auto", "kernels": "auto", "precision": "float32", "threads": 1, "search": tdt.Greedy(),
            "session_options": None, "providers": None}  # fmt: skip
 
@@ -104,7 +104,8 @@ def doors(folder: Path) -> dict[str, Door]:
     lm.write_text("\\data\\\nngram 1=2\n\n\\1-grams:\n-1\t<unk>\n-1\ta\n\n\\end\\\n")
     phrases.write_text("new york\n")
     boost = {"weight": 0.6, "context_score": 1.0, "depth_scaling": 2.0, "ignore_case": False}
-    greedy = {"max_symbols": 10, "blank_penalty": 0.0, "fusion": (), "confidence": None}
+    greedy = {"max_symbols": 10, "blank_penalty": 0.0, "fusion": (), "confidence": None,
+              "allow": None}  # fmt: skip
     beam = {**greedy, "size": 4, "nbest": None, "threshold": None, "temperature": 1.0, "strategy": "tsd",
             "blank_mode": "no_score", "pruning_mode": "early"}  # fmt: skip
     kernels = {"spec": SPEC, "lengths": [3], "kernels": "auto"}
@@ -117,8 +118,12 @@ def doors(folder: Path) -> dict[str, Door]:
         ),
         "TransducerSpec": Door(
             tdt.TransducerSpec, {"vocab_size": 4, "durations": (0, 1), "blank": None, "encoder_size": None,
-                                 "max_symbols": None}
+                                 "max_symbols": None, "big_blanks": ()}
         ),
+        "Script": Door(lambda first, second: tdt.Script(first, second), {"first": "latin", "second": "common"},
+                       names={"first": "script", "second": "script"}),
+        "OnlyTokens": Door(tdt.OnlyTokens, {"ids": [1]}),
+        "ExceptTokens": Door(tdt.ExceptTokens, {"ids": [1]}),
         "PhraseBoost": Door(tdt.PhraseBoost, {"phrases": ["new york"], **boost}, names={"phrases": "phrase"}),
         "PhraseBoost.from_file": Door(tdt.PhraseBoost.from_file, {"path": phrases, **boost}),
         "PhraseBoost.per_row": Door(
@@ -154,7 +159,7 @@ def doors(folder: Path) -> dict[str, Door]:
         "DecoderState.join": Door(tdt.DecoderState.join, {"states": [state]}),
         "GreedySearch": Door(
             tdt.kernels.GreedySearch,
-            {**kernels, "options": tdt.Greedy(), "frame": None, "symbols": None, "trace": False},
+            {**kernels, "options": tdt.Greedy(), "frame": None, "symbols": None, "trace": False, "masks": None},
             names={"kernels": "kernel"},
         ),
         "GreedySearch.step": Door(
@@ -162,7 +167,8 @@ def doors(folder: Path) -> dict[str, Door]:
             {"rows": np.zeros((1, 9), np.float32), "hold": False}, names={"rows": "joint rows"},
         ),
         "BeamSearch": Door(
-            tdt.kernels.BeamSearch, {**kernels, "options": tdt.Beam(), "fusions": (), "states": None},
+            tdt.kernels.BeamSearch,
+            {**kernels, "options": tdt.Beam(), "fusions": (), "states": None, "trace": False, "masks": None},
             names={"kernels": "kernel"},
         ),
         "kernels.get": Door(tdt.kernels.get, {"name": "auto", "device": "cpu"}, names={"name": "kernel"}),
@@ -221,9 +227,11 @@ def doors(folder: Path) -> dict[str, Door]:
         ),
         "FeatureExtractor": Door(FeatureExtractor, {"mel_bins": 80, "normalize": None, "family": "nemo"}),
         "FeatureExtractor()": Door(FeatureExtractor(80), {"recordings": [SILENCE[0]]}),
-        "as_samples": Door(as_samples, {"audio": SILENCE, "sample_rate": 16000}),
+        "as_samples": Door(as_samples, {"audio": SILENCE, "sample_rate": 16000, "most_seconds": None}),
         "audio_seconds": Door(audio_seconds, {"audio": SILENCE}),
-        "read_audio": Door(read_audio, {"path": demo.DIRECTORY / "speech.flac", "sample_rate": 16000}),
+        "read_audio": Door(
+            read_audio, {"path": demo.DIRECTORY / "speech.flac", "sample_rate": 16000, "most_seconds": None}
+        ),
         "find_model": Door(find_model, {"name": "demo", "variant": None}, names={"name": "model"}),
         "read_bundle": Door(read_bundle, {"directory": demo.DIRECTORY, **READING}),
         "inspect": Door(
@@ -239,6 +247,10 @@ def doors(folder: Path) -> dict[str, Door]:
             {"directory": folder, "out": out, "to": "int8", **READING, "block_size": 32, "algorithm": "rtn",
              "recordings": ()},
         ),
+        "pack": Door(prepare.pack, {"directory": folder, "out": out, **READING}),
+        "pack_ngram": Door(
+            prepare.pack_ngram, {"model": demo.DIRECTORY, "arpa": lm, "out": out, "units": "pieces", **READING}
+        ),
         "export": Door(
             prepare.export,
             {"checkpoint": folder / "a.nemo", "out": out, "to": "combined", "streaming": True, "context": None},
@@ -251,16 +263,16 @@ def every_door(tmp_path_factory):
     return doors(tmp_path_factory.mktemp("arguments"))
 
 
-PATHS = {"path", "audio", "recordings", "name", "name_or_directory", "directory", "out", "checkpoint"}
+PATHS = {"path", "arpa", "model", "audio", "recordings", "name", "name_or_directory", "directory", "out", "checkpoint"}
 """Arguments whose message may name the file, and not the argument."""
 
-NAMES = """Greedy Beam Confidence TransducerSpec PhraseBoost PhraseBoost.from_file PhraseBoost.per_row
+NAMES = """Greedy Beam Confidence TransducerSpec Script OnlyTokens ExceptTokens PhraseBoost PhraseBoost.from_file PhraseBoost.per_row
 NgramLM.from_arpa ScoringFunction CallableNetwork Decoder Decoder.from_bundle Decoder.decode
 Decoder.decode_chunk Decoder.trace Decoder.detokenize DecoderState.select DecoderState.join GreedySearch
 GreedySearch.step BeamSearch kernels.get load_model Recognizer Recognizer.recognize Recognizer.recognize_each
 Recognizer.streams Recognizer.stream Streams.open Streams.feed Stream.feed Latency SileroVad SileroVad.segments
 CueOptions Vocabulary.detokenize Vocabulary.words Encoder Encoder() FeatureExtractor FeatureExtractor() as_samples
-audio_seconds read_audio find_model read_bundle inspect convert repair optimize export""".split()
+audio_seconds read_audio find_model read_bundle inspect convert repair optimize pack pack_ngram export""".split()
 
 
 def test_every_door_is_here(every_door):
@@ -269,7 +281,9 @@ def test_every_door_is_here(every_door):
                       "SpeechSegment"}  # fmt: skip
     errors = {name for name in tdt.__all__ if name.endswith(("Error", "Warning"))}
     assert set(tdt.__all__) - errors - made_elsewhere <= set(every_door)
-    assert {name.lower() for name in prepare.__all__} <= set(every_door) | {"inspection", "repair", "optimization"}
+    assert {name.lower() for name in prepare.__all__} <= set(every_door) | {
+        "inspection", "repair", "optimization", "packedmodel"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -90,8 +90,8 @@ def test_phrases_by_recording(model):
     for given in (recordings, iter(recordings)):
         for ours, theirs in zip(model.recognize_each(given, search, batch_size=1), expected, strict=True):
             check_same(ours, theirs)
-    with pytest.raises(tdt.InputError, match="phrases are given for 5 utterances, but there are 4"):
+    with pytest.raises(tdt.InputError, match="phrases or tokens are given for 5 utterances, but there are 4"):
         model.recognize_each(recordings[:4], search)
     for count in (4, 6):
-        with pytest.raises(tdt.InputError, match=f"phrases are given for 5 utterances, but there are {count}"):
+        with pytest.raises(tdt.InputError, match=f"phrases or tokens are given for 5 utterances, but there are {count}"):
             list(model.recognize_each(iter((recordings * 2)[:count]), search, batch_size=1))

@@ -414,7 +414,7 @@ def test_phrases_by_recording(model):
         alone = PhraseBoost([[pieces.index(piece)] for piece in some], 6.0)
         check_same(transcript, model.recognize(recording, search=Beam(fusion=[alone])))
     assert any(transcript.alternatives for transcript in found)
-    with pytest.raises(InputError, match="phrases are given for 5 utterances, but there are 2"):
+    with pytest.raises(InputError, match="phrases or tokens are given for 5 utterances, but there are 2"):
         model.recognize(recordings[:2], search=Beam(fusion=[boost]))
 
 

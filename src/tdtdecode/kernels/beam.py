@@ -92,6 +92,8 @@ class BeamSearch:
         as_instance("spec", spec, TransducerSpec, "a TransducerSpec")
         as_instance("options", options, (Greedy, Beam), "Beam(...) or Greedy(...)")
         as_flag("trace", trace)
+        if masks is not None:
+            as_instance("masks", masks, Masks, "what tdtdecode.allowed.Binding.masks returned")
         kernels = as_kernels(kernels)
         lengths = checked_lengths(lengths)
         fusions = as_tuple("fusions", fusions, "the fusions, bound to the vocabulary")

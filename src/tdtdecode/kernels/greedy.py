@@ -74,6 +74,8 @@ class GreedySearch:
         frame = checked_positions("frame", frame, len(lengths))
         symbols = checked_positions("symbols", symbols, len(lengths))
         as_flag("trace", trace)
+        if masks is not None:
+            as_instance("masks", masks, Masks, "what tdtdecode.allowed.Binding.masks returned")
         self.spec = spec
         self.options = greedy_options(options, trace, spec.max_symbols)
         self._kernels = kernels

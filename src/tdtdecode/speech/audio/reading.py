@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ...arguments import as_integer, refusal, shown
+from ...arguments import as_integer, as_number, refusal, shown
 from ...cancellation import checkpoint
 from ...errors import AudioWarning, InputError, MissingDependencyError, TdtDecodeError
 from ...optional import needed
@@ -77,6 +77,7 @@ def read_audio(
         If soundfile is not installed, or soxr is not and the recording's rate has to be changed.
     """
     sample_rate = checked_sample_rate(sample_rate)
+    most_seconds = _checked_most(most_seconds)
     if isinstance(path, Segment):
         with opened(path.audio) as source:
             return _read_segment(source, sample_rate, path, most_seconds)
@@ -84,6 +85,10 @@ def read_audio(
         raise refusal("path", "a recording: a path, bytes or a binary file object", path, "as_samples takes arrays")
     with opened(path) as source:
         return _read(source, sample_rate, most_seconds)
+
+
+def _checked_most(seconds: float | None) -> float | None:
+    return None if seconds is None else as_number("most_seconds", seconds, "a number of seconds above 0, or None", above=0)
 
 
 def audio_seconds(audio: Audio) -> float:
@@ -154,6 +159,7 @@ def as_samples(audio: Audio, sample_rate: int = 16000, most_seconds: float | Non
         As for `read_audio`.
     """
     sample_rate = checked_sample_rate(sample_rate)
+    most_seconds = _checked_most(most_seconds)
     if isinstance(audio, Segment) or is_file(audio):
         return read_audio(audio, sample_rate, most_seconds)
     assembly = Assembly("audio", sample_rate, most_seconds=most_seconds)
