@@ -52,10 +52,38 @@ class Frames {
 
 double sum(const std::vector<float>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
 
-std::shared_ptr<const Phrases> phrases_of(const Search& search, int row) {
-  if (search.phrases.empty()) return nullptr;
-  return search.phrases[search.phrases.size() > 1 ? static_cast<std::size_t>(row) : 0];
+// What a row has of a list that holds something for each row, or one thing for all, or nothing.
+template <class Part>
+std::shared_ptr<const Part> part_of(const std::vector<std::shared_ptr<const Part>>& parts, int row) {
+  if (parts.empty()) return nullptr;
+  return parts[parts.size() > 1 ? static_cast<std::size_t>(row) : 0];
 }
+
+std::shared_ptr<const Phrases> phrases_of(const Search& search, int row) { return part_of(search.phrases, row); }
+
+// What the rows may emit, in the form of the searches: each mask once.
+class RowMasks {
+ public:
+  RowMasks(const Search& search, std::size_t rows, int entries) : entries_(entries) {
+    std::vector<const Allow*> distinct;
+    for (std::size_t row = 0; row < rows; ++row) {
+      const Allow* allow = part_of(search.allow, static_cast<int>(row)).get();
+      const auto found = std::find(distinct.begin(), distinct.end(), allow);
+      numbers_.push_back(allow ? static_cast<std::int32_t>(found - distinct.begin()) : -1);
+      if (!allow || found != distinct.end()) continue;
+      distinct.push_back(allow);
+      table_.insert(table_.end(), allow->tokens.begin(), allow->tokens.end());
+    }
+  }
+  cpu::Masks masks() const {
+    return table_.empty() ? cpu::Masks{} : cpu::Masks{table_.data(), numbers_.data(), entries_};
+  }
+
+ private:
+  std::ptrdiff_t entries_;
+  std::vector<unsigned char> table_;
+  std::vector<std::int32_t> numbers_;
+};
 
 bool in_the_beam_engine(const Search& search) {
   return search.strategy != Strategy::greedy || search.ngram || search.confidence.statistic() != Statistic::none ||
@@ -138,6 +166,7 @@ struct Batch {
     state->model = model;
     state->search = search;
     state->search.phrases.clear();
+    state->search.allow.clear();
     state->phrases = phrases_of(search, static_cast<int>(row));
     state->consumed = consumed(row) + lengths[row];
     return state;
@@ -159,6 +188,8 @@ Result greedy(Batch* batch, std::vector<std::shared_ptr<const State>>* after) {
   utterances.sources = batch->sources;
   utterances.lengths = batch->lengths.data();
   utterances.order = order.data();
+  const RowMasks masks(batch->search, rows, model.network().layout.vocab_size + 1);
+  utterances.masks = masks.masks();
   utterances.frame = frame.data();
   utterances.symbols = symbols.data();
   utterances.prediction = states.all.prediction.data();
@@ -276,7 +307,9 @@ Result beam(Batch* batch, std::vector<std::shared_ptr<const State>>* after) {
   engine.layout = layout;
   for (std::size_t row = 0; row < rows; ++row) {
     searches[row].set(search, as_greedy);
-    engine.beams.push_back(std::make_unique<cpu::Beam>(searches[row].options, layout, searches[row].fusions, nullptr));
+    const Allow* allow = part_of(search.allow, static_cast<int>(row)).get();
+    engine.beams.push_back(std::make_unique<cpu::Beam>(searches[row].options, layout, searches[row].fusions,
+                                                       allow ? allow->tokens.data() : nullptr));
     cpu::Beam& made = *engine.beams.back();
     const State* state = batch->before[row];
     if (!state || !state->beamed) {  // a greedy search without a beam goes on as a beam of one hypothesis

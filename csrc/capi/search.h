@@ -23,6 +23,11 @@ struct Ngram {
   text::AutomatonTables tables;
 };
 
+struct Allow {
+  std::shared_ptr<const Model> model;
+  std::vector<unsigned char> tokens;  // [V + 1], see tdt::Allowed
+};
+
 struct Search {
   Strategy strategy = Strategy::greedy;
   int threads = 1, max_symbols = 10;
@@ -36,6 +41,7 @@ struct Search {
   float ngram_weight = 0.0f;
   std::shared_ptr<const Ngram> ngram;                 // null: none
   std::vector<std::shared_ptr<const Phrases>> phrases;  // of each row, null: none; or one for all; or empty
+  std::vector<std::shared_ptr<const Allow>> allow;      // the same; null: every token
 };
 
 struct Hypothesis {

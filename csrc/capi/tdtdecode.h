@@ -171,6 +171,29 @@ TDT_API tdt_status tdt_ngram_open(const tdt_model* model, const char* path, tdt_
 TDT_API tdt_status tdt_ngram_open_memory(const tdt_model* model, const void* data, size_t bytes, tdt_ngram** ngram);
 TDT_API void tdt_ngram_free(tdt_ngram* ngram);
 
+/* --- what may be emitted ----------------------------------------------------------------------------------------- */
+
+/* Which tokens a search may emit. Whether a token is emitted is decided as if all could be. If the best token may not be
+ * emitted, the best of those that may takes its place. So a token of a wrong script becomes one of the right script, and
+ * no word is deleted. In a beam, the tokens that may be emitted are raised together, until the best of them is as
+ * probable as the best of all. Log-probs that are reported stay the network's. */
+typedef struct tdt_allow tdt_allow;
+
+/* The tokens [count] of a list, and no others. Blank must not be among them. */
+TDT_API tdt_status tdt_allow_only(const tdt_model* model, const int32_t* tokens, size_t count, tdt_allow** allow);
+
+/* All tokens but those [count] of a list. */
+TDT_API tdt_status tdt_allow_except(const tdt_model* model, const int32_t* tokens, size_t count, tdt_allow** allow);
+
+/* The tokens whose letters are all of some Unicode scripts.
+ *
+ * names [count] names or codes of scripts, in any case: "latin", "Cyrl", "common". Punctuation, digits, the space mark
+ * and what else several scripts share are "common". In a token with letters they do not matter. A token without letters
+ * may be emitted only if "common" is named too, so most texts need {"latin", "common"}. Tokens that are no text by
+ * themselves may always be emitted: <EOU>, names of languages, and bytes of UTF-8. */
+TDT_API tdt_status tdt_allow_scripts(const tdt_model* model, const char* const* names, size_t count, tdt_allow** allow);
+TDT_API void tdt_allow_free(tdt_allow* allow);
+
 /* --- decoding ---------------------------------------------------------------------------------------------------- */
 
 enum { TDT_FLOAT32 = 0, TDT_FLOAT16 = 1 };
@@ -247,9 +270,11 @@ typedef struct tdt_search {
   const tdt_ngram* ngram;   /* NULL: none */
   const tdt_phrases* phrases;            /* for all rows; NULL: none */
   const tdt_phrases* const* row_phrases; /* [B], phrases of each row, NULL: none there. Instead of `phrases`. */
+  const tdt_allow* allow;                /* what may be emitted in all rows; NULL: every token */
+  const tdt_allow* const* row_allow;     /* [B], what may be emitted in each row, NULL: every token. Instead of `allow`. */
 } tdt_search;
 #define TDT_SEARCH_INIT \
-  {sizeof(tdt_search), 0, 0, 0, 0.0f, 0, 0, 0.0, 0.0f, 0, 0, 0, 0.0, 0, 0.0f, NULL, NULL, NULL}
+  {sizeof(tdt_search), 0, 0, 0, 0.0f, 0, 0, 0.0, 0.0f, 0, 0, 0, 0.0, 0, 0.0f, NULL, NULL, NULL, NULL, NULL}
 
 /* The hypotheses of B rows. */
 typedef struct tdt_result tdt_result;
@@ -273,8 +298,8 @@ typedef struct tdt_state tdt_state;
  * after    [B], another array than `before`; gets the states to go on from, each of which is to be freed. Those of a
  *          final chunk are NULL. May be NULL if `final` is not 0.
  *
- * In the middle of a stream these options may change: threads, max_symbols, nbest, threshold and pruning_mode; and
- * blank_penalty of a greedy search. The state depends on the others. */
+ * In the middle of a stream these options may change: threads, max_symbols, nbest, threshold, pruning_mode, allow and
+ * row_allow; and blank_penalty of a greedy search. The state depends on the others. */
 TDT_API tdt_status tdt_decode_chunk(const tdt_model* model, const tdt_input* input, const tdt_search* search,
                                     const tdt_state* const* before, int32_t final, tdt_result** result,
                                     tdt_state** after);
