@@ -222,9 +222,12 @@ Search checked(const tdt_search* search, const tdt_model* model, int rows) {
   check_range("threads", made.threads, 1, 1024);
   made.max_symbols = chosen(given.max_symbols, 10);
   check_range("max_symbols", made.max_symbols, 1, 2147483647.0);
+  if (model->held->max_symbols) made.max_symbols = std::min(made.max_symbols, model->held->max_symbols);
   made.blank_penalty = given.blank_penalty;
   check_range("blank_penalty", made.blank_penalty, -kMostWeight, kMostWeight);
   const bool beam = made.strategy != Strategy::greedy;
+  if (made.strategy == Strategy::malsd && !model->held->big_blanks.empty())
+    refuse("TDT_BEAM_MALSD is NeMo's search, which does not know models with several blanks: use TDT_BEAM");
   if (!beam && (given.beam_size || given.nbest || given.threshold != 0.0 || given.temperature != 0.0f))
     refuse("beam_size, nbest, threshold and temperature are options of a beam search: set strategy to TDT_BEAM");
   if (made.strategy != Strategy::malsd && (given.blank_mode || given.pruning_mode))
@@ -357,6 +360,9 @@ tdt_status tdt_model_get_info(const tdt_model* model, tdt_model_info* info) {
     made.features = held.features.family.c_str();
     made.normalize = held.features.normalize.c_str();
     made.instruction_set = held.isa.name;
+    made.max_symbols = held.max_symbols;
+    made.big_blank_count = static_cast<int32_t>(held.big_blanks.size());
+    made.big_blanks = held.big_blanks.empty() ? nullptr : held.big_blanks.data();
     TDT_WRITE(made, tdt_model_info, instruction_set, info);
   });
 }

@@ -107,7 +107,8 @@ const char* changed(const State& state, const Search& search, const std::shared_
   return nullptr;
 }
 
-// The states of all rows, one after the other, in the searches' form: prediction [N, J], hidden and cell [L, N, H].
+// The states of all rows, one after the other, in the searches' form: prediction [N, J], hidden [L, N, H] and cell
+// [C, N, H], with C = `num_cells`.
 struct JoinedStates {
   std::vector<std::int64_t> places{0};  // [rows + 1]: where the states of each row begin
   PredictorState all;
@@ -121,8 +122,8 @@ struct JoinedStates {
       const PredictorState& from = rows[row] ? rows[row]->network : model.start;
       std::copy(from.prediction.begin(), from.prediction.end(), all.prediction.data() + places[row] * joint);
     }
-    const std::size_t layers = network.num_layers, width = network.predictor_size;
-    const auto lay = [&](std::vector<float> PredictorState::*part) {
+    const std::size_t width = network.predictor_size;
+    const auto lay = [&](std::vector<float> PredictorState::*part, std::size_t layers) {
       std::vector<float>& to = all.*part;
       to.resize(layers * static_cast<std::size_t>(places.back()) * width);
       for (std::size_t row = 0; row < rows.size(); ++row) {
@@ -133,8 +134,8 @@ struct JoinedStates {
                         to.data() + (layer * static_cast<std::size_t>(places.back()) + static_cast<std::size_t>(n)) * width);
       }
     };
-    lay(&PredictorState::hidden);
-    lay(&PredictorState::cell);
+    lay(&PredictorState::hidden, network.num_layers);
+    lay(&PredictorState::cell, network.num_cells);
   }
 
   // The one state of a row.
@@ -143,11 +144,14 @@ struct JoinedStates {
     const std::size_t joint = network.joint_size, width = network.predictor_size, rows = places.size() - 1;
     PredictorState state;
     state.prediction.assign(all.prediction.data() + row * joint, all.prediction.data() + (row + 1) * joint);
-    for (int layer = 0; layer < network.num_layers; ++layer) {
-      const std::size_t at = (layer * rows + row) * width;
-      state.hidden.insert(state.hidden.end(), all.hidden.data() + at, all.hidden.data() + at + width);
-      state.cell.insert(state.cell.end(), all.cell.data() + at, all.cell.data() + at + width);
-    }
+    const auto take = [&](const std::vector<float>& from, int layers, std::vector<float>* to) {
+      for (int layer = 0; layer < layers; ++layer) {
+        const float* first = from.data() + (layer * rows + row) * width;
+        to->insert(to->end(), first, first + width);
+      }
+    };
+    take(all.hidden, network.num_layers, &state.hidden);
+    take(all.cell, network.num_cells, &state.cell);
     return state;
   }
 };
@@ -234,7 +238,7 @@ struct RowSearch {
   std::vector<std::int64_t> start;  // the fusions' states before the first token
 
   RowSearch(const Search& search, const std::shared_ptr<const Phrases>& phrases, const RowLayout& layout) {
-    fusions.entries = layout.token_entries();
+    fusions.entries = layout.vocab_size + 1;
     fusions.blank = layout.blank;
     if (search.ngram) add(search.ngram->tables, search.ngram_weight);
     if (phrases) add(phrases->tables, phrases->weight);
@@ -375,7 +379,8 @@ Result decode(const std::shared_ptr<const Model>& model, const Input& input, con
               const std::vector<const State*>& before, bool final, std::vector<std::shared_ptr<const State>>* after) {
   if (search.strategy == Strategy::tsd) {
     int longest = 1;
-    for (std::int32_t frames : model->durations) longest = std::max(longest, frames);
+    for (const auto* table : {&model->durations, &model->big_blanks})
+      for (std::int32_t frames : *table) longest = std::max(longest, frames);
     if (static_cast<std::int64_t>(search.size) * (longest + 1) > kMostHypotheses)
       refuse("a beam of " + std::to_string(search.size) + " with durations up to " + std::to_string(longest) +
              " may have more than 8192 hypotheses to compare: make beam_size smaller");

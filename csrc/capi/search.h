@@ -62,7 +62,7 @@ struct State {
   std::int32_t overshoot = 0;              // frames of the next chunk to skip, without a beam
   bool beamed = false;
   std::size_t states = 1;                  // N
-  PredictorState network;                  // of N states: prediction [N, J], hidden and cell [N, L, H]
+  PredictorState network;                  // of N states: prediction [N, J], hidden [N, L, H], cell [N, C, H]
   std::vector<cpu::BeamHypothesis> hypotheses;
   std::vector<cpu::Record> records;
   std::vector<std::int64_t> fusion_states;

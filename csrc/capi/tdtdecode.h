@@ -121,8 +121,12 @@ typedef struct tdt_model_info {
   const char* features;       /* how features are computed: "nemo", "gigaam" or "gigaam-v2" */
   const char* normalize;      /* "per_feature", or "" if features are not normalised */
   const char* instruction_set;
+  int32_t max_symbols;        /* the most tokens at one frame that the model was trained for, 1 in models of k2: no
+                                 search emits more; 0: no limit */
+  int32_t big_blank_count;    /* the blanks of multi-blank RNN-T that move the search by more than a frame */
+  const int32_t* big_blanks;  /* [big_blank_count], their frames */
 } tdt_model_info;
-#define TDT_MODEL_INFO_INIT {sizeof(tdt_model_info), 0, 0, 0, 0, NULL, 0.0, 0, 0, 0, 0, NULL, NULL, NULL}
+#define TDT_MODEL_INFO_INIT {sizeof(tdt_model_info), 0, 0, 0, 0, NULL, 0.0, 0, 0, 0, 0, NULL, NULL, NULL, 0, 0, NULL}
 
 TDT_API tdt_status tdt_model_get_info(const tdt_model* model, tdt_model_info* info);
 
@@ -173,9 +177,9 @@ TDT_API void tdt_ngram_free(tdt_ngram* ngram);
 
 /* --- what may be emitted ----------------------------------------------------------------------------------------- */
 
-/* Which tokens a search may emit. Whether a token is emitted is decided as if all could be. If the best token may not be
- * emitted, the best of those that may takes its place. So a token of a wrong script becomes one of the right script, and
- * no word is deleted. In a beam, the tokens that may be emitted are raised together, until the best of them is as
+/* Which tokens a search may emit. Whether a token is emitted is decided as if all could be. If the best token may not
+ * be emitted, the best of those that may takes its place. So a token of a wrong script becomes one of the right script,
+ * and no word is deleted. In a beam, the tokens that may be emitted are raised together, until the best of them is as
  * probable as the best of all. Log-probs that are reported stay the network's. */
 typedef struct tdt_allow tdt_allow;
 
@@ -237,7 +241,7 @@ static inline void tdt_input_set_bte(tdt_input* input, const float* data, int32_
 enum {
   TDT_GREEDY = 0,
   TDT_BEAM = 1,      /* time-synchronous beam search: the sum over all alignments of a token sequence counts */
-  TDT_BEAM_MALSD = 2 /* NeMo's malsd_batch */
+  TDT_BEAM_MALSD = 2 /* NeMo's malsd_batch; not for models with big blanks */
 };
 enum {
   TDT_CONFIDENCE_NONE = 0,
@@ -255,7 +259,7 @@ typedef struct tdt_search {
   size_t size;
   int32_t strategy;         /* TDT_GREEDY, TDT_BEAM or TDT_BEAM_MALSD */
   int32_t threads;          /* of this call, 1 to 1024; 0: 1. Results do not depend on it. */
-  int32_t max_symbols;      /* the most tokens emitted at one frame; 0: 10 */
+  int32_t max_symbols;      /* the most tokens emitted at one frame; 0: 10; never more than the model's */
   float blank_penalty;      /* subtracted from blank's logit, or log-probability, for the choice; above 0: fewer deletions */
   int32_t beam_size;        /* hypotheses kept, 1 to 1024; 0: 4. Beams only, as the next six are. */
   int32_t nbest;            /* hypotheses returned, up to beam_size; 0: all that the threshold has left */
@@ -271,7 +275,7 @@ typedef struct tdt_search {
   const tdt_phrases* phrases;            /* for all rows; NULL: none */
   const tdt_phrases* const* row_phrases; /* [B], phrases of each row, NULL: none there. Instead of `phrases`. */
   const tdt_allow* allow;                /* what may be emitted in all rows; NULL: every token */
-  const tdt_allow* const* row_allow;     /* [B], what may be emitted in each row, NULL: every token. Instead of `allow`. */
+  const tdt_allow* const* row_allow;     /* [B], what each row may emit, NULL: every token. Instead of `allow`. */
 } tdt_search;
 #define TDT_SEARCH_INIT \
   {sizeof(tdt_search), 0, 0, 0, 0.0f, 0, 0, 0.0, 0.0f, 0, 0, 0, 0.0, 0, 0.0f, NULL, NULL, NULL, NULL, NULL}

@@ -35,6 +35,7 @@ class ModelInfo(Sized):
         ("duration_count", c_int32), ("durations", POINTER(c_int32)), ("frame_seconds", c_double),
         ("sample_rate", c_int32), ("mel_bins", c_int32), ("subsampling_factor", c_int32), ("reserved", c_int32),
         ("features", c_char_p), ("normalize", c_char_p), ("instruction_set", c_char_p),
+        ("max_symbols", c_int32), ("big_blank_count", c_int32), ("big_blanks", POINTER(c_int32)),
     ]  # fmt: skip
 
 

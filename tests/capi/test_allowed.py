@@ -11,7 +11,7 @@ import pytest
 import tdtdecode as tdt
 from tdtdecode.bundle.vocabulary import Vocabulary
 from tests.capi.library import CError, Handle, as_search
-from tests.capi.models import ENCODER, KINDS, Kind, model_of, pair, random_frames
+from tests.capi.models import ENCODER, KINDS, NEWER, Kind, fits, model_of, pair, random_frames
 from tests.capi.test_parity import FUSED, LENGTHS, SEARCHES, same
 from tools import unicode_tables
 
@@ -33,8 +33,9 @@ def rows_of(handles: list[Handle | None]) -> ctypes.Array:
     return (ctypes.c_void_p * len(handles))(*(None if handle is None else handle.pointer for handle in handles))
 
 
-@pytest.mark.parametrize("search", SEARCHES, ids=str)
-@pytest.mark.parametrize("kind", KINDS[:6], ids=str)
+@pytest.mark.parametrize("kind, search", [
+    (kind, search) for kind in (*KINDS[:6], NEWER[1], NEWER[3]) for search in SEARCHES if fits(kind, search)
+], ids=str)  # fmt: skip
 def test_searches(kind: Kind, search):
     decoder, model = pair(kind)
     allow = half(kind)
