@@ -25,16 +25,19 @@ WORDS = ['"', "[", "]", "{", "}", ",", ":", "-1", "0", "1e999", "null", "1844674
          '"F64"', "9" * 30, "[" * 40, "\x00", "\xff", "1.5", "true", "--", '"I32"', '"F16"', "256", "257"]  # fmt: skip
 
 
-def small_file() -> bytes:
-    """A model file with weights of all types that reads fast."""
+def small_files() -> list[bytes]:
+    """Model files of both versions that read fast: with layers, with big blanks, with a predictor of several tokens."""
     from tdtdecode.bundle.description import FeatureSettings
     from tdtdecode.bundle.packed import model_file
-    from tests.capi.models import KINDS, random_vocabulary, weights_of
+    from tests.capi.models import KINDS, NEWER, random_vocabulary, weights_of
 
-    weights, spec = weights_of(KINDS[0], 0)
-    assert spec.blank is not None
-    vocabulary = random_vocabulary(spec.vocab_size, spec.blank)
-    return b"".join(model_file(weights, spec, vocabulary, FeatureSettings()))
+    files = []
+    for kind in (KINDS[0], NEWER[0], NEWER[3]):
+        weights, spec = weights_of(kind, 0)
+        assert spec.blank is not None
+        vocabulary = random_vocabulary(spec.vocab_size, spec.blank)
+        files.append(b"".join(model_file(weights, spec, vocabulary, FeatureSettings())))
+    return files
 
 
 def changed(data: bytes, rng: random.Random) -> bytes:
@@ -109,12 +112,12 @@ def main() -> None:
     options = parser.parse_args()
     rng = random.Random(options.seed)
     np.random.seed(options.seed)
-    data, path = small_file(), Path(f"fuzzed-{options.seed}.tdt")
+    files, path = small_files(), Path(f"fuzzed-{options.seed}.tdt")
     end = time.monotonic() + 60 * options.minutes
     tried = accepted = findings = 0
     try:
         while time.monotonic() < end:
-            case = changed(data, rng)
+            case = changed(rng.choice(files), rng)
             package, library = verdicts(case, path)
             tried += 1
             accepted += not package and not library

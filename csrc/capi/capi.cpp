@@ -10,6 +10,7 @@
 
 #include "capi/failure.h"
 #include "capi/search.h"
+#include "text/scripts.h"
 #include "text/utf8.h"
 
 #ifndef TDT_VERSION
@@ -27,6 +28,9 @@ struct tdt_phrases {
 };
 struct tdt_ngram {
   std::shared_ptr<const Ngram> held;
+};
+struct tdt_allow {
+  std::shared_ptr<const Allow> held;
 };
 struct tdt_state {
   std::shared_ptr<const State> held;
@@ -174,6 +178,34 @@ std::shared_ptr<const Phrases> checked(const tdt_phrases* phrases, const tdt_mod
   return phrases ? phrases->held : nullptr;
 }
 
+std::shared_ptr<const Allow> checked(const tdt_allow* allow, const tdt_model* model) {
+  if (allow && allow->held->model != model->held) refuse("what may be emitted (allow) was made for another model");
+  return allow ? allow->held : nullptr;
+}
+
+tdt_allow* made_allow(const tdt_model* model, std::vector<unsigned char> tokens) {
+  const std::size_t blank = static_cast<std::size_t>(model->held->vocabulary->blank());
+  bool any = false;
+  for (std::size_t token = 0; token < tokens.size(); ++token) any = any || (tokens[token] && token != blank);
+  if (!any) refuse("that leaves no token of the vocabulary that may be emitted");
+  return new tdt_allow{std::make_shared<const Allow>(Allow{model->held, std::move(tokens)})};
+}
+
+// All tokens have the value `others`, those of a list the opposite.
+tdt_allow* listed(const tdt_model* model, const int32_t* tokens, std::size_t count, bool others) {
+  require(model, "model");
+  if (count) require(tokens, "tokens");
+  const text::Vocabulary& vocabulary = *model->held->vocabulary;
+  std::vector<unsigned char> may(vocabulary.pieces().size(), others);
+  for (std::size_t i = 0; i < count; ++i) {
+    if (tokens[i] < 0 || static_cast<std::size_t>(tokens[i]) >= may.size() || tokens[i] == vocabulary.blank())
+      refuse("tokens[" + std::to_string(i) + "] must be a token of the model and not blank, got " +
+             std::to_string(tokens[i]));
+    may[static_cast<std::size_t>(tokens[i])] = !others;
+  }
+  return made_allow(model, std::move(may));
+}
+
 tdt_ngram* opened_ngram(const tdt_model* model, const unsigned char* data, std::size_t bytes, const std::string& name) {
   auto made = std::make_shared<Ngram>();
   made->model = model->held;
@@ -190,9 +222,12 @@ Search checked(const tdt_search* search, const tdt_model* model, int rows) {
   check_range("threads", made.threads, 1, 1024);
   made.max_symbols = chosen(given.max_symbols, 10);
   check_range("max_symbols", made.max_symbols, 1, 2147483647.0);
+  if (model->held->max_symbols) made.max_symbols = std::min(made.max_symbols, model->held->max_symbols);
   made.blank_penalty = given.blank_penalty;
   check_range("blank_penalty", made.blank_penalty, -kMostWeight, kMostWeight);
   const bool beam = made.strategy != Strategy::greedy;
+  if (made.strategy == Strategy::malsd && !model->held->big_blanks.empty())
+    refuse("TDT_BEAM_MALSD is NeMo's search, which does not know models with several blanks: use TDT_BEAM");
   if (!beam && (given.beam_size || given.nbest || given.threshold != 0.0 || given.temperature != 0.0f))
     refuse("beam_size, nbest, threshold and temperature are options of a beam search: set strategy to TDT_BEAM");
   if (made.strategy != Strategy::malsd && (given.blank_mode || given.pruning_mode))
@@ -226,6 +261,9 @@ Search checked(const tdt_search* search, const tdt_model* model, int rows) {
   } else if (given.ngram_weight != 0.0f) {
     refuse("ngram_weight is set, but there is no ngram");
   }
+  if (given.allow && given.row_allow) refuse("give allow or row_allow, not both");
+  if (given.allow) made.allow.push_back(checked(given.allow, model));
+  for (int row = 0; given.row_allow && row < rows; ++row) made.allow.push_back(checked(given.row_allow[row], model));
   if (given.phrases && given.row_phrases) refuse("give phrases or row_phrases, not both");
   if (given.phrases) made.phrases.push_back(checked(given.phrases, model));
   for (int row = 0; given.row_phrases && row < rows; ++row)
@@ -322,6 +360,9 @@ tdt_status tdt_model_get_info(const tdt_model* model, tdt_model_info* info) {
     made.features = held.features.family.c_str();
     made.normalize = held.features.normalize.c_str();
     made.instruction_set = held.isa.name;
+    made.max_symbols = held.max_symbols;
+    made.big_blank_count = static_cast<int32_t>(held.big_blanks.size());
+    made.big_blanks = held.big_blanks.empty() ? nullptr : held.big_blanks.data();
     TDT_WRITE(made, tdt_model_info, instruction_set, info);
   });
 }
@@ -405,6 +446,34 @@ tdt_status tdt_ngram_open_memory(const tdt_model* model, const void* data, size_
 }
 
 void tdt_ngram_free(tdt_ngram* ngram) { delete ngram; }
+
+tdt_status tdt_allow_only(const tdt_model* model, const int32_t* tokens, size_t count, tdt_allow** allow) {
+  return give(allow, "allow", [&] { return listed(model, tokens, count, false); });
+}
+
+tdt_status tdt_allow_except(const tdt_model* model, const int32_t* tokens, size_t count, tdt_allow** allow) {
+  return give(allow, "allow", [&] { return listed(model, tokens, count, true); });
+}
+
+tdt_status tdt_allow_scripts(const tdt_model* model, const char* const* names, size_t count, tdt_allow** allow) {
+  return give(allow, "allow", [&] {
+    require(model, "model");
+    if (!count) refuse("names must have the name of a script, such as \"latin\" or \"common\"");
+    require(names, "names");
+    std::vector<int> scripts;
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::string name = "names[" + std::to_string(i) + "]";
+      require(names[i], name.c_str());
+      scripts.push_back(text::find_script(names[i]));
+      if (scripts.back() < 0)
+        refuse(name + " must be a Unicode script, such as \"latin\" or \"common\", got \"" +
+               names[i] + "\"");
+    }
+    return made_allow(model, text::tokens_of_scripts(*model->held->vocabulary, scripts));
+  });
+}
+
+void tdt_allow_free(tdt_allow* allow) { delete allow; }
 
 tdt_status tdt_decode(const tdt_model* model, const tdt_input* input, const tdt_search* search, tdt_result** result) {
   return give(result, "result", [&] { return decoded(model, input, search, nullptr, true, nullptr); });

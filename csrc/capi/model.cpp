@@ -11,6 +11,7 @@ namespace tdt::capi {
 namespace {
 
 constexpr int kMostEntries = 1 << 22, kMostLayers = 64, kLongestDuration = 1 << 20, kMostDurations = 1 << 16;
+constexpr int kMostBigBlanks = 1 << 16;
 constexpr int kMostInputs = 65000;            // of a product: the sum of products of up to 255 * 127 must fit in 32 bits
 constexpr double kLargestWeight = 1e30;
 constexpr double kLargestFrame = 65504.0;     // the largest number in an encoder frame that weights must allow for
@@ -69,7 +70,9 @@ Affine read_affine(const Safetensors& file, const std::string& name, std::int64_
   return affine;
 }
 
-Weights read_weights(const Safetensors& file, int entries, int durations) {
+// `others`: the entries of a joint row behind those of the V + 1 pieces. `earlier`: how many tokens before the last the
+// predictor looks at.
+Weights read_weights(const Safetensors& file, int entries, int others, int earlier) {
   const Checks checks(file);
   Weights weights;
   weights.entries = entries;
@@ -82,7 +85,7 @@ Weights read_weights(const Safetensors& file, int entries, int durations) {
   const int joint = weights.encoder.outputs;
   weights.prediction = read_affine(file, "prediction", joint, -1);
   weights.size = weights.prediction.inputs;
-  weights.output = read_affine(file, "output", static_cast<std::int64_t>(entries) + durations, joint);
+  weights.output = read_affine(file, "output", static_cast<std::int64_t>(entries) + others, joint);
   if (joint > kMostInputs) file.fail("tensor 'encoder.weight'", "has more outputs than a joint may have");
 
   static const char* const kActivations[] = {"relu", "tanh", "sigmoid"};
@@ -115,6 +118,13 @@ Weights read_weights(const Safetensors& file, int entries, int durations) {
   if (width != weights.size)
     file.fail("tensor 'prediction.weight'", "takes " + std::to_string(size) + " numbers, but the predictor gives " +
                                                 std::to_string(width));
+  if (earlier && layers) file.fail("metadata 'earlier'", "must be 0 in a model with layers");
+  for (int i = 0; i < earlier; ++i) {
+    const std::string name = "earlier." + std::to_string(i);
+    weights.earlier.push_back(file.floats(name, {entries, size}));
+    checks.finite("tensor '" + name + "'", weights.earlier.back());
+    most += largest(weights.earlier.back());
+  }
   const double prediction = reach(weights.prediction.weight, weights.size) * most + largest(weights.prediction.bias);
   checks.bound("tensor 'prediction.weight'", prediction);
   const double encoder =
@@ -142,9 +152,9 @@ Safetensors open(const unsigned char* data, std::size_t bytes, const std::string
   Safetensors file = Safetensors::parse(data, bytes, name);
   if (file.text("format") != "tdtdecode")
     file.fail("metadata 'format'", "must be 'tdtdecode': tdtdecode pack writes such files");
-  if (file.text("format_version") != "1")
+  if (file.text("format_version") != "1" && file.text("format_version") != "2")
     file.fail("metadata 'format_version'", "is '" + file.text("format_version").substr(0, 20) +
-                                               "'; this library reads version 1: use a newer library");
+                                               "'; this library reads 1 and 2: use a newer library");
   if (file.text("kind") != kind)
     file.fail("metadata 'kind'", std::string("must be '") + kind + "', got '" + file.text("kind").substr(0, 20) + "'");
   return file;
@@ -177,14 +187,28 @@ Model::Model(const unsigned char* data, std::size_t bytes, const std::string& na
   if (durations.size() > static_cast<std::size_t>(kMostDurations)) file.fail("tensor 'durations'", "is too long");
   for (std::int32_t frames : durations)
     if (frames < 0 || frames > kLongestDuration) file.fail("tensor 'durations'", "must hold frames, from 0 to 2^20");
+  int earlier = 0;
+  if (file.text("format_version") != "1") {
+    big_blanks = file.integers<std::int32_t>("big_blanks", {-1});
+    if (big_blanks.size() > static_cast<std::size_t>(kMostBigBlanks)) file.fail("tensor 'big_blanks'", "is too long");
+    for (std::int32_t frames : big_blanks)
+      if (frames < 1 || frames > kLongestDuration) file.fail("tensor 'big_blanks'", "must hold frames, from 1 to 2^20");
+    if (!big_blanks.empty() && (!durations.empty() || blank != entries - 1))
+      file.fail("tensor 'big_blanks'", "must be empty in a model with durations, or whose blank is not the last piece");
+    earlier = static_cast<int>(file.integer("earlier", 0, kMostLayers));
+    max_symbols = static_cast<int>(file.integer("max_symbols", 0, 0x7fffffff));
+  }
   features.family = file.text("family");
   features.normalize = file.text("normalize");
   features.sample_rate = static_cast<int>(file.integer("sample_rate", 1, 1 << 20));
   features.mel_bins = static_cast<int>(file.integer("mel_bins", 0, 1 << 16));
   features.subsampling_factor = static_cast<int>(file.integer("subsampling_factor", 1, 1 << 16));
   frame_seconds = features.subsampling_factor * kFeatureFrameSeconds;
-  const Weights weights = read_weights(file, entries, static_cast<int>(durations.size()));
-  packed = std::make_unique<PackedNetwork>(weights, blank, durations, precision, isa);
+  const int others = static_cast<int>(durations.size() + big_blanks.size());
+  const Weights weights = read_weights(file, entries, others, earlier);
+  std::vector<std::int32_t> blank_frames(big_blanks.rbegin(), big_blanks.rend());  // in the order of the joint row
+  blank_frames.push_back(1);
+  packed = std::make_unique<PackedNetwork>(weights, blank, blank_frames, durations, precision, isa);
   vocabulary = std::make_unique<text::Vocabulary>(std::move(pieces), blank);
   start = start_state(weights, blank);
 }
@@ -213,7 +237,7 @@ text::AutomatonTables read_ngram(const unsigned char* data, std::size_t bytes, c
   tables.start = static_cast<std::int32_t>(file.integer("start", 0, states - 1));
 
   // Everything that a search relies on.
-  const int entries = model.network().layout.token_entries(), blank = model.network().layout.blank;
+  const int entries = model.network().layout.vocab_size + 1, blank = model.network().layout.blank;
   const auto wrong = [&](const char* field) { file.fail(std::string("tensor '") + field + "'", "is not that of an automaton"); };
   const auto state = [&](std::int32_t index) { return index >= 0 && index < states; };
   if (tables.first_arc.front() != 0 || tables.first_arc.back() != arcs) wrong("first_arc");

@@ -26,7 +26,8 @@ class Model {
         const cpu::InstructionSet& isa);
 
   const cpu::InstructionSet& isa;
-  std::vector<std::int32_t> durations;
+  std::vector<std::int32_t> durations, big_blanks;
+  int max_symbols = 0;  // the most tokens at one frame that the model was trained for; 0: no limit
   std::unique_ptr<PackedNetwork> packed;
   std::unique_ptr<text::Vocabulary> vocabulary;
   Features features;

@@ -14,7 +14,6 @@ using cpu::kUnits;
 constexpr int kLanes = 16;                       // layer inputs are padded to a multiple of these
 constexpr double kLargestTable = 1 << 29;        // bytes of the largest table of gates by token
 constexpr double kLargestNorm = 1e22;            // up to which a matrix is screened, see csrc/cpu/screening.h
-constexpr std::int32_t kBlankFrames = 1;         // a blank of RNN-T moves one frame
 constexpr int kScreenedOutputs = 4096;           // from so many outputs on, screening saves more than it costs
 
 int padded(int size, int unit) { return (size + unit - 1) / unit * unit; }
@@ -209,15 +208,17 @@ double norm(const float* row, int count) {
 
 }  // namespace
 
-PackedNetwork::PackedNetwork(const Weights& weights, int blank, const std::vector<std::int32_t>& durations,
-                             Precision precision, const cpu::InstructionSet& isa)
-    : durations_(durations) {
-  const int size = weights.size, hidden = weights.layers.empty() ? size : padded(size, kUnits);
+PackedNetwork::PackedNetwork(const Weights& weights, int blank, const std::vector<std::int32_t>& blank_frames,
+                             const std::vector<std::int32_t>& durations, Precision precision,
+                             const cpu::InstructionSet& isa)
+    : blank_frames_(blank_frames), durations_(durations) {
+  const int cells = static_cast<int>(weights.layers.size() + weights.earlier.size());
+  const int size = weights.size, hidden = cells ? padded(size, kUnits) : size;
   network.layout = {};
   network.layout.vocab_size = weights.entries - 1;
   network.layout.blank = blank;
-  network.layout.num_blanks = 1;
-  network.layout.blank_frames = &kBlankFrames;
+  network.layout.num_blanks = static_cast<int>(blank_frames_.size());
+  network.layout.blank_frames = blank_frames_.data();
   network.layout.num_durations = static_cast<int>(durations_.size());
   network.layout.durations = durations_.empty() ? nullptr : durations_.data();
   network.activation = weights.activation;
@@ -226,7 +227,19 @@ PackedNetwork::PackedNetwork(const Weights& weights, int blank, const std::vecto
   network.joint_size = weights.encoder.outputs;
   network.hidden = hidden;
   layers_.resize(weights.layers.size());
-  if (layers_.empty()) {
+  if (!weights.earlier.empty()) {
+    network.table_kind = cpu::TableKind::context;
+    network.table_width = (1 + cells) * hidden;
+    table_.resize(static_cast<std::size_t>(weights.entries) * network.table_width);
+    for (int token = 0; token < weights.entries; ++token)
+      for (int i = 0; i <= cells; ++i) {
+        const std::vector<float>& from = i ? weights.earlier[i - 1] : weights.embedding;
+        std::copy_n(from.data() + static_cast<std::size_t>(token) * size, size,
+                    table_.data() + static_cast<std::size_t>(token) * network.table_width + i * hidden);
+      }
+    pack(weights.prediction, precision, isa, &prediction_);
+    network.prediction = prediction_.matrix;
+  } else if (layers_.empty()) {
     network.table_kind = cpu::TableKind::prediction;
     tabulate(weights, weights.prediction, isa, &table_, &network.table_width);
   } else {
@@ -251,7 +264,8 @@ PackedNetwork::PackedNetwork(const Weights& weights, int blank, const std::vecto
   }
   network.table = table_.data();
   for (const PackedMatrix& layer : layers_) layer_matrices_.push_back(layer.matrix);
-  network.num_layers = network.num_cells = static_cast<int>(layers_.size());
+  network.num_layers = static_cast<int>(layers_.size());
+  network.num_cells = cells;
   network.layers = layer_matrices_.data();
   pack(weights.encoder, precision, isa, &encoder_);
   network.encoder = encoder_.matrix;
@@ -310,6 +324,12 @@ PredictorState start_state(const Weights& weights, int blank) {
       state.hidden.push_back(output[unit]);
     }
     x.swap(output);
+  }
+  if (!weights.earlier.empty())
+    for (float& value : x) value = std::max(value, 0.0f);
+  for (const std::vector<float>& table : weights.earlier) {
+    const float* share = table.data() + static_cast<std::size_t>(blank) * size;
+    state.cell.insert(state.cell.end(), share, share + size);
   }
   for (int output = 0; output < weights.prediction.outputs; ++output)
     state.prediction.push_back(sum(weights.prediction.weight.data() + static_cast<std::size_t>(output) * size, x) +

@@ -30,6 +30,7 @@ struct Weights {
   int below = 0;                 // width of an embedding
   int size = 0;                  // H, the width of the predictor's output
   std::vector<float> embedding;  // [V + 1, below]
+  std::vector<std::vector<float>> earlier;  // [V + 1, H] for each token before the last that the predictor looks at
   std::vector<Layer> layers;
   Affine prediction, encoder, output;
   cpu::Activation activation = cpu::Activation::relu;
@@ -47,15 +48,16 @@ struct PackedMatrix {
 // A network, and the memory that it points to.
 class PackedNetwork {
  public:
-  PackedNetwork(const Weights& weights, int blank, const std::vector<std::int32_t>& durations, Precision precision,
-                const cpu::InstructionSet& isa);
+  // `blank_frames`: the frames of each blank.
+  PackedNetwork(const Weights& weights, int blank, const std::vector<std::int32_t>& blank_frames,
+                const std::vector<std::int32_t>& durations, Precision precision, const cpu::InstructionSet& isa);
   PackedNetwork(const PackedNetwork&) = delete;
   PackedNetwork& operator=(const PackedNetwork&) = delete;
 
   cpu::Network network{};
 
  private:
-  std::vector<std::int32_t> durations_;
+  std::vector<std::int32_t> blank_frames_, durations_;
   std::vector<PackedMatrix> layers_;
   std::vector<cpu::Matrix> layer_matrices_;
   PackedMatrix prediction_, encoder_, output_, screen_;
@@ -63,7 +65,7 @@ class PackedNetwork {
 };
 
 // The predictor's state after some tokens, without padding: prediction [J], its share of the joint's hidden vector;
-// hidden and cell [L, H].
+// hidden [L, H] and cell [C, H], with C = `num_cells` of csrc/cpu/network.h.
 struct PredictorState {
   std::vector<float> prediction, hidden, cell;
 };

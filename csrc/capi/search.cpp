@@ -52,10 +52,38 @@ class Frames {
 
 double sum(const std::vector<float>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
 
-std::shared_ptr<const Phrases> phrases_of(const Search& search, int row) {
-  if (search.phrases.empty()) return nullptr;
-  return search.phrases[search.phrases.size() > 1 ? static_cast<std::size_t>(row) : 0];
+// What a row has of a list that holds something for each row, or one thing for all, or nothing.
+template <class Part>
+std::shared_ptr<const Part> part_of(const std::vector<std::shared_ptr<const Part>>& parts, int row) {
+  if (parts.empty()) return nullptr;
+  return parts[parts.size() > 1 ? static_cast<std::size_t>(row) : 0];
 }
+
+std::shared_ptr<const Phrases> phrases_of(const Search& search, int row) { return part_of(search.phrases, row); }
+
+// What the rows may emit, in the form of the searches: each mask once.
+class RowMasks {
+ public:
+  RowMasks(const Search& search, std::size_t rows, int entries) : entries_(entries) {
+    std::vector<const Allow*> distinct;
+    for (std::size_t row = 0; row < rows; ++row) {
+      const Allow* allow = part_of(search.allow, static_cast<int>(row)).get();
+      const auto found = std::find(distinct.begin(), distinct.end(), allow);
+      numbers_.push_back(allow ? static_cast<std::int32_t>(found - distinct.begin()) : -1);
+      if (!allow || found != distinct.end()) continue;
+      distinct.push_back(allow);
+      table_.insert(table_.end(), allow->tokens.begin(), allow->tokens.end());
+    }
+  }
+  cpu::Masks masks() const {
+    return table_.empty() ? cpu::Masks{} : cpu::Masks{table_.data(), numbers_.data(), entries_};
+  }
+
+ private:
+  std::ptrdiff_t entries_;
+  std::vector<unsigned char> table_;
+  std::vector<std::int32_t> numbers_;
+};
 
 bool in_the_beam_engine(const Search& search) {
   return search.strategy != Strategy::greedy || search.ngram || search.confidence.statistic() != Statistic::none ||
@@ -79,7 +107,8 @@ const char* changed(const State& state, const Search& search, const std::shared_
   return nullptr;
 }
 
-// The states of all rows, one after the other, in the searches' form: prediction [N, J], hidden and cell [L, N, H].
+// The states of all rows, one after the other, in the searches' form: prediction [N, J], hidden [L, N, H] and cell
+// [C, N, H], with C = `num_cells`.
 struct JoinedStates {
   std::vector<std::int64_t> places{0};  // [rows + 1]: where the states of each row begin
   PredictorState all;
@@ -93,8 +122,8 @@ struct JoinedStates {
       const PredictorState& from = rows[row] ? rows[row]->network : model.start;
       std::copy(from.prediction.begin(), from.prediction.end(), all.prediction.data() + places[row] * joint);
     }
-    const std::size_t layers = network.num_layers, width = network.predictor_size;
-    const auto lay = [&](std::vector<float> PredictorState::*part) {
+    const std::size_t width = network.predictor_size;
+    const auto lay = [&](std::vector<float> PredictorState::*part, std::size_t layers) {
       std::vector<float>& to = all.*part;
       to.resize(layers * static_cast<std::size_t>(places.back()) * width);
       for (std::size_t row = 0; row < rows.size(); ++row) {
@@ -105,8 +134,8 @@ struct JoinedStates {
                         to.data() + (layer * static_cast<std::size_t>(places.back()) + static_cast<std::size_t>(n)) * width);
       }
     };
-    lay(&PredictorState::hidden);
-    lay(&PredictorState::cell);
+    lay(&PredictorState::hidden, network.num_layers);
+    lay(&PredictorState::cell, network.num_cells);
   }
 
   // The one state of a row.
@@ -115,11 +144,14 @@ struct JoinedStates {
     const std::size_t joint = network.joint_size, width = network.predictor_size, rows = places.size() - 1;
     PredictorState state;
     state.prediction.assign(all.prediction.data() + row * joint, all.prediction.data() + (row + 1) * joint);
-    for (int layer = 0; layer < network.num_layers; ++layer) {
-      const std::size_t at = (layer * rows + row) * width;
-      state.hidden.insert(state.hidden.end(), all.hidden.data() + at, all.hidden.data() + at + width);
-      state.cell.insert(state.cell.end(), all.cell.data() + at, all.cell.data() + at + width);
-    }
+    const auto take = [&](const std::vector<float>& from, int layers, std::vector<float>* to) {
+      for (int layer = 0; layer < layers; ++layer) {
+        const float* first = from.data() + (layer * rows + row) * width;
+        to->insert(to->end(), first, first + width);
+      }
+    };
+    take(all.hidden, network.num_layers, &state.hidden);
+    take(all.cell, network.num_cells, &state.cell);
     return state;
   }
 };
@@ -138,6 +170,7 @@ struct Batch {
     state->model = model;
     state->search = search;
     state->search.phrases.clear();
+    state->search.allow.clear();
     state->phrases = phrases_of(search, static_cast<int>(row));
     state->consumed = consumed(row) + lengths[row];
     return state;
@@ -159,6 +192,8 @@ Result greedy(Batch* batch, std::vector<std::shared_ptr<const State>>* after) {
   utterances.sources = batch->sources;
   utterances.lengths = batch->lengths.data();
   utterances.order = order.data();
+  const RowMasks masks(batch->search, rows, model.network().layout.vocab_size + 1);
+  utterances.masks = masks.masks();
   utterances.frame = frame.data();
   utterances.symbols = symbols.data();
   utterances.prediction = states.all.prediction.data();
@@ -203,7 +238,7 @@ struct RowSearch {
   std::vector<std::int64_t> start;  // the fusions' states before the first token
 
   RowSearch(const Search& search, const std::shared_ptr<const Phrases>& phrases, const RowLayout& layout) {
-    fusions.entries = layout.token_entries();
+    fusions.entries = layout.vocab_size + 1;
     fusions.blank = layout.blank;
     if (search.ngram) add(search.ngram->tables, search.ngram_weight);
     if (phrases) add(phrases->tables, phrases->weight);
@@ -276,7 +311,9 @@ Result beam(Batch* batch, std::vector<std::shared_ptr<const State>>* after) {
   engine.layout = layout;
   for (std::size_t row = 0; row < rows; ++row) {
     searches[row].set(search, as_greedy);
-    engine.beams.push_back(std::make_unique<cpu::Beam>(searches[row].options, layout, searches[row].fusions, nullptr));
+    const Allow* allow = part_of(search.allow, static_cast<int>(row)).get();
+    engine.beams.push_back(std::make_unique<cpu::Beam>(searches[row].options, layout, searches[row].fusions,
+                                                       allow ? allow->tokens.data() : nullptr));
     cpu::Beam& made = *engine.beams.back();
     const State* state = batch->before[row];
     if (!state || !state->beamed) {  // a greedy search without a beam goes on as a beam of one hypothesis
@@ -342,7 +379,8 @@ Result decode(const std::shared_ptr<const Model>& model, const Input& input, con
               const std::vector<const State*>& before, bool final, std::vector<std::shared_ptr<const State>>* after) {
   if (search.strategy == Strategy::tsd) {
     int longest = 1;
-    for (std::int32_t frames : model->durations) longest = std::max(longest, frames);
+    for (const auto* table : {&model->durations, &model->big_blanks})
+      for (std::int32_t frames : *table) longest = std::max(longest, frames);
     if (static_cast<std::int64_t>(search.size) * (longest + 1) > kMostHypotheses)
       refuse("a beam of " + std::to_string(search.size) + " with durations up to " + std::to_string(longest) +
              " may have more than 8192 hypotheses to compare: make beam_size smaller");

@@ -23,6 +23,11 @@ struct Ngram {
   text::AutomatonTables tables;
 };
 
+struct Allow {
+  std::shared_ptr<const Model> model;
+  std::vector<unsigned char> tokens;  // [V + 1], see tdt::Allowed
+};
+
 struct Search {
   Strategy strategy = Strategy::greedy;
   int threads = 1, max_symbols = 10;
@@ -36,6 +41,7 @@ struct Search {
   float ngram_weight = 0.0f;
   std::shared_ptr<const Ngram> ngram;                 // null: none
   std::vector<std::shared_ptr<const Phrases>> phrases;  // of each row, null: none; or one for all; or empty
+  std::vector<std::shared_ptr<const Allow>> allow;      // the same; null: every token
 };
 
 struct Hypothesis {
@@ -56,7 +62,7 @@ struct State {
   std::int32_t overshoot = 0;              // frames of the next chunk to skip, without a beam
   bool beamed = false;
   std::size_t states = 1;                  // N
-  PredictorState network;                  // of N states: prediction [N, J], hidden and cell [N, L, H]
+  PredictorState network;                  // of N states: prediction [N, J], hidden [N, L, H], cell [N, C, H]
   std::vector<cpu::BeamHypothesis> hypotheses;
   std::vector<cpu::Record> records;
   std::vector<std::int64_t> fusion_states;

@@ -121,8 +121,12 @@ typedef struct tdt_model_info {
   const char* features;       /* how features are computed: "nemo", "gigaam" or "gigaam-v2" */
   const char* normalize;      /* "per_feature", or "" if features are not normalised */
   const char* instruction_set;
+  int32_t max_symbols;        /* the most tokens at one frame that the model was trained for, 1 in models of k2: no
+                                 search emits more; 0: no limit */
+  int32_t big_blank_count;    /* the blanks of multi-blank RNN-T that move the search by more than a frame */
+  const int32_t* big_blanks;  /* [big_blank_count], their frames */
 } tdt_model_info;
-#define TDT_MODEL_INFO_INIT {sizeof(tdt_model_info), 0, 0, 0, 0, NULL, 0.0, 0, 0, 0, 0, NULL, NULL, NULL}
+#define TDT_MODEL_INFO_INIT {sizeof(tdt_model_info), 0, 0, 0, 0, NULL, 0.0, 0, 0, 0, 0, NULL, NULL, NULL, 0, 0, NULL}
 
 TDT_API tdt_status tdt_model_get_info(const tdt_model* model, tdt_model_info* info);
 
@@ -171,6 +175,29 @@ TDT_API tdt_status tdt_ngram_open(const tdt_model* model, const char* path, tdt_
 TDT_API tdt_status tdt_ngram_open_memory(const tdt_model* model, const void* data, size_t bytes, tdt_ngram** ngram);
 TDT_API void tdt_ngram_free(tdt_ngram* ngram);
 
+/* --- what may be emitted ----------------------------------------------------------------------------------------- */
+
+/* Which tokens a search may emit. Whether a token is emitted is decided as if all could be. If the best token may not
+ * be emitted, the best of those that may takes its place. So a token of a wrong script becomes one of the right script,
+ * and no word is deleted. In a beam, the tokens that may be emitted are raised together, until the best of them is as
+ * probable as the best of all. Log-probs that are reported stay the network's. */
+typedef struct tdt_allow tdt_allow;
+
+/* The tokens [count] of a list, and no others. Blank must not be among them. */
+TDT_API tdt_status tdt_allow_only(const tdt_model* model, const int32_t* tokens, size_t count, tdt_allow** allow);
+
+/* All tokens but those [count] of a list. */
+TDT_API tdt_status tdt_allow_except(const tdt_model* model, const int32_t* tokens, size_t count, tdt_allow** allow);
+
+/* The tokens whose letters are all of some Unicode scripts.
+ *
+ * names [count] names or codes of scripts, in any case: "latin", "Cyrl", "common". Punctuation, digits, the space mark
+ * and what else several scripts share are "common". In a token with letters they do not matter. A token without letters
+ * may be emitted only if "common" is named too, so most texts need {"latin", "common"}. Tokens that are no text by
+ * themselves may always be emitted: <EOU>, names of languages, and bytes of UTF-8. */
+TDT_API tdt_status tdt_allow_scripts(const tdt_model* model, const char* const* names, size_t count, tdt_allow** allow);
+TDT_API void tdt_allow_free(tdt_allow* allow);
+
 /* --- decoding ---------------------------------------------------------------------------------------------------- */
 
 enum { TDT_FLOAT32 = 0, TDT_FLOAT16 = 1 };
@@ -214,7 +241,7 @@ static inline void tdt_input_set_bte(tdt_input* input, const float* data, int32_
 enum {
   TDT_GREEDY = 0,
   TDT_BEAM = 1,      /* time-synchronous beam search: the sum over all alignments of a token sequence counts */
-  TDT_BEAM_MALSD = 2 /* NeMo's malsd_batch */
+  TDT_BEAM_MALSD = 2 /* NeMo's malsd_batch; not for models with big blanks */
 };
 enum {
   TDT_CONFIDENCE_NONE = 0,
@@ -232,7 +259,7 @@ typedef struct tdt_search {
   size_t size;
   int32_t strategy;         /* TDT_GREEDY, TDT_BEAM or TDT_BEAM_MALSD */
   int32_t threads;          /* of this call, 1 to 1024; 0: 1. Results do not depend on it. */
-  int32_t max_symbols;      /* the most tokens emitted at one frame; 0: 10 */
+  int32_t max_symbols;      /* the most tokens emitted at one frame; 0: 10; never more than the model's */
   float blank_penalty;      /* subtracted from blank's logit, or log-probability, for the choice; above 0: fewer deletions */
   int32_t beam_size;        /* hypotheses kept, 1 to 1024; 0: 4. Beams only, as the next six are. */
   int32_t nbest;            /* hypotheses returned, up to beam_size; 0: all that the threshold has left */
@@ -247,9 +274,11 @@ typedef struct tdt_search {
   const tdt_ngram* ngram;   /* NULL: none */
   const tdt_phrases* phrases;            /* for all rows; NULL: none */
   const tdt_phrases* const* row_phrases; /* [B], phrases of each row, NULL: none there. Instead of `phrases`. */
+  const tdt_allow* allow;                /* what may be emitted in all rows; NULL: every token */
+  const tdt_allow* const* row_allow;     /* [B], what each row may emit, NULL: every token. Instead of `allow`. */
 } tdt_search;
 #define TDT_SEARCH_INIT \
-  {sizeof(tdt_search), 0, 0, 0, 0.0f, 0, 0, 0.0, 0.0f, 0, 0, 0, 0.0, 0, 0.0f, NULL, NULL, NULL}
+  {sizeof(tdt_search), 0, 0, 0, 0.0f, 0, 0, 0.0, 0.0f, 0, 0, 0, 0.0, 0, 0.0f, NULL, NULL, NULL, NULL, NULL}
 
 /* The hypotheses of B rows. */
 typedef struct tdt_result tdt_result;
@@ -273,8 +302,8 @@ typedef struct tdt_state tdt_state;
  * after    [B], another array than `before`; gets the states to go on from, each of which is to be freed. Those of a
  *          final chunk are NULL. May be NULL if `final` is not 0.
  *
- * In the middle of a stream these options may change: threads, max_symbols, nbest, threshold and pruning_mode; and
- * blank_penalty of a greedy search. The state depends on the others. */
+ * In the middle of a stream these options may change: threads, max_symbols, nbest, threshold, pruning_mode, allow and
+ * row_allow; and blank_penalty of a greedy search. The state depends on the others. */
 TDT_API tdt_status tdt_decode_chunk(const tdt_model* model, const tdt_input* input, const tdt_search* search,
                                     const tdt_state* const* before, int32_t final, tdt_result** result,
                                     tdt_state** after);

@@ -34,6 +34,13 @@ class Vocabulary {
   const std::vector<std::string>& pieces() const { return pieces_; }
   int blank() const { return blank_; }
 
+  // The text of a token; null if it is none by itself: blank, an event such as <EOU>, or bytes of UTF-8.
+  const std::u32string* text(int token) const {
+    const std::size_t i = static_cast<std::size_t>(token);
+    const bool is_text = forms_[i] == Form::text || (pieces_[i].empty() && token != blank_);
+    return is_text ? &texts_[i] : nullptr;
+  }
+
   // The text of tokens, which must be ids of the vocabulary.
   std::string text(const std::int32_t* tokens, std::size_t count) const;
 

@@ -171,11 +171,13 @@ end:
   return status;
 }
 
-static tdt_status decode_all(const tdt_model* model, const tdt_ngram* ngram, const tdt_phrases* phrases, int threads) {
+static tdt_status decode_all(const tdt_model* model, const tdt_ngram* ngram, const tdt_phrases* phrases,
+                             const tdt_allow* allow, int threads) {
   tdt_status status = TDT_OK;
   tdt_result* result = NULL;
   const int32_t lengths[ROWS] = {length, 0, length / 2};
   const tdt_phrases* row_phrases[ROWS] = {phrases, NULL, phrases};
+  const tdt_allow* row_allow[ROWS] = {NULL, allow, allow};
   for (int kind = 0; kind < 6; ++kind) {
     tdt_search search = TDT_SEARCH_INIT;
     const tdt_input whole = input_of(0, length, NULL), parts = input_of(0, length, lengths);
@@ -185,6 +187,8 @@ static tdt_status decode_all(const tdt_model* model, const tdt_ngram* ngram, con
     if (kind >= 3) search.ngram = ngram;
     if (kind == 4) search.phrases = phrases;
     if (kind == 5) search.row_phrases = row_phrases;
+    if (kind == 0 || kind == 4) search.allow = allow;
+    if (kind == 1 || kind == 5) search.row_allow = row_allow;
     if (kind >= 2) search.nbest = 2;
     TRY(tdt_decode(model, &whole, &search, &result));
     CHECK(tdt_result_rows(result) == ROWS && tdt_result_hypotheses(result, ROWS) == 0);
@@ -210,6 +214,7 @@ static tdt_status use_everything(int threads) {
   tdt_model *model = NULL, *second = NULL;
   tdt_ngram *ngram = NULL, *other = NULL;
   tdt_phrases *phrases = NULL, *tokens = NULL;
+  tdt_allow *only = NULL, *except = NULL, *scripts = NULL;
   tdt_model_options options = TDT_MODEL_OPTIONS_INIT;
   tdt_model_info info = TDT_MODEL_INFO_INIT;
   tdt_phrases_options weak = TDT_PHRASES_OPTIONS_INIT;
@@ -217,6 +222,7 @@ static tdt_status use_everything(int threads) {
   const float weights[] = {1.0f, 2.0f, 1.0f};
   const int32_t ids[] = {3, 4, 5};
   const size_t ends[] = {1, 3};
+  const char* latin[] = {"Latin", "common"};
   size_t left_out = 0;
   FILE* file = NULL;
   char* content = malloc(CONTENT);
@@ -232,7 +238,10 @@ static tdt_status use_everything(int threads) {
   TRY(tdt_phrases_new(model, texts, weights, 3, &weak, &left_out, &phrases));
   CHECK(left_out == 1);
   TRY(tdt_phrases_new_from_tokens(model, ids, ends, NULL, 2, NULL, &tokens));
-  status = decode_all(model, ngram, phrases, threads);
+  TRY(tdt_allow_only(model, ids, 3, &only));
+  TRY(tdt_allow_except(model, ids, 3, &except));
+  TRY(tdt_allow_scripts(model, latin, 2, &scripts));
+  status = decode_all(model, ngram, phrases, except, threads);
   if (status != TDT_OK) goto end;
   file = fopen(model_path, "rb");
   if (!file) {
@@ -256,6 +265,9 @@ end:
   free(content);
   tdt_model_free(model); /* before what was made of it */
   tdt_phrases_free(tokens);
+  tdt_allow_free(only);
+  tdt_allow_free(except);
+  tdt_allow_free(scripts);
   tdt_phrases_free(phrases);
   tdt_ngram_free(ngram);
   tdt_ngram_free(other);
@@ -334,6 +346,12 @@ static void misuse(void) {
   }
   tdt_state_free(state);
   expect(tdt_state_copy(NULL, &state), TDT_ERROR_ARGUMENT, "state");
+  /* a program that was compiled with an older header: what lies behind its structure is not read */
+  search.beam_size = 4;
+  search.size = offsetof(tdt_search, allow);
+  search.allow = (const tdt_allow*)&search;
+  CHECK(tdt_decode(model, &input, &search, &result) == TDT_OK);
+  tdt_result_free(result);
   /* a program that was compiled with a newer header */
   newer.known.size = sizeof newer;
   CHECK(tdt_decode(model, &input, &newer.known, &result) == TDT_OK);
@@ -386,10 +404,11 @@ static int fail_each_allocation(int every) {
 static const tdt_model* shared_model;
 static const tdt_ngram* shared_ngram;
 static const tdt_phrases* shared_phrases;
+static const tdt_allow* shared_allow;
 
 static void* work(void* number) {
   CHECK(use_everything(1) == TDT_OK);
-  CHECK(decode_all(shared_model, shared_ngram, shared_phrases, *(int*)number % 2 + 1) == TDT_OK);
+  CHECK(decode_all(shared_model, shared_ngram, shared_phrases, shared_allow, *(int*)number % 2 + 1) == TDT_OK);
   misuse();
   return NULL;
 }
@@ -401,18 +420,23 @@ static int from_threads(void) {
   tdt_model* model;
   tdt_ngram* ngram;
   tdt_phrases* phrases;
+  tdt_allow* allow;
   const char* texts[] = {"friday"};
+  const int32_t refused[] = {3, 4};
   CHECK(tdt_model_open(model_path, NULL, &model) == TDT_OK);
   CHECK(tdt_ngram_open(model, ngram_path, &ngram) == TDT_OK);
   CHECK(tdt_phrases_new(model, texts, NULL, 1, NULL, NULL, &phrases) == TDT_OK);
   shared_model = model;
   shared_ngram = ngram;
+  CHECK(tdt_allow_except(model, refused, 2, &allow) == TDT_OK);
   shared_phrases = phrases;
+  shared_allow = allow;
   for (int i = 0; i < THREADS; ++i) {
     numbers[i] = i;
     CHECK(pthread_create(&threads[i], NULL, work, &numbers[i]) == 0);
   }
   for (int i = 0; i < THREADS; ++i) pthread_join(threads[i], NULL);
+  tdt_allow_free(allow);
   tdt_phrases_free(phrases);
   tdt_ngram_free(ngram);
   tdt_model_free(model);

@@ -35,6 +35,7 @@ class ModelInfo(Sized):
         ("duration_count", c_int32), ("durations", POINTER(c_int32)), ("frame_seconds", c_double),
         ("sample_rate", c_int32), ("mel_bins", c_int32), ("subsampling_factor", c_int32), ("reserved", c_int32),
         ("features", c_char_p), ("normalize", c_char_p), ("instruction_set", c_char_p),
+        ("max_symbols", c_int32), ("big_blank_count", c_int32), ("big_blanks", POINTER(c_int32)),
     ]  # fmt: skip
 
 
@@ -60,6 +61,7 @@ class Search(Sized):
         ("temperature", c_float), ("blank_mode", c_int32), ("pruning_mode", c_int32), ("confidence", c_int32),
         ("confidence_alpha", c_double), ("confidence_normalization", c_int32), ("ngram_weight", c_float),
         ("ngram", c_void_p), ("phrases", c_void_p), ("row_phrases", POINTER(c_void_p)),
+        ("allow", c_void_p), ("row_allow", POINTER(c_void_p)),
     ]  # fmt: skip
 
 
@@ -92,7 +94,7 @@ def library() -> Any:
     for name in ("error_message", "version", "instruction_set", "model_piece", "text_string"):
         getattr(loaded, f"tdt_{name}").restype = c_char_p
     loaded.tdt_text_words.restype = c_size_t
-    for name in ("model", "phrases", "ngram", "state", "result", "text"):
+    for name in ("model", "phrases", "ngram", "allow", "state", "result", "text"):
         getattr(loaded, f"tdt_{name}_free").argtypes = [c_void_p]
         getattr(loaded, f"tdt_{name}_free").restype = None
     return loaded
@@ -166,6 +168,15 @@ class Model(Handle):
         if isinstance(source, bytes):
             return Handle("ngram", "ngram_open_memory", self.pointer, source, c_size_t(len(source)))
         return Handle("ngram", "ngram_open", self.pointer, str(source).encode())
+
+    def allow(self, allow: tdt.Script | tdt.OnlyTokens | tdt.ExceptTokens) -> Handle:
+        """The same for the library."""
+        if isinstance(allow, tdt.Script):
+            names = (c_char_p * len(allow.names))(*(name.encode() for name in allow.names))
+            return Handle("allow", "allow_scripts", self.pointer, names, c_size_t(len(names)))
+        tokens = (c_int32 * len(allow.ids))(*allow.ids)
+        kind = "only" if isinstance(allow, tdt.OnlyTokens) else "except"
+        return Handle("allow", f"allow_{kind}", self.pointer, tokens, c_size_t(len(tokens)))
 
     def decode_chunk(
         self, frames: np.ndarray, lengths: Any = None, states: Sequence[Handle | None] | None = None,

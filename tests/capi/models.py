@@ -31,6 +31,9 @@ class Kind:
     joint: int = 24
     activation: str = "relu"
     bits: int = 32
+    context: int = 1
+    max_symbols: int | None = None
+    big_blanks: tuple[int, ...] = ()
 
 
 KINDS = [
@@ -43,6 +46,20 @@ KINDS = [
     Kind(bits=16),  # weights that fit in bfloat16
     Kind(bits=11),  # weights that fit in float16
 ]
+NEWER = [  # in files of version 2
+    Kind(durations=(), big_blanks=(2, 4, 8)),
+    Kind(durations=(), big_blanks=(3,), layers=2, vocab_size=77),
+    Kind(durations=(), blank=0, layers=0, context=2, max_symbols=1, joint=70, activation="tanh"),
+    Kind(durations=(0, 1, 2), blank=0, layers=0, context=4, hidden=17),
+    Kind(durations=(), blank=0, layers=0, context=2, max_symbols=1, vocab_size=5000, hidden=48, activation="tanh"),
+    Kind(max_symbols=3),
+    Kind(durations=(), layers=0, context=3, big_blanks=(2, 5), max_symbols=2, bits=16),
+]
+
+
+def fits(kind: Kind, search: tdt.Greedy | tdt.Beam) -> bool:
+    """Whether a search is for such a model."""
+    return not (kind.big_blanks and isinstance(search, tdt.Beam) and search.strategy == "malsd")
 
 
 def random_vocabulary(size: int, blank: int, seed: int = 0) -> Vocabulary:
@@ -58,8 +75,11 @@ def random_vocabulary(size: int, blank: int, seed: int = 0) -> Vocabulary:
 
 
 def weights_of(kind: Kind, seed: int) -> tuple[TransducerWeights, tdt.TransducerSpec]:
-    spec = tdt.TransducerSpec(kind.vocab_size, durations=kind.durations, blank=kind.blank, encoder_size=ENCODER)
-    weights = random_weights(spec, kind.hidden, kind.joint, kind.layers, kind.activation, seed)
+    spec = tdt.TransducerSpec(
+        kind.vocab_size, durations=kind.durations, blank=kind.blank, encoder_size=ENCODER, max_symbols=kind.max_symbols,
+        big_blanks=kind.big_blanks,
+    )  # fmt: skip
+    weights = random_weights(spec, kind.hidden, kind.joint, kind.layers, kind.activation, seed, kind.context)
     if kind.bits == 16:
         return mapped(weights, lambda w: (w.view(np.uint32) & 0xFFFF0000).view(np.float32)), spec
     if kind.bits == 11:

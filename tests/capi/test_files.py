@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,15 +18,20 @@ from tdtdecode.bundle.packed import fingerprint, model_file, packed_file, read_p
 from tdtdecode.cli import main
 from tdtdecode.fusion.automaton import Automaton
 from tdtdecode.prepare import pack
-from tests import demo
-from tests.capi.library import CError, Model
-from tests.capi.models import KINDS, random_vocabulary, weights_of
+from tests import demo, k2_models
+from tests.capi.library import CError, Model, as_search
+from tests.capi.models import KINDS, NEWER, Kind, random_vocabulary, weights_of
+from tests.conftest import GOLDEN
 from tests.decoding.compare import check_same_hypotheses
 
 
 @pytest.fixture(scope="module")
 def content() -> bytes:
-    weights, spec = weights_of(KINDS[0], 0)
+    return content_of(KINDS[0])
+
+
+def content_of(kind: Kind) -> bytes:
+    weights, spec = weights_of(kind, 0)
     assert spec.blank is not None
     return b"".join(model_file(weights, spec, random_vocabulary(spec.vocab_size, spec.blank), FeatureSettings()))
 
@@ -66,6 +72,36 @@ class TestPack:
         check_same_hypotheses(again.decode(frames), decoder.decode(frames))
         assert "one file" in repr(decoder) and "256 tokens" in repr(packed)
 
+    def test_multi_blank_model(self, tmp_path):
+        """NeMo's results, through the file."""
+        directory = GOLDEN.parent / "golden_streaming" / "multiblank-248"
+        nemo = json.loads((directory / "nemo.json").read_text())
+        for name in ("decoder.onnx", "joiner.onnx", "tokens.txt"):
+            shutil.copy(directory / name, tmp_path)
+        packed = pack(tmp_path, tmp_path / "model.tdt", big_blanks=nemo["big_blank_durations"])
+        assert list(packed.spec.big_blanks) == nemo["big_blank_durations"]
+        arrays = np.load(directory / "encoder_out.npz")
+        frames, lengths = arrays["encoder_out"].astype(np.float32), arrays["lengths"]
+        found = tdt.Decoder.from_bundle(packed.path).decode(frames, lengths)
+        check_same_hypotheses(found, Model(packed.path).decode(frames, lengths))
+        for row, expected in zip(nemo["rows_decoded"], nemo["greedy"]["max_symbols=10"], strict=True):
+            assert found[row].tokens.tolist() == expected["tokens"]
+            assert found[row].frames.tolist() == expected["frames"]
+
+    @pytest.mark.parametrize("context", [1, 2, 3])
+    def test_model_of_k2(self, context, tmp_path):
+        """The results of the directory."""
+        directory = k2_models.write_model(tmp_path / "k2", k2_models.Sizes(context=context))
+        packed = pack(directory, tmp_path / "model.tdt")
+        decoder = tdt.Decoder.from_bundle(directory, network="fused")
+        assert packed.spec == decoder.spec and packed.weights.cells == context - 1
+        frames = np.random.default_rng(0).standard_normal((3, decoder.spec.encoder_size, 40)).astype(np.float32)
+        for search in (tdt.Greedy(), tdt.Beam()):
+            expected = decoder.decode(frames, search=search)
+            assert sum(map(len, expected)) > 10
+            check_same_hypotheses(expected, tdt.Decoder.from_bundle(packed.path).decode(frames, search=search))
+            check_same_hypotheses(expected, Model(packed.path).decode(frames, search=as_search(search)))
+
     def test_without_onnx(self, tmp_path):
         """Neither onnx nor onnxruntime is imported."""
         pack(demo.DIRECTORY, tmp_path / "model.tdt")
@@ -78,7 +114,7 @@ class TestPack:
         )
         assert done.stdout == "2\n"
 
-    @pytest.mark.parametrize("kind", KINDS, ids=str)
+    @pytest.mark.parametrize("kind", [*KINDS, *NEWER], ids=str)
     def test_weights_are_exact(self, kind, tmp_path):
         weights, spec = weights_of(kind, 1)
         assert spec.blank is not None
@@ -95,6 +131,10 @@ class TestPack:
         info = model.info
         assert (info.mel_bins, info.normalize, info.sample_rate, info.features) == (80, b"", 8000, b"gigaam")
         assert tuple(info.durations[: info.duration_count]) == spec.durations
+        assert tuple(info.big_blanks[: info.big_blank_count]) == spec.big_blanks
+        assert info.max_symbols == (spec.max_symbols or 0)
+        header, _ = parts((tmp_path / "model.tdt").read_bytes())
+        assert header["__metadata__"]["format_version"] == ("2" if kind in NEWER else "1")
 
     def test_any_reader_of_safetensors_reads_it(self, content):
         """By the format's description alone: tensors lie at their offsets, aligned, without holes."""
@@ -160,7 +200,8 @@ class TestHostileFiles:
         "name, field, value, match",
         [
             ("__metadata__", "format", "other", "'format'"),
-            ("__metadata__", "format_version", "2", "'format_version'"),
+            ("__metadata__", "format_version", "3", "'format_version'"),
+            ("__metadata__", "format_version", "2", "'big_blanks'"),
             ("__metadata__", "kind", "ngram", "'kind'"),
             ("__metadata__", "blank", "31", "'blank'"),
             ("__metadata__", "blank", "-1", "'blank'"),
@@ -194,6 +235,40 @@ class TestHostileFiles:
         header, data = parts(content)
         header[name][field] = value
         refused(joined(header, data), tmp_path / "model.tdt", match)
+
+    @pytest.mark.parametrize(
+        "kind, name, field, value, match",
+        [
+            (NEWER[3], "__metadata__", "earlier", "4", "earlier.3"),
+            (NEWER[3], "__metadata__", "earlier", "65", "'earlier'"),
+            (NEWER[3], "__metadata__", "max_symbols", "2147483648", "'max_symbols'"),
+            (NEWER[3], "__metadata__", "max_symbols", "-1", "'max_symbols'"),
+            (NEWER[3], "earlier.1", "shape", [17, 31], "'earlier.1'"),
+            (NEWER[5], "__metadata__", "earlier", "1", "'earlier'"),
+            (NEWER[0], "__metadata__", "blank", "3", "'big_blanks'"),
+            (NEWER[0], "big_blanks", "dtype", "F32", "'big_blanks'"),
+        ],
+    )
+    def test_wrong_fields_of_version_2(self, kind, name, field, value, match, tmp_path):
+        header, data = parts(content_of(kind))
+        header[name][field] = value
+        refused(joined(header, data), tmp_path / "model.tdt", match)
+
+    def test_predictors_of_the_wrong_width(self, tmp_path):
+        """Without layers, the prediction product takes the embedding itself."""
+        weights, spec = weights_of(KINDS[3], 0)
+        assert spec.blank is not None
+        wide = replace(weights, embedding=np.tile(weights.embedding, (1, 2)))
+        vocabulary = random_vocabulary(spec.vocab_size, spec.blank)
+        content = b"".join(model_file(wide, spec, vocabulary, FeatureSettings()))
+        refused(content, tmp_path / "model.tdt", "takes 24 numbers, but the predictor gives 48")
+
+    def test_big_blanks_that_are_no_frames(self, tmp_path):
+        header, data = parts(content_of(NEWER[0]))
+        first, last = header["big_blanks"]["data_offsets"]
+        for frames in ([0, 4, 8], [2, -1, 8], [2, 4, 2**20 + 1]):
+            changed = data[:first] + np.array(frames, "<i4").tobytes() + data[last:]
+            refused(joined(header, changed), tmp_path / "model.tdt", "'big_blanks'")
 
     def test_missing_and_moved_tensors(self, content, tmp_path):
         header, data = parts(content)
@@ -262,7 +337,7 @@ class TestHostileFiles:
 
 
 def _arrays(weights) -> list[np.ndarray]:
-    found = [weights.embedding]
+    found = [weights.embedding, *weights.earlier]
     for layer in weights.layers:
         found += [layer.input, layer.recurrent, layer.bias]
     for affine in (weights.prediction, weights.encoder, weights.output):

@@ -17,7 +17,7 @@ from tdtdecode.kernels import available
 from tdtdecode.prepare import pack_ngram
 from tests import demo
 from tests.capi.library import CError, Model, as_search
-from tests.capi.models import KINDS, Kind, pair, random_frames, weights_of
+from tests.capi.models import KINDS, NEWER, Kind, fits, pair, random_frames, weights_of
 from tests.decoding.compare import check_same_hypotheses
 
 RECORDED = Path(__file__).parents[2] / "examples/recorded"
@@ -62,8 +62,9 @@ def frames_of(seed: int = 1) -> np.ndarray:
     return random_frames(len(LENGTHS), int(LENGTHS.max()), seed)[0]
 
 
-@pytest.mark.parametrize("search", SEARCHES, ids=str)
-@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize(
+    "kind, search", [(kind, search) for kind in (*KINDS, *NEWER) for search in SEARCHES if fits(kind, search)], ids=str
+)
 def test_searches(kind: Kind, search):
     decoder, model = pair(kind)
     frames = frames_of()
@@ -84,7 +85,7 @@ def test_confidences(confidence):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 def test_instruction_sets_and_precisions(precision, kernels):
     # With int8, a last bit that differs in the table can become another step of 8 bits, in one row of hundreds.
-    for kind in (KINDS[1], KINDS[3], KINDS[0] if precision == "int8" else KINDS[5]):
+    for kind in (KINDS[1], KINDS[3], KINDS[0] if precision == "int8" else KINDS[5], *NEWER[3:5]):
         decoder, model = pair(kind, 2, precision, kernels)
         assert model.info.instruction_set.decode() == kernels
         same(decoder.decode(frames_of(), LENGTHS), model.decode(frames_of(), LENGTHS))
@@ -110,7 +111,7 @@ def test_memory_layouts(search):
 @pytest.mark.parametrize("search", SEARCHES, ids=str)
 def test_chunks(search, size):
     """Chunks give what the package gives for the same chunks, which is, but for malsd, what it gives for the whole."""
-    for kind in KINDS[:4]:
+    for kind in [kind for kind in (*KINDS[:4], *NEWER[:4]) if fits(kind, search)]:
         decoder, model = pair(kind)
         frames = frames_of(2)
         state, states = None, None
@@ -139,6 +140,24 @@ def test_streams_come_and_go():
         assert len(mixed) == 2
 
 
+def test_malsd_of_several_blanks_is_refused():
+    decoder, model = pair(NEWER[0])
+    search = tdt.Beam("malsd")
+    with pytest.raises(tdt.InputError, match="several blanks"):
+        decoder.decode(frames_of(), LENGTHS, search)
+    with pytest.raises(CError, match="several blanks"):
+        model.decode(frames_of(), LENGTHS, as_search(search))
+
+
+def test_limit_of_tokens_at_a_frame():
+    """A search emits no more tokens at a frame than the model was trained for; its own limit may be lower."""
+    _, model = pair(NEWER[5])
+    free = model.decode(frames_of(), LENGTHS, as_search(tdt.Greedy(max_symbols=10)))
+    same(free, model.decode(frames_of(), LENGTHS, as_search(tdt.Greedy(max_symbols=3))))
+    counts = [np.bincount(row.frames, minlength=1).max() for row in free if len(row)]
+    assert max(counts) == model.info.max_symbols == 3
+
+
 @pytest.fixture(scope="module")
 def phrases():
     """Phrases that the random vocabularies can spell in many ways, with weights."""
@@ -160,7 +179,7 @@ FUSED = [
 
 @pytest.mark.parametrize("search", FUSED, ids=str)
 def test_phrases(search, phrases):
-    for kind in (KINDS[0], KINDS[2], KINDS[4]):
+    for kind in [kind for kind in (KINDS[0], KINDS[2], KINDS[4], NEWER[0], NEWER[3]) if fits(kind, search)]:
         decoder, model = pair(kind, 3)
         boost = tdt.PhraseBoost(phrases, weight=1.5, context_score=0.8, depth_scaling=1.5)
         made = model.phrases(

@@ -27,8 +27,12 @@ from .description import FEATURE_FRAME_SECONDS, FeatureSettings
 from .vocabulary import Vocabulary
 
 SUFFIX = ".tdt"
-FORMAT, VERSION = "tdtdecode", "1"
-"""The version goes up with everything that changes what a file means. Readers refuse versions that they do not know."""
+FORMAT, VERSIONS = "tdtdecode", ("1", "2")
+"""The version goes up with everything that changes what a file means. Readers refuse versions that they do not know.
+
+Version 2 has big blanks, predictors that look at several tokens, and a limit of tokens at one frame. Models without
+them are written as version 1.
+"""
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "I32": np.dtype("<i4"),
@@ -38,6 +42,8 @@ _LENGTH = 8
 _LONGEST_HEADER = 100_000_000
 _MOST_LAYERS = 64
 _MOST_AXES = 8
+_MOST_BIG_BLANKS = 1 << 16
+_MOST_SYMBOLS = (1 << 31) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +94,7 @@ def read_packed(path: str | os.PathLike[str]) -> PackedModel:
     durations = file.tensor("durations", (None,), ("I32",))
     if durations.size and (durations.min() < 0 or durations.max() > MAX_DURATION):
         file.fail("must hold frames, from 0 to 2^20", "tensor 'durations'")
+    big_blanks, earlier, max_symbols = _later_fields(file, len(pieces), blank, durations)
     embedding = file.floats("embedding", (len(pieces), None))
     encoder = _affine(file, "encoder", None, None)
     joint = len(encoder.weight)
@@ -100,12 +107,18 @@ def read_packed(path: str | os.PathLike[str]) -> PackedModel:
             file.floats(f"layers.{i}.bias", (4 * size,)),
         ))  # fmt: skip
         width = size
-    output = _affine(file, "output", len(pieces) + len(durations), joint)
+    if width != size:
+        file.fail(f"takes {size} numbers, but the predictor gives {width}", "tensor 'prediction.weight'")
+    if earlier and layers:
+        file.fail("must be 0 in a model with layers", "metadata 'earlier'")
+    tables = tuple(file.floats(f"earlier.{i}", (len(pieces), size)) for i in range(earlier))
+    output = _affine(file, "output", len(pieces) + len(big_blanks) + len(durations), joint)
     if (activation := file.text("activation")) not in ACTIVATIONS:
         file.fail(f"must be one of {', '.join(ACTIVATIONS)}", "metadata 'activation'")
     spec = TransducerSpec(
-        len(pieces) - 1, durations=tuple(map(int, durations)), blank=blank, encoder_size=encoder.weight.shape[1]
-    )
+        len(pieces) - 1, durations=tuple(map(int, durations)), blank=blank, encoder_size=encoder.weight.shape[1],
+        max_symbols=max_symbols, big_blanks=big_blanks,
+    )  # fmt: skip
     features = FeatureSettings(
         mel_bins=file.integer("mel_bins", 0, 1 << 16) or None,
         subsampling_factor=file.integer("subsampling_factor", 1, 1 << 16),
@@ -114,10 +127,28 @@ def read_packed(path: str | os.PathLike[str]) -> PackedModel:
         max_frames=file.integer("max_frames", 0, 1 << 30) or None if "max_frames" in file.metadata else None,
         family=file.text("family"),
     )
-    weights = TransducerWeights(embedding, tuple(layers), prediction, encoder, activation, output)
+    weights = TransducerWeights(embedding, tuple(layers), prediction, encoder, activation, output, tables)
     if problem := weights.problem():
         file.fail(problem)
     return PackedModel(file.path, spec, Vocabulary(tuple(pieces), blank), features, weights)
+
+
+def _later_fields(
+    file: _File, entries: int, blank: int, durations: np.ndarray
+) -> tuple[tuple[int, ...], int, int | None]:
+    """What version 2 has more than version 1: big blanks, the number of earlier tokens, and the limit of tokens."""
+    if file.text("format_version") == "1":
+        return (), 0, None
+    big_blanks = file.tensor("big_blanks", (None,), ("I32",))
+    field = "tensor 'big_blanks'"
+    if len(big_blanks) > _MOST_BIG_BLANKS:
+        file.fail("is too long", field)
+    if big_blanks.size and (big_blanks.min() < 1 or big_blanks.max() > MAX_DURATION):
+        file.fail("must hold frames, from 1 to 2^20", field)
+    if big_blanks.size and (len(durations) or blank != entries - 1):
+        file.fail("must be empty in a model with durations, or whose blank is not the last piece", field)
+    earlier = file.integer("earlier", 0, _MOST_LAYERS)
+    return tuple(map(int, big_blanks)), earlier, file.integer("max_symbols", 0, _MOST_SYMBOLS) or None
 
 
 copyreg.pickle(PackedModel, lambda model: (read_packed, (model.path,)))
@@ -142,15 +173,23 @@ def model_file(
     if features.max_frames is not None:
         metadata["max_frames"] = str(features.max_frames)
     tensors = {"embedding": weights.embedding, "durations": spec.duration_table}
+    version = VERSIONS[0]
+    if spec.big_blanks or weights.earlier or spec.max_symbols is not None:
+        version = VERSIONS[1]
+        metadata |= {"earlier": str(len(weights.earlier)), "max_symbols": str(spec.max_symbols or 0)}
+        tensors["big_blanks"] = np.array(spec.big_blanks, np.int32)
+        tensors |= {f"earlier.{i}": table for i, table in enumerate(weights.earlier)}
     for i, layer in enumerate(weights.layers):
         tensors |= {f"layers.{i}.{name}": getattr(layer, name) for name in ("input", "recurrent", "bias")}
     for name in ("prediction", "encoder", "output"):
         affine = getattr(weights, name)
         tensors |= {f"{name}.weight": affine.weight, f"{name}.bias": affine.bias}
-    return packed_file(metadata, tensors)
+    return packed_file(metadata, tensors, version)
 
 
-def packed_file(metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> Iterable[bytes]:
+def packed_file(
+    metadata: dict[str, str], tensors: dict[str, np.ndarray], version: str = VERSIONS[0]
+) -> Iterable[bytes]:
     """The content of a file, in parts.
 
     Tensors are float32, int32 or int64. Data begins at a multiple of 64 bytes, and that of each tensor at a multiple of
@@ -158,7 +197,7 @@ def packed_file(metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> Ite
     """
     stored = {name: _stored(array) for name, array in tensors.items()}
     order = sorted(stored, key=lambda name: (-stored[name][1].dtype.itemsize, name))
-    header: dict[str, Any] = {"__metadata__": {"format": FORMAT, "format_version": VERSION, **metadata}}
+    header: dict[str, Any] = {"__metadata__": {"format": FORMAT, "format_version": version, **metadata}}
     place = 0
     for name in order:
         dtype, array = stored[name]
@@ -169,15 +208,6 @@ def packed_file(metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> Ite
     yield len(text).to_bytes(_LENGTH, "little") + text
     for name in order:
         yield stored[name][1].tobytes()
-
-
-def cannot_hold(weights: TransducerWeights, spec: TransducerSpec) -> str:
-    """Why version 1 of the format has no place for a model; empty if it has."""
-    if spec.big_blanks:
-        return "model files hold models with one blank, and this one has big blanks"
-    if weights.earlier or spec.max_symbols is not None:
-        return "model files hold predictors that look at one token, and this one is of k2's kind"
-    return ""
 
 
 def is_text(piece: str) -> bool:
@@ -264,8 +294,9 @@ class _File:
             self.fail("has another length than its header says: it may be cut off")
         if self.text("format") != FORMAT:
             self.fail(f"must be {FORMAT!r}: tdtdecode pack writes such files", "metadata 'format'")
-        if (version := self.text("format_version")) != VERSION:
-            self.fail(f"is {version[:20]!r}; this version of tdtdecode reads {VERSION}", "metadata 'format_version'")
+        if (version := self.text("format_version")) not in VERSIONS:
+            known = " and ".join(VERSIONS)
+            self.fail(f"is {version[:20]!r}; this version of tdtdecode reads {known}", "metadata 'format_version'")
 
     def _entry(self, name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
         field = f"tensor {name!r}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..arguments import as_path
 from ..bundle import read_bundle
 from ..bundle.lifting import CannotLift
-from ..bundle.packed import PackedModel, cannot_hold, fingerprint, is_text, model_file, packed_file, read_packed
+from ..bundle.packed import PackedModel, fingerprint, is_text, model_file, packed_file, read_packed
 from ..bundle.reading import checked_reading
 from ..errors import BundleError
 from ..fusion.ngram import NgramLM
@@ -62,8 +62,6 @@ def pack(
         weights = lifted_weights(bundle)
     except CannotLift as error:
         raise BundleError(f"cannot be packed: {error}", file=bundle.directory) from None
-    if problem := cannot_hold(weights, bundle.spec):
-        raise BundleError(f"cannot be packed: {problem}", file=bundle.directory)
     refuse_overwriting([path], [bundle.directory])
     with new_file(path) as file:
         for part in model_file(weights, bundle.spec, bundle.vocabulary, bundle.features):
