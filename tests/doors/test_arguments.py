@@ -266,7 +266,8 @@ def every_door(tmp_path_factory):
 PATHS = {"path", "arpa", "model", "audio", "recordings", "name", "name_or_directory", "directory", "out", "checkpoint"}
 """Arguments whose message may name the file, and not the argument."""
 
-NAMES = """Greedy Beam Confidence TransducerSpec Script OnlyTokens ExceptTokens PhraseBoost PhraseBoost.from_file PhraseBoost.per_row
+NAMES = """Greedy Beam Confidence TransducerSpec Script OnlyTokens ExceptTokens
+PhraseBoost PhraseBoost.from_file PhraseBoost.per_row
 NgramLM.from_arpa ScoringFunction CallableNetwork Decoder Decoder.from_bundle Decoder.decode
 Decoder.decode_chunk Decoder.trace Decoder.detokenize DecoderState.select DecoderState.join GreedySearch
 GreedySearch.step BeamSearch kernels.get load_model Recognizer Recognizer.recognize Recognizer.recognize_each

@@ -93,5 +93,5 @@ def test_phrases_by_recording(model):
     with pytest.raises(tdt.InputError, match="phrases or tokens are given for 5 utterances, but there are 4"):
         model.recognize_each(recordings[:4], search)
     for count in (4, 6):
-        with pytest.raises(tdt.InputError, match=f"phrases or tokens are given for 5 utterances, but there are {count}"):
+        with pytest.raises(tdt.InputError, match=f"are given for 5 utterances, but there are {count}"):
             list(model.recognize_each(iter((recordings * 2)[:count]), search, batch_size=1))

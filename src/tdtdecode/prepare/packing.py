@@ -99,6 +99,7 @@ def pack_ngram(
         If the model or the language model cannot be used, they do not fit each other, or the file cannot be written.
     """
     as_path("model", model, "the path of a model directory, or of a file that `pack` wrote")
+    as_path("arpa", arpa, "the path of an ARPA file")
     path = as_path("out", out, "the path of a file to write")
     language_model = NgramLM.from_arpa(arpa, units=units)
     if os.path.isfile(model):

@@ -125,7 +125,7 @@ def token_file(evidence: Evidence) -> Iterator[Problem]:
             )  # fmt: skip
         return
     name, entries = table.file.name, len(table.entries)
-    accepted = {SYMBOLS, SENTENCEPIECE, JSON if name in combined.TOKEN_FILES else SYMBOLS}
+    accepted = {SYMBOLS, SENTENCEPIECE, JSON if name.endswith(".json") else SYMBOLS}
     if evidence.layout != "genai" and table.form not in accepted:
         yield Problem("tokens-form", name, "", *_FORMS[table.form])
     elif table.irregular:

@@ -88,7 +88,9 @@ def read_audio(
 
 
 def _checked_most(seconds: float | None) -> float | None:
-    return None if seconds is None else as_number("most_seconds", seconds, "a number of seconds above 0, or None", above=0)
+    if seconds is None:
+        return None
+    return as_number("most_seconds", seconds, "a number of seconds above 0, or None", above=0)
 
 
 def audio_seconds(audio: Audio) -> float:
