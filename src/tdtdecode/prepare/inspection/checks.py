@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ...bundle import combined
 from ...bundle.description import Bundle
 from ...bundle.layouts import listing, parse_numbers
 from ...bundle.lifting import CannotLift, lift
