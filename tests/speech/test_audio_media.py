@@ -142,7 +142,8 @@ def test_cut_short_with_the_index_in_front(made, name):
     data = made(name, movflags="faststart")
     with pytest.warns(AudioWarning, match=r"its header states [\d,]+ samples \(3\.\d+ s\), the file has") as caught:
         samples = read_audio(data[: len(data) * 6 // 10])
-    assert len(caught) == 1 and SECONDS / 4 < len(samples) / RATE < SECONDS * 3 / 4
+    assert sum(issubclass(one.category, AudioWarning) for one in caught) == 1
+    assert SECONDS / 4 < len(samples) / RATE < SECONDS * 3 / 4
 
 
 @pytest.mark.parametrize("name", ["mkv", "mka", "webm", "tta", "avi", "oga"])
@@ -150,7 +151,8 @@ def test_cut_short(made, name):
     data = made(name)
     with pytest.warns(AudioWarning, match="its header states|the end of its Ogg stream is missing") as caught:
         samples = read_audio(data[: len(data) * 6 // 10])
-    assert len(caught) == 1 and SECONDS / 4 < len(samples) / RATE < SECONDS * 3 / 4
+    assert sum(issubclass(one.category, AudioWarning) for one in caught) == 1
+    assert SECONDS / 4 < len(samples) / RATE < SECONDS * 3 / 4
 
 
 @pytest.mark.parametrize("name", ["aac", "amr", "ac3", "ts"])

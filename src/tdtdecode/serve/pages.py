@@ -77,7 +77,7 @@ async def _explain(request: Request) -> Response:
 def search_of(own: Greedy | Beam, kind: str) -> Greedy | Beam:
     """A search of a kind with what the server's own search has beside it."""
     shared: dict[str, Any] = {"max_symbols": own.max_symbols, "blank_penalty": own.blank_penalty, "fusion": own.fusion,
-                              "confidence": own.confidence}  # fmt: skip
+                              "confidence": own.confidence, "allow": own.allow}  # fmt: skip
     if kind == "greedy":
         return own if isinstance(own, Greedy) else Greedy(**shared)
     if isinstance(own, Beam):
