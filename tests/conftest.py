@@ -235,6 +235,11 @@ def random_frames(batch: int, encoder_size: int, frames: int, seed: int) -> tupl
     return rng.normal(size=(batch, encoder_size, frames)).astype(np.float32), lengths
 
 
+def without_leftovers(caught):
+    """Recorded warnings without those of earlier tests' objects, which may be collected here: they were not closed."""
+    return [one for one in caught if not issubclass(one.category, ResourceWarning)]
+
+
 def in_fork(function, garbage_left=False):
     """What a function returns in a forked process; AssertionError if that ends, or hangs, without an answer.
 

@@ -15,6 +15,7 @@ pytest.importorskip("soundfile", reason="soundfile is not installed")
 
 from tdtdecode.errors import AudioWarning, InputError  # noqa: E402
 from tdtdecode.speech.audio import audio_seconds, read_audio  # noqa: E402
+from tests.conftest import without_leftovers  # noqa: E402
 from tests.speech.containers import CONTAINERS, RATE, encoded, pages, speechlike, with_checksum  # noqa: E402
 
 SAMPLES = speechlike(3.0)
@@ -38,8 +39,7 @@ def silently(data, read=read_audio):
 def warned(data):
     with pytest.warns(AudioWarning) as caught:
         samples = read_audio(data)
-    # Objects of earlier tests may be collected here, and warn that they were not closed.
-    (warning,) = [one for one in caught if issubclass(one.category, AudioWarning)]
+    (warning,) = without_leftovers(caught)
     return samples, str(warning.message)
 
 
@@ -185,7 +185,7 @@ def warned_or_not(data):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         read_audio(data)
-    return [str(one.message) for one in caught if issubclass(one.category, AudioWarning)]
+    return [str(one.message) for one in without_leftovers(caught)]
 
 
 class TestTagsInFront:

@@ -13,6 +13,7 @@ pytest.importorskip("soundfile", reason="soundfile is not installed")
 
 from tdtdecode.errors import AudioWarning, InputError  # noqa: E402
 from tdtdecode.speech.audio import audio_seconds, read_audio  # noqa: E402
+from tests.conftest import without_leftovers  # noqa: E402
 from tests.speech.containers import CONTAINERS, RATE, pages, speechlike, with_checksum, with_granules  # noqa: E402
 
 SAMPLES = speechlike(3.0)
@@ -39,8 +40,7 @@ def warned(data, tmp_path=None):
     """What is read, and the text of the one warning."""
     with pytest.warns(AudioWarning) as caught:
         samples = read_audio(data)
-    # Objects of earlier tests may be collected here, and warn that they were not closed.
-    (warning,) = [one for one in caught if issubclass(one.category, AudioWarning)]
+    (warning,) = without_leftovers(caught)
     return samples, str(warning.message)
 
 
