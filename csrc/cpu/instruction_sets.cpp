@@ -3,10 +3,17 @@
 #if defined(TDT_HAS_avx2) && defined(_MSC_VER)
 #include <immintrin.h>
 #include <intrin.h>
+#elif defined(TDT_HAS_avxvnni)
+#include <cpuid.h>
 #endif
 #if defined(TDT_HAS_amx) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
+#if defined(TDT_HAS_neon_dotprod) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(TDT_HAS_neon_dotprod) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 namespace tdt::cpu {
@@ -23,9 +30,14 @@ TDT_DECLARE(baseline)
 TDT_DECLARE(avx2)
 TDT_DECLARE(avx512)
 #endif
-#if defined(TDT_HAS_avx512bf16)
-TDT_DECLARE(avx512bf16)
+#if defined(TDT_HAS_avxvnni)
+TDT_DECLARE(avxvnni)
+TDT_DECLARE(avx512vnni)
 TDT_DECLARE(amx)
+#endif
+#if defined(TDT_HAS_neon_dotprod)
+TDT_DECLARE(neon_dotprod)
+TDT_DECLARE(neon_bf16)
 #endif
 #undef TDT_DECLARE
 
@@ -57,13 +69,15 @@ bool has_avx512() {
 }
 #endif
 
-#if defined(TDT_HAS_avx512bf16)
-bool has_avx512bf16() {
-  return has_avx512() && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
+#if defined(TDT_HAS_avxvnni)
+bool has_avxvnni() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return has_avx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & (1u << 4));
 }
+bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
 bool has_amx() {
 #if defined(__linux__)
-  if (!has_avx512bf16() || !__builtin_cpu_supports("amx-tile") || !__builtin_cpu_supports("amx-bf16") ||
+  if (!has_avx512vnni() || !__builtin_cpu_supports("amx-tile") || !__builtin_cpu_supports("amx-bf16") ||
       !__builtin_cpu_supports("amx-int8"))
     return false;
   // Tile registers are large. Linux gives them only to processes that ask for them.
@@ -76,17 +90,55 @@ bool has_amx() {
 }
 #endif
 
-const InstructionSet kTable[] = {
-    {"baseline", always, false, 0, baseline::decide_rows, baseline::rank_row, &baseline::network_kernels},
-#if defined(TDT_HAS_avx2)
-    {"avx2", has_avx2, true, 8, avx2::decide_rows, avx2::rank_row, &avx2::network_kernels},
-    {"avx512", has_avx512, true, 8, avx512::decide_rows, avx512::rank_row, &avx512::network_kernels},
+#if defined(TDT_HAS_neon_dotprod)
+#if defined(__linux__)
+bool has_neon_dotprod() {
+  constexpr unsigned long kDotProduct = 1ul << 20;
+  return getauxval(AT_HWCAP) & kDotProduct;
+}
+bool has_neon_bf16() {
+  constexpr unsigned long kByteMatrices = 1ul << 13, kBfloat16 = 1ul << 14, kBoth = kByteMatrices | kBfloat16;
+  return has_neon_dotprod() && (getauxval(AT_HWCAP2) & kBoth) == kBoth;
+}
+#elif defined(__APPLE__)
+bool has(const char* feature) {
+  int value = 0;
+  std::size_t size = sizeof value;
+  return sysctlbyname(feature, &value, &size, nullptr, 0) == 0 && value != 0;
+}
+bool has_neon_dotprod() { return has("hw.optional.arm.FEAT_DotProd"); }
+bool has_neon_bf16() {
+  return has_neon_dotprod() && has("hw.optional.arm.FEAT_I8MM") && has("hw.optional.arm.FEAT_BF16");
+}
+#else  // there is no way to ask
+bool has_neon_dotprod() { return false; }
+bool has_neon_bf16() { return false; }
 #endif
-#if defined(TDT_HAS_avx512bf16)
-    {"avx512bf16", has_avx512bf16, true, 32, avx512bf16::decide_rows, avx512bf16::rank_row, &avx512bf16::network_kernels},
-    {"amx", has_amx, true, 32, amx::decide_rows, amx::rank_row, &amx::network_kernels},
+#endif
+
+#define TDT_SET(isa, supported, widens_halves, screened_slots) \
+  {#isa, supported, widens_halves, screened_slots, isa::decide_rows, isa::rank_row, &isa::network_kernels}
+const InstructionSet kTable[] = {
+    TDT_SET(baseline, always, false, 0),
+#if defined(TDT_HAS_avx2)
+    TDT_SET(avx2, has_avx2, true, 8),
+#endif
+#if defined(TDT_HAS_avxvnni)
+    TDT_SET(avxvnni, has_avxvnni, true, 32),
+#endif
+#if defined(TDT_HAS_avx2)
+    TDT_SET(avx512, has_avx512, true, 8),
+#endif
+#if defined(TDT_HAS_avxvnni)
+    TDT_SET(avx512vnni, has_avx512vnni, true, 32),
+    TDT_SET(amx, has_amx, true, 32),
+#endif
+#if defined(TDT_HAS_neon_dotprod)
+    TDT_SET(neon_dotprod, has_neon_dotprod, true, 8),
+    TDT_SET(neon_bf16, has_neon_bf16, true, 32),
 #endif
 };
+#undef TDT_SET
 
 }  // namespace
 

@@ -9,7 +9,8 @@
 namespace tdt::cpu {
 
 struct InstructionSet {
-  const char* name;     // "baseline", "avx2", "avx512", "avx512bf16" (with VNNI), "amx"
+  const char* name;     // on x86-64 "baseline", "avx2", "avxvnni", "avx512", "avx512vnni", "amx"; on ARM "baseline",
+                        // which has NEON, "neon_dotprod", "neon_bf16" (with 8-bit matrices)
   bool (*supported)();  // whether this processor and operating system have it
   bool widens_halves;   // whether 16-bit weights are widened as fast as memory delivers them
   int screened_slots;   // most utterances in flight for which screening (screening.h) saves time

@@ -7,10 +7,26 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX__)
+// The bits of a vector. 32: the compiler has no vector types.
+#if !defined(__GNUC__)
+#define TDT_BITS 32
+#elif defined(__AVX512F__)
+#define TDT_BITS 512
+#elif defined(__AVX2__)
+#define TDT_BITS 256
+#else
+#define TDT_BITS 128
+#endif
+
+#if TDT_BITS >= 256
 #include <immintrin.h>
-#elif defined(__ARM_NEON) && defined(__aarch64__)
+#elif TDT_BITS == 128 && defined(__aarch64__)
+#define TDT_NEON
 #include <arm_neon.h>
+#endif
+
+#if defined(__AMX_TILE__) || defined(TDT_EMULATE_TILES)
+#define TDT_TILES
 #endif
 
 namespace tdt::cpu {
@@ -19,20 +35,16 @@ constexpr int kLanes = 16;
 
 namespace TDT_ISA {
 
-#if !defined(__GNUC__)
+#if TDT_BITS == 32
 constexpr int kWidth = 1;
 using Floats = float;
 using Words = std::uint32_t;
+using Integers = std::int32_t;
 #else
-#if defined(__AVX512F__)
-constexpr int kWidth = 16;
-#elif defined(__AVX__)
-constexpr int kWidth = 8;
-#else
-constexpr int kWidth = 4;
-#endif
+constexpr int kWidth = TDT_BITS / 32;
 typedef float Floats __attribute__((vector_size(4 * kWidth)));
 typedef std::uint32_t Words __attribute__((vector_size(4 * kWidth)));
+typedef std::int32_t Integers __attribute__((vector_size(4 * kWidth)));
 #endif
 
 constexpr int kVectors = kLanes / kWidth;
@@ -44,6 +56,32 @@ inline Floats load(const float* x) {
 }
 
 inline void store(float* x, Floats v) { std::memcpy(x, &v, sizeof v); }
+
+// The first `count` of a vector's numbers, at most all of them; the other lanes are 0.
+inline Floats load_partly(const float* x, int count) {
+  if (count >= kWidth) return load(x);
+  float lanes[kWidth] = {};
+  if (count > 0) std::memcpy(lanes, x, sizeof(float) * count);
+  return load(lanes);
+}
+
+inline Words load_words(const void* x) {
+  Words words;
+  std::memcpy(&words, x, sizeof words);
+  return words;
+}
+
+// Stores the low bits of each lane.
+template <class Narrow>
+inline void store_narrow(Narrow* x, Words words) {
+#if TDT_BITS == 32
+  *x = static_cast<Narrow>(words);
+#else
+  typedef Narrow Narrows __attribute__((vector_size(sizeof(Narrow) * kWidth)));
+  const Narrows narrows = __builtin_convertvector(words, Narrows);
+  std::memcpy(x, &narrows, sizeof narrows);
+#endif
+}
 
 inline Floats all(float x) { return Floats{} + x; }
 
@@ -58,11 +96,11 @@ inline To bits_of(From from) {
 // a * b + c, rounded once if the instruction set has a fused multiply-add. Everything else in these sources is compiled
 // without contraction. So this is the only place where the baseline can give other bits than the other sets.
 inline Floats multiply_add(Floats a, Floats b, Floats c) {
-#if defined(__AVX512F__)
+#if TDT_BITS == 512
   return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#elif defined(__FMA__)
+#elif TDT_BITS == 256
   return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
-#elif defined(__ARM_NEON) && defined(__aarch64__) && defined(__GNUC__)
+#elif defined(TDT_NEON)
   return (Floats)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 #else
   return a * b + c;

@@ -57,17 +57,18 @@ struct Matrix {
 
 // A row in the form that a product takes.
 struct StagedRow {
-  const void* values;  // float32 [inputs], or bfloat16 or 8-bit, padded as the weights are
+  const void* values;  // float32 [inputs], or in the form of the instruction set (staging.h), padded as the weights are
   float scale;         // 8-bit: value = scale * (byte - zero)
   std::int32_t zero;
   float norm;          // 8-bit: an upper bound of the Euclidean norm of (row, 1)
   float error_norm;    // 8-bit: an upper bound of the Euclidean norm of what rounding changed
 };
 
-// Bytes of scratch memory that staging one row takes; 0 for formats that use rows as they are.
+// Bytes of scratch memory that staging one row takes; 0 for formats that use rows as they are. The instruction sets
+// stage rows in different forms. The widest of them take twice the bytes of the weights of an output.
 inline std::size_t staged_bytes(const Matrix& matrix) {
   if (group_of(matrix.format) == 1) return 0;
-  return weight_bytes(matrix.format) * group_of(matrix.format) * static_cast<std::size_t>(matrix.groups());
+  return 2 * weight_bytes(matrix.format) * group_of(matrix.format) * static_cast<std::size_t>(matrix.groups());
 }
 
 }  // namespace tdt::cpu

@@ -9,30 +9,58 @@
 
 namespace tdt::cpu::TDT_ISA {
 
-// Rounds to the nearest bfloat16, ties to even; NaN stays NaN.
-inline std::uint16_t as_bfloat16(float x) {
-  const std::uint32_t bits = bits_of<std::uint32_t>(x);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<std::uint16_t>((bits >> 16) | 0x40u);
-  return static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+// --- bfloat16 pairs --------------------------------------------------------------------------------------------------
+
+// Sets that multiply pairs of bfloat16 take rows in bfloat16. Other sets take the same numbers as float32.
+#if defined(TDT_TILES) || (defined(TDT_NEON) && defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC))
+#define TDT_DOTS_OF_PAIRS
+using Paired = std::uint16_t;
+#else
+using Paired = float;
+#endif
+
+// Rounds to the nearest bfloat16, ties to even, and returns it in the high half of each lane; NaN stays NaN.
+inline Words rounded_to_bfloat16(Floats x) {
+  const Words bits = bits_of<Words>(x);
+  const Words rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+  return (x == x ? rounded : bits | 0x400000u) & 0xffff0000u;
 }
 
-inline void stage_pairs(const float* __restrict row, int inputs, int padded, std::uint16_t* __restrict out) {
-  for (int k = 0; k < inputs; ++k) out[k] = as_bfloat16(row[k]);
-  for (int k = inputs; k < padded; ++k) out[k] = 0;
+inline void stage_pairs(const float* row, int inputs, int padded, Paired* out) {
+  const auto write = [&](Floats x, int k) {
+#if defined(TDT_DOTS_OF_PAIRS)
+    store_narrow(out + k, rounded_to_bfloat16(x) >> 16);
+#else
+    store(out + k, bits_of<Floats>(rounded_to_bfloat16(x)));
+#endif
+  };
+  for (int k = 0; k < padded; k += kWidth) write(load_partly(row + k, inputs - k), k);
 }
+
+// --- 8 bits ----------------------------------------------------------------------------------------------------------
+
+// The form in which products of 8-bit rows and signed weights take the rows' steps, and what is subtracted from a step.
+#if defined(TDT_TILES) || (TDT_BITS == 512 && defined(__AVX512VNNI__)) || (TDT_BITS == 256 && defined(__AVXVNNI__)) || \
+    (defined(TDT_NEON) && defined(__ARM_FEATURE_MATMUL_INT8))
+using Step = std::uint8_t;
+constexpr int kStepShift = 0;
+#elif TDT_BITS >= 256
+using Step = std::int16_t;
+constexpr int kStepShift = 0;
+#elif defined(TDT_NEON)
+using Step = std::int8_t;
+constexpr int kStepShift = 128;
+#else
+using Step = std::uint8_t;
+constexpr int kStepShift = 0;
+#endif
 
 // Rounds a row to 8 bits. A row without negative numbers uses the steps 0 to 255; any other row has its zero at step
 // 128. The two norms are rounded up, because float32 sums have a relative error below inputs * 2^-24, and `scale *
 // step` has one of 2^-24.
-inline StagedRow stage_bytes(const float* row, int inputs, int padded, std::uint8_t* out) {
+inline StagedRow stage_bytes(const float* row, int inputs, int padded, Step* out) {
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
-  const int whole = inputs / kWidth * kWidth;
-  const auto lanes_at = [&](int k) {  // the last, partial vector filled up with zeros
-    if (k < whole) return load(row + k);
-    float rest[kWidth] = {};
-    std::memcpy(rest, row + k, sizeof(float) * (inputs - k));
-    return load(rest);
-  };
+  const auto lanes_at = [&](int k) { return load_partly(row + k, inputs - k); };
   Floats lows = {}, highs = {}, odd = {};
   for (int k = 0; k < inputs; k += kWidth) {
     const Floats x = lanes_at(k);
@@ -52,7 +80,7 @@ inline StagedRow stage_bytes(const float* row, int inputs, int padded, std::uint
   }
   StagedRow staged = {out, 0.0f, low < 0.0f ? 128 : 0, 0.0f, 0.0f};
   if (!(not_finite == 0.0f)) {  // a NaN scale makes every output NaN, and NaN norms say that no bound holds
-    std::memset(out, 0, padded);
+    std::memset(out, 0, padded * sizeof(Step));
     staged.scale = staged.norm = staged.error_norm = std::numeric_limits<float>::quiet_NaN();
     return staged;
   }
@@ -62,19 +90,14 @@ inline StagedRow stage_bytes(const float* row, int inputs, int padded, std::uint
   const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
   const float shift = kRound + static_cast<float>(staged.zero);
   Floats squares = {}, errors = {};
-  for (int k = 0; k < inputs; k += kWidth) {
+  for (int k = 0; k < padded; k += kWidth) {  // the padding counts as zeros
     const Floats x = lanes_at(k);
     const Floats shifted = x * inverse + shift;
     const Floats error = x - (shifted - shift) * scale;
-    const Words words = bits_of<Words>(shifted);
-    std::uint32_t steps[kWidth];
-    std::memcpy(steps, &words, sizeof words);
-    const int n = k < whole ? kWidth : inputs - k;
-    for (int j = 0; j < n; ++j) out[k + j] = static_cast<std::uint8_t>(steps[j]);
+    store_narrow(out + k, (bits_of<Words>(shifted) & 0xffu) - kStepShift);
     squares += x * x;
     errors += error * error;
   }
-  for (int k = inputs; k < padded; ++k) out[k] = 0;  // the weights there are 0 too
   float square_lanes[kWidth], error_lanes[kWidth], square = 0.0f, error = 0.0f;
   store(square_lanes, squares);
   store(error_lanes, errors);
@@ -94,9 +117,9 @@ inline void stage(const Matrix& matrix, const float* const* rows, int count, cha
   const int padded = matrix.groups() * group_of(matrix.format);
   for (int i = 0; i < count; ++i, scratch += bytes) {
     if (matrix.format == Format::int8) {
-      staged[i] = stage_bytes(rows[i], matrix.inputs, padded, reinterpret_cast<std::uint8_t*>(scratch));
+      staged[i] = stage_bytes(rows[i], matrix.inputs, padded, reinterpret_cast<Step*>(scratch));
     } else if (matrix.format == Format::bfloat16_pairs) {
-      stage_pairs(rows[i], matrix.inputs, padded, reinterpret_cast<std::uint16_t*>(scratch));
+      stage_pairs(rows[i], matrix.inputs, padded, reinterpret_cast<Paired*>(scratch));
       staged[i].values = scratch;
     } else {
       staged[i].values = rows[i];
