@@ -11,7 +11,7 @@ constexpr int kSlots = 64;
 // Encoder frames are projected at least this many at a time. Fewer would take as long, because of reading the weights.
 constexpr int kProjectedAtOnce = 12;
 // Projected frames that a slot keeps: those of its window and those projected ahead.
-constexpr int kProjectedKept = kProjectedAtOnce + kFramesAtOnce;
+constexpr int kProjectedKept = kProjectedAtOnce + kMostFramesAtOnce;
 // Log-probabilities of screened rows are computed once this many are outstanding.
 constexpr int kKeptAtOnce = 64;
 }  // namespace
@@ -20,9 +20,13 @@ FusedGreedy::FusedGreedy(const Network& network, const InstructionSet& isa, cons
                          const Utterances& utterances, int threads)
     : network_(network), isa_(isa), options_(options), utterances_(utterances), threads_(threads) {
   const int count = std::max(1, std::min(utterances.count, kSlots));
-  scored_at_once_ = std::max(count, kFramesAtOnce);
-  const int projected_at_once = std::max(count, kProjectedAtOnce);
   slots_.resize(count);
+  // As many frames as cost no more than reading the weights once: with more, arithmetic takes longer, and those behind
+  // the next token would be scored in vain.
+  const Format joint = screens() ? Format::int8 : network.output.format;
+  frames_at_once_ = std::min(isa.rows_while_reading[joint], kMostFramesAtOnce);
+  scored_at_once_ = std::max(count, frames_at_once_);
+  const int projected_at_once = std::max(scored_at_once_, kProjectedAtOnce);
   keep_at_once_ = screens() ? kKeptAtOnce + count : 0;
   std::size_t size = 0;
   for (int layer = 0; layer < network.num_layers; ++layer) {
@@ -120,7 +124,7 @@ void FusedGreedy::plan() {
     return;
   }
   const int count = static_cast<int>(pending_.size());
-  const int window = std::max(1, kFramesAtOnce / count), ahead = std::max(1, kProjectedAtOnce / count);
+  const int window = std::max(1, frames_at_once_ / count), ahead = std::max(1, kProjectedAtOnce / count);
   for (int index : pending_) {
     Slot& slot = slots_[index];
     slot.window = std::min(window, utterances_.lengths[slot.utterance] - slot.at.frame);

@@ -31,8 +31,8 @@ struct Utterances {
   float *prediction, *hidden, *cell;  // updated
 };
 
-// About how many frames can be scored in the time of reading the weights once. With more, arithmetic takes longer.
-constexpr int kFramesAtOnce = 4;
+// Most frames of an utterance that a pass scores.
+constexpr int kMostFramesAtOnce = 16;
 
 // The emitted tokens of all utterances, and also the blanks if the search is traced. Those of one utterance are in
 // order.
@@ -68,7 +68,7 @@ class FusedGreedy {
     int scored = 0;      // index of the first of them among all frames that the pass scores
     bool emitted = false;
     int token = 0;
-    Step steps[kFramesAtOnce];  // the decisions that this pass logs, at most one for each frame of the window
+    Step steps[kMostFramesAtOnce];  // the decisions that this pass logs, at most one for each frame of the window
     int logged = 0;
     int projected = 0;   // the first frame that is not projected yet
   };
@@ -127,7 +127,7 @@ class FusedGreedy {
   Emissions* emissions_ = nullptr;
   const Profile* profile_ = nullptr;
 
-  int threads_, scored_at_once_, keep_at_once_;
+  int threads_, frames_at_once_, scored_at_once_, keep_at_once_;
   std::vector<Slot> slots_;
   std::vector<std::size_t> input_offsets_;
   FrameBlocks blocks_;

@@ -116,26 +116,27 @@ bool has_neon_bf16() { return false; }
 #endif
 #endif
 
-#define TDT_SET(isa, supported, widens_halves, screened_slots) \
-  {#isa, supported, widens_halves, screened_slots, isa::decide_rows, isa::rank_row, &isa::network_kernels}
+#define TDT_SET(isa, supported, widens_halves, screened_slots, ...)                      \
+  {#isa, supported, widens_halves, __VA_ARGS__, screened_slots, isa::decide_rows, isa::rank_row, \
+   &isa::network_kernels}
 const InstructionSet kTable[] = {
-    TDT_SET(baseline, always, false, 0),
+    TDT_SET(baseline, always, false, 0, {2, 2, 2, 2}),
 #if defined(TDT_HAS_avx2)
-    TDT_SET(avx2, has_avx2, true, 8),
+    TDT_SET(avx2, has_avx2, true, 8, {4, 2, 2, 2}),
 #endif
 #if defined(TDT_HAS_avxvnni)
-    TDT_SET(avxvnni, has_avxvnni, true, 32),
+    TDT_SET(avxvnni, has_avxvnni, true, 32, {4, 2, 2, 4}),
 #endif
 #if defined(TDT_HAS_avx2)
-    TDT_SET(avx512, has_avx512, true, 8),
+    TDT_SET(avx512, has_avx512, true, 8, {8, 4, 4, 3}),
 #endif
 #if defined(TDT_HAS_avxvnni)
-    TDT_SET(avx512vnni, has_avx512vnni, true, 32),
-    TDT_SET(amx, has_amx, true, 32),
+    TDT_SET(avx512vnni, has_avx512vnni, true, 32, {8, 4, 4, 8}),
+    TDT_SET(amx, has_amx, true, 32, {8, 4, 8, 16}),
 #endif
-#if defined(TDT_HAS_neon_dotprod)
-    TDT_SET(neon_dotprod, has_neon_dotprod, true, 8),
-    TDT_SET(neon_bf16, has_neon_bf16, true, 32),
+#if defined(TDT_HAS_neon_dotprod)  // not measured, but estimated by counting instructions
+    TDT_SET(neon_dotprod, has_neon_dotprod, true, 8, {4, 2, 2, 4}),
+    TDT_SET(neon_bf16, has_neon_bf16, true, 32, {4, 2, 4, 4}),
 #endif
 };
 #undef TDT_SET

@@ -83,8 +83,7 @@ inline void multiply_tile(const Block& block, int vector, const StagedRow* rows,
       for (int v = 0; v < VECTORS; ++v) sums[r][v] = S::add(sums[r][v], w[v], values);
     }
   };
-  // With one row the processor's own prefetching keeps up, and this would only cost time.
-  const int ahead = ROWS > 1 && block.has_next ? (groups + shares - 1) / shares : 0;
+  const int ahead = block.has_next ? (groups + shares - 1) / shares : 0;
   const char* next = block.weights + groups * kGroupBytes<F> + (vector / VECTORS * groups + share * ahead) * kStepBytes;
   int group = block.first_group;
   for (; group < block.first_group + ahead; ++group, next += kStepBytes) {
