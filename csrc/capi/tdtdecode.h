@@ -75,8 +75,8 @@ enum {
 /* What was wrong in this thread's last call that failed; "" if none has. Lives until the thread's next failure. */
 TDT_API const char* tdt_error_message(void);
 
-/* The best instruction set that this machine has and the library knows: "baseline", "avx2", "avx512", "avx512bf16" or
- * "amx". Lives forever. */
+/* The best instruction set that this machine has and the library knows: "baseline", "avx2", "avxvnni", "avx512",
+ * "avx512vnni" or "amx"; on ARM "baseline", "neon_dotprod" or "neon_bf16". Lives forever. */
 TDT_API const char* tdt_instruction_set(void);
 
 /* --- models ------------------------------------------------------------------------------------------------------ */

@@ -120,7 +120,7 @@ bool has_neon_bf16() { return false; }
   {#isa, supported, widens_halves, __VA_ARGS__, screened_slots, isa::decide_rows, isa::rank_row, \
    &isa::network_kernels}
 const InstructionSet kTable[] = {
-    TDT_SET(baseline, always, false, 0, {2, 2, 2, 2}),
+    TDT_SET(baseline, always, false, 0, {2, 1, 1, 1}),
 #if defined(TDT_HAS_avx2)
     TDT_SET(avx2, has_avx2, true, 8, {4, 2, 2, 2}),
 #endif
@@ -134,7 +134,7 @@ const InstructionSet kTable[] = {
     TDT_SET(avx512vnni, has_avx512vnni, true, 32, {8, 4, 4, 8}),
     TDT_SET(amx, has_amx, true, 32, {8, 4, 8, 16}),
 #endif
-#if defined(TDT_HAS_neon_dotprod)  // not measured, but estimated by counting instructions
+#if defined(TDT_HAS_neon_dotprod)  // not measured: estimated from the number of instructions
     TDT_SET(neon_dotprod, has_neon_dotprod, true, 8, {4, 2, 2, 4}),
     TDT_SET(neon_bf16, has_neon_bf16, true, 32, {4, 2, 4, 4}),
 #endif

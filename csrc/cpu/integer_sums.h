@@ -59,7 +59,7 @@ struct IntegerSums {
   }
 };
 
-#elif TDT_BITS >= 256 || defined(TDT_NEON)
+#elif defined(TDT_X86) || defined(TDT_NEON)
 
 // Products are made in 16 bits, and neighbours of them are added in 32 bits. So half of the outputs lie in one vector
 // and half in another, each in two parts.
@@ -69,7 +69,7 @@ struct IntegerSums {
   };
   static constexpr int kRegisters = 2;
 
-#if TDT_BITS >= 256
+#if defined(TDT_X86)
   // Weights and rows are widened to 16 bits: instructions on bytes add pairs of products in 16 bits, which are too few.
   struct Weights {
     Integers halves[2];
@@ -105,6 +105,19 @@ struct IntegerSums {
   static Integers total(Sum sum) {
     const __m256i pairs = _mm256_hadd_epi32((__m256i)sum.halves[0], (__m256i)sum.halves[1]);
     return (Integers)_mm256_permute4x64_epi64(pairs, 0b11'01'10'00);
+  }
+#elif defined(TDT_X86)
+  static Integers widened(const char* at) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(at));
+    return (Integers)_mm_srai_epi16(_mm_unpacklo_epi8(bytes, bytes), 8);
+  }
+  static Integers values(const void* row, int group) {
+    return (Integers)_mm_set1_epi64x(word_at<std::int64_t>(row, group));
+  }
+  static Integers products(Integers a, Integers b) { return (Integers)_mm_madd_epi16((__m128i)a, (__m128i)b); }
+  static Integers total(Sum sum) {
+    const __m128 a = (__m128)sum.halves[0], b = (__m128)sum.halves[1];
+    return (Integers)_mm_shuffle_ps(a, b, 0b10'00'10'00) + (Integers)_mm_shuffle_ps(a, b, 0b11'01'11'01);
   }
 #else
   using Weights = int8x16_t;

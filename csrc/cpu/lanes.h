@@ -18,7 +18,8 @@
 #define TDT_BITS 128
 #endif
 
-#if TDT_BITS >= 256
+#if TDT_BITS >= 128 && defined(__SSE2__)
+#define TDT_X86
 #include <immintrin.h>
 #elif TDT_BITS == 128 && defined(__aarch64__)
 #define TDT_NEON

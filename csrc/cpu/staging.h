@@ -44,7 +44,7 @@ inline void stage_pairs(const float* row, int inputs, int padded, Paired* out) {
     (defined(TDT_NEON) && defined(__ARM_FEATURE_MATMUL_INT8))
 using Step = std::uint8_t;
 constexpr int kStepShift = 0;
-#elif TDT_BITS >= 256
+#elif defined(TDT_X86)
 using Step = std::int16_t;
 constexpr int kStepShift = 0;
 #elif defined(TDT_NEON)
