@@ -31,7 +31,8 @@ from .report import environment, installed, save
 
 FRAMES, ENCODER_SIZE, FRAME_SECONDS = 423, 1024, 0.08
 PRECISIONS = ("float32", "bfloat16", "int8")
-AVX2 = "cpu-avx2"
+SETS_AT = (1, 16)
+"""The batches at which every instruction set is measured, on one thread. Elsewhere it is the best one alone."""
 SHERPA_CAP = 5
 PEER_BATCH = 16
 """The largest batch that onnx-asr decodes here. It gains nothing from batches."""
@@ -53,16 +54,17 @@ class Model:
             folder / "combined", "combined", self.weights, random_pieces(self.weights), encoder
         )
 
-    def ours(self, threads: int) -> dict[str, tdt.Decoder]:
+    def ours(self, threads: int, every_set: bool) -> dict[str, tdt.Decoder]:
+        """Decoders by network and precision, and by instruction set where that is not the best of this machine."""
         decoders = {"ort": tdt.Decoder.from_bundle(self.directory, network="ort", threads=threads)}
         for precision in PRECISIONS:
-            decoders[f"fused {precision}"] = tdt.Decoder.from_bundle(
-                self.directory, network="fused", precision=precision, threads=threads
-            )
-            if threads == 1 and AVX2 in {kernels.name for kernels in tdt.kernels.available()}:
-                decoders[f"fused {precision}, AVX2"] = tdt.Decoder.from_bundle(
-                    self.directory, network="fused", precision=precision, kernels=AVX2
-                )
+            best = tdt.Decoder.from_bundle(self.directory, network="fused", precision=precision, threads=threads)
+            decoders[f"fused {precision}"] = best
+            for kernels in tdt.kernels.available():
+                if every_set and kernels.isa not in (None, best.kernels.isa):
+                    decoders[f"fused {precision}, {kernels.isa}"] = tdt.Decoder.from_bundle(
+                        self.directory, network="fused", precision=precision, kernels=kernels.name, threads=threads
+                    )
         return decoders
 
     def onnx_asr(self, threads: int):
@@ -88,7 +90,7 @@ class Model:
 def measure(model: Model, batch: int, threads: int, runs: int, peers: bool) -> dict:
     encoder_out = np.stack([random_encoder_out(FRAMES, ENCODER_SIZE, seed) for seed in range(batch)])
     lengths = np.full(batch, FRAMES)
-    decoders = model.ours(threads)
+    decoders = model.ours(threads, every_set=threads == 1 and batch in SETS_AT)
     found = {name: decoder.decode(encoder_out, lengths) for name, decoder in decoders.items()}
     reference = [h.tokens.tolist() for h in found["fused float32"]]
     functions: dict[str, Callable] = {
@@ -162,7 +164,7 @@ def _print(result: dict) -> None:
         floor = f"  {entry['floor_fraction']:4.0%} of the possible speed" if "floor_fraction" in entry else ""
         error = f"  {entry['token_error_rate']:.2%} of tokens differ" if entry.get("token_error_rate") else ""
         note = f"  ({entry['note']})" if "note" in entry else ""
-        print(f"  {name:<16} {entry['us_per_token']:8.1f} us/token {ratio}{floor}{error}{note}", flush=True)
+        print(f"  {name:<26} {entry['us_per_token']:8.1f} us/token {ratio}{floor}{error}{note}", flush=True)
 
 
 def main() -> None:

@@ -68,6 +68,25 @@ def table(name: str) -> str:
     return "\n".join(lines)
 
 
+def table_of_sets(name: str) -> str:
+    """The instruction sets on one thread as a Markdown table: microseconds per token, and for one utterance the share
+    of the speed at which the weights can be read."""
+    result = json.loads((RESULTS / f"{name}.json").read_text())
+    comparisons = [c for c in result["comparisons"] if any(", " in system for system in c["systems"])]
+    lines = ["| | " + " | ".join(f"V = {c['vocab_size']}, {c['batch']}" for c in comparisons) + " |"]
+    lines.append("|---" * (len(comparisons) + 1) + "|")
+    systems = [system for system in comparisons[0]["systems"] if system.startswith("fused")]
+    for system in sorted(systems, key=lambda system: system.split(", ")[1:]):
+        entries = [c["systems"][system] for c in comparisons]
+        precision, *_ = system.removeprefix("fused ").split(", ")
+        cells = [
+            f"{entry['us_per_token']:.0f}" + (f" ({entry['floor_fraction']:.0%})" if "floor_fraction" in entry else "")
+            for entry in entries
+        ]
+        lines.append(f"| {entries[0]['isa']}, {precision} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
     draw("greedy")
-    print(table("greedy"))
+    print(table("greedy"), table_of_sets("greedy"), sep="\n\n")
