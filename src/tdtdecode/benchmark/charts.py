@@ -5,13 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
+
+from ..reprs import counted
+from ..search import Beam
 
 COLOURS = {
     "fused float32": "#1f5fa8", "fused bfloat16": "#d1495b", "fused int8": "#6a2c70", "ort": "#3d8c8c",
 }  # fmt: skip
 NAMES = {"ort": "ONNX Runtime (ort)"}
 """How decoders are called where their own name does not say what they are."""
+SEARCH_NAMES = {"greedy": "greedy search", "beam": f"beam search of size {Beam().size}"}
+"""How searches are called in titles."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +103,10 @@ def speed_chart(result: dict[str, Any]) -> Chart:
             floors = [entry["floor_us_per_token"] for entry in own if "floor_us_per_token" in entry]
             points = tuple((entry["batch"], entry["us_per_token"]) for entry in own)
             lines.append(Line(NAMES.get(name, name), COLOURS[name], points, floors[0] if floors else None))
-        panels.append(Panel(f"{search}, {threads} thread{'s' if threads > 1 else ''}", tuple(lines)))
+        panels.append(Panel(f"{SEARCH_NAMES[search]}, {counted(threads, 'thread')}", tuple(lines)))
     about = (
-        f"{result['model']}, {result['encoder_out']} encoder output. {result['processor']}, {result['date']}, "
+        f"Model {PurePath(result['model']).name}, {result['encoder_out']} encoder output. "
+        f"{result['processor']}, {result['date']}, "
         f"tdtdecode {result['versions']['tdtdecode']}. Medians."
     )
     return Chart("How long a token takes, by decoder", about, tuple(panels))

@@ -10,8 +10,12 @@ from typing import Any
 from ..optional import needed
 from .charts import Chart, Panel, spread, ticks
 
-_HEIGHT, _PANEL, _LABELS = 4.6, 4.4, 2.0
-"""Inches: of the picture; the width of a panel, and of the names beside it."""
+_COLUMNS = 2
+"""The most panels beside each other."""
+_ROW, _HEAD, _FOOT = 3.6, 0.7, 0.4
+"""Inches: the height of a row of panels, with its title and the names of its axes; of what stands above and below all."""
+_PANEL, _LABELS = 4.4, 2.1
+"""Inches: the width of a panel, and of the names beside it."""
 _LABEL_GAP = 0.048
 """The least distance of two names, as a share of the axis."""
 
@@ -37,21 +41,24 @@ def png(chart: Chart) -> bytes:
     MissingDependencyError
         If matplotlib is not installed.
     """
-    count = len(chart.panels)
-    width = count * (_PANEL + _LABELS) + 0.8
-    figure = figure_class()(figsize=(width, _HEIGHT), dpi=110)
+    columns = min(len(chart.panels), _COLUMNS)
+    rows = math.ceil(len(chart.panels) / columns)
+    width, height = columns * (_PANEL + _LABELS) + 0.8, rows * _ROW + _HEAD + _FOOT
+    figure = figure_class()(figsize=(width, height), dpi=110)
     for i, panel in enumerate(chart.panels):
-        left = (0.8 + i * (_PANEL + _LABELS)) / width
-        axes = figure.add_axes((left, 0.2, (_PANEL - 0.5) / width, 0.58))
+        row, column = divmod(i, columns)
+        left, bottom = 0.8 + column * (_PANEL + _LABELS), _FOOT + (rows - 1 - row) * _ROW + 0.55
+        axes = figure.add_axes((left / width, bottom / height, (_PANEL - 0.5) / width, (_ROW - 0.95) / height))
         _draw(chart, panel, axes)
-        if i == 0:
+        if column == 0:
             axes.set_ylabel(chart.y_label, fontsize=8)
     letters = int(width * 15)
-    figure.text(0.1 / width, 0.985, chart.title, fontsize=13, fontweight="bold", va="top")
-    figure.text(0.1 / width, 0.915, textwrap.fill(chart.about, letters), fontsize=8, va="top", color="#555555")
+    figure.text(0.1 / width, 1 - 0.07 / height, chart.title, fontsize=13, fontweight="bold", va="top")
+    about = textwrap.fill(chart.about, letters)
+    figure.text(0.1 / width, 1 - 0.4 / height, about, fontsize=8, va="top", color="#555555")
     if chart.has_floor:
         note = textwrap.fill(chart.floor_label, letters)
-        figure.text(0.1 / width, 0.015, note, fontsize=8, va="bottom", color="#555555")
+        figure.text(0.1 / width, 0.07 / height, note, fontsize=8, va="bottom", color="#555555")
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return file.getvalue()
