@@ -482,13 +482,16 @@ class Decoder:
         Raises
         ------
         InputError
-            If an array or the search does not fit, or the decoder is not on the cpu.
+            If an array or the search does not fit, or the decoder is not on the cpu: a GPU keeps no candidates.
         DeviceError
             If an array is not in main memory.
         """
         chosen = self.search if search is None else as_search(search)
         if self.network.device != "cpu":
-            raise InputError("trace needs a decoder on the cpu: make one with device='cpu'")
+            raise InputError(
+                f"trace needs a decoder on the cpu, this one is on {self.network.device}: make another with "
+                "device='cpu', which finds the same tokens in float32, and give it the encoder output in main memory"
+            )
         utterances, lengths = self._door(encoder_out, lengths, self.spec.encoder_size)
         if not len(lengths):
             return []

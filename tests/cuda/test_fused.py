@@ -268,6 +268,9 @@ class TestBeam:
         with pytest.raises(tdt.InputError, match="ScoringFunction runs only on the CPU"):
             search = kernels_search(decoder)
             cuda_beam.check_beam(search)
+        for look in (decoder.trace, decoder.profile):
+            with pytest.raises(tdt.InputError, match="(on the cpu, this one is on cuda|on the cpu, this decoder has)"):
+                look(frames, lengths, tdt.Beam(size=2))
 
 
 def kernels_search(decoder):

@@ -13,7 +13,7 @@ from .charts import Chart, Panel, spread, ticks
 _COLUMNS = 2
 """The most panels beside each other."""
 _ROW, _HEAD, _FOOT = 3.6, 0.7, 0.4
-"""Inches: the height of a row of panels, with its title and the names of its axes; of what stands above and below all."""
+"""Inches: the height of a row of panels, with titles and the names of axes; of what stands above and below them all."""
 _PANEL, _LABELS = 4.4, 2.1
 """Inches: the width of a panel, and of the names beside it."""
 _LABEL_GAP = 0.048
