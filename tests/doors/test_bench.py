@@ -119,8 +119,8 @@ def test_charts_say_whose_line_is_whose(tmp_path, capsys):
     assert main(["bench", "demo", *options, "--plot", str(plot)]) == 0
     text = plot.read_text(encoding="utf-8")
     drawing = text[text.index("<svg"):]
-    for name in (*DECODERS[:3], "ONNX Runtime (ort)", "floor of fused int8", "lower is better", "greedy search, 1 thread",
-                 "beam search of size 4, 1 thread"):
+    titles = "greedy search, 1 thread", "beam search of size 4, 1 thread"
+    for name in (*DECODERS[:3], "ONNX Runtime (ort)", "floor of fused int8", "lower is better", *titles):
         assert f"{name}<" in drawing or f"{name})<" in drawing, name
     assert not re.search(r"(src|href|url)\s*[=(]|<script|https?:", text), "nothing from elsewhere"
     assert "Where the time goes: fused float32, beam, batch 2" in text and "processor" in text
