@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from concurrent.futures import wait
 
@@ -13,6 +14,7 @@ from tdtdecode.serve.engine import Engine
 from tdtdecode.serve.job import Wish
 from tdtdecode.serve.metrics import Metrics
 from tdtdecode.serve.settings import Settings
+from tdtdecode.speech.audio.sources import Source
 from tests.demo import recordings
 from tests.serve.running import HANGING
 
@@ -161,6 +163,24 @@ def test_a_long_recording_is_cancelled_between_its_steps(fresh):
     engine.begin(job)
     engine.close()
     assert job.future.cancelled() and len(steps) == 1
+
+
+@pytest.mark.parametrize("size", [0, 9 << 20], ids=["read before", "read in the long lane"])
+def test_uploads_are_closed_however_they_end(engine, fresh, monkeypatch, speech, size):
+    gate = Gate(fresh, monkeypatch)
+    hold = submitted(engine, tone(40))  # the long lane is busy until the gate opens
+    assert gate.reached.wait(HANGING)
+    uploads = {"good": io.BytesIO(speech), "broken": io.BytesIO(b"no audio"), "cancelled": io.BytesIO(speech)}
+    jobs = {name: engine.job(Source(name, upload), size, Wish()) for name, upload in uploads.items()}
+    jobs["cancelled"].cancel()
+    for job in jobs.values():
+        engine.begin(job)
+    gate.open.set()
+    assert jobs["good"].future.result(HANGING).text == fresh.recognize(speech).text
+    assert isinstance(jobs["broken"].future.exception(HANGING), tdt.InputError)
+    hold.cancel()
+    engine.close()
+    assert all(upload.closed for upload in uploads.values())
 
 
 def test_too_long_a_recording_is_refused_while_it_is_read(fresh):

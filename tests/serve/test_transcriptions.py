@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import tdtdecode as tdt
+from tdtdecode.serve import transcriptions
 from tdtdecode.serve.answers import Deltas
 from tdtdecode.serve.transcriptions import phrases_of
 from tdtdecode.speech.formats import FORMATS
@@ -37,6 +38,24 @@ def named(content: bytes, name: str = "speech.flac") -> tuple[str, bytes]:
 def test_json(client, speech, transcript):
     found = client.audio.transcriptions.create(model="demo", file=named(speech))
     assert (found.text, found.usage.type, found.usage.seconds) == (transcript.text, "duration", 10)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"temperature": "hot"}])
+def test_uploads_are_closed(served, speech, monkeypatch, wrong):
+    """Also those of a request that is refused."""
+    files = []
+
+    received = transcriptions.received
+
+    async def noting(*arguments):
+        found = await received(*arguments)
+        files.append(found["file"].file)
+        return found
+
+    monkeypatch.setattr(transcriptions, "received", noting)
+    status, _, _ = served.request("POST", "/v1/audio/transcriptions", *form({"model": "demo", **wrong}, speech))
+    assert status == (400 if wrong else 200)
+    assert [file.closed for file in files] == [True]
 
 
 @pytest.mark.parametrize(("format", "ours"), [("text", "txt"), ("srt", "srt"), ("vtt", "vtt")])

@@ -76,7 +76,7 @@ class Engine:
     def begin(self, job: Job) -> Future[Transcript]:
         """Transcribe a recording. Cancelling the job ends the work."""
         if job.size > _SHORT_BYTES:
-            self._long.add(Task(self._steps(job, None), job.future, job.cancellation))
+            self._long.add(Task(self._steps(job, None), job.future, job.cancellation, job.close))
         else:
             self._short.expect()
             self._to_read.put(job)
@@ -113,6 +113,8 @@ class Engine:
                 job.future.cancel()
             except Exception as error:
                 job.fail(error)
+            finally:
+                job.close()
             self._short.arrive(job, pieces)
 
     def _read(self, job: Job) -> list[Any]:
@@ -128,7 +130,7 @@ class Engine:
     def _samples(self, job: Job) -> Any:
         """The samples of a recording, whose upload is not needed any longer."""
         samples = as_samples(job.recording, SAMPLE_RATE, self._settings.max_seconds)
-        job.recording = None
+        job.close()
         return samples
 
     def _steps(self, job: Job, samples: Any) -> Generator[None]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..cancellation import Cancellation
 from ..hypothesis import Hypothesis, Transcript
+from ..speech.audio.sources import Source
 from ..speech.pipeline import Heard
 from ..speech.stages import ModelStages
 
@@ -37,7 +38,7 @@ class Job:
     Attributes
     ----------
     recording:
-        What `as_samples` reads: the uploaded bytes, or (samples, rate).
+        What `as_samples` reads: the uploaded bytes, or (samples, rate). Who works on the job last closes it.
     size:
         Bytes of the upload.
     wish:
@@ -72,6 +73,12 @@ class Job:
     @property
     def cancelled(self) -> bool:
         return self.future.cancelled()
+
+    def close(self) -> None:
+        """The recording is not needed any longer: an upload's memory, or its temporary file, is given back."""
+        if isinstance(self.recording, Source):
+            self.recording.stream.close()
+        self.recording = None
 
     def take(self, heard: Heard) -> None:
         """Note what was read."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,10 +18,9 @@ from ..speech.recognizer import Recognizer
 from ..speech.streaming import News
 from ..speech.vad import SileroVad
 from .job import Wish, deliver, fail
+from .lane import Lane
 from .metrics import Metrics
 from .settings import Settings
-
-_log = logging.getLogger(__name__)
 
 
 class LiveStream:
@@ -60,7 +57,7 @@ class LiveStream:
         self._lane.put(self, None)
 
 
-class LiveLane:
+class LiveLane(Lane[list[LiveStream]]):
     """A thread that feeds all live recordings at once with what has come of each.
 
     Parameters
@@ -72,12 +69,10 @@ class LiveLane:
     def __init__(
         self, model: Recognizer, settings: Settings, metrics: Metrics, pause: float | None, vad: SileroVad | None
     ):
-        self._model, self._settings, self._metrics = model, settings, metrics
+        super().__init__("live", metrics)
+        self._model, self._settings = model, settings
         self._streams = model.streams(pause=pause, vad=vad)
-        self._changed = threading.Condition()
         self._fed: set[LiveStream] = set()  # those with something in their inbox
-        self._ended = False
-        self._thread = threading.Thread(target=self._work, name="tdtdecode-live", daemon=True)
         self._thread.start()
 
     def search(self, phrases: tuple[str, ...]) -> Greedy | Beam:
@@ -118,32 +113,22 @@ class LiveLane:
             self._fed.add(stream)
             self._changed.notify()
 
-    def close(self) -> None:
-        """Work off what there is, and end the thread."""
+    def _next(self) -> list[LiveStream] | None:
         with self._changed:
-            self._ended = True
-            self._changed.notify()
-        self._thread.join()
+            while not self._fed:
+                if self._ended:
+                    return None
+                self._changed.wait()
+        time.sleep(self._settings.batch_wait)  # what comes meanwhile shares the calls
+        with self._changed:
+            return list(self._fed)
 
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                while not (self._fed or self._ended):
-                    self._changed.wait()
-                if not self._fed:
-                    return
-            time.sleep(self._settings.batch_wait)  # what comes meanwhile shares the calls
-            try:
-                self._round()
-            except Exception:  # a mistake of ours: it must not end the lane
-                _log.exception("a round of live recordings failed")
-
-    def _round(self) -> None:
+    def _do(self, streams: list[LiveStream]) -> None:
         """Feed all streams that something has come for, then finish those that end."""
         pieces: dict[int, dict[LiveStream, np.ndarray]] = {}
         ends: dict[LiveStream, Future[Transcript]] = {}
         with self._changed:
-            for stream in list(self._fed):
+            for stream in streams:
                 rate, samples = _taken(stream.inbox)
                 if samples is not None:
                     pieces.setdefault(rate, {})[stream] = samples
@@ -156,7 +141,6 @@ class LiveLane:
                         pieces.get(rate, {}).pop(stream, None)
                 if not stream.inbox:
                     self._fed.discard(stream)
-        begin = time.perf_counter()
         for rate, fed in pieces.items():
             for stream, news in self._streams.feed(fed, rate).items():
                 self._metrics.audio.labels("live").inc(len(fed[stream]) / rate)
@@ -166,7 +150,6 @@ class LiveLane:
                 fail(ends[stream], result)
             else:
                 deliver(ends[stream], result)
-        self._metrics.computed.labels("live").inc(time.perf_counter() - begin)
 
 
 def _taken(inbox: deque[Any]) -> tuple[int, np.ndarray | None]:

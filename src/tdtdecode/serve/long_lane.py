@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
@@ -15,6 +13,7 @@ from typing import Any
 from ..cancellation import Cancellation, Cancelled
 from ..errors import TdtDecodeError
 from .job import fail
+from .lane import Lane
 from .metrics import Metrics
 
 _OPEN = 2
@@ -25,14 +24,21 @@ _log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Task:
-    """Work in steps, which sets the future itself. Cancelling the future ends the work."""
+    """Work in steps, which sets the future itself. Cancelling the future ends the work.
+
+    Attributes
+    ----------
+    ended:
+        Called at the end, also if it ends before its first step.
+    """
 
     steps: Generator[None]
     future: Future[Any]
     cancellation: Cancellation
+    ended: Callable[[], object] = lambda: None
 
 
-class LongLane:
+class LongLane(Lane[Task]):
     """A thread that does a step of each of a few tasks in turn. Short recordings have a thread of their own.
 
     Parameters
@@ -42,12 +48,10 @@ class LongLane:
     """
 
     def __init__(self, within: Callable[[], AbstractContextManager[object]], metrics: Metrics):
-        self._within, self._metrics = within, metrics
-        self._changed = threading.Condition()
+        super().__init__("long", metrics)
+        self._within = within
         self._waiting: deque[Task] = deque()
         self._open: deque[Task] = deque()
-        self._ended = False
-        self._thread = threading.Thread(target=self._work, name="tdtdecode-long", daemon=True)
         self._thread.start()
 
     def add(self, task: Task) -> None:
@@ -55,21 +59,6 @@ class LongLane:
         with self._changed:
             self._waiting.append(task)
             self._changed.notify()
-
-    def close(self) -> None:
-        """Finish what there is, and end the thread."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify()
-        self._thread.join()
-
-    def _work(self) -> None:
-        while (task := self._next()) is not None:
-            begin = time.perf_counter()
-            with self._within():
-                if self._step(task):
-                    self._open.append(task)
-            self._metrics.computed.labels("long").inc(time.perf_counter() - begin)
 
     def _next(self) -> Task | None:
         with self._changed:
@@ -80,6 +69,13 @@ class LongLane:
             while self._waiting and len(self._open) < _OPEN:
                 self._open.append(self._waiting.popleft())
             return self._open.popleft()
+
+    def _do(self, task: Task) -> None:
+        with self._within():
+            if self._step(task):
+                self._open.append(task)
+            else:
+                task.ended()
 
     def _step(self, task: Task) -> bool:
         """Do a step. Returns whether there are more."""

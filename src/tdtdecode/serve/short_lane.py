@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,13 +15,12 @@ from ..speech.pipeline import Encoded, Piece
 from ..speech.recognizer import Recognizer
 from ..speech.stages import BATCH_SIZES
 from .job import Job
+from .lane import Lane
 from .metrics import Metrics
 from .settings import Settings
 
 _CONSIDERED = 64
 """So many of the recordings that have waited longest are looked at for a batch: the work grows with their number."""
-
-_log = logging.getLogger(__name__)
 
 
 def with_phrases(search: Greedy | Beam, lists: Sequence[tuple[str, ...]]) -> Greedy | Beam:
@@ -40,7 +37,7 @@ class _Waiting:
     since: float
 
 
-class ShortLane:
+class ShortLane(Lane[list[_Waiting]]):
     """A thread that encodes and decodes short recordings in batches.
 
     The batch of the recording that has waited longest comes first. It holds those others with which it takes the least
@@ -49,15 +46,13 @@ class ShortLane:
     """
 
     def __init__(self, model: Recognizer, settings: Settings, metrics: Metrics):
-        self._model, self._settings, self._metrics = model, settings, metrics
+        super().__init__("short", metrics)
+        self._model, self._settings = model, settings
         card = model.decoder.network.card if model.device == "cuda" else None
         self._enough = encoder_cost(model.device, None if card is None else card.memory).most_seconds
         self._most = settings.batch_size or BATCH_SIZES[model.device]
-        self._changed = threading.Condition()
         self._waiting: list[_Waiting] = []
         self._coming = 0
-        self._ended = False
-        self._thread = threading.Thread(target=self._work, name="tdtdecode-short", daemon=True)
         self._thread.start()
 
     def expect(self) -> None:
@@ -74,31 +69,7 @@ class ShortLane:
             self._metrics.waiting.set(len(self._waiting))
             self._changed.notify()
 
-    def close(self) -> None:
-        """Finish what waits, and end the thread."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify()
-        self._thread.join()
-
-    def _work(self) -> None:
-        while (batch := self._next()) is not None:
-            begin = time.perf_counter()
-            for one in batch:
-                if one.job.began is None:
-                    one.job.began = begin
-                    self._metrics.waited.observe(begin - one.job.arrived)
-            try:
-                with batch[0].job.stages.thread("encode"):
-                    self._compute(batch)
-            except Exception as error:  # a mistake of ours: it must not end the lane
-                _log.exception("a batch failed")
-                for one in batch:
-                    one.job.fail(error)
-            self._metrics.computed.labels("short").inc(time.perf_counter() - begin)
-
     def _next(self) -> list[_Waiting] | None:
-        """Wait for the next batch; None at the end."""
         with self._changed:
             while True:
                 self._waiting = [one for one in self._waiting if not one.job.cancelled]
@@ -129,6 +100,20 @@ class ShortLane:
         taken = set(map(id, batch))
         self._waiting = [one for one in self._waiting if id(one) not in taken]
         return batch
+
+    def _do(self, batch: list[_Waiting]) -> None:
+        begin = time.perf_counter()
+        for one in batch:
+            if one.job.began is None:
+                one.job.began = begin
+                self._metrics.waited.observe(begin - one.job.arrived)
+        try:
+            with batch[0].job.stages.thread("encode"):
+                self._compute(batch)
+        except Exception as error:
+            for one in batch:
+                one.job.fail(error)
+            raise
 
     def _compute(self, batch: list[_Waiting]) -> None:
         """Encode and decode a batch. If that fails, one by one, as most likely one of them was the cause."""

@@ -57,12 +57,13 @@ class Options:
 
 
 async def transcribe(request: Request) -> Response:
-    """Transcribe an upload."""
+    """Transcribe an upload. The job closes it; here only one that no job was made of."""
     state: ServerState = request.app.state.server
     record: Record = request.scope["record"]
     record.endpoint = "transcriptions"
     state.check_open()
     leave = state.requests.enter()
+    form = FormData()
     try:
         form = await received(request, state.settings.upload_timeout)
         options = options_of(form, state)
@@ -75,6 +76,7 @@ async def transcribe(request: Request) -> Response:
         job = state.engine.job(source, upload.size or 0, options.wish, told)
     except BaseException:
         leave()
+        await form.close()
         raise
     job.future.add_done_callback(lambda _: leave())
     state.engine.begin(job)
