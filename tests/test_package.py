@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import subprocess
 import sys
+import tomllib
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
 import tdtdecode as tdt
 from tests.conftest import HANGING
+
+ROOT = Path(__file__).parents[1]
 
 HEAVY = ("onnx", "onnxruntime", "soundfile", "soxr", "numba", "huggingface_hub", "torch", "scipy")
 
@@ -22,11 +27,29 @@ def run(code: str) -> str:
     return done.stdout
 
 
+def test_the_clone_names_one_version():
+    """The release workflow compares the tag with the package and the changelog; a citation and the examples follow."""
+    changes = re.findall(r"^## (\S+) \((20\d\d-\d\d-\d\d)\)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert changes[0][0] == tdt.__version__
+    assert re.findall(r"^version: (.*)$", citation, re.M) == [tdt.__version__]
+    assert re.findall(r'^date-released: "(.*)"$', citation, re.M) == [changes[0][1]]
+    assert tomllib.loads((ROOT / "examples/rust/Cargo.toml").read_text())["package"]["version"] == tdt.__version__
+    assert tomllib.loads((ROOT / "examples/rust/Cargo.lock").read_text())["package"][0]["version"] == tdt.__version__
+
+
 def test_versions_agree():
     assert tdt.__version__ == importlib.metadata.version("tdtdecode")
     assert run("import runpy, sys; sys.argv = ['tdtdecode', '--version']\n"
                "try: runpy.run_module('tdtdecode', run_name='__main__')\n"
                "except SystemExit: pass").split() == ["tdtdecode", tdt.__version__]  # fmt: skip
+
+
+def test_the_c_library_is_one_file():
+    """A library with a version in its name would be there once more for each of its links."""
+    names = [path.name for path in files("tdtdecode.capi").joinpath("lib").iterdir()]
+    wanted = {"win32": ["tdtdecode.dll", "tdtdecode.lib"], "darwin": ["libtdtdecode.dylib"]}
+    assert sorted(names) == wanted.get(sys.platform, ["libtdtdecode.so"])
 
 
 @pytest.mark.parametrize("statement", ["import tdtdecode", "from tdtdecode import load_model, Recognizer"])

@@ -33,7 +33,7 @@ if _TYPE_CHECKING:
     from .speech.vad import SileroVad
     from .transducer import TransducerSpec
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AudioWarning",
