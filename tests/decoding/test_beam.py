@@ -148,7 +148,7 @@ TINY = {
 @pytest.mark.parametrize("kernels", KERNELS)
 def test_without_pruning_it_is_exhaustive_search(name, kernels):
     spec, length = TINY[name]
-    for seed in range(2 if kernels == "reference" else 10):
+    for seed in range(1 if kernels == "reference" else 10):
         model = RandomTransducer(spec, seed)
         frames, _ = random_frames(1, model.encoder_size, length, seed)
         alignments = Alignments(model, spec, frames[0], max_symbols=2)

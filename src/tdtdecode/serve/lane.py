@@ -1,4 +1,4 @@
-"""What all lanes have in common: a thread that does what comes, one piece of work after the other, until it is closed."""
+"""What the lanes share: a thread that does what comes, one piece of work after the other, until it is closed."""
 
 from __future__ import annotations
 
