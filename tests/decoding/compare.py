@@ -150,11 +150,11 @@ def _tied(a: Step, b: Step, spec: TransducerSpec) -> bool:
     return gap <= allowed
 
 
-def check_same_hypotheses(a, b) -> None:
+def check_same_hypotheses(a, b, tolerance: float = LOGPROB_TOLERANCE) -> None:
     """Identical tokens, frames and durations, log-probs within the tolerance."""
     assert len(a) == len(b)
     for x, y in zip(a, b):
         for name in ("tokens", "frames", "durations"):
             np.testing.assert_array_equal(getattr(x, name), getattr(y, name), err_msg=name)
         for name in ("token_logprobs", "duration_logprobs"):
-            np.testing.assert_allclose(getattr(x, name), getattr(y, name), atol=LOGPROB_TOLERANCE, err_msg=name)
+            np.testing.assert_allclose(getattr(x, name), getattr(y, name), atol=tolerance, err_msg=name)
