@@ -107,7 +107,7 @@ def transcribe_dataset(
     ----------
     dataset:
         Rows with the columns of NeMo's manifests, ``audio_filepath`` and perhaps ``offset`` and ``duration``, or
-        with ``bytes``, the content of a file, as `ray.data.read_binary_files` makes them. The paths must be those of
+        with ``bytes``, the content of a file, as ``ray.data.read_binary_files`` makes them. The paths must be those of
         the workers' machines.
     model, options:
         As for `load_model`. Each machine must find the same model by that name.

@@ -1,0 +1,127 @@
+"""How Sphinx makes a site of the pages in this folder: ``python -m sphinx -W --keep-going -n docs build/site``.
+
+The pages are read on GitHub too. So they are plain Markdown, and what only a site can show is on pages of its own.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from sphinx.util.nodes import make_refnode
+
+import tdtdecode
+
+ROOT = Path(__file__).resolve().parents[1]
+
+project = "tdtdecode"
+author = "The authors of tdtdecode"
+copyright = author
+release = version = tdtdecode.__version__
+
+extensions = ["myst_nb", "numpydoc", "sphinx.ext.autodoc", "sphinx_copybutton"]
+exclude_patterns = ["_build"]
+
+html_theme = "furo"
+html_title = "tdtdecode"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_copyright = False
+pygments_style = "friendly"
+pygments_dark_style = "github-dark"
+
+# Markdown. Headings have the anchors that GitHub gives them.
+myst_heading_anchors = 4
+myst_enable_extensions = ["html_image"]
+
+# Pages with code cells are run when the site is built. matplotlibrc in this folder has the style of their plots.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 60
+copybutton_exclude = ".linenos, .gp, .go"
+
+# Docstrings: a name in single backticks is a link if there is such a thing.
+default_role = "py:obj"
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_class_signature = "mixed"
+python_maximum_signature_line_length = 88
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+
+
+def source_address(path: str) -> str:
+    """Where a file of the repository can be read: on GitHub if GitHub builds the site, else on this disk."""
+    repository = os.environ.get("GITHUB_REPOSITORY")
+    if repository is None:
+        return (ROOT / path).as_uri()
+    kind = "tree" if (ROOT / path).is_dir() else "blob"
+    return f"{os.environ['GITHUB_SERVER_URL']}/{repository}/{kind}/{os.environ['GITHUB_SHA']}/{path}"
+
+
+def link_to_sources(app: Any, name: str, source: list[str]) -> None:
+    """Links from a page to files outside this folder lead to the repository."""
+    folder = (Path(app.srcdir) / name).parent
+
+    def address(link: re.Match[str]) -> str:
+        path = (folder / link[1]).resolve()
+        if path.is_relative_to(app.srcdir) or not path.is_relative_to(ROOT):
+            return link[0]
+        if not path.exists():
+            raise ValueError(f"{name}: a link leads to {path}, which does not exist")
+        return f"]({source_address(path.relative_to(ROOT).as_posix())}{link[2]})"
+
+    source[0] = re.sub(r"\]\((\.\./[^)#\s]+)((?:#[^)\s]*)?)\)", address, source[0])
+
+
+def link_by_last_name(app: Any, env: Any, node: Any, text: Any) -> Any:
+    """A name of a docstring or a signature means what has it as its last name, if only one thing has it.
+
+    Other names are text, if the source has them: parameters, and what is not public. So are types of other packages.
+    """
+    if node.get("refdomain") != "py":
+        return None
+    objects = env.domains["py"].objects
+    last = node["reftarget"].rpartition(".")[2]
+    found = [name for name in objects if name == f"tdtdecode.{last}"] or [
+        name for name, entry in objects.items() if name.rpartition(".")[2] == last and not entry.aliased
+    ]
+    if len(found) == 1:
+        entry = objects[found[0]]
+        return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, text, found[0])
+    known = node["reftype"] == "class" or node["reftarget"].removesuffix(".py").rpartition(".")[2] in names_in_the_source()
+    return text if known else None
+
+
+@lru_cache(maxsize=None)
+def names_in_the_source() -> set[str]:
+    """Every name in the code of the package, and of its files: what a docstring may mention without a link."""
+    names = set()
+    for file in (ROOT / "src").rglob("*.py"):
+        names.add(file.stem)
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            for field in ("name", "id", "attr", "arg"):
+                names.add(getattr(node, field, None))
+    return names
+
+
+def as_numpydoc_reads_it(app: Any, kind: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Our docstrings write ``name:`` before a parameter's text, and plain text as what is returned."""
+    section = ""
+    for i, line in enumerate(lines):
+        if i + 1 < len(lines) and re.fullmatch("-{3,}", lines[i + 1]):
+            section = line
+        elif section in ("Parameters", "Attributes", "Returns", "Yields") and re.fullmatch(r"[\w, ]+:", line):
+            lines[i] = line[:-1]
+
+
+def setup(app: Any) -> None:
+    app.connect("source-read", link_to_sources)
+    app.connect("missing-reference", link_by_last_name)
+    app.connect("autodoc-process-docstring", as_numpydoc_reads_it, priority=100)
