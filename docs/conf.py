@@ -6,12 +6,14 @@ The pages are read on GitHub too. So they are plain Markdown, and what only a si
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 
 import tdtdecode
@@ -56,6 +58,10 @@ numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 
 
+IMAGE_OF_A_THEME = r"!\[(.*?)\]\((.*?)#gh-(light|dark)-mode-only\)"
+"""An image that GitHub shows on light pages alone, or on dark ones."""
+
+
 def source_address(path: str) -> str:
     """Where a file of the repository can be read: on GitHub if GitHub builds the site, else on this disk."""
     repository = os.environ.get("GITHUB_REPOSITORY")
@@ -65,8 +71,8 @@ def source_address(path: str) -> str:
     return f"{os.environ['GITHUB_SERVER_URL']}/{repository}/{kind}/{os.environ['GITHUB_SHA']}/{path}"
 
 
-def link_to_sources(app: Any, name: str, source: list[str]) -> None:
-    """Links from a page to files outside this folder lead to the repository."""
+def for_the_site(app: Any, name: str, source: list[str]) -> None:
+    """Links from a page to files outside this folder lead to the repository. Images are for GitHub's themes or furo's."""
     folder = (Path(app.srcdir) / name).parent
 
     def address(link: re.Match[str]) -> str:
@@ -77,6 +83,7 @@ def link_to_sources(app: Any, name: str, source: list[str]) -> None:
             raise ValueError(f"{name}: a link leads to {path}, which does not exist")
         return f"]({source_address(path.relative_to(ROOT).as_posix())}{link[2]})"
 
+    source[0] = re.sub(IMAGE_OF_A_THEME, r'<img src="\2" alt="\1" class="only-\3">', source[0])
     source[0] = re.sub(r"\]\((\.\./[^)#\s]+)((?:#[^)\s]*)?)\)", address, source[0])
 
 
@@ -121,7 +128,27 @@ def as_numpydoc_reads_it(app: Any, kind: str, name: str, thing: Any, options: An
             lines[i] = line[:-1]
 
 
+class Notebooks(SphinxDirective):
+    """A list of the notebooks in a folder: the title of each as a link, and its first paragraph."""
+
+    required_arguments = 1
+
+    def run(self) -> list[Any]:
+        folder = (Path(self.env.doc2path(self.env.docname)).parent / self.arguments[0]).resolve()
+        lines = []
+        for notebook in sorted(folder.glob("*.ipynb")):
+            self.env.note_dependency(str(notebook))
+            cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+            text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+            title, *paragraphs = [part.strip() for part in text.split("\n\n") if part.strip()]
+            address = source_address(notebook.relative_to(ROOT).as_posix())
+            about = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", paragraphs[0]) if paragraphs else ""
+            lines.append(f"- [{title.lstrip('# ')}]({address}): {' '.join(about.split())}")
+        return self.parse_text_to_nodes("\n".join(lines or ["There are none yet."]))
+
+
 def setup(app: Any) -> None:
-    app.connect("source-read", link_to_sources)
+    app.add_directive("notebooks", Notebooks)
+    app.connect("source-read", for_the_site)
     app.connect("missing-reference", link_by_last_name)
     app.connect("autodoc-process-docstring", as_numpydoc_reads_it, priority=100)

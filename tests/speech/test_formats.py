@@ -24,7 +24,7 @@ from tdtdecode.hypothesis import Hypothesis, Transcript, Word  # noqa: E402
 from tdtdecode.speech.formats import FORMATS  # noqa: E402
 from tdtdecode.speech.formats.cues import cues  # noqa: E402
 
-RECIPES = Path(__file__).parents[2] / "docs" / "recipes.md"
+PAGE = Path(__file__).parents[2] / "docs" / "transcribe.md"
 CLOCK = re.compile(r"(\d\d+):(\d\d):(\d\d)[,.](\d\d\d)")
 
 
@@ -230,6 +230,6 @@ def test_every_format_is_a_choice_on_the_command_line_and_documented(capsys):
     assert f"--format {{{','.join(FORMATS)}}}" in capsys.readouterr().out
     row = re.compile(r"^\| `(\w+)` \| .+ \| (yes|no) \| (yes|no) \|$", re.MULTILINE)
     yes_or_no = {True: "yes", False: "no"}
-    assert row.findall(RECIPES.read_text(encoding="utf-8")) == [
+    assert row.findall(PAGE.read_text(encoding="utf-8")) == [
         (name, yes_or_no[format.concatenable], yes_or_no[format.alternatives]) for name, format in FORMATS.items()
     ]
