@@ -47,6 +47,8 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 60
 copybutton_exclude = ".linenos, .gp, .go"
 
+linkcheck_ignore = [r"http://127\.0\.0\.1"]
+
 # Docstrings: a name in single backticks is a link if there is such a thing.
 default_role = "py:obj"
 autodoc_member_order = "bysource"
@@ -62,29 +64,29 @@ IMAGE_OF_A_THEME = r"!\[(.*?)\]\((.*?)#gh-(light|dark)-mode-only\)"
 """An image that GitHub shows on light pages alone, or on dark ones."""
 
 
-def source_address(path: str) -> str:
-    """Where a file of the repository can be read: on GitHub if GitHub builds the site, else on this disk."""
+def link_to_source(text: str, path: str, anchor: str = "") -> str:
+    """A link to a file or folder of the repository, if GitHub builds the site; else its text and the path."""
     repository = os.environ.get("GITHUB_REPOSITORY")
     if repository is None:
-        return (ROOT / path).as_uri()
+        return text if path in text else f"{text} (`{path}`)"
     kind = "tree" if (ROOT / path).is_dir() else "blob"
-    return f"{os.environ['GITHUB_SERVER_URL']}/{repository}/{kind}/{os.environ['GITHUB_SHA']}/{path}"
+    return f"[{text}]({os.environ['GITHUB_SERVER_URL']}/{repository}/{kind}/{os.environ['GITHUB_SHA']}/{path}{anchor})"
 
 
 def for_the_site(app: Any, name: str, source: list[str]) -> None:
-    """Links from a page to files outside this folder lead to the repository. Images are for GitHub's themes or furo's."""
+    """Links to files outside this folder lead to the repository. What GitHub shows on dark pages alone, furo does too."""
     folder = (Path(app.srcdir) / name).parent
 
-    def address(link: re.Match[str]) -> str:
-        path = (folder / link[1]).resolve()
+    def rewritten(link: re.Match[str]) -> str:
+        path = (folder / link[2]).resolve()
         if path.is_relative_to(app.srcdir) or not path.is_relative_to(ROOT):
             return link[0]
         if not path.exists():
             raise ValueError(f"{name}: a link leads to {path}, which does not exist")
-        return f"]({source_address(path.relative_to(ROOT).as_posix())}{link[2]})"
+        return link_to_source(link[1], path.relative_to(ROOT).as_posix(), link[3])
 
     source[0] = re.sub(IMAGE_OF_A_THEME, r'<img src="\2" alt="\1" class="only-\3">', source[0])
-    source[0] = re.sub(r"\]\((\.\./[^)#\s]+)((?:#[^)\s]*)?)\)", address, source[0])
+    source[0] = re.sub(r"\[([^\[\]]*)\]\((\.\./[^)#\s]+)((?:#[^)\s]*)?)\)", rewritten, source[0])
 
 
 def link_by_last_name(app: Any, env: Any, node: Any, text: Any) -> Any:
@@ -102,8 +104,8 @@ def link_by_last_name(app: Any, env: Any, node: Any, text: Any) -> Any:
     if len(found) == 1:
         entry = objects[found[0]]
         return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, text, found[0])
-    known = node["reftype"] == "class" or node["reftarget"].removesuffix(".py").rpartition(".")[2] in names_in_the_source()
-    return text if known else None
+    last = node["reftarget"].removesuffix(".py").rpartition(".")[2]
+    return text if node["reftype"] == "class" or last in names_in_the_source() else None
 
 
 @lru_cache(maxsize=None)
@@ -141,9 +143,9 @@ class Notebooks(SphinxDirective):
             cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
             text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
             title, *paragraphs = [part.strip() for part in text.split("\n\n") if part.strip()]
-            address = source_address(notebook.relative_to(ROOT).as_posix())
             about = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", paragraphs[0]) if paragraphs else ""
-            lines.append(f"- [{title.lstrip('# ')}]({address}): {' '.join(about.split())}")
+            link = link_to_source(title.lstrip("# "), notebook.relative_to(ROOT).as_posix())
+            lines.append(f"- {link}: {' '.join(about.split())}")
         return self.parse_text_to_nodes("\n".join(lines or ["There are none yet."]))
 
 

@@ -33,6 +33,8 @@ EVERY_PAGE = sorted(
     for path in ROOT.glob(pattern)
 )  # fmt: skip
 
+INSPECTION = "src/tdtdecode/prepare/inspection"
+
 CODE = r"^```(?:python|\{code-cell\} python)"
 """How a block begins that is run."""
 
@@ -65,12 +67,12 @@ def blocks_of(page: str) -> list[Block]:
     text = (ROOT / page).read_text(encoding="utf-8")
     start = CODE + r"( \w+)?\n(?::tags: [^\n]*\n)?"
     found = re.finditer(start + r"(.*?)^```\n(?:```text\n(.*?)^```\n)?", text, re.DOTALL | re.MULTILINE)
-    return [
-        Block(
-            m[2], text.count("\n", 0, m.start(2)) + 1, None if "{code-cell}" in m[0] else m[3] or "", (m[1] or "").strip()
-        )
-        for m in found
-    ]  # fmt: skip
+    blocks = []
+    for match in found:
+        needs, code, printed = match.groups()
+        shown = None if "{code-cell}" in match[0] else printed or ""
+        blocks.append(Block(code, text.count("\n", 0, match.start(2)) + 1, shown, (needs or "").strip()))
+    return blocks
 
 
 def run(page: str, block: Block, names: dict) -> None:
@@ -225,7 +227,8 @@ def test_blocks_that_cannot_be_run_name_what_exists():
     missing = set()
     tried = 0
     for page in EVERY_PAGE:
-        for block in re.findall(r"^```py\n(.*?)^```\n", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for block in re.findall(r"^```py\n(.*?)^```\n", text, re.DOTALL | re.MULTILINE):
             for module, name in names_in(block):
                 if find_spec(module.partition(".")[0]) is None:
                     missing.add(module.partition(".")[0])
@@ -235,6 +238,16 @@ def test_blocks_that_cannot_be_run_name_what_exists():
     assert tried
     if missing:
         pytest.skip(f"not installed: {', '.join(sorted(missing))}; {tried} names of other packages exist")
+
+
+def test_the_page_of_repairs_has_every_code():
+    """Each code of a problem in the source is on the page, and each on the page is in the source."""
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / INSPECTION).glob("*.py"))
+    given = set(re.findall(r'Problem\(\s*"([a-z0-9-]+)"', sources))
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs" / "repairs.md").read_text(encoding="utf-8"), re.MULTILINE)
+    listed = {code for row in rows for code in re.findall(r"`([a-z0-9-]+)`", row)}
+    assert len(given) > 20 and given <= listed
+    assert [code for code in listed if f'"{code}"' not in sources] == []
 
 
 def commands_in(text: str) -> list[list[str]]:
