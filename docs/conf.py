@@ -74,7 +74,7 @@ def link_to_source(text: str, path: str, anchor: str = "") -> str:
 
 
 def for_the_site(app: Any, name: str, source: list[str]) -> None:
-    """Links to files outside this folder lead to the repository. What GitHub shows on dark pages alone, furo does too."""
+    """Links to files outside this folder lead to the repository. Images for GitHub's dark theme are for furo's."""
     folder = (Path(app.srcdir) / name).parent
 
     def rewritten(link: re.Match[str]) -> str:

@@ -300,7 +300,7 @@ def test_links_lead_somewhere(page):
             continue
         target = (ROOT / page).parent / path if path else ROOT / page
         assert target.exists(), link
-        if anchor:
+        if anchor and not (anchor.endswith("-mode-only") and target.suffix == ".svg"):  # GitHub's themes
             assert anchor in anchors_of(target.read_text(encoding="utf-8")), link
 
 
