@@ -5,6 +5,7 @@ The pages are read on GitHub too. So they are plain Markdown, and what only a si
 
 from __future__ import annotations
 
+import argparse
 import ast
 import json
 import os
@@ -17,6 +18,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 
 import tdtdecode
+from tdtdecode.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -138,7 +140,8 @@ class Notebooks(SphinxDirective):
     def run(self) -> list[Any]:
         folder = (Path(self.env.doc2path(self.env.docname)).parent / self.arguments[0]).resolve()
         lines = []
-        for notebook in sorted(folder.glob("*.ipynb")):
+        notebooks = [path for path in folder.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts]
+        for notebook in sorted(notebooks):
             self.env.note_dependency(str(notebook))
             cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
             text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
@@ -149,7 +152,21 @@ class Notebooks(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines or ["There are none yet."]))
 
 
+class Commands(SphinxDirective):
+    """What ``tdtdecode COMMAND --help`` prints, a section for each command."""
+
+    def run(self) -> list[Any]:
+        os.environ["COLUMNS"] = "100"  # argparse breaks lines by it
+        text = ""
+        for name, command in COMMANDS.items():
+            parser = argparse.ArgumentParser(f"tdtdecode {name}")
+            command.add_arguments(parser)
+            text += f"## {name}\n\n{command.HELP}\n\n```text\n{parser.format_help()}```\n\n"
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
 def setup(app: Any) -> None:
+    app.add_directive("commands", Commands)
     app.add_directive("notebooks", Notebooks)
     app.connect("source-read", for_the_site)
     app.connect("missing-reference", link_by_last_name)
