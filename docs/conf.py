@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 
@@ -21,6 +22,7 @@ import tdtdecode
 from tdtdecode.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
+LOG = logging.getLogger(__name__)
 
 project = "tdtdecode"
 author = "The authors of tdtdecode"
@@ -88,7 +90,7 @@ def for_the_site(app: Any, name: str, source: list[str]) -> None:
         return link_to_source(link[1], path.relative_to(ROOT).as_posix(), link[3])
 
     source[0] = re.sub(IMAGE_OF_A_THEME, r'<img src="\2" alt="\1" class="only-\3">', source[0])
-    source[0] = re.sub(r"\[([^\[\]]*)\]\((\.\./[^)#\s]+)((?:#[^)\s]*)?)\)", rewritten, source[0])
+    source[0] = re.sub(r"(?<!!)\[([^\[\]]*)\]\((\.\./[^)#\s]+)((?:#[^)\s]*)?)\)", rewritten, source[0])
 
 
 def link_by_last_name(app: Any, env: Any, node: Any, text: Any) -> Any:
@@ -123,13 +125,19 @@ def names_in_the_source() -> set[str]:
 
 
 def as_numpydoc_reads_it(app: Any, kind: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """Our docstrings write ``name:`` before a parameter's text, and plain text as what is returned."""
+    """Our docstrings write ``name:`` before a parameter's text, and may say what is returned in a paragraph."""
     section = ""
     for i, line in enumerate(lines):
+        text_follows = i + 1 < len(lines) and lines[i + 1].startswith("    ")
         if i + 1 < len(lines) and re.fullmatch("-{3,}", lines[i + 1]):
             section = line
-        elif section in ("Parameters", "Attributes", "Returns", "Yields") and re.fullmatch(r"[\w, ]+:", line):
+        elif section in ("Parameters", "Attributes", "Returns", "Yields") and re.fullmatch(r"[\w, *]+:", line):
             lines[i] = line[:-1]
+        elif section in ("Parameters", "Attributes") and re.match(r"[^\s-]", line):
+            LOG.warning("%s: a paragraph among the %s: numpydoc takes it for one of them", name, section.lower())
+        elif section in ("Returns", "Yields") and re.match(r"[^\s-]", line) and not text_follows:
+            while i + 1 < len(lines) and re.match(r"\S", lines[i + 1]):
+                lines[i] += " " + lines.pop(i + 1)
 
 
 class Notebooks(SphinxDirective):

@@ -179,6 +179,8 @@ class Greedy:
         in which None stands for all. Whether a token is emitted is decided by the whole row, as if all could be. Which
         one, is decided among those that may. Reported log-probs stay the network's.
 
+    Notes
+    -----
     In the middle of a stream (`Decoder.decode_chunk`), ``max_symbols``, ``blank_penalty`` and ``allow`` may change.
     ``fusion`` and ``confidence`` may not, since the state of the stream depends on them.
 
@@ -260,6 +262,8 @@ class Beam:
         Whether "malsd" prunes before fusion scores are added (``"early"``) or after (``"late"``): NeMo's
         ``pruning_mode``.
 
+    Notes
+    -----
     In the middle of a stream (`Decoder.decode_chunk`), ``nbest``, ``max_symbols``, ``threshold``, ``pruning_mode`` and
     ``allow`` may change. The others may not: the state of the stream holds hypotheses with scores, which depend on
     them.

@@ -66,10 +66,14 @@ class ScoringFunction:
     weight:
         Factor on the scores.
 
+    Notes
+    -----
     Numba compiles both functions (nopython mode; extra ``[numba]``). They are called from several threads at once, so
     they must depend on nothing but their arguments and constants. If one raises an error, or a score is NaN or +inf,
     the decode ends with an `InputError`.
 
+    Examples
+    --------
     >>> def scores(state, out):       # no token twice in a row
     ...     if state[0] >= 0:
     ...         out[state[0]] = -np.inf

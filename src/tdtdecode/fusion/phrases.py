@@ -63,6 +63,8 @@ class PhraseBoost:
     ignore_case:
         Whether a text stands for all texts that differ from it in case only, for models that write capitals.
 
+    Notes
+    -----
     A text is spelt when a decoder first needs it. Those that cannot be spelt are left out, and a `PhraseWarning` names
     them.
 

@@ -34,6 +34,8 @@ class CallableNetwork:
     device:
         ``"cpu"`` or ``"cuda"``. With ``"cuda"`` all arrays above are CuPy arrays, and joint rows stay on the card.
 
+    Notes
+    -----
     Entry i of a result must depend only on entry i of the arguments. The functions must not change their arguments.
 
     Since ``select`` cannot mix entries of several states, the predictor runs for whole batches. In greedy search it
