@@ -1,4 +1,4 @@
-"""The site of the documentation is built without a warning, every link in it leads somewhere, and it fits the screen."""
+"""The site of the documentation is built without a warning, every link in it leads somewhere, and it fits each screen."""
 
 from __future__ import annotations
 
