@@ -1,4 +1,4 @@
-"""The site of the documentation is built without a warning, every link in it leads somewhere, and it fits each screen."""
+"""The site is built without a warning, every link in it leads somewhere, and every page fits the screen."""
 
 from __future__ import annotations
 
