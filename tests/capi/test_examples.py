@@ -41,7 +41,7 @@ def test_c(tmp_path):
 @pytest.mark.skipif(not shutil.which("cargo"), reason="needs cargo")
 def test_rust(tmp_path):
     cargo = {"TDTDECODE_LIB": str(capi.library_directory()), "CARGO_TARGET_DIR": str(tmp_path)}
-    assert "4 passed" in run("cargo", "test", "--offline", cwd=EXAMPLES / "rust", **cargo)
+    assert "5 passed" in run("cargo", "test", "--offline", cwd=EXAMPLES / "rust", **cargo)
     assert run("cargo", "run", "--quiet", "--offline", "--", *ARGUMENTS, cwd=EXAMPLES / "rust", **cargo) == words()
 
 
@@ -52,5 +52,6 @@ def test_go(tmp_path):
         "CGO_CFLAGS": f"-I{capi.include_directory()}", "CGO_LDFLAGS": f"-L{folder} -Wl,-rpath,{folder}",
         "GOCACHE": str(tmp_path / "cache"), "GOFLAGS": "-mod=mod", "GOPROXY": "off",
     }  # fmt: skip
+    assert run("go", "test", ".", cwd=EXAMPLES / "go", **go).startswith("ok")
     run("go", "build", "-o", tmp_path / "decode", ".", cwd=EXAMPLES / "go", **go)
     assert run(tmp_path / "decode", *ARGUMENTS) == words()

@@ -73,8 +73,8 @@ def run(*command: object, status: int = 0) -> str:
 
 def sets(output: str) -> tuple[set[str], set[str]]:
     """The instruction sets that were compared, without any difference, and those that the processor does not have."""
-    compared = set(re.findall(r"^(\w+): [1-9]\d{5,} comparisons, 0 differ$", output, re.MULTILINE))
-    missing = set(re.findall(r"^(\w+): not on this processor$", output, re.MULTILINE))
+    compared = set(re.findall(r"^([\w-]+): [1-9]\d{5,} comparisons, 0 differ$", output, re.MULTILINE))
+    missing = set(re.findall(r"^([\w-]+): not on this processor$", output, re.MULTILINE))
     assert len(compared) + len(missing) == len(output.splitlines()), output
     return compared, missing
 

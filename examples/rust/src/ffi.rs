@@ -12,6 +12,10 @@ pub struct tdt_result {
     _private: [u8; 0],
 }
 #[repr(C)]
+pub struct tdt_allow {
+    _private: [u8; 0],
+}
+#[repr(C)]
 pub struct tdt_state {
     _private: [u8; 0],
 }
@@ -72,6 +76,8 @@ pub struct tdt_search {
     pub ngram: *const c_void,
     pub phrases: *const c_void,
     pub row_phrases: *const *const c_void,
+    pub allow: *const tdt_allow,
+    pub row_allow: *const *const tdt_allow,
 }
 
 #[repr(C)]
@@ -104,6 +110,25 @@ extern "C" {
     pub fn tdt_model_open(path: *const c_char, options: *const c_void, model: *mut *mut tdt_model) -> i32;
     pub fn tdt_model_free(model: *mut tdt_model);
     pub fn tdt_model_get_info(model: *const tdt_model, info: *mut tdt_model_info) -> i32;
+    pub fn tdt_allow_only(
+        model: *const tdt_model,
+        tokens: *const i32,
+        count: usize,
+        allow: *mut *mut tdt_allow,
+    ) -> i32;
+    pub fn tdt_allow_except(
+        model: *const tdt_model,
+        tokens: *const i32,
+        count: usize,
+        allow: *mut *mut tdt_allow,
+    ) -> i32;
+    pub fn tdt_allow_scripts(
+        model: *const tdt_model,
+        names: *const *const c_char,
+        count: usize,
+        allow: *mut *mut tdt_allow,
+    ) -> i32;
+    pub fn tdt_allow_free(allow: *mut tdt_allow);
     pub fn tdt_decode_chunk(
         model: *const tdt_model,
         input: *const tdt_input,

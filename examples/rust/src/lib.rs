@@ -47,23 +47,56 @@ pub struct Model {
 unsafe impl Send for Model {}
 unsafe impl Sync for Model {}
 
-/// How to search.
-#[derive(Debug, Clone, Copy)]
-pub enum Search {
-    Greedy,
-    Beam { size: u16, nbest: u16 },
+/// Which tokens a search may emit. Threads may share it.
+pub struct Allow(NonNull<ffi::tdt_allow>);
+
+unsafe impl Send for Allow {}
+unsafe impl Sync for Allow {}
+
+impl Drop for Allow {
+    fn drop(&mut self) {
+        unsafe { ffi::tdt_allow_free(self.0.as_ptr()) }
+    }
 }
 
-impl Search {
-    fn options(self) -> ffi::tdt_search {
+/// How to search. By default greedily, and with every token.
+#[derive(Clone, Copy, Default)]
+pub struct Search<'a> {
+    beam: Option<Beam>,
+    allow: Option<&'a Allow>,
+}
+
+#[derive(Clone, Copy)]
+struct Beam {
+    size: u16,
+    nbest: u16,
+}
+
+impl<'a> Search<'a> {
+    pub fn greedy() -> Self {
+        Self::default()
+    }
+
+    /// Keeps `size` hypotheses, and returns up to `nbest` of them.
+    pub fn beam(size: u16, nbest: u16) -> Self {
+        Search { beam: Some(Beam { size, nbest }), allow: None }
+    }
+
+    /// Emits only what may be emitted.
+    pub fn allow(self, allow: &'a Allow) -> Self {
+        Search { allow: Some(allow), ..self }
+    }
+
+    fn options(&self) -> ffi::tdt_search {
         // Zero is the default of every option.
         let mut options: ffi::tdt_search = unsafe { zeroed() };
         options.size = size_of::<ffi::tdt_search>();
-        if let Search::Beam { size, nbest } = self {
+        if let Some(beam) = self.beam {
             options.strategy = 1;
-            options.beam_size = size.into();
-            options.nbest = nbest.into();
+            options.beam_size = beam.size.into();
+            options.nbest = beam.nbest.into();
         }
+        options.allow = self.allow.map_or(null(), |allow| allow.0.as_ptr() as *const _);
         options
     }
 }
@@ -160,6 +193,38 @@ impl Model {
     /// The duration of an encoder frame.
     pub fn frame_seconds(&self) -> f64 {
         self.frame_seconds
+    }
+
+    /// The tokens whose letters are all of some Unicode scripts, such as `["latin", "common"]`.
+    pub fn allow_scripts(&self, names: &[&str]) -> Result<Allow, Error> {
+        let names = names
+            .iter()
+            .map(|&name| CString::new(name))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| Error { status: 1, message: "the name of a script has a zero byte".into() })?;
+        let pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
+        self.made_allow(|model, allow| unsafe {
+            ffi::tdt_allow_scripts(model, pointers.as_ptr(), pointers.len(), allow)
+        })
+    }
+
+    /// The tokens of a list, and no others.
+    pub fn allow_only(&self, tokens: &[i32]) -> Result<Allow, Error> {
+        self.made_allow(|model, allow| unsafe { ffi::tdt_allow_only(model, tokens.as_ptr(), tokens.len(), allow) })
+    }
+
+    /// All tokens but those of a list.
+    pub fn allow_except(&self, tokens: &[i32]) -> Result<Allow, Error> {
+        self.made_allow(|model, allow| unsafe { ffi::tdt_allow_except(model, tokens.as_ptr(), tokens.len(), allow) })
+    }
+
+    fn made_allow(
+        &self,
+        make: impl FnOnce(*const ffi::tdt_model, *mut *mut ffi::tdt_allow) -> i32,
+    ) -> Result<Allow, Error> {
+        let mut allow = null_mut();
+        check(make(self.pointer.as_ptr(), &mut allow))?;
+        Ok(Allow(NonNull::new(allow).expect("what may be emitted")))
     }
 
     /// Decodes one utterance, `frames` [E, T]: the hypotheses, best first.

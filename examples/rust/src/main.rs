@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let model = Model::open(model)?;
     let bytes = std::fs::read(frames)?;
     let frames: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-    let best = model.decode(&frames, Search::Greedy)?.swap_remove(0);
+    let best = model.decode(&frames, Search::greedy())?.swap_remove(0);
     for word in model.text(&best)?.1 {
         println!("{:.2} {:.2} {}", word.start, word.end, word.text);
     }

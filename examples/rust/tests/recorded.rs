@@ -23,7 +23,7 @@ fn lines(model: &Model, hypothesis: &Hypothesis) -> String {
 fn words_are_those_of_the_python_package() {
     let model = Model::open(recorded("demo.tdt")).unwrap();
     let expected = fs::read_to_string(recorded("words.txt")).unwrap();
-    for search in [Search::Greedy, Search::Beam { size: 4, nbest: 2 }] {
+    for search in [Search::greedy(), Search::beam(4, 2)] {
         let found = model.decode(&frames(), search).unwrap();
         assert_eq!(lines(&model, &found[0]), expected);
     }
@@ -34,7 +34,7 @@ fn chunks_give_the_same() {
     let model = Model::open(recorded("demo.tdt")).unwrap();
     let (all, size) = (frames(), model.encoder_size());
     let length = all.len() / size;
-    for search in [Search::Greedy, Search::Beam { size: 4, nbest: 1 }] {
+    for search in [Search::greedy(), Search::beam(4, 1)] {
         let (mut whole, mut state) = (Hypothesis::default(), None);
         for first in (0..length).step_by(10) {
             let last = length.min(first + 10);
@@ -54,11 +54,27 @@ fn chunks_give_the_same() {
 }
 
 #[test]
+fn tokens_that_may_not_be_emitted_are_not() {
+    let model = Model::open(recorded("demo.tdt")).unwrap();
+    let tokens = |search| model.decode(&frames(), search).unwrap().swap_remove(0).tokens;
+    let free = tokens(Search::greedy());
+    let without = model.allow_except(&free[..1]).unwrap();
+    for search in [Search::greedy().allow(&without), Search::beam(4, 1).allow(&without)] {
+        assert!(!tokens(search).is_empty() && !tokens(search).contains(&free[0]));
+    }
+    let only = model.allow_only(&free[..1]).unwrap();
+    assert!(tokens(Search::greedy().allow(&only)).iter().all(|&token| token == free[0]));
+    let latin = model.allow_scripts(&["latin", "common"]).unwrap();
+    assert_eq!(tokens(Search::greedy().allow(&latin)), free);
+    assert!(model.allow_scripts(&["klingon"]).err().unwrap().message.contains("klingon"));
+}
+
+#[test]
 fn threads_share_a_model() {
     let model = Model::open(recorded("demo.tdt")).unwrap();
     thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| assert!(!model.decode(&frames(), Search::Greedy).unwrap()[0].tokens.is_empty()));
+            scope.spawn(|| assert!(!model.decode(&frames(), Search::greedy()).unwrap()[0].tokens.is_empty()));
         }
     });
 }
@@ -68,6 +84,6 @@ fn errors_say_what_is_wrong() {
     let error = Model::open("/nowhere/model.tdt").err().unwrap();
     assert!(error.status == 2 && error.message.contains("/nowhere/model.tdt"));
     let model = Model::open(recorded("demo.tdt")).unwrap();
-    assert!(model.decode(&[0.0; 3], Search::Greedy).is_err());
-    assert!(model.decode(&[], Search::Beam { size: 2000, nbest: 1 }).err().unwrap().message.contains("beam_size"));
+    assert!(model.decode(&[0.0; 3], Search::greedy()).is_err());
+    assert!(model.decode(&[], Search::beam(2000, 1)).err().unwrap().message.contains("beam_size"));
 }
