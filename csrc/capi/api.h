@@ -1,4 +1,4 @@
-// What the functions of tdtdecode.h share: the objects behind handles that several of them take, statuses, and the checks of arguments.
+// What the functions of tdtdecode.h share: objects behind handles that several of them take, statuses, checks.
 #pragma once
 
 #include <cstddef>

@@ -61,7 +61,8 @@ Search checked(const tdt_search* search, const tdt_model* model, int rows) {
   }
   made.confidence.measure = static_cast<Measure>(as_choice("confidence", given.confidence, TDT_CONFIDENCE_RENYI));
   made.confidence.alpha = chosen(given.confidence_alpha, 0.33);
-  if (!(made.confidence.alpha > 0.0 && std::isfinite(made.confidence.alpha))) refuse("confidence_alpha must be above 0");
+  if (!(made.confidence.alpha > 0.0 && std::isfinite(made.confidence.alpha)))
+    refuse("confidence_alpha must be above 0");
   made.confidence.linear =
       as_choice("confidence_normalization", given.confidence_normalization, 1) == TDT_NORMALIZE_LIN;
   if (given.ngram) {

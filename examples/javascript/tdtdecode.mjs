@@ -1,12 +1,13 @@
-// The C library in JavaScript, for browsers and Node, without dependencies. Copy it, and add what you need of tdtdecode.h.
+// The C library in JavaScript, for browsers and Node, without dependencies. Copy it, and add what you need of
+// tdtdecode.h.
 //
 //   const library = await load(await fetch("tdtdecode.wasm"));
 //   const model = library.open(await (await fetch("model.tdt")).arrayBuffer());
 //   const [best] = model.decode(frames);                  // Float32Array [E, T]
 //   for (const word of model.text(best).words) console.log(word.start, word.end, word.text);
 //
-// Everything is one WebAssembly memory. What the library is given is copied into it, and what it gives is copied out of
-// it, so that nothing here depends on it later. Only models, states and lists of tokens stay in it until free() is called.
+// The library has one WebAssembly memory. What it is given is copied into that, and what it gives is copied out, so
+// nothing here depends on it later. Only models, states and what may be emitted stay there, until free() is called.
 
 /** What the library said of a call that failed. `status` is one of the header's TDT_ERROR_... */
 export class DecodeError extends Error {
@@ -38,7 +39,13 @@ export async function load(source) {
 
 // --- structures of C -------------------------------------------------------------------------------------------------
 
-const TYPES = { int: ["Int32", 4], address: ["Uint32", 4], float: ["Float32", 4], double: ["Float64", 8], long: ["BigInt64", 8] };
+const TYPES = {
+  address: ["Uint32", 4],
+  int: ["Int32", 4],
+  long: ["BigInt64", 8],
+  float: ["Float32", 4],
+  double: ["Float64", 8],
+};
 
 /** Where the members of a structure lie: each at a multiple of its size. */
 function structure(members) {
@@ -156,7 +163,8 @@ class Library {
       : new Uint8Array(bytes);
     return this.withArguments((given) => {
       const data = given.array(content);
-      return new Model(this, this.made(given, (out) => this.exports.tdt_model_open_memory(data, content.length, 0, out)));
+      const open = (out) => this.exports.tdt_model_open_memory(data, content.length, 0, out);
+      return new Model(this, this.made(given, open));
     });
   }
 

@@ -88,7 +88,7 @@ def words() -> str:
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", TARGETS)
 def test_compiled_library_and_example(name, tmp_path):
-    """The library, and the example in C with the shared and with the static one, found by cmake where it is installed."""
+    """The library, and the example in C with the shared and the static one, which cmake finds where it is installed."""
     target = TARGETS[name]
     variables = dict(target.system)
     if target.tools[0].startswith("zig "):
