@@ -37,7 +37,7 @@ TARGETS = {
     ),
     "Windows, x86-64": Target(
         ("x86_64-w64-mingw32-gcc-posix", "x86_64-w64-mingw32-g++-posix"),
-        {"CMAKE_SYSTEM_NAME": "Windows", "CMAKE_SYSTEM_PROCESSOR": "AMD64"},
+        {"CMAKE_SYSTEM_NAME": "Windows", "CMAKE_SYSTEM_PROCESSOR": "AMD64", "CMAKE_EXE_LINKER_FLAGS": "-static"},
         ("wine",),
         ".exe",
     ),
