@@ -46,11 +46,6 @@ TARGETS = {
         {"CMAKE_SYSTEM_NAME": "Darwin", "CMAKE_SYSTEM_PROCESSOR": "arm64"},
         None,
     ),
-    "macOS, x86-64": Target(
-        ("zig cc -target x86_64-macos", "zig c++ -target x86_64-macos"),
-        {"CMAKE_SYSTEM_NAME": "Darwin", "CMAKE_SYSTEM_PROCESSOR": "x86_64"},
-        None,
-    ),
 }
 WEB = "WebAssembly"
 
