@@ -341,9 +341,7 @@ class Worker {
   };
 
   __device__ void take(int which, const Matrix* matrix, Arena* arena, int* left) {
-    const int grid = static_cast<int>(gridDim.x);
-    Share share = share_of(matrix, (static_cast<int>(blockIdx.x) + grid - matrix->owner) % grid, grid);
-    keep(&share, arena, left);
+    const Share share = kept_share(matrix, arena, left);
     if (threadIdx.x == 0) shares_[which] = share;
   }
 
@@ -365,6 +363,7 @@ class Worker {
                         {nullptr, 0},
                         net_.activation};
     // The last call of `predict` may have left this slot's prediction in tagged words.
+#pragma unroll 1
     for (int i = 0; i < tagged_; ++i)
       if (steps_[i].slot == wanted.slot) input.tagged = tagged_row(net_.layers, i);
     return input;

@@ -228,30 +228,38 @@ __device__ __forceinline__ Share share_of(const Matrix* matrix, int first, int e
   return share;
 }
 
-// Copies as many tiles of a share as fit into `left` bytes to shared memory, where they stay, and reduces `left`.
-__device__ TDT_OUTLINED void keep(Share* share, Arena* arena, int* left) {
-  const int bytes = share->words() * static_cast<int>(sizeof(uint4));
+// This block's share of a matrix, if the tiles are dealt out to the whole grid. Copies as many of its tiles as fit into
+// `left` bytes to shared memory, where they stay, and reduces `left`.
+__device__ TDT_OUTLINED Share kept_share(const Matrix* matrix, Arena* arena, int* left) {
+  const int grid = static_cast<int>(gridDim.x);
+  Share share = share_of(matrix, (static_cast<int>(blockIdx.x) + grid - matrix->owner) % grid, grid);
+  const int bytes = share.words() * static_cast<int>(sizeof(uint4));
   const int count = bytes ? *left / bytes : 0;
-  share->resident_count = count < share->count ? count : share->count;
-  uint4* memory = arena->take<uint4>(share->resident_count * share->words());
-  share->resident = memory;
-  for (int i = 0; i < share->resident_count; ++i) {
-    const uint4* tile = share->matrix->tiles + static_cast<long long>(share->tile(i)) * share->words();
-    for (int word = static_cast<int>(threadIdx.x); word < share->words(); word += static_cast<int>(blockDim.x))
-      memory[static_cast<long long>(i) * share->words() + word] = tile[word];
+  share.resident_count = count < share.count ? count : share.count;
+  uint4* memory = arena->take<uint4>(share.resident_count * share.words());
+  share.resident = memory;
+#pragma unroll 1
+  for (int i = 0; i < share.resident_count; ++i) {
+    const uint4* tile = share.matrix->tiles + static_cast<long long>(share.tile(i)) * share.words();
+    for (int word = static_cast<int>(threadIdx.x); word < share.words(); word += static_cast<int>(blockDim.x))
+      memory[static_cast<long long>(i) * share.words() + word] = tile[word];
   }
-  *left -= share->resident_count * bytes;
+  *left -= share.resident_count * bytes;
+  return share;
 }
 
 // Four neighbouring values of a row. Values past its end are zero.
-__device__ __forceinline__ float4 load_four(const float* row, int i, int size) {
-  if (size % 4 == 0 && i < size) return *reinterpret_cast<const float4*>(row + i);
+__device__ TDT_OUTLINED float4 load_some(const float* row, int i, int size) {
   float4 four = {0.0f, 0.0f, 0.0f, 0.0f};
   if (i < size) four.x = row[i];
   if (i + 1 < size) four.y = row[i + 1];
   if (i + 2 < size) four.z = row[i + 2];
   if (i + 3 < size) four.w = row[i + 3];
   return four;
+}
+__device__ __forceinline__ float4 load_four(const float* row, int i, int size) {
+  if (size % 4 == 0 && i < size) return *reinterpret_cast<const float4*>(row + i);
+  return load_some(row, i, size);  // seldom: rows of such lengths are not aligned
 }
 
 // Stages columns of `inputs` values each, a column by one warp or several. `source_of_column(column)` is where a column
