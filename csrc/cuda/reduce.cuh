@@ -61,19 +61,24 @@ struct Plus {
   __device__ float operator()(float a, float b) const { return a + b; }
 };
 
+template <class T, class Combine>
+__device__ __forceinline__ T exchanged_and_combined(T value, int mask, Combine combine) {
+  const T other = exchanged(value, mask);
+  const bool second = (lane_index() & mask) != 0;
+  return combine(second ? other : value, second ? value : other);
+}
 // Reduces over `width` neighbouring lanes, a power of two. Each lane gets the result.
 template <class T, class Combine>
 __device__ __forceinline__ T over_lanes(T value, int width, Combine combine) {
-  for (int mask = width / 2; mask > 0; mask /= 2) {
-    const T other = exchanged(value, mask);
-    const bool second = (lane_index() & mask) != 0;
-    value = combine(second ? other : value, second ? value : other);
-  }
+  for (int mask = width / 2; mask > 0; mask /= 2) value = exchanged_and_combined(value, mask, combine);
   return value;
 }
+// The same for a whole warp, in little code.
 template <class T, class Combine>
 __device__ TDT_OUTLINED T over_warp(T value, Combine combine) {
-  return over_lanes(value, kWarp, combine);
+#pragma unroll 1
+  for (int mask = kWarp / 2; mask > 0; mask /= 2) value = exchanged_and_combined(value, mask, combine);
+  return value;
 }
 
 // Reduces over the whole block. Each thread gets the result. A `T{}` changes nothing that it is combined with.
