@@ -6,8 +6,10 @@ utterances are short. Needs g++, and some minutes.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -20,43 +22,64 @@ from ..random_weights import random_encoder_out, random_weights
 
 MULTIPROCESSORS, THREADS, SHARED_MEMORY = 132, 512, 232_448
 """Those of an H100 and an H200."""
-SIZE, ENCODER_SIZE = 640, 64
-"""Sizes of predictor and joint, and of encoder frames. The latter does not change what is counted."""
-FLAGS = ("-DTDT_COUNTING", "-Wp,-fsanitize=thread")
+SIZE, LAYERS, ENCODER_SIZE, FRAMES = 640, 2, 64, 9
+"""Sizes of predictor and joint, layers of the predictor, and encoder frames: their size and their number, which do not
+change what is counted."""
+FLAGS = ("-DTDT_COUNTING", "-Wp,-fsanitize=thread", "-O2")
 COUNTS = (
     "global_read", "global_written", "shared_read", "shared_written", "converted", "barriers", "shuffles", "products",
-    "polls", "longest_products", "longest_shuffles", "longest_fetches",
+    "polls", "longest_products", "longest_shuffles", "longest_near", "longest_far", "end",
 )  # fmt: skip
 """The fields of ``Counts`` in ``tests/host_cuda/counting.h``."""
+ARRIVAL, MEANWHILE, WAIT = range(3)
+"""How an interval ends: the block arrives at a barrier over the grid, leaves numbers and goes on, or waits."""
 
 
-def greedy(vocab_size: int, batch: int, frames: int, precision: str) -> dict[str, Any]:
-    """Decode a batch greedily, and count.
+def greedy(vocab_size: int, batch: int, precision: str) -> np.ndarray:
+    """What each block does in the first rounds of a greedy decode.
+
+    The batch is a real one; only few frames and rounds of it are run. What a round costs does not depend on how many
+    there are.
 
     Returns
     -------
-    ``tokens``; ``intervals``: int64 [intervals, blocks, len(COUNTS)], between barriers over the grid, without what
-    comes before the first of them and after the last.
+    int64 [intervals, blocks, len(COUNTS)]: the launch from its beginning to its end, divided where blocks exchange
+    something.
     """
-    model = random_weights(vocab_size, (0, 1, 2, 3, 4), ENCODER_SIZE, SIZE, 2, SIZE)
+    model = random_weights(vocab_size, (0, 1, 2, 3, 4), ENCODER_SIZE, SIZE, LAYERS, SIZE)
     spec = tdt.TransducerSpec(vocab_size, encoder_size=ENCODER_SIZE)
-    utterances = np.stack([random_encoder_out(300, ENCODER_SIZE, seed)[:, :frames] for seed in range(batch)])
+    utterances = np.stack([random_encoder_out(300, ENCODER_SIZE, seed)[:, :FRAMES] for seed in range(batch)])
     sizes = {"multiprocessors": MULTIPROCESSORS, "threads": THREADS, "shared_memory": SHARED_MEMORY}
     compiled = emulated_cupy.compiled
     with emulated(**sizes) as cupy:
         cupy.RawModule = lambda code, options=(), enable_cooperative_groups=False: _module(
             compiled(code, options, FLAGS), enable_cooperative_groups
         )
+        from tdtdecode.networks.cuda import fused_greedy
         from tdtdecode.networks.cuda.fused import FusedCudaNetwork
 
-        decoder = tdt.Decoder(FusedCudaNetwork(as_lifted(model), spec, precision), spec)
+        network = FusedCudaNetwork(as_lifted(model), spec, precision)
         library = next(one for one in emulated_cupy.LIBRARIES.values() if hasattr(one, "emulated_fused_greedy"))
-        library.tdt_count(1, MULTIPROCESSORS, THREADS)
-        hypotheses = decoder.decode(utterances)
+        program = type(network.on_device)
+        run = program.run
+
+        def run_and_end(self: Any, file: str, name: str, *arguments: Any, **named: Any) -> None:
+            library.tdt_count(name == "fused_greedy", MULTIPROCESSORS, THREADS)
+            run(self, file, name, *arguments, **named)
+            if name == "fused_greedy":
+                raise _Ended
+
+        # A launch ends when its log has no more room, here after a few rounds.
+        with mock.patch.object(fused_greedy, "_MOST_LOGGED", batch), mock.patch.object(program, "run", run_and_end):
+            with contextlib.suppress(_Ended):
+                tdt.Decoder(network, spec).decode(utterances)
         library.tdt_count(0, 0, 0)
         blocks = [_counts(library, block) for block in range(MULTIPROCESSORS)]
-    intervals = np.stack(blocks, axis=1)[1:-1]
-    return {"tokens": sum(map(len, hypotheses)), "intervals": intervals}
+    return np.stack(blocks, axis=1)
+
+
+class _Ended(Exception):
+    """The launch that is counted is done. The rest of the decode would only take time."""
 
 
 def _module(library: ctypes.CDLL, cooperative: bool) -> Any:

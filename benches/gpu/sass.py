@@ -78,16 +78,34 @@ def counted(lines: list[str]) -> dict[str, int]:
     return counts
 
 
-def loops(lines: list[str]) -> list[list[str]]:
-    """The instructions of each innermost loop: from the target of a jump backwards up to that jump."""
+def loops(lines: list[str], innermost: bool = True) -> list[list[str]]:
+    """The lines of each loop, or of each innermost loop: from the target of a jump backwards up to that jump."""
     places = {line: i for i, line in enumerate(lines) if line.startswith(".L")}
     spans = []
     for i, line in enumerate(lines):
         target = re.search(r"BRA.*?(\.L_x_\d+)", line)
         if target and places.get(target[1], i) < i:
             spans.append((places[target[1]], i))
-    inner = [a for a in spans if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in spans)]
-    return [[line for line in lines[first : last + 1] if not line.startswith(".L")] for first, last in inner]
+    if innermost:
+        spans = [a for a in spans if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in spans)]
+    return [lines[first : last + 1] for first, last in spans]
+
+
+def without_calls(lines: list[str]) -> list[str]:
+    """The instructions that run where no function is called: without the blocks that end in a call or follow one."""
+    kept: list[str] = []
+    block: list[str] = []
+    after_call = False
+    for line in lines:
+        if line.startswith(".L"):
+            kept, block, after_call = kept if after_call else kept + block, [], False
+            continue
+        block.append(line)
+        if operation(line).startswith("CALL"):
+            block, after_call = [], True
+        elif operation(line).startswith("BRA"):
+            kept, block, after_call = kept if after_call else kept + block, [], False
+    return kept + block
 
 
 def operation(line: str) -> str:

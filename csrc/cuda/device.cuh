@@ -69,6 +69,8 @@ __device__ __forceinline__ void store_relaxed(unsigned long long* word, unsigned
 }
 // Called in a loop that waits for a word to change.
 __device__ __forceinline__ void pause() {}
+// Called by a block that has left something for the others, where it has other work before it needs theirs.
+__device__ __forceinline__ void meanwhile() {}
 // Ends the launch with an error.
 __device__ __forceinline__ void fail() { __trap(); }
 
@@ -93,6 +95,20 @@ __device__ __forceinline__ float half_value(unsigned short bits) {
   float x;
   asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
   return x;
+}
+
+// Two halves in one word, `low` in its lower half. Numbers out of range become the largest number. NaN stays NaN.
+__device__ __forceinline__ unsigned finite_halves(float low, float high) {
+#if __CUDA_ARCH__ >= 800
+  unsigned pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  asm("min.NaN.f16x2 %0, %0, %1;" : "+r"(pair) : "r"(0x7bff7bffu));
+  asm("max.NaN.f16x2 %0, %0, %1;" : "+r"(pair) : "r"(0xfbfffbffu));
+  return pair;
+#else
+  const auto finite = [](float x) { return half_bits(x > 65504.0f ? 65504.0f : x < -65504.0f ? -65504.0f : x); };
+  return finite(low) | static_cast<unsigned>(finite(high)) << 16;
+#endif
 }
 
 // sums [16, 8] += a [16, 16] b [16, 8]. A lane holds 8 numbers of a, 4 of b and 4 of the sums, in the layout that PTX

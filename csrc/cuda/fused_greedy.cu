@@ -63,16 +63,47 @@ struct Greedy {
   Control* control;   // [2]; zero before the first launch
   unsigned* barrier;  // [blocks]; zero before each launch
   Masks masks;        // of each utterance
+
+  __device__ float* specials_at(int column) const {
+    return specials + static_cast<long long>(column) * (net.layout.num_blanks + net.layout.num_durations);
+  }
+  __device__ LogSum* sums_at(int column) const { return sums + static_cast<long long>(column) * gridDim.x; }
 };
+
+// An emitted token, as its log-probabilities need it.
+struct Emission {
+  int column, duration, duration_index;
+  float value;
+};
+
+// Computes the log-probabilities of tokens, each by one warp of the grid. They go into the log from entry `first` on.
+__device__ TDT_OUTLINED void log_probabilities(const Greedy& search, const Emission* emissions, int count, int first) {
+  const RowLayout& layout = search.net.layout;
+  const int grid = static_cast<int>(gridDim.x), lane = lane_index();
+  for (int i = warp_index() * grid + grid - 1 - static_cast<int>(blockIdx.x); i < count; i += warp_count() * grid) {
+    const Emission emission = emissions[i];
+    const LogSum* sums = search.sums_at(emission.column);
+    LogSum total;
+#pragma unroll 1
+    for (int block = lane; block < grid; block += kWarp) total = added(total, sums[block]);
+    total = over_warp(total, Added{});
+    const float* durations = search.specials_at(emission.column) + layout.num_blanks;
+    LogSum timing;
+#pragma unroll 1
+    for (int d = lane; d < layout.num_durations; d += kWarp) timing = added(timing, log_sum_of(durations[d]));
+    timing = over_warp(timing, Added{});
+    if (lane != 0) continue;
+    float* entry = search.logprobs + first + i;
+    entry[0] = log_probability(emission.value, total.max, logf(total.sum));
+    entry[search.capacity] = emission.duration_index == kNoIndex
+                                 ? 0.0f
+                                 : log_probability(durations[emission.duration_index], timing.max, logf(timing.sum));
+  }
+}
 
 // A block's part in the search.
 class Searcher {
  public:
-  // An emitted token, as `report` needs it.
-  struct Emission {
-    int column, duration, duration_index;
-    float value;
-  };
   // What a joint row decides.
   struct Row {
     float value;
@@ -240,31 +271,8 @@ class Searcher {
     sync_block();
   }
 
-  // Computes the log-probabilities of the round's tokens, each by one warp of the grid. Nothing waits for them.
-  __device__ void report() {
-    const RowLayout& layout = search_.net.layout;
-    const int grid = static_cast<int>(gridDim.x), lane = lane_index();
-    for (int i = warp_index() * grid + grid - 1 - static_cast<int>(blockIdx.x); i < control_.step_count;
-         i += warp_count() * grid) {
-      const Emission emission = emissions_[i];
-      const LogSum* sums = sums_at(emission.column);
-      LogSum total;
-#pragma unroll 1
-      for (int block = lane; block < grid; block += kWarp) total = added(total, sums[block]);
-      total = over_lanes(total, kWarp, Added{});
-      const float* durations = specials_at(emission.column) + layout.num_blanks;
-      LogSum timing;
-#pragma unroll 1
-      for (int d = lane; d < layout.num_durations; d += kWarp) timing = added(timing, log_sum_of(durations[d]));
-      timing = over_lanes(timing, kWarp, Added{});
-      if (lane != 0) continue;
-      float* entry = search_.logprobs + first_logged_ + i;
-      entry[0] = log_probability(emission.value, total.max, logf(total.sum));
-      entry[search_.capacity] = emission.duration_index == kNoIndex
-                                    ? 0.0f
-                                    : log_probability(durations[emission.duration_index], timing.max, logf(timing.sum));
-    }
-  }
+  // Computes the log-probabilities of the round's tokens. Nothing waits for them.
+  __device__ void report() { log_probabilities(search_, emissions_, control_.step_count, first_logged_); }
 
  private:
   // Moves each slot to its next token or past its window. Slots that have ended leave, and the others close up. Called
@@ -337,18 +345,13 @@ class Searcher {
   __device__ int window_of(int active) const {
     return active > 0 && search_.window > active ? search_.window / active : 1;
   }
-  __device__ static int specials_of(const Greedy& search) {
-    return search.net.layout.num_blanks + search.net.layout.num_durations;
-  }
-  __device__ float* specials_at(int column) const {
-    return search_.specials + static_cast<long long>(column) * specials_of(search_);
-  }
+  __device__ float* specials_at(int column) const { return search_.specials_at(column); }
   __device__ unsigned long long* best_at(int buffer) const { return search_.best + buffer; }
   __device__ unsigned long long* best_allowed_at(int buffer) const {
     return search_.best + kExchangedRounds * search_.columns + buffer;
   }
   __device__ Allowed allowed_in(int slot) const { return search_.masks.of(control_.slots[slot].utterance); }
-  __device__ LogSum* sums_at(int column) const { return search_.sums + static_cast<long long>(column) * gridDim.x; }
+  __device__ LogSum* sums_at(int column) const { return search_.sums_at(column); }
 
   const Greedy& search_;
   Control& control_;
@@ -368,17 +371,23 @@ struct ReportingBarrier {
   bool pending;
 
   __device__ void meanwhile() {
-    if (pending) searcher.report();
-    pending = false;
+    barrier.meanwhile();
+    report();
   }
   __device__ void arrive() {
     barrier.arrive();
-    meanwhile();
+    report();
   }
   __device__ void wait() { barrier.wait(); }
   __device__ void sync() {
     arrive();
     wait();
+  }
+
+ private:
+  __device__ void report() {
+    if (pending) searcher.report();
+    pending = false;
   }
 };
 

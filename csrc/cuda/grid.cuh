@@ -65,8 +65,8 @@ class GridBarrier {
     arrive();
     wait();
   }
-  // Called where a block waits for others without arriving.
-  __device__ void meanwhile() {}
+  // Called where a block will wait for others without arriving.
+  __device__ void meanwhile() { tdt::cuda::meanwhile(); }
 
  private:
   unsigned* words_;

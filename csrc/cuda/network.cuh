@@ -143,6 +143,28 @@ struct Tagged {
   }
 };
 
+// A row of numbers that other blocks leave with tags.
+struct TaggedRow {
+  const unsigned long long* words;
+  unsigned tag;
+
+  __device__ Tagged load(int i) const { return Tagged::load(words + i); }
+  // The numbers, once they have come.
+  __device__ float4 make(Tagged four, int i) const {
+    Patience patience;
+    while (!four.has(tag)) {
+      patience.wait();
+      four = load(i);
+    }
+    return four.values();
+  }
+};
+
+// Four neighbouring numbers of a prediction, from its tagged words if there are such, else from the prediction itself.
+__device__ TDT_OUTLINED float4 prediction_from(TaggedRow tagged, const float* prediction, int i, int size) {
+  return tagged.words ? tagged.make(tagged.load(i), i) : load_four(prediction, i, size);
+}
+
 // A block's part in the network: its shares of the matrices and its shared memory.
 //
 // What one block computes and all blocks stage goes through global memory, in one of two ways.
@@ -165,14 +187,23 @@ struct Tagged {
 //     run at once. So nobody waits for ever.
 class Worker {
  public:
+  // What a column of the joint is made from. `words` are the prediction's tagged numbers, if the last call of `predict`
+  // left it in these; else null.
+  struct JointInput {
+    const float *frame, *prediction;
+    const unsigned long long* words;
+  };
+
   // The shared memory that it needs beside weights.
   struct Room {
     float* scratch;
     Share* shares;
+    JointInput* inputs;
     Weight::Input* x;
   };
   __device__ static Room reserve(const Network& net, Arena* arena) {
     return {arena->take<float>(scratch_size(net.staged)), arena->take<Share>(kShares),
+            arena->take<JointInput>(net.staged),
             arena->take<Weight::Input>(column_stride(net.widest()) * net.staged)};
   }
 
@@ -182,6 +213,7 @@ class Worker {
         states_(states),
         scratch_(room.scratch),
         shares_(room.shares),
+        inputs_(room.inputs),
         x_(room.x),
         held_(held_products(net.staged)) {
     int left = keeping ? net.resident_bytes : 0;
@@ -203,7 +235,10 @@ class Worker {
     // The first layer of very few steps costs less than its exchange, so every block computes all of it.
     const bool alone = tagged_ && count <= kAlone;
     first_layer(steps, count, alone);
-    if (!tagged_) barrier.sync();
+    if (!tagged_)
+      barrier.sync();
+    else if (!alone)
+      barrier.meanwhile();
     for (int layer = 1; layer <= net_.layers; ++layer) upper_layer(layer, steps, count, alone && layer == 1, barrier);
   }
 
@@ -278,7 +313,7 @@ class Worker {
       if (made)
         stage_made(x_, states_.column_at(net_, net_.layers, first), columns, net_.joint);
       else
-        stage(x_, columns, net_.joint, [&](int i) { return joint_input(projected, column(first + i)); });
+        stage_inputs(projected, columns, [&](int i) { return column(first + i); });
       multiply(
           shares_[kOutput], x_, scratch_, held_, columns,
           [&](int place, int output, int i, bool valid, float value) { use(place, output, first + i, valid, value); },
@@ -293,7 +328,7 @@ class Worker {
   static constexpr int kAlone = 3;  // steps whose first layer every block computes on its own
 
  private:
-  // Where the values of a staged column come from: a row in memory, a layer's tagged numbers, or the joint's inputs.
+  // Where the values of a staged column come from, if they lie in memory as they are.
   struct Row {
     const float* row;
     int size;
@@ -301,49 +336,8 @@ class Worker {
     __device__ float4 load(int i) const { return load_four(row, i, size); }
     __device__ float4 make(const float4& four, int) const { return four; }
   };
-  struct TaggedRow {
-    const unsigned long long* words;
-    unsigned tag;
-
-    __device__ Tagged load(int i) const { return Tagged::load(words + i); }
-    // The numbers, once they have come.
-    __device__ float4 make(Tagged four, int i) const {
-      Patience patience;
-      while (!four.has(tag)) {
-        patience.wait();
-        four = load(i);
-      }
-      return four.values();
-    }
-  };
-  struct JointInput {
-    struct Fetched {
-      float4 frame, prediction;
-      Tagged tagged;
-    };
-    Row frame, prediction;
-    TaggedRow tagged;  // in place of the prediction, unless its words are null
-    Activation activation;
-
-    __device__ Fetched load(int i) const {
-      Fetched fetched = {};
-      fetched.frame = frame.load(i);
-      if (tagged.words)
-        fetched.tagged = tagged.load(i);
-      else
-        fetched.prediction = prediction.load(i);
-      return fetched;
-    }
-    __device__ float4 make(const Fetched& fetched, int i) const {
-      const float4 a = fetched.frame, b = tagged.words ? tagged.make(fetched.tagged, i) : fetched.prediction;
-      return activated_four(activation, float4{a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w});
-    }
-  };
-
   __device__ void take(int which, const Matrix* matrix, Arena* arena, int* left) {
-    const int grid = static_cast<int>(gridDim.x);
-    Share share = share_of(matrix, (static_cast<int>(blockIdx.x) + grid - matrix->owner) % grid, grid);
-    keep(&share, arena, left);
+    const Share share = kept_share(matrix, arena, left);
     if (threadIdx.x == 0) shares_[which] = share;
   }
 
@@ -360,14 +354,52 @@ class Worker {
     return {states_.words_at(net_, level, column), tag_};
   }
   __device__ JointInput joint_input(const float* projected, const Column& wanted) const {
-    JointInput input = {{projected + static_cast<long long>(wanted.frame) * net_.joint, net_.joint},
-                        {states_.prediction_at(net_, wanted.slot), net_.joint},
-                        {nullptr, 0},
-                        net_.activation};
-    // The last call of `predict` may have left this slot's prediction in tagged words.
+    JointInput input = {projected + static_cast<long long>(wanted.frame) * net_.joint,
+                        states_.prediction_at(net_, wanted.slot), nullptr};
+#pragma unroll 1
     for (int i = 0; i < tagged_; ++i)
-      if (steps_[i].slot == wanted.slot) input.tagged = tagged_row(net_.layers, i);
+      if (steps_[i].slot == wanted.slot) input.words = states_.words_at(net_, net_.layers, i);
     return input;
+  }
+  __device__ __forceinline__ float4 prediction_of(const JointInput& input, int i) const {
+    return prediction_from(TaggedRow{input.words, tag_}, input.prediction, i, net_.joint);
+  }
+  __device__ __forceinline__ float4 joined(const float4& frame, const float4& prediction) const {
+    return activated_four(net_.activation, float4{frame.x + prediction.x, frame.y + prediction.y,
+                                                  frame.z + prediction.z, frame.w + prediction.w});
+  }
+
+  // Stages the joint's inputs for `column(i)`, i < count. A thread makes the same four numbers of several columns, so
+  // that what these have in common is fetched once.
+  template <class ColumnAt>
+  __device__ void stage_inputs(const float* projected, int count, ColumnAt column) {
+    constexpr int kAhead = 3;
+    const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x), size = net_.joint;
+    for (int i = thread; i < count; i += threads) inputs_[i] = joint_input(projected, column(i));
+    sync_block();
+    const int stride = column_stride(size), fours = (stride - Weight::kPadding) / 4;
+    const int parts = threads > fours ? threads / fours : 1;
+    for (int task = thread; task < fours * parts; task += threads) {
+      const int part = task / fours, at = (task - part * fours) * 4;
+      const float* held = nullptr;  // where `prediction` comes from
+      float4 prediction = {};
+      for (int first = part; first < count; first += kAhead * parts) {
+        float4 frames[kAhead] = {};
+#pragma unroll
+        for (int i = 0; i < kAhead; ++i)
+          if (first + i * parts < count && at < size) frames[i] = load_four(inputs_[first + i * parts].frame, at, size);
+#pragma unroll
+        for (int i = 0; i < kAhead; ++i) {
+          if (first + i * parts >= count) break;
+          const JointInput& input = inputs_[first + i * parts];
+          if (at < size && input.prediction != held) {
+            held = input.prediction;
+            prediction = prediction_of(input, at);
+          }
+          store_four(x_ + (first + i * parts) * stride, at, joined(frames[i], prediction), size);
+        }
+      }
+    }
   }
 
   // Makes this block's part of the joint's inputs, for all blocks.
@@ -379,11 +411,9 @@ class Worker {
       for (; four >= fours; four -= fours) ++i;
       if (i >= count) return;
       const JointInput input = joint_input(projected, column(i));
-      float4 made = input.make(input.load(four * 4), four * 4);
-      if (four * 4 + 1 >= net_.joint) made.y = 0.0f;
-      if (four * 4 + 2 >= net_.joint) made.z = 0.0f;
-      if (four * 4 + 3 >= net_.joint) made.w = 0.0f;
-      store_four(states_.column_at(net_, net_.layers, i) + four * 4, made);
+      const float4 frame = load_four(input.frame, four * 4, net_.joint);
+      store_four(states_.column_at(net_, net_.layers, i), four * 4, joined(frame, prediction_of(input, four * 4)),
+                 net_.joint);
     }
   }
 
@@ -507,6 +537,7 @@ class Worker {
   const States& states_;
   float* scratch_;
   Share* shares_;
+  JointInput* inputs_;
   Weight::Input* x_;
   const int held_;
   const Step* steps_ = nullptr;  // of the last call of `predict`

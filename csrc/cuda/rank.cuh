@@ -17,35 +17,39 @@ struct Masks {
   }
 };
 
-// The loops over a part of a row that `tdt::decide` needs, each run by the whole block.
-struct BlockReduce {
-  void* scratch;  // shared memory: 8 bytes for each warp
+// Loops over a part of a row, run by the whole block. One copy of each keeps the kernels short. `scratch` is shared
+// memory: 8 bytes for each warp.
+//
+// The best of the entries first .. last - 1 that may be emitted.
+__device__ TDT_OUTLINED Best best_of(const float* row, int first, int last, Allowed allowed, void* scratch) {
+  Best best;
+#pragma unroll 1
+  for (int i = first + static_cast<int>(threadIdx.x); i < last; i += static_cast<int>(blockDim.x))
+    if (may_win(allowed, i)) best = better(best, candidate(sanitized(row[i]), i));
+  return over_block(best, static_cast<Best*>(scratch), Better{});
+}
+// The sum of a function of sanitized entries.
+template <class Term>
+__device__ __forceinline__ float total(const float* part, int n, Term term, void* scratch) {
+  float sum = 0.0f;
+#pragma unroll 1
+  for (int i = static_cast<int>(threadIdx.x); i < n; i += static_cast<int>(blockDim.x)) sum += term(sanitized(part[i]));
+  return over_block(sum, static_cast<float*>(scratch), Plus{});
+}
+// log(sum(exp((x - max) scale))).
+__device__ TDT_OUTLINED float scaled_log_sum(const float* part, int n, float max, float scale, void* scratch) {
+  return logf(total(part, n, [=](float logit) { return expf((logit - max) * scale); }, scratch));
+}
 
-  __device__ Best best(const float* row, int first, int last) const {
-    Best best;
-#pragma unroll 1
-    for (int i = first + static_cast<int>(threadIdx.x); i < last; i += static_cast<int>(blockDim.x))
-      best = better(best, candidate(sanitized(row[i]), i));
-    return over_block(best, static_cast<Best*>(scratch), Better{});
-  }
-  __device__ Best best(const float* row, int first, int last, Allowed allowed) const {
-    Best best;
-#pragma unroll 1
-    for (int i = first + static_cast<int>(threadIdx.x); i < last; i += static_cast<int>(blockDim.x))
-      if (allowed[i]) best = better(best, candidate(sanitized(row[i]), i));
-    return over_block(best, static_cast<Best*>(scratch), better);
+// The loops that `tdt::decide` needs.
+struct BlockReduce {
+  void* scratch;
+
+  __device__ Best best(const float* row, int first, int last, Allowed allowed = nullptr) const {
+    return best_of(row, first, last, allowed, scratch);
   }
   __device__ float log_sum_exp(const float* part, int n, float max) const {
-    return logf(total(part, n, [=](float logit) { return expf(logit - max); }));
-  }
-  // The sum of a function of sanitized entries.
-  template <class Term>
-  __device__ float total(const float* part, int n, Term term) const {
-    float sum = 0.0f;
-#pragma unroll 1
-    for (int i = static_cast<int>(threadIdx.x); i < n; i += static_cast<int>(blockDim.x))
-      sum += term(sanitized(part[i]));
-    return over_block(sum, static_cast<float*>(scratch), Plus{});
+    return scaled_log_sum(part, n, max, 1.0f, scratch);
   }
 };
 
@@ -118,17 +122,19 @@ __device__ TDT_OUTLINED void rank_row(const float* row, const RowLayout& layout,
 #pragma unroll 1
     for (int i = thread; i < layout.num_blanks; i += threads) blank_logprobs[i] = logprob(sanitized(row[blanks + i]));
     if (scale != 1.0f)
-      result.token_normalizer =
-          logf(reduce.total(row, entries, [=](float logit) { return expf((logit - max) * scale); })) - scale * log_sum;
+      result.token_normalizer = scaled_log_sum(row, entries, max, scale, scratch) - scale * log_sum;
     const float alpha = statistic == Statistic::shannon ? 1.0f : options.alpha;
     if (statistic == Statistic::max_prob) result.statistic = expf(-log_sum);
     if (statistic == Statistic::power_sum)
-      result.statistic = reduce.total(row, entries, [=](float logit) { return expf(alpha * logprob(logit)); });
+      result.statistic = total(row, entries, [=](float logit) { return expf(alpha * logprob(logit)); }, scratch);
     if (statistic == Statistic::power_log_sum || statistic == Statistic::shannon)
-      result.statistic = reduce.total(row, entries, [=](float logit) {
-        const float power = expf(alpha * logprob(logit));
-        return power > 0.0f ? power * logprob(logit) : 0.0f;
-      });
+      result.statistic = total(
+          row, entries,
+          [=](float logit) {
+            const float power = expf(alpha * logprob(logit));
+            return power > 0.0f ? power * logprob(logit) : 0.0f;
+          },
+          scratch);
   } else {  // no number: the last blank is certain
 #pragma unroll 1
     for (int i = thread; i < layout.num_blanks; i += threads)
@@ -145,9 +151,7 @@ __device__ TDT_OUTLINED void rank_row(const float* row, const RowLayout& layout,
     log_sum = reduce.log_sum_exp(durations, layout.num_durations, longest.value);
     if (scale != 1.0f)
       result.duration_normalizer =
-          logf(reduce.total(durations, layout.num_durations,
-                            [=](float logit) { return expf((logit - longest.value) * scale); })) -
-          scale * log_sum;
+          scaled_log_sum(durations, layout.num_durations, longest.value, scale, scratch) - scale * log_sum;
   }
 #pragma unroll 1
   for (int i = thread; i < layout.num_durations; i += threads) {

@@ -61,26 +61,35 @@ struct Plus {
   __device__ float operator()(float a, float b) const { return a + b; }
 };
 
+template <class T, class Combine>
+__device__ __forceinline__ T exchanged_and_combined(T value, int mask, Combine combine) {
+  const T other = exchanged(value, mask);
+  const bool second = (lane_index() & mask) != 0;
+  return combine(second ? other : value, second ? value : other);
+}
 // Reduces over `width` neighbouring lanes, a power of two. Each lane gets the result.
 template <class T, class Combine>
 __device__ __forceinline__ T over_lanes(T value, int width, Combine combine) {
-  for (int mask = width / 2; mask > 0; mask /= 2) {
-    const T other = exchanged(value, mask);
-    value = lane_index() & mask ? combine(other, value) : combine(value, other);
-  }
+  for (int mask = width / 2; mask > 0; mask /= 2) value = exchanged_and_combined(value, mask, combine);
+  return value;
+}
+// The same for a whole warp, in little code.
+template <class T, class Combine>
+__device__ TDT_OUTLINED T over_warp(T value, Combine combine) {
+#pragma unroll 1
+  for (int mask = kWarp / 2; mask > 0; mask /= 2) value = exchanged_and_combined(value, mask, combine);
   return value;
 }
 
-// Reduces over the whole block. Each thread gets the result. `scratch` is shared memory for one T per warp.
+// Reduces over the whole block. Each thread gets the result. A `T{}` changes nothing that it is combined with.
+// `scratch` is shared memory for one T per warp.
 template <class T, class Combine>
 __device__ TDT_OUTLINED T over_block(T value, T* scratch, Combine combine) {
-  value = over_lanes(value, kWarp, combine);
+  value = over_warp(value, combine);
   sync_block();
   if (lane_index() == 0) scratch[warp_index()] = value;
   sync_block();
-  value = scratch[0];
-  for (int warp = 1; warp < warp_count(); ++warp) value = combine(value, scratch[warp]);
-  return value;
+  return over_warp(lane_index() < warp_count() ? scratch[lane_index()] : T{}, combine);
 }
 
 // Counts the threads of a block that have the flag: those before this one, and all. `scratch` is shared memory for one
@@ -94,6 +103,7 @@ __device__ TDT_OUTLINED Rank ranked(bool flag, int* scratch) {
   if (lane_index() == 0) scratch[warp_index()] = count_bits(bits);
   sync_block();
   Rank rank = {count_bits(bits & ((1u << lane_index()) - 1u)), 0};
+#pragma unroll 4
   for (int warp = 0; warp < warp_count(); ++warp) {
     if (warp < warp_index()) rank.before += scratch[warp];
     rank.total += scratch[warp];

@@ -37,6 +37,7 @@ struct Float32 {
   static constexpr int kWords = 2, kPadding = 4;
   __device__ static Input input(float x) { return x; }
   __device__ static float value(Input x) { return x; }
+  __device__ static void store(Input* to, const float4& four) { *reinterpret_cast<float4*>(to) = four; }
 
   // Multiplies some steps of a tile with groups of columns. `columns`: how many there are. Writes the sums of one group
   // after the other.
@@ -135,11 +136,11 @@ struct SixteenBits {
 };
 
 struct Float16 : SixteenBits<multiply_halves> {
-  // Numbers out of range become the largest number. NaN stays NaN.
-  __device__ static Input input(float x) {
-    return half_bits(x > 65504.0f ? 65504.0f : x < -65504.0f ? -65504.0f : x);
-  }
+  __device__ static Input input(float x) { return static_cast<Input>(finite_halves(x, 0.0f)); }
   __device__ static float value(Input x) { return half_value(x); }
+  __device__ static void store(Input* to, const float4& four) {
+    *reinterpret_cast<uint2*>(to) = uint2{finite_halves(four.x, four.y), finite_halves(four.z, four.w)};
+  }
 };
 
 struct Bfloat16 : SixteenBits<multiply_bfloats> {
@@ -149,6 +150,10 @@ struct Bfloat16 : SixteenBits<multiply_bfloats> {
     return static_cast<unsigned short>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
   }
   __device__ static float value(Input x) { return float_of(static_cast<unsigned>(x) << 16); }
+  __device__ static void store(Input* to, const float4& four) {
+    const auto pair = [](float low, float high) { return input(low) | static_cast<unsigned>(input(high)) << 16; };
+    *reinterpret_cast<uint2*>(to) = uint2{pair(four.x, four.y), pair(four.z, four.w)};
+  }
 };
 
 #if !defined(TDT_WEIGHT)
@@ -156,14 +161,10 @@ struct Bfloat16 : SixteenBits<multiply_bfloats> {
 #endif
 using Weight = TDT_WEIGHT;
 
-// Four neighbouring inputs, stored or loaded together.
+// Four neighbouring inputs, loaded together.
 struct alignas(4 * sizeof(Weight::Input)) FourInputs {
   Weight::Input x, y, z, w;
 };
-__device__ __forceinline__ void store_four(Weight::Input* to, const float4& four) {
-  *reinterpret_cast<FourInputs*>(to) =
-      FourInputs{Weight::input(four.x), Weight::input(four.y), Weight::input(four.z), Weight::input(four.w)};
-}
 __device__ __forceinline__ float4 four_values(const Weight::Input* from) {
   const FourInputs four = *reinterpret_cast<const FourInputs*>(from);
   return float4{Weight::value(four.x), Weight::value(four.y), Weight::value(four.z), Weight::value(four.w)};
@@ -228,30 +229,49 @@ __device__ __forceinline__ Share share_of(const Matrix* matrix, int first, int e
   return share;
 }
 
-// Copies as many tiles of a share as fit into `left` bytes to shared memory, where they stay, and reduces `left`.
-__device__ TDT_OUTLINED void keep(Share* share, Arena* arena, int* left) {
-  const int bytes = share->words() * static_cast<int>(sizeof(uint4));
+// This block's share of a matrix, if the tiles are dealt out to the whole grid. Copies as many of its tiles as fit into
+// `left` bytes to shared memory, where they stay, and reduces `left`.
+__device__ TDT_OUTLINED Share kept_share(const Matrix* matrix, Arena* arena, int* left) {
+  const int grid = static_cast<int>(gridDim.x);
+  Share share = share_of(matrix, (static_cast<int>(blockIdx.x) + grid - matrix->owner) % grid, grid);
+  const int bytes = share.words() * static_cast<int>(sizeof(uint4));
   const int count = bytes ? *left / bytes : 0;
-  share->resident_count = count < share->count ? count : share->count;
-  uint4* memory = arena->take<uint4>(share->resident_count * share->words());
-  share->resident = memory;
-  for (int i = 0; i < share->resident_count; ++i) {
-    const uint4* tile = share->matrix->tiles + static_cast<long long>(share->tile(i)) * share->words();
-    for (int word = static_cast<int>(threadIdx.x); word < share->words(); word += static_cast<int>(blockDim.x))
-      memory[static_cast<long long>(i) * share->words() + word] = tile[word];
+  share.resident_count = count < share.count ? count : share.count;
+  uint4* memory = arena->take<uint4>(share.resident_count * share.words());
+  share.resident = memory;
+#pragma unroll 1
+  for (int i = 0; i < share.resident_count; ++i) {
+    const uint4* tile = share.matrix->tiles + static_cast<long long>(share.tile(i)) * share.words();
+    for (int word = static_cast<int>(threadIdx.x); word < share.words(); word += static_cast<int>(blockDim.x))
+      memory[static_cast<long long>(i) * share.words() + word] = tile[word];
   }
-  *left -= share->resident_count * bytes;
+  *left -= share.resident_count * bytes;
+  return share;
 }
 
 // Four neighbouring values of a row. Values past its end are zero.
-__device__ __forceinline__ float4 load_four(const float* row, int i, int size) {
-  if (size % 4 == 0 && i < size) return *reinterpret_cast<const float4*>(row + i);
+__device__ TDT_OUTLINED float4 load_some(const float* row, int i, int size) {
   float4 four = {0.0f, 0.0f, 0.0f, 0.0f};
   if (i < size) four.x = row[i];
   if (i + 1 < size) four.y = row[i + 1];
   if (i + 2 < size) four.z = row[i + 2];
   if (i + 3 < size) four.w = row[i + 3];
   return four;
+}
+__device__ __forceinline__ float4 load_four(const float* row, int i, int size) {
+  if (size % 4 == 0 && i < size) return *reinterpret_cast<const float4*>(row + i);
+  return load_some(row, i, size);  // seldom: rows of such lengths are not aligned
+}
+
+// Stores the numbers i .. i + 3 of a column. Those past its end become zero.
+__device__ __forceinline__ void store_four(Weight::Input* column, int i, float4 four, int inputs) {
+  if (i + 4 > inputs) {
+    if (i >= inputs) four.x = 0.0f;
+    if (i + 1 >= inputs) four.y = 0.0f;
+    if (i + 2 >= inputs) four.z = 0.0f;
+    four.w = 0.0f;
+  }
+  Weight::store(column + i, four);
 }
 
 // Stages columns of `inputs` values each, a column by one warp or several. `source_of_column(column)` is where a column
@@ -279,10 +299,7 @@ __device__ __forceinline__ void stage(Weight::Input* x, int columns, int inputs,
         if (from >= end) break;
         float4 made = {0.0f, 0.0f, 0.0f, 0.0f};
         if (from < inputs) made = source.make(fetched[i], from);
-        if (from + 1 >= inputs) made.y = 0.0f;
-        if (from + 2 >= inputs) made.z = 0.0f;
-        if (from + 3 >= inputs) made.w = 0.0f;
-        store_four(to + from, made);
+        store_four(to, from, made, inputs);
       }
     }
   }
@@ -331,6 +348,8 @@ __device__ __forceinline__ void multiply(const Share& share, const Weight::Input
   const int steps = share.matrix->steps(), pieces = (steps + kSplits - 1) / kSplits;
   const int groups_log = columns <= kGroup ? 0 : columns <= 2 * kGroup ? 1 : 2;
   const int together = held >> groups_log;
+  for (int i = static_cast<int>(threadIdx.x); i < share.count; i += static_cast<int>(blockDim.x))
+    prefetch(share.matrix->bias + share.tile(i) * kTile);
   sync_block();
   for (int first = 0; first < share.count; first += together) {
     const int tiles = share.count - first < together ? share.count - first : together;

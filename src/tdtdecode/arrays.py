@@ -207,7 +207,7 @@ def check_lengths(lengths: Any, available: np.ndarray) -> np.ndarray:
         raise InputError(
             f"lengths must have one entry for each of the {len(available)} utterances, got shape {list(counts.shape)}"
         )
-    if counts.size and not np.issubdtype(counts.dtype, np.integer):
+    if counts.size and counts.dtype.kind not in "iu":
         raise InputError(f"lengths must be integers, got {counts.dtype}")
     for i, (count, limit) in enumerate(zip(counts.tolist(), available.tolist())):
         if not 0 <= count <= limit:

@@ -338,6 +338,18 @@ class TestNetwork:
                 fused(weights, spec).decode(frames, lengths, beam),
             )
 
+    def test_many_tokens_and_no_durations(self):
+        """A vocabulary of real size, which needs more tiles than blocks hold, and a joint row for every frame."""
+        spec = tdt.TransducerSpec(13_087, (), encoder_size=12)
+        weights = random_weights(spec, hidden=16, joint=16, layers=1, seed=3)
+        weights.output.bias[spec.blank] += 1.5  # blanks too, among so many tokens
+        frames, _ = random_frames(1, 12, 5, seed=3)
+        search = tdt.Greedy(max_symbols=2)
+        expected = fused(weights, spec).decode(frames, search=search)
+        with on("emulated"):
+            check_same(cuda_decoder(weights, spec).decode(frames, search=search), expected)
+        assert len(expected[0]) > 0
+
 
 @pytest.mark.card
 class TestOnCard:
@@ -363,10 +375,10 @@ class TestOnCard:
         print(json.dumps({"models": models, "utterances that differ by a tie": ties}))
 
     @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
-    @pytest.mark.parametrize("vocab_size", [1024, 8192])
-    def test_real_sizes(self, vocab_size, precision):
+    @pytest.mark.parametrize("vocab_size, durations", [(1024, range(5)), (8192, range(5)), (13_087, ())])
+    def test_real_sizes(self, vocab_size, durations, precision):
         """Parakeet's sizes: weights resident in shared memory, full batches, and the same bits from every launch."""
-        spec = tdt.TransducerSpec(vocab_size, encoder_size=1024)
+        spec = tdt.TransducerSpec(vocab_size, tuple(durations), encoder_size=1024)
         weights = random_weights(spec, 640, 640, 2, seed=1)
         frames, lengths = random_frames(130, 1024, 60, seed=1)
         with on("card"):

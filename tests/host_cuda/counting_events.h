@@ -13,15 +13,26 @@ struct Uncounted {
   UNCOUNTED ~Uncounted() { --the_tally.unseen; }
 };
 
-UNCOUNTED inline void close_interval(Tally::Block& block) {
+UNCOUNTED inline void end_fetch(Tally::Thread& thread) {
+  if (thread.fetching) ++(thread.is_far ? thread.far : thread.near);
+  thread.fetching = thread.is_far = false;
+}
+
+UNCOUNTED inline void close_interval(Tally::Block& block, End end) {
   const Uncounted uncounted;
   Counts& counts = counts_of(block);
   for (Tally::Thread& thread : block.threads) {
+    end_fetch(thread);
     if (thread.products > counts.longest_products) counts.longest_products = thread.products;
     if (thread.shuffles > counts.longest_shuffles) counts.longest_shuffles = thread.shuffles;
-    if (thread.fetches > counts.longest_fetches) counts.longest_fetches = thread.fetches;
+    if (thread.near > counts.longest_near) counts.longest_near = thread.near;
+    if (thread.far > counts.longest_far) counts.longest_far = thread.far;
+    const long long barriers = thread.barriers;
     thread = Tally::Thread{};
+    thread.barriers = barriers;
   }
+  counts.end = static_cast<long long>(end);
+  block.shared = end != End::wait;
   block.intervals.emplace_back();
 }
 
@@ -32,15 +43,34 @@ UNCOUNTED inline void tally(Event event) {
   Tally::Block& block = the_tally.blocks[fiber.block->index];
   Tally::Thread& thread = block.threads[fiber.thread];
   const bool first_lane = fiber.thread % kLanes == 0;
-  if (event != Event::poll) thread.fetching = false;
-  if (event == Event::barrier) counts_of(block).barriers += fiber.thread == 0;
+  if (event == Event::wait) {
+    if (block.shared) close_interval(block, End::wait);
+    return;
+  }
+  if (event == Event::meanwhile) {
+    if (block.met != thread.barriers) close_interval(block, End::meanwhile);
+    block.met = thread.barriers;
+    return;
+  }
+  if (event == Event::conversion) {
+    counts_of(block).converted += 2;
+    return;
+  }
+  if (event != Event::poll) end_fetch(thread);
+  if (event == Event::barrier) {
+    counts_of(block).barriers += fiber.thread == 0;
+    ++thread.barriers;
+  }
   if (event == Event::poll) {
     ++counts_of(block).polls;
     counts_of(block).global_read -= thread.awaited;  // they are read again
     thread.awaited = 0;
   }
   if (event == Event::barrier) thread.awaited = 0;
-  if (event == Event::arrival) close_interval(block);
+  if (event == Event::arrival) {
+    close_interval(block, End::arrival);
+    block.cached.clear();  // the barrier's acquire empties the cache
+  }
   if (event == Event::product) {
     ++thread.products;
     counts_of(block).products += first_lane;
@@ -49,6 +79,19 @@ UNCOUNTED inline void tally(Event event) {
     ++thread.shuffles;
     counts_of(block).shuffles += first_lane;
   }
+}
+
+// When a block first read this sector since its cache was emptied, in barriers of the block.
+UNCOUNTED inline long long first_read(Tally::Block& block, const Tally::Thread& thread, const void* address) {
+  const auto sector = reinterpret_cast<std::uintptr_t>(address) / 32;
+  return block.cached.emplace(sector, thread.barriers).first->second;
+}
+
+UNCOUNTED inline void fetched(const void* address) {
+  if (!the_tally.counts) return;
+  const Uncounted uncounted;
+  Tally::Block& block = the_tally.blocks[self().block->index];
+  first_read(block, block.threads[self().thread], address);
 }
 
 UNCOUNTED inline void accessed(const void* address, long long bytes, bool written, bool waits = false) {
@@ -64,7 +107,6 @@ UNCOUNTED inline void accessed(const void* address, long long bytes, bool writte
   const char* shared = reinterpret_cast<const char*>(fiber->block->memory.data());
   if (at >= shared && at < shared + fiber->block->memory.size() * 16) {
     (written ? counts.shared_written : counts.shared_read) += bytes;
-    if (written && bytes == 2) ++counts.converted;
     return;
   }
   const char* warps = reinterpret_cast<const char*>(fiber->block->warps.data());
@@ -73,15 +115,18 @@ UNCOUNTED inline void accessed(const void* address, long long bytes, bool writte
   const auto within = [at](const void* object, std::size_t size) UNCOUNTED {
     return at >= static_cast<const char*>(object) && at < static_cast<const char*>(object) + size;
   };
-  if (within(fiber->block, sizeof(Block)) || within(fiber, sizeof(Fiber)) || within(&Machine::get(), sizeof(Machine)))
+  if (within(fiber->block, sizeof(Block)) || within(fiber, sizeof(Fiber)) ||
+      within(&Machine::get(), sizeof(Machine)) ||
+      within(&Machine::the, sizeof Machine::the))
     return;
   (written ? counts.global_written : counts.global_read) += bytes;
   if (written) return;
   Tally::Thread& thread = block.threads[fiber->thread];
   constexpr long long kTogether = 32;  // bytes of the words that a thread waits for together
   thread.awaited = waits ? (thread.awaited < kTogether ? thread.awaited : 0) + bytes : 0;
-  if (!thread.fetching) ++thread.fetches;
   thread.fetching = true;
+  // What other threads read at the same time is still on its way, and awaited words come from other blocks.
+  thread.is_far = first_read(block, thread, address) == thread.barriers || waits || thread.is_far;
 }
 
 }  // namespace tdt::host

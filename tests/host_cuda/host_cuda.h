@@ -52,6 +52,9 @@ void AnnotateIgnoreWritesEnd(const char* file, int line);
 struct uint4 {
   unsigned x, y, z, w;
 };
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
 struct alignas(16) float4 {
   float x, y, z, w;
 };
@@ -374,7 +377,10 @@ inline unsigned ballot(bool predicate) {
 }
 inline int count_bits(unsigned bits) { return __builtin_popcount(bits); }
 
-inline unsigned load_acquire(const unsigned* word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
+inline unsigned load_acquire(const unsigned* word) {
+  TDT_COUNT(wait);
+  return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+}
 inline unsigned long long load_acquire(const unsigned long long* word) {
   return __atomic_load_n(word, __ATOMIC_ACQUIRE);
 }
@@ -390,6 +396,7 @@ inline void add_release(unsigned* word, unsigned value) {
   __atomic_fetch_add(word, value, __ATOMIC_RELEASE);
 }
 inline void load_relaxed(const unsigned long long* two, unsigned long long* a, unsigned long long* b) {
+  TDT_COUNT(wait);
   *a = __atomic_load_n(two, __ATOMIC_RELAXED);
   *b = __atomic_load_n(two + 1, __ATOMIC_RELAXED);
 }
@@ -405,11 +412,18 @@ inline void pause() {
   }
   machine.away();
 }
+inline void meanwhile() { TDT_COUNT(meanwhile); }
 [[noreturn]] inline void fail() {
   std::fprintf(stderr, "a kernel has failed\n");
   std::abort();
 }
-inline void prefetch(const void*) {}
+inline void prefetch(const void* word) {
+#if defined(TDT_COUNTING)
+  host::fetched(word);
+#else
+  static_cast<void>(word);
+#endif
+}
 inline void atomic_max(unsigned long long* word, unsigned long long value) {
   unsigned long long old = __atomic_load_n(word, __ATOMIC_RELAXED);
   while (old < value && !__atomic_compare_exchange_n(word, &old, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
@@ -446,6 +460,11 @@ inline unsigned short half_bits(float x) {
   const float fraction = std::frexp(size, &exponent);  // [0.5, 1)
   const auto mantissa = static_cast<unsigned>(std::nearbyint(std::ldexp(fraction, 11)));  // 1024 .. 2048
   return static_cast<unsigned short>(sign | (((exponent + 14) << 10) + (mantissa - 1024)));
+}
+inline unsigned finite_halves(float low, float high) {
+  TDT_COUNT(conversion);
+  const auto finite = [](float x) { return half_bits(x > 65504.0f ? 65504.0f : x < -65504.0f ? -65504.0f : x); };
+  return finite(low) | static_cast<unsigned>(finite(high)) << 16;
 }
 inline float bfloat_value(unsigned short bits) { return float_of(static_cast<unsigned>(bits) << 16); }
 

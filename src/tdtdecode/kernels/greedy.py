@@ -225,9 +225,11 @@ class GreedySearch:
         int [B], how much was logged for each; int32 [3, N], the tokens, frames and durations of all; float32 [2, N],
         the log-probs of tokens and durations.
         """
-        slots = self._log[0, : self._logged]
+        slots, batch = self._log[0, : self._logged], self.positions.shape[1]
+        if batch == 1:  # as it is: sorting costs more than anything else here
+            return np.array([self._logged]), self._log[1:, : self._logged], self._log_logprobs[:, : self._logged]
         order = np.argsort(slots, kind="stable")
-        return np.bincount(slots, minlength=self.positions.shape[1]), self._log[1:, order], self._log_logprobs[:, order]
+        return np.bincount(slots, minlength=batch), self._log[1:, order], self._log_logprobs[:, order]
 
     def _grow(self) -> None:
         """Double the log."""
@@ -263,7 +265,7 @@ def checked_lengths(lengths: np.ndarray, name: str = "lengths") -> np.ndarray:
         lengths = np.asarray(lengths)
     except ValueError:
         raise refusal(name, "integers [B]", lengths) from None
-    if lengths.ndim != 1 or (lengths.size and not np.issubdtype(lengths.dtype, np.integer)):
+    if lengths.ndim != 1 or (lengths.size and lengths.dtype.kind not in "iu"):
         raise InputError(f"{name} must be integers [B], got {lengths.dtype} {list(lengths.shape)}")
     low, high = (lengths.min(), lengths.max()) if lengths.size else (0, 0)
     if low < 0 or high > MAX_FRAMES:
