@@ -113,10 +113,11 @@ inline Decision decide_screened(const Network& network, const InstructionSet& is
   const Decision decision = decided(nullptr);
   if (decision.token == layout.blank || may_win(allowed, decision.token)) return decision;
 
-  for (int i = 0; i < entries; ++i) {
-    const bool is_blank = i >= layout.blank && i < layout.blanks_end();
-    scratch.masked[i] = !is_blank && allowed[i] ? approximate[i] : kLowest;
-  }
+  const auto mask = [&](int first, int last) {  // without branches, so that it becomes vector code
+    for (int i = first; i < last; ++i) scratch.masked[i] = allowed[i] ? approximate[i] : kLowest;
+  };
+  mask(0, layout.blank);
+  mask(layout.blanks_end(), entries);
   compute_survivors(scratch.masked, kLowest);
   add(decision.token, decision.token + 1);
   add_blanks_and_durations();
