@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="for each comparison (default: 5)")
     arguments = parser.parse_args()
     path = RESULTS / "steering.json"
-    known = json.loads(path.read_text()) if arguments.save and path.exists() else {}
+    known = json.loads(path.read_text()) if path.exists() else {}
     decodes, making = known.get("decodes", {}), known.get("making_seconds", {})
     for vocab_size in arguments.vocab_size:
         model = Model(vocab_size)
@@ -170,10 +170,11 @@ def main() -> None:
             for batch in arguments.batch:
                 for screened in (False, True) if name == "greedy" and vocab_size > 4096 else (False,):
                     case = f"V = {vocab_size}, {name}, batch {batch}{', screened' if screened else ''}"
-                    print(case)
+                    print(case, flush=True)
                     decodes[case] = measure(model, screened, name, batch, arguments.seconds)
-    if arguments.save:
-        save("steering", environment("regex") | {"threads": 1, "decodes": decodes, "making_seconds": making})
+                    if arguments.save:
+                        result = {"threads": 1, "decodes": decodes, "making_seconds": making}
+                        save("steering", environment("regex") | result)
 
 
 if __name__ == "__main__":

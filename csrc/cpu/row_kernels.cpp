@@ -63,13 +63,13 @@ struct SumExp {
 
 // All bits of a lane are set if its token may be emitted.
 inline Words allowed_lanes(const unsigned char* allowed) {
-#if defined(__GNUC__)
+#if TDT_BITS == 32
+  return *allowed ? ~Words{} : Words{};
+#else
   typedef unsigned char Bytes __attribute__((vector_size(kWidth)));
   Bytes bytes;
   std::memcpy(&bytes, allowed, sizeof bytes);
   return (Words)(__builtin_convertvector(bytes, Words) != 0);
-#else
-  return *allowed ? ~Words{} : Words{};
 #endif
 }
 
