@@ -144,7 +144,7 @@ class Ranking {
   void add(int first, int last) {
     int token = first;
     for (; token + kLanes <= last; token += kLanes)
-      if (any_above(token))
+      if (any_above(token) && (!allowed_ || any_allowed_above(token)))
         for (int i = 0; i < kLanes; ++i) add(token + i);
     for (; token < last; ++token) add(token);
   }
@@ -152,18 +152,23 @@ class Ranking {
   int count() const { return count_; }
 
  private:
+  Words above(int token) const {
+    Floats values = load(row_ + token) * scale_;
+    if (bonus_) values += load(bonus_ + token);
+    return (Words)(values > bar_);
+  }
+
   bool any_above(int token) const {
-    Words above[kVectors], either = {};
-    for (int v = 0; v < kVectors; ++v) {
-      Floats values = load(row_ + token + v * kWidth) * scale_;
-      if (bonus_) values += load(bonus_ + token + v * kWidth);
-      above[v] = (Words)(values > bar_);
-      either |= above[v];
-    }
-    if (!allowed_ || !any(either)) return any(either);
-    either = Words{};
-    for (int v = 0; v < kVectors; ++v) either |= above[v] & allowed_lanes(allowed_ + token + v * kWidth);
-    return any(either);
+    Words found = {};
+    for (int v = 0; v < kVectors; ++v) found |= above(token + v * kWidth);
+    return any(found);
+  }
+
+  bool any_allowed_above(int token) const {
+    Words found = {};
+    for (int v = 0; v < kVectors; ++v)
+      found |= above(token + v * kWidth) & allowed_lanes(allowed_ + token + v * kWidth);
+    return any(found);
   }
 
   void add(int token) {
