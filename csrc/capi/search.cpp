@@ -343,8 +343,9 @@ Result beam(Batch* batch, std::vector<std::shared_ptr<const State>>* after) {
   utterances.hidden = states.all.hidden.data();
   utterances.cell = states.all.cell.data();
   std::vector<cpu::PredictorStates> kept(batch->final ? 0 : rows);
-  cpu::FusedBeam run(model.network(), model.isa, &engine, utterances, search.threads);
-  if (!run.run(batch->final ? nullptr : &kept, nullptr)) throw std::logic_error("an automaton failed");
+  if (!cpu::run_beams(model.network(), model.isa, &engine, utterances, search.threads, batch->final ? nullptr : &kept,
+                      nullptr))
+    throw std::logic_error("an automaton failed");
 
   Result result(rows);
   for (std::size_t row = 0; row < rows; ++row) {

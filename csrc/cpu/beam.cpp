@@ -72,6 +72,27 @@ bool Beam::open(int length) {
   return true;
 }
 
+bool Beam::is_plain_greedy() const {
+  const auto is_automaton = [](const Fusion& fusion) { return !fusion.function.scores; };
+  return options_.strategy == Strategy::greedy && options_.statistic == Statistic::none && !trace &&
+         hypotheses[0].slot == 0 && std::all_of(fusions_.list.begin(), fusions_.list.end(), is_automaton);
+}
+
+void Beam::take(int token, int frame, int duration, float token_logprob, float duration_logprob) {
+  BeamHypothesis& hypothesis = hypotheses[0];
+  records.push_back(
+      {hypothesis.record, token, first_frame + frame, duration, token_logprob, duration_logprob, 0.0f});
+  hypothesis.record = static_cast<std::int32_t>(records.size()) - 1;
+  hypothesis.prefix = tdt::extended(hypothesis.prefix, token);
+  hypothesis.length += 1;
+}
+
+void Beam::end_chunk(int length, Position at) {
+  length_ = length;
+  hypotheses[0].frame = at.frame;
+  hypotheses[0].symbols = at.symbols;
+}
+
 void Beam::rest() {
   std::vector<float>().swap(bonus_);
   std::vector<Entry>().swap(entries_);

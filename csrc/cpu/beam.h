@@ -22,7 +22,8 @@ struct Record {
 };
 
 struct BeamHypothesis {
-  double score;   // of all alignments merged into it together; includes fusion and blank penalties
+  double score;   // of all alignments merged into it together; includes fusion and blank penalties. Not kept where
+                  // greedy search runs without beams: nothing is compared there
   double best;    // of the best of these alignments
   unsigned long long prefix;    // hash of the tokens
   std::int32_t frame, symbols;  // the next frame, and the tokens emitted there so far
@@ -73,6 +74,17 @@ class Beam {
   const std::vector<Scoring>& scorings() const { return scorings_; }
   // Takes the joint row that a scoring asked for.
   void rank(const Scoring& scoring, const float* row, RankRow kernel);
+
+  // Whether a greedy search without beams gives the same: there is one hypothesis whose predictor state is known, and
+  // nothing else is asked for.
+  bool is_plain_greedy() const;
+  const GreedyOptions& greedy_options() const { return options_.greedy; }
+  const Fusions& fusions() const { return fusions_; }
+  Allowed allowed() const { return allowed_; }
+  // In place of a chunk that is opened, takes what such a search gave: its tokens, in order, with frames counted from
+  // the chunk's first; then the position that it ended at.
+  void take(int token, int frame, int duration, float token_logprob, float duration_logprob);
+  void end_chunk(int length, Position at);
 
   // Frees the memory that is only needed while a chunk is open.
   void rest();

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "fused_greedy.h"
+
 namespace tdt::cpu {
 namespace {
 
@@ -13,7 +15,79 @@ constexpr int kRowsAtOnce = 64;
 // Encoder frames are projected at least this many at a time. Fewer would take as long, because of reading the weights.
 constexpr int kProjectedAtOnce = 12;
 
+// The predictor state of one utterance, of B that lie in arrays [layers, B, size].
+std::vector<float> state_of(const std::vector<float>& all, std::size_t utterance, std::size_t count, std::size_t layers,
+                            std::size_t size) {
+  std::vector<float> state;
+  for (std::size_t layer = 0; layer < layers; ++layer) {
+    const float* first = all.data() + (layer * count + utterance) * size;
+    state.insert(state.end(), first, first + size);
+  }
+  return state;
+}
+
+// Greedy search over utterances whose beams need no more.
+void run_greedy(const Network& network, const InstructionSet& isa, BeamSearch* search, const BeamUtterances& given,
+                int threads, std::vector<PredictorStates>* after, const Profile* profile) {
+  const std::size_t count = given.count, joint = network.joint_size, size = network.predictor_size;
+  const std::size_t layers = network.num_layers, cells = network.num_cells;
+  std::vector<float> prediction(given.prediction, given.prediction + count * joint);
+  std::vector<float> hidden(given.hidden, given.hidden + layers * count * size);
+  std::vector<float> cell(given.cell, given.cell + cells * count * size);
+  std::vector<std::int32_t> frame(count), symbols(count), mask_numbers(count);
+  std::vector<unsigned char> masks;
+  std::vector<const Fusions*> fusions(count);
+  std::vector<std::int64_t*> fusion_states(count);
+  const std::size_t entries = network.layout.vocab_size + 1;
+  for (std::size_t i = 0; i < count; ++i) {
+    Beam& beam = *search->beams[i];
+    frame[i] = beam.hypotheses[0].frame;
+    symbols[i] = beam.hypotheses[0].symbols;
+    fusions[i] = &beam.fusions();
+    fusion_states[i] = beam.fusion_states.data();
+    mask_numbers[i] = beam.allowed() ? static_cast<std::int32_t>(masks.size() / entries) : -1;
+    if (beam.allowed()) masks.insert(masks.end(), beam.allowed(), beam.allowed() + entries);
+  }
+  Utterances utterances = {};
+  utterances.count = given.count;
+  utterances.sources = given.sources;
+  utterances.lengths = given.lengths;
+  utterances.order = given.order;
+  utterances.masks = {masks.data(), mask_numbers.data(), static_cast<std::ptrdiff_t>(entries)};
+  utterances.frame = frame.data();
+  utterances.symbols = symbols.data();
+  utterances.prediction = prediction.data();
+  utterances.hidden = hidden.data();
+  utterances.cell = cell.data();
+  utterances.fusions = fusions.data();
+  utterances.fusion_states = fusion_states.data();
+  Emissions found;
+  FusedGreedy(network, isa, search->beams[0]->greedy_options(), utterances, threads).run(&found, profile);
+
+  for (std::size_t i = 0; i < found.token.size(); ++i)
+    search->beams[found.utterance[i]]->take(found.token[i], found.frame[i], found.duration[i], found.token_logprob[i],
+                                            found.duration_logprob[i]);
+  for (std::size_t i = 0; i < count; ++i) {
+    search->beams[i]->end_chunk(given.lengths[i], {frame[i], symbols[i]});
+    if (after)
+      (*after)[i] = {state_of(prediction, i, count, 1, joint), state_of(hidden, i, count, layers, size),
+                     state_of(cell, i, count, cells, size)};
+  }
+}
+
 }  // namespace
+
+bool run_beams(const Network& network, const InstructionSet& isa, BeamSearch* search, const BeamUtterances& utterances,
+               int threads, std::vector<PredictorStates>* after, const Profile* profile) {
+  const auto is_plain_greedy = [](const std::unique_ptr<Beam>& beam) { return beam->is_plain_greedy(); };
+  const auto has_fusion = [](const std::unique_ptr<Beam>& beam) { return !beam->fusions().empty(); };
+  // Without any fusion, it is a beam of one hypothesis, whose score counts blanks too.
+  if (!std::all_of(search->beams.begin(), search->beams.end(), is_plain_greedy) ||
+      std::none_of(search->beams.begin(), search->beams.end(), has_fusion))
+    return FusedBeam(network, isa, search, utterances, threads).run(after, profile);
+  run_greedy(network, isa, search, utterances, threads, after, profile);
+  return true;
+}
 
 FusedBeam::FusedBeam(const Network& network, const InstructionSet& isa, BeamSearch* search,
                      const BeamUtterances& utterances, int threads)

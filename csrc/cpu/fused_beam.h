@@ -141,4 +141,8 @@ class FusedBeam {
   Team team_;
 };
 
+// Runs a search over beams: by FusedGreedy if none of them needs more, else by FusedBeam. Otherwise as FusedBeam::run.
+bool run_beams(const Network& network, const InstructionSet& isa, BeamSearch* search, const BeamUtterances& utterances,
+               int threads, std::vector<PredictorStates>* after, const Profile* profile);
+
 }  // namespace tdt::cpu

@@ -49,6 +49,15 @@ FusedGreedy::FusedGreedy(const Network& network, const InstructionSet& isa, cons
   emitted_.reserve(count);
   kept_for_.reserve(keep_at_once_);
 
+  // Threads must not allocate memory: they could not say that there is none.
+  const std::size_t entries = network.layout.vocab_size + 1;
+  int fusion_state_size = 0;
+  if (utterances.fusions) {
+    for (int i = 0; i < utterances.count; ++i)
+      fusion_state_size = std::max(fusion_state_size, utterances.fusions[i]->state_size);
+    for (Slot& slot : slots_) slot.scores.reserve(entries);
+  }
+
   const std::size_t stage = most_staged_bytes(network);
   private_.resize(threads);
   for (Private& own : private_) {
@@ -57,12 +66,20 @@ FusedGreedy::FusedGreedy(const Network& network, const InstructionSet& isa, cons
     own.outs.resize(products);
     own.staged.resize(products);
     own.stage.resize(stage * products);
+    if (utterances.fusions) {
+      own.duration_logprobs.resize(network.layout.num_durations);
+      own.blank_logprobs.resize(network.layout.num_blanks);
+      own.only.resize(entries);
+      own.fusion_scores.resize(entries);
+      own.fusion_state.resize(fusion_state_size);
+    }
     if (!screens()) continue;
     own.screened.resize(products);
     own.screen_stage.resize(staged_bytes(network.screen) * products);
     own.screen_row.resize(network.output.outputs);
     own.screen_values.resize(network.output.outputs);
-    own.screen_masked.resize(network.output.outputs);
+    own.screen_steered.resize(network.output.outputs);
+    own.screen_bounds.resize(network.output.outputs);
     own.screen_outputs.resize(network.output.outputs);
   }
 }
@@ -146,6 +163,7 @@ void FusedGreedy::admit(Slot& slot, int utterance) {
   slot.parity = 0;
   blocks_.forget(index);
   slot.projected = slot.at.frame;
+  slot.fresh = true;
   std::memcpy(prediction(index), utterances_.prediction + utterance * joint, joint * sizeof(float));
   for (int layer = 0; layer < network_.num_layers; ++layer) {
     const std::size_t at = (static_cast<std::size_t>(layer) * utterances_.count + utterance) * hidden;
@@ -233,34 +251,67 @@ void FusedGreedy::score(int thread) {
 
 // Decides the scored frames of each slot one after the other, up to its next token.
 void FusedGreedy::decide_rows(int thread) {
-  Private& mine = private_[thread];
-  const RowLayout& layout = network_.layout;
   for (std::size_t i = thread; i < pending_.size(); i += team_.size()) {
     Slot& slot = slots_[pending_[i]];
-    const Masks masks = utterances_.masks.of(slot.utterance);
     const int first = slot.at.frame;
-    slot.emitted = false;
+    if (slot.fresh) steer(thread, slot, kNoIndex);
+    slot.fresh = slot.emitted = false;
     slot.logged = 0;
     while (!slot.emitted && slot.at.frame < first + slot.window) {
       const int scored = slot.scored + slot.at.frame - first;
-      Decision decision;
-      if (screens()) {
-        const ScreenScratch scratch = {mine.screen_row.data(), mine.screen_values.data(), mine.screen_masked.data(),
-                                       mine.screen_outputs.data()};
-        decision = decide_screened(network_, isa_, logits(scored), mine.screened[scored], mine.staged[scored],
-                                   options_, masks[0], scratch);
-      } else {
-        isa_.decide(logits(scored), 1, layout, options_, masks, &decision.token, &decision.duration,
-                    &decision.token_logprob, &decision.duration_logprob);
-      }
-      slot.emitted = decision.token != layout.blank;
+      const Decision decision = decide(thread, slot, scored);
+      slot.emitted = decision.token != network_.layout.blank;
       if (slot.emitted || options_.trace) slot.steps[slot.logged++] = {decision, slot.at.frame, scored};
       if (slot.emitted) slot.token = decision.token;
       slot.at = advanced(slot.at, !slot.emitted, decision.duration, options_);
     }
+    if (slot.emitted) steer(thread, slot, slot.token);
   }
   lap(thread, Phase::search);
   wait(thread);
+}
+
+Decision FusedGreedy::decide(int thread, const Slot& slot, int scored) {
+  Private& mine = private_[thread];
+  const RowLayout& layout = network_.layout;
+  const Masks masks = utterances_.masks.of(slot.utterance);
+  const float* scores = slot.scores.empty() ? nullptr : slot.scores.data();
+  if (screens()) {
+    const ScreenScratch scratch = {mine.screen_row.data(), mine.screen_values.data(), mine.screen_steered.data(),
+                                   mine.screen_bounds.data(), mine.screen_outputs.data()};
+    return decide_screened(network_, isa_, logits(scored), mine.screened[scored], mine.staged[scored], options_,
+                           masks[0], scores, scratch);
+  }
+  Decision decision;
+  isa_.decide(logits(scored), 1, layout, options_, scores ? Masks{} : masks, &decision.token, &decision.duration,
+              &decision.token_logprob, &decision.duration_logprob);
+  if (!scores || decision.token == layout.blank) return decision;
+  BeamOptions options = {};
+  options.greedy = options_;
+  options.temperature = 1.0f;
+  std::int32_t token;
+  RankedRow ranked = {};
+  ranked.tokens = &token;
+  ranked.token_logprobs = &decision.token_logprob;
+  ranked.duration_logprobs = mine.duration_logprobs.data();
+  ranked.blank_logprobs = mine.blank_logprobs.data();
+  isa_.rank(logits(scored), layout, scores, masks[0], 1, options, &ranked);
+  return replaced(decision, ranked.count ? token : kNoIndex, logits(scored), layout);
+}
+
+// Moves a slot's fusions on by a token, if there is one, and computes their scores of the next.
+void FusedGreedy::steer(int thread, Slot& slot, int token) {
+  const Fusions* fusions = utterances_.fusions ? utterances_.fusions[slot.utterance] : nullptr;
+  slot.scores.resize(fusions && !fusions->empty() ? fusions->entries : 0);
+  if (slot.scores.empty()) return;
+  Private& mine = private_[thread];
+  std::int64_t* state = utterances_.fusion_states[slot.utterance];
+  FusionFailure none;  // automata do not fail
+  if (token != kNoIndex) {
+    fusions->advance(state, token, mine.fusion_state.data(), &none);
+    std::copy_n(mine.fusion_state.data(), fusions->state_size, state);
+  }
+  fusions->score(state, slot.scores.data(), mine.fusion_scores.data(), &none);
 }
 
 // Logs what was emitted, and gives the predictor its inputs.
@@ -324,9 +375,15 @@ void FusedGreedy::rescore(int thread) {
   for (int i = thread; i < count; i += team_.size()) {
     const std::size_t at = kept_for_[i];
     Decision decision;
-    isa_.decide(logits(i), 1, network_.layout, options_, utterances_.masks.of(emissions_->utterance[at]),
-                &decision.token, &decision.duration, &emissions_->token_logprob[at],
-                &emissions_->duration_logprob[at]);
+    Masks masks = utterances_.masks.of(emissions_->utterance[at]);
+    const std::int32_t first = 0, token = emissions_->token[at];
+    if (utterances_.fusions) {  // the token is known: no other may be emitted
+      masks = {mine.only.data(), &first, network_.layout.vocab_size + 1};
+      mine.only[token] = 1;
+    }
+    isa_.decide(logits(i), 1, network_.layout, options_, masks, &decision.token, &decision.duration,
+                &emissions_->token_logprob[at], &emissions_->duration_logprob[at]);
+    if (utterances_.fusions) mine.only[token] = 0;
   }
   lap(thread, Phase::log_probs);
   wait(thread);

@@ -9,6 +9,7 @@
 
 #include "buffer.h"
 #include "frames.h"
+#include "fusion.h"
 #include "instruction_sets.h"
 #include "network.h"
 #include "profile.h"
@@ -29,6 +30,8 @@ struct Utterances {
   std::int32_t* frame;           // [B], the next frame of each; updated
   std::int32_t* symbols;         // [B], tokens emitted there; updated
   float *prediction, *hidden, *cell;  // updated
+  const Fusions* const* fusions = nullptr;         // [B], without functions of the user; null: no fusion anywhere
+  std::int64_t* const* fusion_states = nullptr;    // [B], the state of each utterance's fusions; updated
 };
 
 // Most frames of an utterance that a pass scores.
@@ -66,11 +69,13 @@ class FusedGreedy {
     int parity = 0;      // which of the two buffers of layer inputs is current
     int window = 0;      // how many frames, from at.frame on, this pass scores
     int scored = 0;      // index of the first of them among all frames that the pass scores
+    bool fresh = false;  // its fusions have not scored the first token yet
     bool emitted = false;
     int token = 0;
     Step steps[kMostFramesAtOnce];  // the decisions that this pass logs, at most one for each frame of the window
     int logged = 0;
     int projected = 0;   // the first frame that is not projected yet
+    std::vector<float> scores;  // [V + 1], of the fusions for the next token; empty without fusion
   };
 
   // The scratch memory of one thread.
@@ -80,8 +85,11 @@ class FusedGreedy {
     std::vector<float*> outs;
     std::vector<StagedRow> staged, screened;
     std::vector<char> stage, screen_stage;
-    std::vector<float> screen_row, screen_values, screen_masked;
+    std::vector<float> screen_row, screen_values, screen_steered, screen_bounds;
     std::vector<std::int32_t> screen_outputs;
+    std::vector<float> fusion_scores, duration_logprobs, blank_logprobs;
+    std::vector<std::int64_t> fusion_state;
+    std::vector<unsigned char> only;  // [V + 1], a mask without tokens
     Stopwatch watch;
   };
 
@@ -93,6 +101,8 @@ class FusedGreedy {
   void project(int thread);
   void score(int thread);
   void decide_rows(int thread);
+  Decision decide(int thread, const Slot& slot, int scored);
+  void steer(int thread, Slot& slot, int token);
   void collect();
   void rescore(int thread);
   void predict(int thread);

@@ -48,13 +48,18 @@ bool Fusions::advance(const std::int64_t* state, std::int32_t token, std::int64_
 }
 
 bool Fusions::score(const std::int64_t* state, float* sum, float* scratch, FusionFailure* failure) const {
-  std::fill(sum, sum + entries, 0.0f);
+  const bool first_is_automaton = !list.empty() && !list[0].function.scores;
+  if (!first_is_automaton) std::fill(sum, sum + entries, 0.0f);
   for (std::size_t i = 0; i < list.size(); ++i) {
     const Fusion& fusion = list[i];
     const std::int64_t* from = state + fusion.first;
     if (!fusion.function.scores) {
-      fusion.automaton.score(static_cast<std::int32_t>(*from), entries, scratch);
-      for (int token = 0; token < entries; ++token) sum[token] += fusion.weight * scratch[token];
+      float* scores = i == 0 ? sum : scratch;
+      fusion.automaton.score(static_cast<std::int32_t>(*from), entries, scores);
+      if (i == 0)
+        for (int token = 0; token < entries; ++token) sum[token] *= fusion.weight;
+      else
+        for (int token = 0; token < entries; ++token) sum[token] += fusion.weight * scratch[token];
       continue;
     }
     std::fill(scratch, scratch + entries, 0.0f);

@@ -61,6 +61,25 @@ struct SumExp {
   }
 };
 
+// All bits of a lane are set if its token may be emitted.
+inline Words allowed_lanes(const unsigned char* allowed) {
+#if TDT_BITS == 32
+  return *allowed ? ~Words{} : Words{};
+#else
+  typedef unsigned char Bytes __attribute__((vector_size(kWidth)));
+  Bytes bytes;
+  std::memcpy(&bytes, allowed, sizeof bytes);
+  return (Words)(__builtin_convertvector(bytes, Words) != 0);
+#endif
+}
+
+inline bool any(Words lanes) {
+  std::uint32_t words[kWidth], found = 0;
+  std::memcpy(words, &lanes, sizeof words);
+  for (std::uint32_t word : words) found |= word;
+  return found != 0;
+}
+
 template <class Accumulator>
 inline float accumulate(Accumulator accumulator, const float* x, int n) {
   int i = 0;
@@ -70,33 +89,47 @@ inline float accumulate(Accumulator accumulator, const float* x, int n) {
 }
 
 struct Reduce {
-  // Goes block by block, so that the index of the largest entry has to be looked for in one block only.
+  static constexpr int kBlock = 16 * kLanes;
+
   Best best(const float* row, int first, int last) const {
-    constexpr int kBlock = 16 * kLanes;
+    return best(first, last, [&](int begin, int) { return row + begin; });
+  }
+
+  Best best(const float* row, int first, int last, Allowed allowed) const {
+    float masked[kBlock];
+    return best(first, last, [&](int begin, int end) {
+      int i = begin;
+      for (; i + kWidth <= end; i += kWidth)
+        store(masked + i - begin, allowed_lanes(allowed + i) ? load(row + i) : all(kLowest));
+      for (; i < end; ++i) masked[i - begin] = allowed[i] ? row[i] : kLowest;
+      return masked;
+    });
+  }
+
+  float log_sum_exp(const float* part, int n, float max) const {
+    return std::log(accumulate(SumExp(max), part, n));
+  }
+
+ private:
+  // Goes block by block, so that the index of the largest entry has to be looked for in one block only.
+  // `entries(begin, end)` points to the entries of a block.
+  template <class Entries>
+  static Best best(int first, int last, Entries entries) {
     float max = kLowest;
     int block = first;
     for (int i = first; i < last; i += kBlock) {
-      const float largest = sanitized(accumulate(Largest(), row + i, i + kBlock < last ? kBlock : last - i));
+      const int end = i + kBlock < last ? i + kBlock : last;
+      const float largest = sanitized(accumulate(Largest(), entries(i, end), end - i));
       if (largest > max) {
         max = largest;
         block = i;
       }
     }
     if (!(max > kLowest)) return Best{};
-    while (!(row[block] >= max)) ++block;
-    return candidate(max, block);
-  }
-
-  // Seldom needed, only where a token that may not be emitted is the best of its row. So it is a plain loop.
-  Best best(const float* row, int first, int last, Allowed allowed) const {
-    Best best;
-    for (int i = first; i < last; ++i)
-      if (allowed[i] && row[i] > best.value) best = better(best, candidate(sanitized(row[i]), i));
-    return best;
-  }
-
-  float log_sum_exp(const float* part, int n, float max) const {
-    return std::log(accumulate(SumExp(max), part, n));
+    const float* found = entries(block, block + kBlock < last ? block + kBlock : last);
+    int place = 0;
+    while (!(found[place] >= max)) ++place;
+    return candidate(max, block + place);
   }
 };
 
@@ -111,7 +144,7 @@ class Ranking {
   void add(int first, int last) {
     int token = first;
     for (; token + kLanes <= last; token += kLanes)
-      if (any_above(token))
+      if (any_above(token) && (!allowed_ || any_allowed_above(token)))
         for (int i = 0; i < kLanes; ++i) add(token + i);
     for (; token < last; ++token) add(token);
   }
@@ -119,17 +152,23 @@ class Ranking {
   int count() const { return count_; }
 
  private:
+  Words above(int token) const {
+    Floats values = load(row_ + token) * scale_;
+    if (bonus_) values += load(bonus_ + token);
+    return (Words)(values > bar_);
+  }
+
   bool any_above(int token) const {
-    Words above = {};
-    for (int v = 0; v < kVectors; ++v) {
-      Floats values = load(row_ + token + v * kWidth) * scale_;
-      if (bonus_) values += load(bonus_ + token + v * kWidth);
-      above |= (Words)(values > bar_);
-    }
-    std::uint32_t words[kWidth], any = 0;
-    std::memcpy(words, &above, sizeof above);
-    for (std::uint32_t word : words) any |= word;
-    return any != 0;
+    Words found = {};
+    for (int v = 0; v < kVectors; ++v) found |= above(token + v * kWidth);
+    return any(found);
+  }
+
+  bool any_allowed_above(int token) const {
+    Words found = {};
+    for (int v = 0; v < kVectors; ++v)
+      found |= above(token + v * kWidth) & allowed_lanes(allowed_ + token + v * kWidth);
+    return any(found);
   }
 
   void add(int token) {

@@ -17,9 +17,15 @@
 // full, by the same sums as in a whole product, so that even ties are decided as without screening. Where the best token
 // may not be emitted, the same is done again with the tokens that may.
 //
+// Where scores of fusions take part in choosing the token, the same is done with the sums of value and score. Adding a
+// score s rounds both sums, and their bounds. Of these errors, the share of the value is within the 64 u above, and that
+// of the score is at most 4 u |s|. Twice that is added to the bound.
+//
 // Nothing here may overflow. So a row is screened only if its norm is below 1e15, and a matrix only if all its norms and
 // errors are below 1e22 (packing.py).
 #pragma once
+
+#include <cmath>
 
 #include "instruction_sets.h"
 #include "network.h"
@@ -67,14 +73,16 @@ class KnownOutputs {
 struct ScreenScratch {
   float* row;             // [outputs]
   float* values;          // [outputs]
-  float* masked;          // [outputs]
+  float* steered;         // [outputs]
+  float* bounds;          // [outputs]
   std::int32_t* outputs;  // [outputs]
 };
 
-// Decides a joint row of which only the approximation is known. Log-probabilities are left at 0.
+// Decides a joint row of which only the approximation is known. Log-probabilities are left at 0. `scores` [V + 1] are
+// those of the fusions, null without any.
 inline Decision decide_screened(const Network& network, const InstructionSet& isa, const float* approximate,
                                 const StagedRow& approximated, const StagedRow& exact, const GreedyOptions& options,
-                                Allowed allowed, const ScreenScratch& scratch) {
+                                Allowed allowed, const float* scores, const ScreenScratch& scratch) {
   const RowLayout& layout = network.layout;
   const int entries = layout.token_entries();
   int count = 0;
@@ -89,12 +97,27 @@ inline Decision decide_screened(const Network& network, const InstructionSet& is
     add(layout.blank, layout.blanks_end());
     add(entries, layout.width());
   };
+  const float norm = approximated.norm, error_norm = approximated.error_norm;
   // Computes the tokens that can be the best, if one with the value `certain` is known.
   const auto compute_survivors = [&](const float* values, float certain) {
     count = isa.network->survivors(values, network.weight_norms, network.weight_errors, entries, layout.blank,
-                                   layout.blanks_end(), approximated.norm, approximated.error_norm, certain,
-                                   scratch.outputs);
+                                   layout.blanks_end(), norm, error_norm, certain, scratch.outputs);
     compute();
+  };
+  const auto in_tokens = [&](auto loop) {
+    loop(0, layout.blank);
+    loop(layout.blanks_end(), entries);
+  };
+  // The best of the outputs that were computed, by value and score.
+  const auto best_with_scores = [&] {
+    Best best;
+    for (int i = 0; i < count; ++i) {
+      const int token = scratch.outputs[i];
+      const bool is_token = token < layout.blank || (token >= layout.blanks_end() && token < entries);
+      if (is_token && may_win(allowed, token))
+        best = better(best, candidate(sanitized(sanitized(scratch.row[token]) + scores[token]), token));
+    }
+    return best.index;
   };
   const auto decided = [&](Allowed tokens) {
     return decide(scratch.row, layout, options, tokens, KnownOutputs(scratch.row, scratch.outputs, count));
@@ -103,7 +126,9 @@ inline Decision decide_screened(const Network& network, const InstructionSet& is
   if (!(approximated.norm < 1e15f)) {  // also for NaN
     add(0, layout.width());
     compute();
-    return decided(allowed);
+    const Decision decision = decided(scores ? nullptr : allowed);
+    if (!scores || decision.token == layout.blank) return decision;
+    return replaced(decision, best_with_scores(), scratch.row, layout);
   }
   // Tokens that are certainly below the best blank are not needed.
   add_blanks_and_durations();
@@ -111,13 +136,30 @@ inline Decision decide_screened(const Network& network, const InstructionSet& is
   compute_survivors(approximate, sanitized(best_blank(scratch.row, layout).value - options.blank_penalty));
   add_blanks_and_durations();
   const Decision decision = decided(nullptr);
-  if (decision.token == layout.blank || may_win(allowed, decision.token)) return decision;
+  if (decision.token == layout.blank || (!scores && may_win(allowed, decision.token))) return decision;
 
-  for (int i = 0; i < entries; ++i) {
-    const bool is_blank = i >= layout.blank && i < layout.blanks_end();
-    scratch.masked[i] = !is_blank && allowed[i] ? approximate[i] : kLowest;
+  // These loops have no branches, so that they become vector code.
+  if (scores) {
+    in_tokens([&](int first, int last) {
+      for (int i = first; i < last; ++i) {
+        scratch.steered[i] = approximate[i] + scores[i];
+        scratch.bounds[i] = network.weight_errors[i] * norm + network.weight_norms[i] * error_norm +
+                            std::fabs(scores[i]) * (8.0f / (1 << 24));
+      }
+    });
+    if (allowed)
+      in_tokens([&](int first, int last) {
+        for (int i = first; i < last; ++i) scratch.steered[i] = allowed[i] ? scratch.steered[i] : kLowest;
+      });
+    count = isa.network->survivors(scratch.steered, network.weight_norms, scratch.bounds, entries, layout.blank,
+                                   layout.blanks_end(), 1.0f, 0.0f, kLowest, scratch.outputs);
+    compute();
+    return replaced(decision, best_with_scores(), scratch.row, layout);
   }
-  compute_survivors(scratch.masked, kLowest);
+  in_tokens([&](int first, int last) {
+    for (int i = first; i < last; ++i) scratch.steered[i] = allowed[i] ? approximate[i] : kLowest;
+  });
+  compute_survivors(scratch.steered, kLowest);
   add(decision.token, decision.token + 1);
   add_blanks_and_durations();
   return decided(allowed);

@@ -118,6 +118,15 @@ struct Decision {
   float duration_logprob;  // 0 where the token is blank, unless the search is traced; 0 for RNN-T
 };
 
+// The decision of a row that emits a token, if another one takes its place; kNoIndex: none may be emitted, so the best
+// blank decides.
+TDT_HD Decision replaced(Decision decision, int token, const float* row, const RowLayout& layout) {
+  decision.token = token == kNoIndex ? layout.blank : token;
+  if (token == kNoIndex && layout.num_durations == 0)
+    decision.duration = layout.blank_frames[blank_rank(best_blank(row, layout), layout)];
+  return decision;
+}
+
 // The statistic of a row whose token part has no number, so that blank is certain.
 TDT_HD float certain_statistic(Statistic statistic) {
   return statistic == Statistic::max_prob || statistic == Statistic::power_sum ? 1.0f : 0.0f;

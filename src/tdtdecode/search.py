@@ -144,7 +144,8 @@ def runs_in_the_beam_engine(search: Greedy | Beam) -> bool:
 
     Fusion needs the best tokens of a joint row with their scores, and confidence needs a sum over the whole row. The
     beam engine computes both anyway, so it runs greedy search with either as a beam of one hypothesis. This keeps the
-    greedy loops simple and fast.
+    greedy loops simple and fast. Only the fused network on the CPU has fusion in its greedy loop too, where a step is
+    cheaper: ``run_beams`` in ``csrc/cpu/fused_beam.h`` says when.
     """
     return isinstance(search, Beam) or bool(search.fusion) or search.confidence is not None
 

@@ -94,10 +94,11 @@ def test_chunks_change_nothing(shape, search, chunk):
             check_same(found, whole, 0)
 
 
-def test_states_of_kernels_are_the_same():
+@pytest.mark.parametrize("search", [SEARCHES[0], SEARCHES[4]], ids=["tsd", "greedy-phrases"])
+def test_states_of_kernels_are_the_same(search):
     """A stream may go on with another kernel set of the same network."""
     spec, layers = SHAPES["tdt"]
-    weights, search = random_weights(spec, layers=layers, seed=5), tdt.Beam(size=4)
+    weights = random_weights(spec, layers=layers, seed=5)
     frames, lengths = random_frames(4, spec.encoder_size, 30, 5)
     decoders = [fused(weights, spec, "reference"), fused(weights, spec)]
     whole = decoders[0].decode(frames, search=search)

@@ -27,6 +27,13 @@ def check_screening(weights, spec, frames, lengths=None, search=tdt.Greedy(), ke
     return sum(map(len, whole))
 
 
+def random_phrases(rng, spec, weight):
+    """Phrases of any tokens; every fourth begins with the same one, so that many tokens can go on."""
+    tokens = np.delete(np.arange(spec.vocab_size + 1), spec.blank)
+    phrases = [rng.choice(tokens, rng.integers(1, 4)).tolist() for _ in range(40)]
+    return tdt.PhraseBoost([*phrases, *([int(tokens[0]), *phrase] for phrase in phrases[::4])], weight)
+
+
 def with_output(weights, weight=None, bias=None):
     output = weights.output
     return replace(weights, output=Affine(
@@ -95,7 +102,8 @@ def test_hostile_weights(kernels, activation, transform):
         weights = transform(random_weights(SPEC, joint=31, activation=activation, seed=seed), rng)
         frames, lengths = random_frames(12, 12, 20, seed)
         third = tdt.Greedy(max_symbols=3, allow=tdt.OnlyTokens(range(1, SPEC.vocab_size, 3)))
-        for search in (tdt.Greedy(), tdt.Greedy(blank_penalty=4.0, max_symbols=2), third):
+        steered = tdt.Greedy(fusion=[random_phrases(rng, SPEC, 3.0)], allow=third.allow, max_symbols=3)
+        for search in (tdt.Greedy(), tdt.Greedy(blank_penalty=4.0, max_symbols=2), third, steered):
             tokens += check_screening(weights, SPEC, frames, lengths, search, kernels)
     assert tokens > 0
 
@@ -106,7 +114,9 @@ def test_frames_of_any_size(scale):
     frames, lengths = random_frames(12, 12, 20, 4)
     with np.errstate(over="ignore"):
         frames = frames * np.float32(scale)
-    assert check_screening(weights, SPEC, frames, lengths) >= 0
+    steered = tdt.Greedy(fusion=[random_phrases(np.random.default_rng(0), SPEC, 1.0)])
+    for search in (tdt.Greedy(), steered):
+        assert check_screening(weights, SPEC, frames, lengths, search) >= 0
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -114,27 +124,32 @@ def test_frames_that_are_no_numbers(value):
     weights = random_weights(SPEC, seed=3)
     frames, lengths = random_frames(12, 12, 20, 4)
     frames[::2, 0, ::3] = value
-    assert check_screening(weights, SPEC, frames, lengths) > 0
+    steered = tdt.Greedy(fusion=[random_phrases(np.random.default_rng(0), SPEC, 1.0)])
+    for search in (tdt.Greedy(), steered):
+        assert check_screening(weights, SPEC, frames, lengths, search) > 0
 
 
 def test_random_models():
     from hypothesis import given, settings
     from hypothesis import strategies as st
 
-    @settings(max_examples=60)
+    @settings(max_examples=100)
     @given(
         st.integers(0, 1 << 30), st.sampled_from(["relu", "tanh", "sigmoid"]), st.sampled_from([1, 2, 30, 70, 1100]),
         st.integers(1, 80), st.floats(-8, 8), st.floats(-8, 8), st.floats(-6, 6), st.sampled_from(["", "first", "big"]),
+        st.none() | st.floats(-6, 6),
     )  # fmt: skip
-    def any_model(seed, activation, vocab_size, joint, weight_scale, frame_scale, penalty, blank):
+    def any_model(seed, activation, vocab_size, joint, weight_scale, frame_scale, penalty, blank, phrases):
         spec = tdt.TransducerSpec(vocab_size, blank=0 if blank == "first" else vocab_size, encoder_size=5)
         if blank == "big":
             spec = tdt.TransducerSpec(vocab_size, (), encoder_size=5, big_blanks=(2, 5))
         weights = random_weights(spec, hidden=6, joint=joint, layers=1, activation=activation, seed=seed)
         weights = with_output(weights, weights.output.weight * np.float32(10**weight_scale))
         frames, lengths = random_frames(6, 5, 12, seed)
-        allow = random_allow(np.random.default_rng(seed), spec) if seed % 2 else None
-        search = tdt.Greedy(max_symbols=10, blank_penalty=penalty, allow=allow)
+        rng = np.random.default_rng(seed)
+        allow = random_allow(rng, spec) if seed % 2 else None
+        fusion = [] if phrases is None else [random_phrases(rng, spec, 10**phrases)]
+        search = tdt.Greedy(max_symbols=10, blank_penalty=penalty, allow=allow, fusion=fusion)
         assert check_screening(weights, spec, frames * np.float32(10**frame_scale), lengths, search) >= 0
 
     any_model()

@@ -116,9 +116,8 @@ cdef extern from "fused_beam.h" namespace "tdt::cpu":
         const float* prediction
         const float* hidden
         const float* cell
-    cdef cppclass FusedBeam:
-        FusedBeam(const CNetwork&, const InstructionSet&, BeamSearch*, const BeamUtterances&, int) except + nogil
-        bint run(vector[PredictorStates]*, const Profile*) except + nogil
+    bint run_beams(const CNetwork&, const InstructionSet&, BeamSearch*, const BeamUtterances&, int,
+                   vector[PredictorStates]*, const Profile*) except + nogil
 
 cdef extern from "fused_greedy.h" namespace "tdt::cpu":
     cdef cppclass Utterances:
@@ -405,15 +404,11 @@ cdef class CompiledNetwork:
         cdef vector[PredictorStates] after
         after.resize(count if keep else 0)
         cdef bint good = False
-        cdef FusedBeam* search
         cdef Profile profile
         cdef bint profiled = _profile(counts, nanoseconds, threads, &profile)
         with nogil:
-            search = new FusedBeam(self.network, self.isa[0], <BeamSearch*><uintptr_t>address, batch, threads)
-            try:
-                good = search.run(&after if keep else NULL, &profile if profiled else NULL)
-            finally:
-                del search
+            good = run_beams(self.network, self.isa[0], <BeamSearch*><uintptr_t>address, batch, threads,
+                             &after if keep else NULL, &profile if profiled else NULL)
         if not good:
             return None
         numbers = [<Py_ssize_t>after[i].prediction.size() // joint for i in range(<Py_ssize_t>after.size())]
