@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, cast
 
 import numpy as np
@@ -98,7 +98,27 @@ class Script:
 
 
 @dataclass(frozen=True)
-class OnlyTokens:
+class _TokenList:
+    """Token ids. A list may be long, and a decoder looks its mask up in each call, so the hash is computed once."""
+
+    ids: Sequence[int]
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", _as_ids(self.ids))
+        object.__setattr__(self, "_hash", hash((type(self), self.ids)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.ids,)  # a class has another hash in another process
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({counted(len(self.ids), 'token')})"
+
+
+class OnlyTokens(_TokenList):
     """The tokens of a list. ``ids`` are token ids.
 
     Raises
@@ -107,22 +127,13 @@ class OnlyTokens:
         If an id is no number; and from the decoder, if it is not in the vocabulary.
     """
 
-    ids: Sequence[int]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "ids", _as_ids(self.ids))
-
-    def __repr__(self) -> str:
-        return f"OnlyTokens({counted(len(self.ids), 'token')})"
-
     def tokens(self, spec: TransducerSpec, vocabulary: Vocabulary | None) -> np.ndarray:
         may = np.zeros(spec.vocab_size + 1, bool)
         may[_checked_ids(self.ids, spec)] = True
         return may
 
 
-@dataclass(frozen=True)
-class ExceptTokens:
+class ExceptTokens(_TokenList):
     """All tokens but those of a list. ``ids`` are token ids.
 
     Raises
@@ -130,14 +141,6 @@ class ExceptTokens:
     InputError
         As for `OnlyTokens`.
     """
-
-    ids: Sequence[int]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "ids", _as_ids(self.ids))
-
-    def __repr__(self) -> str:
-        return f"ExceptTokens({counted(len(self.ids), 'token')})"
 
     def tokens(self, spec: TransducerSpec, vocabulary: Vocabulary | None) -> np.ndarray:
         may = np.ones(spec.vocab_size + 1, bool)
