@@ -65,7 +65,7 @@ bool Beam::open(int length) {
   if (fusions_.empty()) return true;
   const std::size_t known = fusion_states.size() / std::max(fusions_.state_size, 1);
   fusion_states.resize(static_cast<std::size_t>(sizes.slots) * fusions_.state_size);
-  bonus_.resize(static_cast<std::size_t>(sizes.slots) * fusions_.entries);
+  bonus_.reset(new float[static_cast<std::size_t>(sizes.slots) * fusions_.entries]);
   scratch_.resize(fusions_.entries);
   for (std::size_t slot = 0; slot < known; ++slot)
     if (!score_fusions(static_cast<std::int32_t>(slot))) return false;
@@ -94,14 +94,14 @@ void Beam::end_chunk(int length, Position at) {
 }
 
 void Beam::rest() {
-  std::vector<float>().swap(bonus_);
+  bonus_.reset();
   std::vector<Entry>().swap(entries_);
   std::vector<std::int32_t>().swap(index_);
 }
 
 bool Beam::score_fusions(std::int32_t slot) {
   return fusions_.score(fusion_states.data() + static_cast<std::size_t>(slot) * fusions_.state_size,
-                        bonus_.data() + static_cast<std::size_t>(slot) * fusions_.entries, scratch_.data(), &failure);
+                        bonus_.get() + static_cast<std::size_t>(slot) * fusions_.entries, scratch_.data(), &failure);
 }
 
 bool Beam::request() {
@@ -151,7 +151,7 @@ bool Beam::find_slot(BeamHypothesis* hypothesis) {
 
 void Beam::rank(const Scoring& scoring, const float* row, RankRow kernel) {
   const bool with_bonus = !fusions_.empty() && !(options_.strategy == Strategy::malsd && options_.prune_early);
-  const float* bonus = with_bonus ? bonus_.data() + static_cast<std::size_t>(scoring.slot) * fusions_.entries : nullptr;
+  const float* bonus = with_bonus ? bonus_.get() + static_cast<std::size_t>(scoring.slot) * fusions_.entries : nullptr;
   kernel(row, layout_, bonus, allowed_, std::min(options_.size, layout_.vocab_size), options_,
          &ranked_[scoring.place]);
 }

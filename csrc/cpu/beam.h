@@ -176,7 +176,7 @@ class Beam {
   std::vector<RankedRow> ranked_;  // by place
   std::vector<std::int32_t> tokens_;
   std::vector<float> token_logprobs_, duration_logprobs_, blank_logprobs_;
-  std::vector<float> bonus_;       // [slots, V + 1]
+  std::unique_ptr<float[]> bonus_;  // [slots, V + 1]; most slots are never used, and their memory is never touched
   std::vector<float> scratch_;
   std::vector<Prediction> predictions_;
   std::vector<Scoring> scorings_;

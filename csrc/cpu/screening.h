@@ -157,7 +157,10 @@ inline Decision decide_screened(const Network& network, const InstructionSet& is
     return replaced(decision, best_with_scores(), scratch.row, layout);
   }
   in_tokens([&](int first, int last) {
-    for (int i = first; i < last; ++i) scratch.steered[i] = allowed[i] ? approximate[i] : kLowest;
+    for (int i = first; i < last; ++i) {
+      const float value = approximate[i];
+      scratch.steered[i] = allowed[i] ? value : kLowest;
+    }
   });
   compute_survivors(scratch.steered, kLowest);
   add(decision.token, decision.token + 1);
