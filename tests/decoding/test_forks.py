@@ -21,7 +21,7 @@ _NO_FORKS = {"networks/cuda/ort.py"}
 """A context of CUDA cannot be used after a fork."""
 _HELD_ACROSS_FORKS = {"speech/audio/decoders.py"}
 
-_NEVER_FORKS = {"serve/live.py", "serve/long_lane.py", "serve/short_lane.py", "serve/state.py"}
+_NEVER_FORKS = {"serve/lane.py", "serve/state.py"}
 """The server's process."""
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
