@@ -1,6 +1,7 @@
 """Greedy search against its peers on the same encoder output (onnx-asr, sherpa-onnx, NeMo), and against the floor.
 
     python -m benches.greedy [--save]          # every size, batch 1 to 64, 1 and 2 threads, every precision
+    python -m benches.greedy --sets [--save]   # this package alone, with every instruction set of the machine
     python -m benches.greedy --quick
 
 The models have random weights and the sizes of published ones (benches.random_bundle): TDT with V = 1024 and 8192,
@@ -31,8 +32,6 @@ from .report import environment, installed, save
 
 FRAMES, ENCODER_SIZE, FRAME_SECONDS = 423, 1024, 0.08
 PRECISIONS = ("float32", "bfloat16", "int8")
-SETS_AT = (1, 16)
-"""The batches at which every instruction set is measured, on one thread. Elsewhere it is the best one alone."""
 SHERPA_CAP = 5
 PEER_BATCH = 16
 """The largest batch that onnx-asr decodes here. It gains nothing from batches."""
@@ -87,10 +86,10 @@ class Model:
         return whole, sherpa_decoder(self.folder / "sherpa-one", self.weights, silent, threads)
 
 
-def measure(model: Model, batch: int, threads: int, runs: int, peers: bool) -> dict:
+def measure(model: Model, batch: int, threads: int, runs: int, peers: bool, every_set: bool) -> dict:
     encoder_out = np.stack([random_encoder_out(FRAMES, ENCODER_SIZE, seed) for seed in range(batch)])
     lengths = np.full(batch, FRAMES)
-    decoders = model.ours(threads, every_set=threads == 1 and batch in SETS_AT)
+    decoders = model.ours(threads, every_set)
     found = {name: decoder.decode(encoder_out, lengths) for name, decoder in decoders.items()}
     reference = [h.tokens.tolist() for h in found["fused float32"]]
     functions: dict[str, Callable] = {
@@ -174,11 +173,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="V = 1024, batch 1 and 16, one thread, three runs")
+    parser.add_argument("--sets", action="store_true", help="every instruction set, on one thread, without peers")
     parser.add_argument("--no-peers", dest="peers", action="store_false", help="measure only this package")
     parser.add_argument("--save", action="store_true", help="keep figures and plot under benches/results")
     options = parser.parse_args()
     if options.quick:
         options.vocab_size, options.batch, options.threads, options.runs = [1024], [1, 16], [1], 3
+    if options.sets:
+        options.threads, options.peers = [1], False
     comparisons = []
     for vocab_size in options.vocab_size:
         with tempfile.TemporaryDirectory() as folder:
@@ -186,14 +188,16 @@ def main() -> None:
             for threads in options.threads:
                 for batch in options.batch:
                     runs = options.runs if batch <= PEER_BATCH else max(3, options.runs // 2)
-                    comparisons.append(measure(model, batch, threads, runs, options.peers))
+                    comparisons.append(measure(model, batch, threads, runs, options.peers, options.sets))
     if options.save:
         names = "onnxruntime", "onnx-asr", "sherpa_onnx", "nemo_toolkit", "torch"
         packages = [name for name in names if installed(name)]
-        save("greedy", environment(*packages) | {"frames": FRAMES, "comparisons": comparisons})
-        from .plot import draw
+        name = "greedy_sets" if options.sets else "greedy"
+        save(name, environment(*packages) | {"frames": FRAMES, "comparisons": comparisons})
+        if not options.sets:
+            from .plot import draw
 
-        draw("greedy")
+            draw(name)
 
 
 if __name__ == "__main__":
