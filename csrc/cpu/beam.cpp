@@ -66,7 +66,7 @@ bool Beam::open(int length) {
   const std::size_t known = fusion_states.size() / std::max(fusions_.state_size, 1);
   fusion_states.resize(static_cast<std::size_t>(sizes.slots) * fusions_.state_size);
   bonus_.reset(new float[static_cast<std::size_t>(sizes.slots) * fusions_.entries]);
-  scratch_.resize(fusions_.entries);
+  scratch_ = FusionScratch(fusions_.list.size(), fusions_.entries);
   for (std::size_t slot = 0; slot < known; ++slot)
     if (!score_fusions(static_cast<std::int32_t>(slot))) return false;
   return true;
@@ -95,13 +95,14 @@ void Beam::end_chunk(int length, Position at) {
 
 void Beam::rest() {
   bonus_.reset();
+  scratch_ = FusionScratch();
   std::vector<Entry>().swap(entries_);
   std::vector<std::int32_t>().swap(index_);
 }
 
 bool Beam::score_fusions(std::int32_t slot) {
   return fusions_.score(fusion_states.data() + static_cast<std::size_t>(slot) * fusions_.state_size,
-                        bonus_.get() + static_cast<std::size_t>(slot) * fusions_.entries, scratch_.data(), &failure);
+                        bonus_.get() + static_cast<std::size_t>(slot) * fusions_.entries, &scratch_, &failure);
 }
 
 bool Beam::request() {

@@ -177,7 +177,7 @@ class Beam {
   std::vector<std::int32_t> tokens_;
   std::vector<float> token_logprobs_, duration_logprobs_, blank_logprobs_;
   std::unique_ptr<float[]> bonus_;  // [slots, V + 1]; most slots are never used, and their memory is never touched
-  std::vector<float> scratch_;
+  FusionScratch scratch_;
   std::vector<Prediction> predictions_;
   std::vector<Scoring> scorings_;
   std::vector<char> slot_used_, place_used_;

@@ -53,11 +53,18 @@ FusedGreedy::FusedGreedy(const Network& network, const InstructionSet& isa, cons
   const std::size_t entries = network.layout.vocab_size + 1;
   int fusion_state_size = 0;
   if (utterances.fusions) {
-    for (int i = 0; i < utterances.count; ++i)
+    std::size_t most = 0;  // fusions of an utterance
+    for (int i = 0; i < utterances.count; ++i) {
       fusion_state_size = std::max(fusion_state_size, utterances.fusions[i]->state_size);
-    for (Slot& slot : slots_) slot.scores.reserve(entries);
+      most = std::max(most, utterances.fusions[i]->list.size());
+    }
+    for (Slot& slot : slots_) {
+      slot.scores.reserve(entries);
+      slot.fusion_scratch = FusionScratch(most, static_cast<int>(entries));
+    }
   }
 
+  if (screens()) screen_blocks_ = ScreenBlocks(network, network.layout.token_entries());
   const std::size_t stage = most_staged_bytes(network);
   private_.resize(threads);
   for (Private& own : private_) {
@@ -67,10 +74,7 @@ FusedGreedy::FusedGreedy(const Network& network, const InstructionSet& isa, cons
     own.staged.resize(products);
     own.stage.resize(stage * products);
     if (utterances.fusions) {
-      own.duration_logprobs.resize(network.layout.num_durations);
-      own.blank_logprobs.resize(network.layout.num_blanks);
       own.only.resize(entries);
-      own.fusion_scores.resize(entries);
       own.fusion_state.resize(fusion_state_size);
     }
     if (!screens()) continue;
@@ -78,9 +82,9 @@ FusedGreedy::FusedGreedy(const Network& network, const InstructionSet& isa, cons
     own.screen_stage.resize(staged_bytes(network.screen) * products);
     own.screen_row.resize(network.output.outputs);
     own.screen_values.resize(network.output.outputs);
-    own.screen_steered.resize(network.output.outputs);
-    own.screen_bounds.resize(network.output.outputs);
-    own.screen_outputs.resize(network.output.outputs);
+    own.screen_outputs.resize(2 * static_cast<std::size_t>(network.output.outputs));
+    own.screen_known.resize(network.output.outputs);
+    own.screen_maxima.resize(screen_blocks_.norms.size());
   }
 }
 
@@ -273,30 +277,18 @@ void FusedGreedy::decide_rows(int thread) {
 
 Decision FusedGreedy::decide(int thread, const Slot& slot, int scored) {
   Private& mine = private_[thread];
-  const RowLayout& layout = network_.layout;
   const Masks masks = utterances_.masks.of(slot.utterance);
   const float* scores = slot.scores.empty() ? nullptr : slot.scores.data();
   if (screens()) {
-    const ScreenScratch scratch = {mine.screen_row.data(), mine.screen_values.data(), mine.screen_steered.data(),
-                                   mine.screen_bounds.data(), mine.screen_outputs.data()};
-    return decide_screened(network_, isa_, logits(scored), mine.screened[scored], mine.staged[scored], options_,
-                           masks[0], scores, scratch);
+    const ScreenScratch scratch = {mine.screen_row.data(), mine.screen_values.data(), mine.screen_outputs.data(),
+                                   mine.screen_known.data(), mine.screen_maxima.data()};
+    return decide_screened(network_, screen_blocks_, isa_, logits(scored), mine.screened[scored], mine.staged[scored], options_,
+                           {masks[0], scores}, scratch);
   }
   Decision decision;
-  isa_.decide(logits(scored), 1, layout, options_, scores ? Masks{} : masks, &decision.token, &decision.duration,
+  isa_.decide(logits(scored), 1, network_.layout, options_, masks, scores, &decision.token, &decision.duration,
               &decision.token_logprob, &decision.duration_logprob);
-  if (!scores || decision.token == layout.blank) return decision;
-  BeamOptions options = {};
-  options.greedy = options_;
-  options.temperature = 1.0f;
-  std::int32_t token;
-  RankedRow ranked = {};
-  ranked.tokens = &token;
-  ranked.token_logprobs = &decision.token_logprob;
-  ranked.duration_logprobs = mine.duration_logprobs.data();
-  ranked.blank_logprobs = mine.blank_logprobs.data();
-  isa_.rank(logits(scored), layout, scores, masks[0], 1, options, &ranked);
-  return replaced(decision, ranked.count ? token : kNoIndex, logits(scored), layout);
+  return decision;
 }
 
 // Moves a slot's fusions on by a token, if there is one, and computes their scores of the next.
@@ -304,6 +296,7 @@ void FusedGreedy::steer(int thread, Slot& slot, int token) {
   const Fusions* fusions = utterances_.fusions ? utterances_.fusions[slot.utterance] : nullptr;
   slot.scores.resize(fusions && !fusions->empty() ? fusions->entries : 0);
   if (slot.scores.empty()) return;
+  if (slot.fresh) slot.fusion_scratch.forget();
   Private& mine = private_[thread];
   std::int64_t* state = utterances_.fusion_states[slot.utterance];
   FusionFailure none;  // automata do not fail
@@ -311,7 +304,7 @@ void FusedGreedy::steer(int thread, Slot& slot, int token) {
     fusions->advance(state, token, mine.fusion_state.data(), &none);
     std::copy_n(mine.fusion_state.data(), fusions->state_size, state);
   }
-  fusions->score(state, slot.scores.data(), mine.fusion_scores.data(), &none);
+  fusions->score(state, slot.scores.data(), &slot.fusion_scratch, &none);
 }
 
 // Logs what was emitted, and gives the predictor its inputs.
@@ -381,7 +374,7 @@ void FusedGreedy::rescore(int thread) {
       masks = {mine.only.data(), &first, network_.layout.vocab_size + 1};
       mine.only[token] = 1;
     }
-    isa_.decide(logits(i), 1, network_.layout, options_, masks, &decision.token, &decision.duration,
+    isa_.decide(logits(i), 1, network_.layout, options_, masks, nullptr, &decision.token, &decision.duration,
                 &emissions_->token_logprob[at], &emissions_->duration_logprob[at]);
     if (utterances_.fusions) mine.only[token] = 0;
   }

@@ -76,6 +76,7 @@ class FusedGreedy {
     int logged = 0;
     int projected = 0;   // the first frame that is not projected yet
     std::vector<float> scores;  // [V + 1], of the fusions for the next token; empty without fusion
+    FusionScratch fusion_scratch;
   };
 
   // The scratch memory of one thread.
@@ -85,9 +86,9 @@ class FusedGreedy {
     std::vector<float*> outs;
     std::vector<StagedRow> staged, screened;
     std::vector<char> stage, screen_stage;
-    std::vector<float> screen_row, screen_values, screen_steered, screen_bounds;
+    std::vector<float> screen_row, screen_values, screen_maxima;
     std::vector<std::int32_t> screen_outputs;
-    std::vector<float> fusion_scores, duration_logprobs, blank_logprobs;
+    std::vector<unsigned char> screen_known;
     std::vector<std::int64_t> fusion_state;
     std::vector<unsigned char> only;  // [V + 1], a mask without tokens
     Stopwatch watch;
@@ -141,6 +142,7 @@ class FusedGreedy {
   std::vector<Slot> slots_;
   std::vector<std::size_t> input_offsets_;
   FrameBlocks blocks_;
+  ScreenBlocks screen_blocks_;
   Buffer<float> inputs_, cells_, predictions_, frames_, projected_, gates_, logits_, kept_;
   std::vector<Private> private_;
 

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace tdt::cpu {
@@ -22,8 +23,12 @@ struct Automaton {
 
   // The state after a token.
   std::int32_t next(std::int32_t state, std::int32_t token) const;
-  // Writes the scores of all tokens to `scores` [entries]; blank has an entry too.
-  void score(std::int32_t state, int entries, float* scores) const;
+  // The root that a state backs off to in the end.
+  std::int32_t root(std::int32_t state) const;
+  // Writes the scores of all tokens in a root to `scores` [entries]; blank has an entry too.
+  void score_root(std::int32_t root, int entries, float* scores) const;
+  // Writes the scores of all tokens in a state, times `weight`. `root_scores` are those in the state's root.
+  void score(std::int32_t state, int entries, float weight, const float* root_scores, float* scores) const;
 };
 
 // A user's function. A state is `state_size` integers. Both pointers return 0, or 1 if the function raised an error.
@@ -50,6 +55,28 @@ struct FusionFailure {
   std::vector<std::int64_t> state;
 };
 
+// Memory to compute an utterance's scores in. It keeps those in the roots of its automata: a root often has an arc for
+// most tokens, and nearly every state backs off to it.
+class FusionScratch {
+ public:
+  FusionScratch() = default;
+  FusionScratch(std::size_t fusions, int entries);
+  // For another utterance.
+  void forget();
+  float* scores() { return scores_.get(); }  // [V + 1]
+  // The scores in a state's root, by the fusion's number.
+  const float* root_scores(std::size_t fusion, const Automaton& automaton, std::int32_t state);
+
+ private:
+  struct Root {
+    std::int32_t state = -1;
+    std::unique_ptr<float[]> scores;
+  };
+  int entries_ = 0;
+  std::unique_ptr<float[]> scores_;
+  std::vector<Root> roots_;
+};
+
 class Fusions {
  public:
   std::vector<Fusion> list;
@@ -59,8 +86,8 @@ class Fusions {
 
   bool empty() const { return list.empty(); }
   bool advance(const std::int64_t* state, std::int32_t token, std::int64_t* next, FusionFailure* failure) const;
-  // Writes the weighted sum of all scores to `sum` [V + 1], with 0 for blank. `scratch` is [V + 1].
-  bool score(const std::int64_t* state, float* sum, float* scratch, FusionFailure* failure) const;
+  // Writes the weighted sum of all scores to `sum` [V + 1], with 0 for blank.
+  bool score(const std::int64_t* state, float* sum, FusionScratch* scratch, FusionFailure* failure) const;
   // What is added if the utterance ends: after `token` in `state`, or, for -1, in `state` itself.
   double final_score(const std::int64_t* state, std::int32_t token) const;
 

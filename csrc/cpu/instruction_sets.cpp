@@ -21,7 +21,7 @@ namespace tdt::cpu {
 #define TDT_DECLARE(isa)                                                                                     \
   namespace isa {                                                                                            \
   void decide_rows(const float*, std::size_t, const RowLayout&, const GreedyOptions&, const Masks&,          \
-                   std::int32_t*, std::int32_t*, float*, float*);                                            \
+                   const float*, std::int32_t*, std::int32_t*, float*, float*);                              \
   void rank_row(const float*, const RowLayout&, const float*, Allowed, int, const BeamOptions&, RankedRow*); \
   extern const NetworkKernels network_kernels;                                                               \
   }

@@ -94,6 +94,25 @@ inline To bits_of(From from) {
   return to;
 }
 
+inline bool any(Words lanes) {
+  std::uint32_t words[kWidth], found = 0;
+  std::memcpy(words, &lanes, sizeof words);
+  for (std::uint32_t word : words) found |= word;
+  return found != 0;
+}
+
+// All bits of a lane are set if its token may be emitted, see tdt::Allowed.
+inline Words allowed_lanes(const unsigned char* allowed) {
+#if TDT_BITS == 32
+  return *allowed ? ~Words{} : Words{};
+#else
+  typedef unsigned char Bytes __attribute__((vector_size(kWidth)));
+  Bytes bytes;
+  std::memcpy(&bytes, allowed, sizeof bytes);
+  return (Words)(__builtin_convertvector(bytes, Words) != 0);
+#endif
+}
+
 // a * b + c, rounded once if the instruction set has a fused multiply-add. Everything else in these sources is compiled
 // without contraction. So this is the only place where the baseline can give other bits than the other sets.
 inline Floats multiply_add(Floats a, Floats b, Floats c) {

@@ -46,44 +46,88 @@ void hidden(Activation activation, const float* a, const float* b, int count, fl
 
 // --- screening -------------------------------------------------------------------------------------------------------
 
-int survivors(const float* approximate, const float* weight_norms, const float* weight_errors, int count,
-              int first_skipped, int last_skipped, float norm, float error_norm, float certain, std::int32_t* outputs) {
-  const auto skips = [&](int i) { return i >= first_skipped && i < last_skipped; };
-  const auto bound = [&](int i) { return load(weight_errors + i) * norm + load(weight_norms + i) * error_norm; };
-  Floats best = all(certain);
-  int i = 0;
-  for (; i + kWidth <= count; i += kWidth) {
-    Floats low = load(approximate + i) - bound(i);
-    if (first_skipped < i + kWidth && last_skipped > i) {
-      float lanes[kWidth];
-      store(lanes, low);
-      for (int j = 0; j < kWidth; ++j)
-        if (skips(i + j)) lanes[j] = certain;
-      low = load(lanes);
+// The values of the tokens of a row that is known approximately, as large as their scores' errors can make them. Those of
+// blanks, and of tokens that may not be emitted, are -inf.
+class Likely {
+ public:
+  explicit Likely(const ApproximateRow& row) : row_(row) {}
+
+  Floats vector(int first) const {
+    Floats value = load(row_.values + first);
+    if (row_.steering.scores) {
+      const Floats score = load(row_.steering.scores + first);
+      value = (value + score) + (score < 0.0f ? -score : score) * kScoreError;
     }
-    best = low > best ? low : best;
+    if (row_.steering.allowed)
+      value = allowed_lanes(row_.steering.allowed + first) ? value : all(kLowest);
+    if (row_.first_blank >= first + kWidth || row_.blanks_end <= first) return value;
+    float lanes[kWidth];
+    store(lanes, value);
+    for (int i = 0; i < kWidth; ++i)
+      if (is_blank(first + i)) lanes[i] = kLowest;
+    return load(lanes);
   }
-  float lanes[kWidth];
-  store(lanes, best);
-  for (float lane : lanes) certain = lane > certain ? lane : certain;
-  const int tail = i;
-  for (; i < count; ++i) {
-    const float low = approximate[i] - (weight_errors[i] * norm + weight_norms[i] * error_norm);
-    if (!skips(i) && low > certain) certain = low;
+  float one(int token) const {
+    if (is_blank(token) || !may_win(row_.steering.allowed, token)) return kLowest;
+    if (!row_.steering.scores) return row_.values[token];
+    const float score = row_.steering.scores[token];
+    return (row_.values[token] + score) + (score < 0.0f ? -score : score) * kScoreError;
   }
+
+ private:
+  bool is_blank(int token) const { return token >= row_.first_blank && token < row_.blanks_end; }
+  const ApproximateRow& row_;
+};
+
+int likeliest(const ApproximateRow& row, float* block_maxima) {
+  const Likely likely(row);
+  float max = kLowest;
+  int best_block = 0;
+  for (int block = 0; block * kScreenBlock < row.entries; ++block) {
+    const int end = (block + 1) * kScreenBlock, last = end < row.entries ? end : row.entries;
+    Floats best = all(kLowest);
+    int i = block * kScreenBlock;
+    for (; i + kWidth <= last; i += kWidth) {
+      const Floats values = likely.vector(i);
+      best = values > best ? values : best;  // NaN never wins
+    }
+    float lanes[kWidth], largest = kLowest;
+    store(lanes, best);
+    for (float lane : lanes) largest = lane > largest ? lane : largest;
+    for (; i < last; ++i) largest = likely.one(i) > largest ? likely.one(i) : largest;
+    block_maxima[block] = largest;
+    if (largest > max) {
+      max = largest;
+      best_block = block;
+    }
+  }
+  if (!(max > kLowest)) return kNoIndex;
+  int token = best_block * kScreenBlock;
+  while (token + kWidth <= row.entries && !any((Words)(likely.vector(token) >= max))) token += kWidth;
+  while (!(likely.one(token) >= max)) ++token;
+  return token;
+}
+
+int survivors(const ApproximateRow& row, const float* block_maxima, float certain, std::int32_t* tokens) {
+  const Likely likely(row);
   int found = 0;
-  for (i = 0; i < tail; i += kWidth) {
-    const Floats high = load(approximate + i) + bound(i);
-    store(lanes, high);
-    bool any = false;
-    for (float lane : lanes) any |= lane >= certain;
-    if (!any) continue;
-    for (int j = 0; j < kWidth; ++j)
-      if (lanes[j] >= certain && !skips(i + j)) outputs[found++] = i + j;
-  }
-  for (; i < count; ++i) {
-    const float high = approximate[i] + (weight_errors[i] * norm + weight_norms[i] * error_norm);
-    if (high >= certain && !skips(i)) outputs[found++] = i;
+  for (int block = 0; block * kScreenBlock < row.entries; ++block) {
+    const float error = row.block_errors[block] * row.norm + row.block_norms[block] * row.error_norm;
+    if (block_maxima[block] + error < certain) continue;
+    const int end = (block + 1) * kScreenBlock, last = end < row.entries ? end : row.entries;
+    int i = block * kScreenBlock;
+    for (; i + kWidth <= last; i += kWidth) {
+      const Floats errors = load(row.weight_errors + i) * row.norm + load(row.weight_norms + i) * row.error_norm;
+      const Floats high = likely.vector(i) + errors;
+      if (!any((Words)(high >= certain))) continue;
+      float lanes[kWidth];
+      store(lanes, high);
+      for (int j = 0; j < kWidth; ++j)
+        if (lanes[j] >= certain) tokens[found++] = i + j;
+    }
+    for (; i < last; ++i)
+      if (likely.one(i) + (row.weight_errors[i] * row.norm + row.weight_norms[i] * row.error_norm) >= certain)
+        tokens[found++] = i;
   }
   return found;
 }
@@ -104,6 +148,6 @@ std::uint32_t read(const char* data, std::size_t bytes) {
 }  // namespace
 
 extern const NetworkKernels network_kernels;
-const NetworkKernels network_kernels = {stage, multiply, multiply_some, lstm_cell, hidden, survivors, read};
+const NetworkKernels network_kernels = {stage, multiply, multiply_some, lstm_cell, hidden, likeliest, survivors, read};
 
 }  // namespace tdt::cpu::TDT_ISA

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "matrix.h"
+#include "tdt/row.h"
 
 namespace tdt::cpu {
 
@@ -10,6 +11,20 @@ enum class Activation : int { relu = 0, tanh = 1, sigmoid = 2 };
 // An LSTM's gates are interleaved in blocks of kUnits units: first the input gates of these units, then their output
 // gates, forget gates and cell inputs. A block is one panel of the layer's matrix.
 constexpr int kUnits = kPanel / 4;
+
+// The tokens of a joint row that is known approximately (screening.h): the outputs in [0, entries), except the blanks in
+// [first_blank, blanks_end). The error of an output is at most
+//   norm * weight_errors[i] + error_norm * weight_norms[i],
+// and with scores s besides, kScoreError |s| more. Tokens that may not be emitted do not take part. Tokens lie in blocks of
+// kScreenBlock; `block_norms` and `block_errors` are the largest of each block.
+constexpr int kScreenBlock = 256;
+constexpr float kScoreError = 8.0f / (1 << 24);
+struct ApproximateRow {
+  const float *values, *weight_norms, *weight_errors, *block_norms, *block_errors;
+  int entries, first_blank, blanks_end;
+  float norm, error_norm;
+  Steering steering;
+};
 
 struct NetworkKernels {
   // Prepares `count` rows for products with the matrix; `scratch` has staged_bytes() for each of them.
@@ -29,14 +44,13 @@ struct NetworkKernels {
   // out = activation(a + b), count numbers, a multiple of kLanes.
   void (*hidden)(Activation, const float* a, const float* b, int count, float* out);
 
-  // Lists the outputs in [0, count), except [first_skipped, last_skipped), that could be the largest. The error bound of
-  // an output is
-  //   bound[i] = norm * weight_errors[i] + error_norm * weight_norms[i].
-  // The largest output is at least `certain`, and at least approximate[i] - bound[i] for every i. Outputs whose
-  // approximate[i] + bound[i] is below that are left out. Returns how many are listed; `outputs` has room for `count`.
-  int (*survivors)(const float* approximate, const float* weight_norms, const float* weight_errors, int count,
-                   int first_skipped, int last_skipped, float norm, float error_norm, float certain,
-                   std::int32_t* outputs);
+  // The token with the largest approximate value, with its score; kNoIndex: none is above -inf. Writes the largest of
+  // each block, the error of its score added.
+  int (*likeliest)(const ApproximateRow&, float* block_maxima);
+
+  // Lists the tokens whose upper bound is at least `certain`, in ascending order, given what `likeliest` wrote. Returns
+  // how many; `tokens` has room for all.
+  int (*survivors)(const ApproximateRow&, const float* block_maxima, float certain, std::int32_t* tokens);
 
   // Reads memory once, from front to back; `bytes` is a multiple of 4 KiB. Returns the sum of its words.
   std::uint32_t (*read)(const char* data, std::size_t bytes);

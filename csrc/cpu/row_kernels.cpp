@@ -61,25 +61,6 @@ struct SumExp {
   }
 };
 
-// All bits of a lane are set if its token may be emitted.
-inline Words allowed_lanes(const unsigned char* allowed) {
-#if TDT_BITS == 32
-  return *allowed ? ~Words{} : Words{};
-#else
-  typedef unsigned char Bytes __attribute__((vector_size(kWidth)));
-  Bytes bytes;
-  std::memcpy(&bytes, allowed, sizeof bytes);
-  return (Words)(__builtin_convertvector(bytes, Words) != 0);
-#endif
-}
-
-inline bool any(Words lanes) {
-  std::uint32_t words[kWidth], found = 0;
-  std::memcpy(words, &lanes, sizeof words);
-  for (std::uint32_t word : words) found |= word;
-  return found != 0;
-}
-
 template <class Accumulator>
 inline float accumulate(Accumulator accumulator, const float* x, int n) {
   int i = 0;
@@ -95,14 +76,19 @@ struct Reduce {
     return best(first, last, [&](int begin, int) { return row + begin; });
   }
 
-  Best best(const float* row, int first, int last, Allowed allowed) const {
-    float masked[kBlock];
+  Best best(const float* row, int first, int last, const Steering& steering) const {
+    const auto [allowed, scores] = steering;
+    float values[kBlock];
     return best(first, last, [&](int begin, int end) {
       int i = begin;
-      for (; i + kWidth <= end; i += kWidth)
-        store(masked + i - begin, allowed_lanes(allowed + i) ? load(row + i) : all(kLowest));
-      for (; i < end; ++i) masked[i - begin] = allowed[i] ? row[i] : kLowest;
-      return masked;
+      for (; i + kWidth <= end; i += kWidth) {
+        Floats lanes = load(row + i);
+        if (scores) lanes = (lanes > kLargest ? all(kLargest) : lanes) + load(scores + i);
+        if (allowed) lanes = allowed_lanes(allowed + i) ? lanes : all(kLowest);
+        store(values + i - begin, lanes);
+      }
+      for (; i < end; ++i) values[i - begin] = may_win(allowed, i) ? steered(row[i], i, steering) : kLowest;
+      return values;
     });
   }
 
@@ -247,7 +233,8 @@ void rank_row(const float* row, const RowLayout& layout, const float* bonus, All
   ranked->raised = 0.0f;
   if (largest.index != kNoIndex && !may_win(allowed, largest.index))
     ranked->raised = raised_by(
-        largest, better(reduce.best(row, 0, blank_at, allowed), reduce.best(row, end, entries, allowed)));
+        largest, better(reduce.best(row, 0, blank_at, {allowed, nullptr}),
+                        reduce.best(row, end, entries, {allowed, nullptr})));
   const float max = blank.value > largest.value ? blank.value : largest.value;
   if (max > kLowest) {
     const float log_sum = reduce.log_sum_exp(row, entries, max);
@@ -295,10 +282,10 @@ void rank_row(const float* row, const RowLayout& layout, const float* bonus, All
 }
 
 void decide_rows(const float* rows, std::size_t count, const RowLayout& layout, const GreedyOptions& options,
-                 const Masks& masks, std::int32_t* tokens, std::int32_t* durations, float* token_logprobs,
-                 float* duration_logprobs) {
+                 const Masks& masks, const float* scores, std::int32_t* tokens, std::int32_t* durations,
+                 float* token_logprobs, float* duration_logprobs) {
   for (std::size_t i = 0; i < count; ++i) {
-    const Decision decision = decide(rows + i * layout.width(), layout, options, masks[i], Reduce{});
+    const Decision decision = decide(rows + i * layout.width(), layout, options, {masks[i], scores}, Reduce{});
     tokens[i] = decision.token;
     durations[i] = decision.duration;
     token_logprobs[i] = decision.token_logprob;

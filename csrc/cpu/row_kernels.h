@@ -22,9 +22,11 @@ struct Masks {
 };
 
 // Decides `count` joint rows of layout.width() floats, which lie one after the other. Writes one entry for each.
+// `scores` [V + 1] may be null; they steer all these rows.
 using DecideRows = void (*)(const float* rows, std::size_t count, const RowLayout& layout,
-                            const GreedyOptions& options, const Masks& masks, std::int32_t* tokens,
-                            std::int32_t* durations, float* token_logprobs, float* duration_logprobs);
+                            const GreedyOptions& options, const Masks& masks, const float* scores,
+                            std::int32_t* tokens, std::int32_t* durations, float* token_logprobs,
+                            float* duration_logprobs);
 
 // What a beam search reads of a joint row. Log-probabilities are the network's, without any bonus.
 struct RankedRow {

@@ -13,9 +13,11 @@
 // So with  norm >= |(a, 1)|,  error_norm >= |d|,  weight_norms >= |w'|  and
 //   weight_errors >= |e| + (2 n + 64) u |(w, b)| (1 + 1e-3),
 // an output's value differs from its approximation by at most  norm * weight_errors + error_norm * weight_norms.  An
-// output whose upper bound is below another's lower bound cannot be the largest. The other outputs are computed in
-// full, by the same sums as in a whole product, so that even ties are decided as without screening. Where the best token
-// may not be emitted, the same is done again with the tokens that may.
+// output whose upper bound is below another's value cannot be the largest. So the output with the largest approximation is
+// computed first, and then those whose upper bounds are not below its value; by the same sums as in a whole product, so
+// that even ties are decided as without screening. If no upper bound reaches its lower bound, not even that one has to be
+// computed: any value between its bounds gives the same decision. Where the best token may not be emitted, the same is
+// done again with the tokens that may.
 //
 // Where scores of fusions take part in choosing the token, the same is done with the sums of value and score. Adding a
 // score s rounds both sums, and their bounds. Of these errors, the share of the value is within the 64 u above, and that
@@ -25,7 +27,10 @@
 // errors are below 1e22 (packing.py).
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <vector>
 
 #include "instruction_sets.h"
 #include "network.h"
@@ -53,12 +58,12 @@ class KnownOutputs {
   float log_sum_exp(const float*, int, float) const { return 0.0f; }
 
   // As above, of the tokens that may be emitted.
-  Best best(const float*, int first, int last, Allowed allowed) const {
+  Best best(const float*, int first, int last, const Steering& steering) const {
     Best best;
     for (int i = 0; i < count_; ++i) {
       const int index = outputs_[i];
-      if (index >= first && index < last && allowed[index])
-        best = better(best, candidate(sanitized(row_[index]), index));
+      if (index >= first && index < last && may_win(steering.allowed, index))
+        best = better(best, candidate(steered(row_[index], index, steering), index));
     }
     return best;
   }
@@ -73,99 +78,102 @@ class KnownOutputs {
 struct ScreenScratch {
   float* row;             // [outputs]
   float* values;          // [outputs]
-  float* steered;         // [outputs]
-  float* bounds;          // [outputs]
-  std::int32_t* outputs;  // [outputs]
+  std::int32_t* outputs;  // [2 outputs]: those that are known, then more that are listed
+  unsigned char* known;   // [outputs], all 0
+  float* block_maxima;    // [blocks]
 };
 
-// Decides a joint row of which only the approximation is known. Log-probabilities are left at 0. `scores` [V + 1] are
-// those of the fusions, null without any.
-inline Decision decide_screened(const Network& network, const InstructionSet& isa, const float* approximate,
-                                const StagedRow& approximated, const StagedRow& exact, const GreedyOptions& options,
-                                Allowed allowed, const float* scores, const ScreenScratch& scratch) {
+// The largest norms and errors of each block of outputs, see ApproximateRow.
+struct ScreenBlocks {
+  std::vector<float> norms, errors;
+
+  ScreenBlocks() = default;
+  ScreenBlocks(const Network& network, int entries)
+      : norms((entries + kScreenBlock - 1) / kScreenBlock), errors(norms.size()) {
+    for (int i = 0; i < entries; ++i) {
+      float &norm = norms[i / kScreenBlock], &error = errors[i / kScreenBlock];
+      norm = std::max(norm, network.weight_norms[i]);
+      error = std::max(error, network.weight_errors[i]);
+    }
+  }
+};
+
+// A lower bound of a token's value with its score.
+inline float lower_bound_of(const ApproximateRow& row, int token) {
+  const float error = row.weight_errors[token] * row.norm + row.weight_norms[token] * row.error_norm;
+  if (!row.steering.scores) return row.values[token] - error;
+  const float score = row.steering.scores[token];
+  return (row.values[token] + score) - (error + std::fabs(score) * kScoreError);
+}
+
+// Decides a joint row of which only the approximation is known. Log-probabilities are left at 0.
+inline Decision decide_screened(const Network& network, const ScreenBlocks& blocks, const InstructionSet& isa,
+                                const float* approximate, const StagedRow& approximated, const StagedRow& exact,
+                                const GreedyOptions& options, const Steering& steering, const ScreenScratch& scratch) {
   const RowLayout& layout = network.layout;
   const int entries = layout.token_entries();
+  // The outputs that are computed in full, in the order in which they are needed.
   int count = 0;
-  const auto add = [&](int first, int last) {
-    for (int output = first; output < last; ++output) scratch.outputs[count++] = output;
-  };
-  const auto compute = [&] {
-    isa.network->multiply_some(network.output, exact, scratch.outputs, count, scratch.values);
-    for (int i = 0; i < count; ++i) scratch.row[scratch.outputs[i]] = scratch.values[i];
-  };
-  const auto add_blanks_and_durations = [&] {
-    add(layout.blank, layout.blanks_end());
-    add(entries, layout.width());
-  };
-  const float norm = approximated.norm, error_norm = approximated.error_norm;
-  // Computes the tokens that can be the best, if one with the value `certain` is known.
-  const auto compute_survivors = [&](const float* values, float certain) {
-    count = isa.network->survivors(values, network.weight_norms, network.weight_errors, entries, layout.blank,
-                                   layout.blanks_end(), norm, error_norm, certain, scratch.outputs);
-    compute();
-  };
-  const auto in_tokens = [&](auto loop) {
-    loop(0, layout.blank);
-    loop(layout.blanks_end(), entries);
-  };
-  // The best of the outputs that were computed, by value and score.
-  const auto best_with_scores = [&] {
-    Best best;
-    for (int i = 0; i < count; ++i) {
-      const int token = scratch.outputs[i];
-      const bool is_token = token < layout.blank || (token >= layout.blanks_end() && token < entries);
-      if (is_token && may_win(allowed, token))
-        best = better(best, candidate(sanitized(sanitized(scratch.row[token]) + scores[token]), token));
+  const auto compute = [&](int added) {
+    std::int32_t* outputs = scratch.outputs + count;
+    const auto is_known = [&](std::int32_t output) { return scratch.known[output] != 0; };
+    added = static_cast<int>(std::remove_if(outputs, outputs + added, is_known) - outputs);
+    isa.network->multiply_some(network.output, exact, outputs, added, scratch.values);
+    for (int i = 0; i < added; ++i) {
+      scratch.row[outputs[i]] = scratch.values[i];
+      scratch.known[outputs[i]] = 1;
     }
-    return best.index;
+    count += added;
   };
-  const auto decided = [&](Allowed tokens) {
-    return decide(scratch.row, layout, options, tokens, KnownOutputs(scratch.row, scratch.outputs, count));
+  const auto compute_range = [&](int first, int last) {
+    std::iota(scratch.outputs + count, scratch.outputs + count + last - first, first);
+    compute(last - first);
+  };
+  const auto outputs_so_far = [&] { return KnownOutputs(scratch.row, scratch.outputs, count); };
+  const auto decided = [&] { return decide(scratch.row, layout, options, steering, outputs_so_far()); };
+  const auto forget = [&] {
+    for (int i = 0; i < count; ++i) scratch.known[scratch.outputs[i]] = 0;
+  };
+  // Computes the tokens that can be the best, if that is above `least`. If it is certain which one it is, its
+  // approximation will do. Else the likeliest is computed first: its value rules out most of the others.
+  const auto compute_contenders = [&](const Steering& by, float least) {
+    const ApproximateRow row = {approximate, network.weight_norms, network.weight_errors, blocks.norms.data(),
+                                blocks.errors.data(), entries, layout.blank, layout.blanks_end(), approximated.norm,
+                                approximated.error_norm, by};
+    const int likeliest = isa.network->likeliest(row, scratch.block_maxima);
+    if (likeliest == kNoIndex) return;
+    const auto survivors = [&](float certain) {
+      return isa.network->survivors(row, scratch.block_maxima, std::max(certain, least), scratch.outputs + count);
+    };
+    const float lower_bound = lower_bound_of(row, likeliest);
+    const int contenders = survivors(lower_bound);
+    if (contenders == 0) return;
+    if (contenders == 1 && lower_bound > least) {
+      if (!scratch.known[likeliest]) scratch.row[likeliest] = approximate[likeliest];
+      ++count;
+      return;
+    }
+    compute_range(likeliest, likeliest + 1);
+    compute(survivors(steered(scratch.row[likeliest], likeliest, by)));
   };
 
   if (!(approximated.norm < 1e15f)) {  // also for NaN
-    add(0, layout.width());
-    compute();
-    const Decision decision = decided(scores ? nullptr : allowed);
-    if (!scores || decision.token == layout.blank) return decision;
-    return replaced(decision, best_with_scores(), scratch.row, layout);
+    compute_range(0, layout.width());
+  } else {
+    compute_range(layout.blank, layout.blanks_end());
+    compute_range(entries, layout.width());
+    // Tokens that are certainly below the best blank are not needed.
+    const Best blank = best_blank(scratch.row, layout);
+    compute_contenders({}, sanitized(blank.value - options.blank_penalty));
+    const Best best = better(outputs_so_far().best(scratch.row, 0, layout.blank),
+                             outputs_so_far().best(scratch.row, layout.blanks_end(), entries));
+    // Another token can take the best one's place.
+    if (emits(best, blank, options) && (steering.scores || !may_win(steering.allowed, best.index)))
+      compute_contenders(steering, kLowest);
   }
-  // Tokens that are certainly below the best blank are not needed.
-  add_blanks_and_durations();
-  compute();
-  compute_survivors(approximate, sanitized(best_blank(scratch.row, layout).value - options.blank_penalty));
-  add_blanks_and_durations();
-  const Decision decision = decided(nullptr);
-  if (decision.token == layout.blank || (!scores && may_win(allowed, decision.token))) return decision;
-
-  // These loops have no branches, so that they become vector code.
-  if (scores) {
-    in_tokens([&](int first, int last) {
-      for (int i = first; i < last; ++i) {
-        scratch.steered[i] = approximate[i] + scores[i];
-        scratch.bounds[i] = network.weight_errors[i] * norm + network.weight_norms[i] * error_norm +
-                            std::fabs(scores[i]) * (8.0f / (1 << 24));
-      }
-    });
-    if (allowed)
-      in_tokens([&](int first, int last) {
-        for (int i = first; i < last; ++i) scratch.steered[i] = allowed[i] ? scratch.steered[i] : kLowest;
-      });
-    count = isa.network->survivors(scratch.steered, network.weight_norms, scratch.bounds, entries, layout.blank,
-                                   layout.blanks_end(), 1.0f, 0.0f, kLowest, scratch.outputs);
-    compute();
-    return replaced(decision, best_with_scores(), scratch.row, layout);
-  }
-  in_tokens([&](int first, int last) {
-    for (int i = first; i < last; ++i) {
-      const float value = approximate[i];
-      scratch.steered[i] = allowed[i] ? value : kLowest;
-    }
-  });
-  compute_survivors(scratch.steered, kLowest);
-  add(decision.token, decision.token + 1);
-  add_blanks_and_durations();
-  return decided(allowed);
+  const Decision decision = decided();
+  forget();
+  return decision;
 }
 
 }  // namespace tdt::cpu

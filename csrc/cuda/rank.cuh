@@ -48,6 +48,10 @@ struct BlockReduce {
   __device__ Best best(const float* row, int first, int last, Allowed allowed = nullptr) const {
     return best_of(row, first, last, allowed, scratch);
   }
+  // Without scores: searches that have any rank their rows.
+  __device__ Best best(const float* row, int first, int last, const Steering& steering) const {
+    return best_of(row, first, last, steering.allowed, scratch);
+  }
   __device__ float log_sum_exp(const float* part, int n, float max) const {
     return scaled_log_sum(part, n, max, 1.0f, scratch);
   }

@@ -22,9 +22,9 @@ extern "C" __global__ void __launch_bounds__(512, 1) decide_rows(const float* lo
   const int valid = requests ? requests->wanted_count : rows;
   const BlockReduce reduce = {shared_memory()};
   for (int i = static_cast<int>(blockIdx.x); i < valid; i += static_cast<int>(gridDim.x)) {
-    const tdt::Allowed allowed = masks->of(requests ? requests->wanted[i].utterance : i);
+    const tdt::Steering steering = {masks->of(requests ? requests->wanted[i].utterance : i), nullptr};
     const tdt::Decision decision =
-        tdt::decide(logits + static_cast<long long>(i) * layout->width(), *layout, *options, allowed, reduce);
+        tdt::decide(logits + static_cast<long long>(i) * layout->width(), *layout, *options, steering, reduce);
     if (threadIdx.x != 0) continue;
     decisions[i] = decision.token;
     decisions[rows + i] = decision.duration;

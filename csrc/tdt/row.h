@@ -9,7 +9,7 @@
 //   - the frames of a decision are those of the duration part; without one, a token has 0, and a blank those of the
 //     table of blanks;
 //   - whether a token is emitted is decided by the whole row. If the best token may not be emitted (`allowed`), it is
-//     the best of those that may;
+//     the best of those that may; if there are scores beside the network's, the best of these by logit plus score;
 //   - NaN counts as -inf, +inf as the largest finite float;
 //   - if a part has no number above -inf, its decision is certain: the last blank for the token part, the first entry
 //     of the table for the duration part;
@@ -86,6 +86,17 @@ using Allowed = const unsigned char*;
 
 TDT_HD bool may_win(Allowed allowed, int token) { return allowed == nullptr || allowed[token] != 0; }
 
+// What steers which token is emitted.
+struct Steering {
+  Allowed allowed;
+  const float* scores;  // [V + 1] by id, added to the logits; null: none
+};
+
+// What a token's logit is compared by.
+TDT_HD float steered(float logit, int token, const Steering& steering) {
+  return steering.scores ? sanitized(sanitized(logit) + steering.scores[token]) : sanitized(logit);
+}
+
 // Which blank of a row decides: its place among the B blanks.
 TDT_HD int blank_rank(const Best& blank, const RowLayout& layout) {
   return blank.index == kNoIndex ? layout.num_blanks - 1 : blank.index - layout.blank;
@@ -118,15 +129,6 @@ struct Decision {
   float duration_logprob;  // 0 where the token is blank, unless the search is traced; 0 for RNN-T
 };
 
-// The decision of a row that emits a token, if another one takes its place; kNoIndex: none may be emitted, so the best
-// blank decides.
-TDT_HD Decision replaced(Decision decision, int token, const float* row, const RowLayout& layout) {
-  decision.token = token == kNoIndex ? layout.blank : token;
-  if (token == kNoIndex && layout.num_durations == 0)
-    decision.duration = layout.blank_frames[blank_rank(best_blank(row, layout), layout)];
-  return decision;
-}
-
 // The statistic of a row whose token part has no number, so that blank is certain.
 TDT_HD float certain_statistic(Statistic statistic) {
   return statistic == Statistic::max_prob || statistic == Statistic::power_sum ? 1.0f : 0.0f;
@@ -138,19 +140,21 @@ TDT_HD float log_probability(float value, float max, float log_sum) { return (va
 
 // Decides one row. `Reduce` has the three loops over a part, so that each processor can bring its own:
 //   Best  best(const float* row, int first, int last)         largest sanitized entry of [first, last)
-//   Best  best(const float* row, int first, int last, Allowed allowed)    the same, of those that may be emitted
+//   Best  best(const float* row, int first, int last, const Steering& steering)
+//                                                             the best that may be emitted, and what it is compared by
 //   float log_sum_exp(const float* part, int n, float max)    log(sum(exp(sanitized(x) - max)))
 template <class Reduce>
-TDT_HD Decision decide(const float* row, const RowLayout& layout, const GreedyOptions& options, Allowed allowed,
-                       const Reduce& reduce) {
+TDT_HD Decision decide(const float* row, const RowLayout& layout, const GreedyOptions& options,
+                       const Steering& steering, const Reduce& reduce) {
   const int entries = layout.token_entries(), end = layout.blanks_end();
   const Best best = better(reduce.best(row, 0, layout.blank), reduce.best(row, end, entries));
   const Best blank = best_blank(row, layout);
   Best token = best;
   bool emitted = emits(best, blank, options);
-  if (emitted && !may_win(allowed, best.index)) {
-    token = better(reduce.best(row, 0, layout.blank, allowed), reduce.best(row, end, entries, allowed));
+  if (emitted && (steering.scores || !may_win(steering.allowed, best.index))) {
+    token = better(reduce.best(row, 0, layout.blank, steering), reduce.best(row, end, entries, steering));
     emitted = token.index != kNoIndex;
+    if (emitted) token.value = sanitized(row[token.index]);
   }
 
   const float* durations = row + entries;
@@ -160,7 +164,7 @@ TDT_HD Decision decide(const float* row, const RowLayout& layout, const GreedyOp
   if (!emitted && layout.num_durations == 0) decision.duration = layout.blank_frames[blank_rank(blank, layout)];
   if (!emitted && !options.trace) return decision;
 
-  // Blank penalty and `allowed` take part in the choice alone. Reported log-probabilities ignore them.
+  // Blank penalty and steering take part in the choice alone. Reported log-probabilities ignore them.
   const float max = blank.value > best.value ? blank.value : best.value;
   if (max > kLowest) {
     const float chosen = emitted ? token.value : blank.value;

@@ -444,6 +444,14 @@ void check_elementwise(const InstructionSet& first, const InstructionSet& set, R
   }
 }
 
+// Masks of tokens: some of all, few, and none.
+std::vector<unsigned char> masks_of(int entries, Random* random) {
+  std::vector<unsigned char> table;
+  for (int often : {2, 20, 0})
+    for (int i = 0; i < entries; ++i) table.push_back(often && random->below(often) == 0);
+  return table;
+}
+
 // --- screening and measuring -----------------------------------------------------------------------------------------
 
 void check_screening(const InstructionSet& set, Report* report) {
@@ -458,22 +466,39 @@ void check_screening(const InstructionSet& set, Report* report) {
       norms[i] = random.uniform();
     }
     const int first = random.below(count + 1), last = first + random.below(count + 1 - first);
-    const float norm = random.uniform(), error_norm = 0.2f * random.uniform();
-    const float given = round % 3 ? -2.0f + 4.0f * random.uniform() : kLowest;
-    report->at("survivors", std::to_string(count) + " outputs, round " + std::to_string(round));
+    const std::vector<unsigned char> mask = masks_of(count, &random);
+    const std::vector<float> scores =
+        random.floats(count, [&] { return random.below(20) ? random.normal() : -kInfinity; });
+    const Steering steering = {round % 2 ? mask.data() + count * random.below(3) : nullptr,
+                               round / 2 % 2 ? scores.data() : nullptr};
+    std::vector<float> block_norms((count + kScreenBlock - 1) / kScreenBlock), block_errors(block_norms.size());
+    for (int i = 0; i < count; ++i) {
+      block_norms[i / kScreenBlock] = std::max(block_norms[i / kScreenBlock], norms[i]);
+      block_errors[i / kScreenBlock] = std::max(block_errors[i / kScreenBlock], errors[i]);
+    }
+    const ApproximateRow row = {approximate.data(), norms.data(), errors.data(), block_norms.data(),
+                                block_errors.data(), count, first, last,
+                                random.uniform(), 0.2f * random.uniform(), steering};
+    std::vector<float> maxima(block_norms.size(), kNaN);
+    std::vector<float> largest(block_norms.size(), kLowest);
+    const float certain = round % 3 ? -2.0f + 4.0f * random.uniform() : std::numeric_limits<float>::lowest();
     std::vector<std::int32_t> expected, found(count);
-    float certain = given;
-    const auto skipped = [&](int i) { return i >= first && i < last; };
-    const auto bound = [&](int i) {
-      const float error = errors[i] * norm, rounding = norms[i] * error_norm;
-      return error + rounding;
-    };
-    for (int i = 0; i < count; ++i)
-      if (!skipped(i)) certain = std::max(certain, approximate[i] - bound(i));
-    for (int i = 0; i < count; ++i)
-      if (!skipped(i) && approximate[i] + bound(i) >= certain) expected.push_back(i);
-    found.resize(set.network->survivors(approximate.data(), norms.data(), errors.data(), count, first, last, norm,
-                                        error_norm, given, found.data()));
+    Best likeliest;
+    for (int i = 0; i < count; ++i) {
+      if ((i >= first && i < last) || !may_win(steering.allowed, i)) continue;
+      float value = approximate[i];
+      if (steering.scores) value = (value + scores[i]) + std::fabs(scores[i]) * kScoreError;
+      const float error = errors[i] * row.norm, rounding = norms[i] * row.error_norm;
+      likeliest = better(likeliest, candidate(value, i));
+      if (value > largest[i / kScreenBlock]) largest[i / kScreenBlock] = value;
+      if (value + (error + rounding) >= certain) expected.push_back(i);
+    }
+    const std::string which = std::to_string(count) + " outputs, round " + std::to_string(round);
+    report->at("likeliest", which);
+    report->close("output", likeliest.index, set.network->likeliest(row, maxima.data()), 0.0, 0);
+    report->same("maxima", largest, maxima);
+    report->at("survivors", which);
+    found.resize(set.network->survivors(row, largest.data(), certain, found.data()));
     report->same("outputs", expected, found);
   }
 
@@ -512,14 +537,6 @@ std::vector<float> joint_rows(const RowLayout& layout, int count, Random* random
   return rows;
 }
 
-// Masks of tokens: some of all, few, and none.
-std::vector<unsigned char> masks_of(int entries, Random* random) {
-  std::vector<unsigned char> table;
-  for (int often : {2, 20, 0})
-    for (int i = 0; i < entries; ++i) table.push_back(often && random->below(often) == 0);
-  return table;
-}
-
 // The loops over a part of a row as plain C++.
 struct PlainReduce {
   Best best(const float* row, int first, int last) const {
@@ -527,10 +544,10 @@ struct PlainReduce {
     for (int i = first; i < last; ++i) best = better(best, candidate(sanitized(row[i]), i));
     return best;
   }
-  Best best(const float* row, int first, int last, Allowed allowed) const {
+  Best best(const float* row, int first, int last, const Steering& steering) const {
     Best best;
     for (int i = first; i < last; ++i)
-      if (allowed[i]) best = better(best, candidate(sanitized(row[i]), i));
+      if (may_win(steering.allowed, i)) best = better(best, candidate(steered(row[i], i, steering), i));
     return best;
   }
   float log_sum_exp(const float* part, int n, float max) const {
@@ -548,29 +565,34 @@ void check_decisions(const InstructionSet& first, const InstructionSet& set, Rep
     const std::vector<unsigned char> table = masks_of(layout.vocab_size + 1, &random);
     std::vector<std::int32_t> numbers(kRows);
     for (std::int32_t& number : numbers) number = random.below(4) - 1;
+    const std::vector<float> scores =
+        random.floats(layout.token_entries(), [&] { return random.below(20) ? random.normal() : -kInfinity; });
     for (int round = 0; round < 8; ++round) {
       const GreedyOptions options = {10, round % 2 ? 0.75f : 0.0f, round / 2 % 2};
-      // Masks are read by entry, so they are for rows with one blank; with several, blanks are the last entries.
-      const bool masked = round >= 4 && (layout.num_blanks == 1 || layout.blank == layout.vocab_size);
-      const Masks masks = masked ? Masks{table.data(), numbers.data(), layout.vocab_size + 1} : Masks{};
+      // Masks and scores are read by entry, so they are for rows with one blank; with several, blanks are the last entries.
+      const bool steerable = layout.num_blanks == 1 || layout.blank == layout.vocab_size;
+      const Masks masks = steerable && round >= 4 ? Masks{table.data(), numbers.data(), layout.vocab_size + 1} : Masks{};
       report->at("decide_rows", std::to_string(layout.vocab_size) + " tokens, round " + std::to_string(round));
       struct Decisions {
         std::vector<std::int32_t> tokens, durations;
         std::vector<float> token_logprobs, duration_logprobs;
         Decisions(const InstructionSet& set, const std::vector<float>& rows, const RowLayout& layout,
-                  const GreedyOptions& options, const Masks& masks)
+                  const GreedyOptions& options, const Masks& masks, const float* scores)
             : tokens(kRows), durations(kRows), token_logprobs(kRows), duration_logprobs(kRows) {
-          set.decide(rows.data(), kRows, layout, options, masks, tokens.data(), durations.data(), token_logprobs.data(),
-                     duration_logprobs.data());
+          set.decide(rows.data(), kRows, layout, options, masks, scores, tokens.data(), durations.data(),
+                     token_logprobs.data(), duration_logprobs.data());
         }
       };
-      const Decisions expected(first, rows, layout, options, masks), found(set, rows, layout, options, masks);
+      const float* added = round % 4 == 3 && steerable ? scores.data() : nullptr;
+      const Decisions expected(first, rows, layout, options, masks, added);
+      const Decisions found(set, rows, layout, options, masks, added);
       report->same("tokens", expected.tokens, found.tokens);
       report->same("durations", expected.durations, found.durations);
       report->same("token_logprobs", expected.token_logprobs, found.token_logprobs);
       report->same("duration_logprobs", expected.duration_logprobs, found.duration_logprobs);
       for (int i = 0; i < kRows; ++i) {
-        const Decision plain = decide(rows.data() + i * layout.width(), layout, options, masks[i], PlainReduce());
+        const Decision plain = decide(rows.data() + i * layout.width(), layout, options, {masks[i], added},
+                                      PlainReduce());
         report->close("token", plain.token, found.tokens[i], 0.0, i);
         report->close("duration", plain.duration, found.durations[i], 0.0, i);
         report->close("token_logprob", plain.token_logprob, found.token_logprobs[i],
@@ -682,19 +704,20 @@ bool make_wrong(const std::string& kernel, InstructionSet* set, NetworkKernels* 
       out[count - 1] = next(out[count - 1]);
     };
   } else if (kernel == "survivors") {
-    network->survivors = [](const float* approximate, const float* norms, const float* errors, int count, int first,
-                            int last, float norm, float error_norm, float certain, std::int32_t* outputs) {
-      const int found =
-          right->network->survivors(approximate, norms, errors, count, first, last, norm, error_norm, certain, outputs);
-      return std::max(found - 1, 0);
+    network->survivors = [](const ApproximateRow& row, const float* maxima, float certain, std::int32_t* tokens) {
+      return std::max(right->network->survivors(row, maxima, certain, tokens) - 1, 0);
+    };
+  } else if (kernel == "likeliest") {
+    network->likeliest = [](const ApproximateRow& row, float* maxima) {
+      return right->network->likeliest(row, maxima) ^ 1;
     };
   } else if (kernel == "read") {
     network->read = [](const char* data, std::size_t bytes) { return right->network->read(data, bytes) + 1; };
   } else if (kernel == "decide_rows") {
     set->decide = [](const float* rows, std::size_t count, const RowLayout& layout, const GreedyOptions& options,
-                     const Masks& masks, std::int32_t* tokens, std::int32_t* durations, float* token_logprobs,
-                     float* duration_logprobs) {
-      right->decide(rows, count, layout, options, masks, tokens, durations, token_logprobs, duration_logprobs);
+                     const Masks& masks, const float* scores, std::int32_t* tokens, std::int32_t* durations,
+                     float* token_logprobs, float* duration_logprobs) {
+      right->decide(rows, count, layout, options, masks, scores, tokens, durations, token_logprobs, duration_logprobs);
       token_logprobs[count - 1] = next(token_logprobs[count - 1]);
     };
   } else if (kernel == "rank_row") {

@@ -17,7 +17,7 @@ from tests.shared import made_once
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(__file__).with_name("instruction_sets.cpp")
 KERNELS = [
-    "stage", "multiply", "multiply_some", "lstm_cell", "hidden", "survivors", "read", "decide_rows", "rank_row",
+    "stage", "multiply", "multiply_some", "lstm_cell", "hidden", "likeliest", "survivors", "read", "decide_rows", "rank_row",
 ]  # fmt: skip
 
 

@@ -55,5 +55,6 @@ def bound(fusions: Sequence[Any], spec: TransducerSpec, vocabulary: Vocabulary |
             found.append(BoundFusion(fusion.weight, None, fusion.compiled(spec.vocab_size + 1), start))
         else:
             automaton = fusion.automaton(spec.vocab_size, spec.blank, pieces)
-            found.append(BoundFusion(fusion.weight, automaton, None, automaton.start.astype(np.int64)[:, None]))
+            start = fusion.starts(automaton).astype(np.int64)[:, None]
+            found.append(BoundFusion(fusion.weight, automaton, None, start))
     return found

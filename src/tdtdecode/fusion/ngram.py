@@ -49,7 +49,7 @@ class NgramLM:
     weight: float
     units: str
     _digest: str = field(repr=False)
-    _automata: dict = field(default_factory=dict, repr=False)
+    _automata: list = field(default_factory=list, repr=False)  # with what they were compiled for
     _lock: Lock = field(default_factory=Lock, repr=False)
 
     @staticmethod
@@ -102,7 +102,7 @@ class NgramLM:
         return {"path": path, "weight": self.weight, "units": self.units, "_digest": self._digest}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in (state | {"_automata": {}, "_lock": Lock()}).items():
+        for name, value in (state | {"_automata": [], "_lock": Lock()}).items():
             object.__setattr__(self, name, value)
 
     def automaton(self, vocab_size: int, blank: int, pieces: tuple[str, ...] | None) -> Automaton:
@@ -115,9 +115,17 @@ class NgramLM:
         """
         tokens = Tokens(self.units, pieces, blank, vocab_size + 1)
         with self._lock.held:
-            if tokens not in self._automata:
-                self._automata[tokens] = self._compiled(tokens)
-            return self._automata[tokens]
+            # Compared and not hashed: comparing a vocabulary with itself takes no time.
+            found = next((automaton for known, automaton in self._automata if known == tokens), None)
+            if found is None:
+                found = self._compiled(tokens)
+                self._automata.append((tokens, found))
+            return found
+
+    @staticmethod
+    def starts(automaton: Automaton) -> np.ndarray:
+        """Where utterances begin in the automaton, int32: in one state."""
+        return automaton.start
 
     def _compiled(self, tokens: Tokens) -> Automaton:
         if self.units == "pieces" and tokens.pieces is None:

@@ -83,7 +83,7 @@ class PhraseBoost:
     _list_of: tuple[int, ...] = field(init=False, repr=False)
     _for_each: bool = field(default=False, init=False, repr=False)
     _file: tuple[Path, tuple[int, ...]] | None = field(default=None, init=False, repr=False)
-    _automata: dict = field(default_factory=dict, init=False, repr=False)
+    _automata: list = field(default_factory=list, init=False, repr=False)  # with what they were compiled for
     _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -199,11 +199,14 @@ class PhraseBoost:
         return {name: value for name, value in vars(self).items() if name not in ("_automata", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in (state | {"_automata": {}, "_lock": Lock()}).items():
+        for name, value in (state | {"_automata": [], "_lock": Lock()}).items():
             object.__setattr__(self, name, value)
 
     def automaton(self, vocab_size: int, blank: int, pieces: tuple[str, ...] | None) -> Automaton:
         """Compile the phrases for V tokens; ``pieces`` are the V + 1 entries of the token file by id.
+
+        The same automaton is returned each time, so that its tables are copied to a GPU once. It has a start for each
+        distinct list of phrases.
 
         Raises
         ------
@@ -212,11 +215,16 @@ class PhraseBoost:
         """
         key = vocab_size, blank, pieces
         with self._lock.held:
-            if key not in self._automata:
-                self._automata[key] = self._compiled(vocab_size, blank, pieces)
-            joined = self._automata[key]
-        start = joined.start[list(self._list_of)]
-        return Automaton(**{**vars(joined), "start": start.astype(np.int32)})
+            # Compared and not hashed: comparing a vocabulary with itself takes no time.
+            joined = next((automaton for known, automaton in self._automata if known == key), None)
+            if joined is None:
+                joined = self._compiled(vocab_size, blank, pieces)
+                self._automata.append((key, joined))
+        return joined
+
+    def starts(self, automaton: Automaton) -> np.ndarray:
+        """Where utterances begin in the automaton, int32: one state for each, or one for all if all have one list."""
+        return automaton.start[list(self._list_of)]
 
     def _compiled(self, vocab_size: int, blank: int, pieces: tuple[str, ...] | None) -> Automaton:
         speller = None if pieces is None else Speller(pieces, blank, self.ignore_case)

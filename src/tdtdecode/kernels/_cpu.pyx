@@ -26,8 +26,8 @@ cdef extern from "row_kernels.h" namespace "tdt::cpu":
         ptrdiff_t entries
 
 cdef extern from "instruction_sets.h" namespace "tdt::cpu":
-    ctypedef void (*DecideRows)(const float*, size_t, const RowLayout&, const GreedyOptions&, const Masks&, int32_t*,
-                                int32_t*, float*, float*) noexcept nogil
+    ctypedef void (*DecideRows)(const float*, size_t, const RowLayout&, const GreedyOptions&, const Masks&,
+                                const float*, int32_t*, int32_t*, float*, float*) noexcept nogil
     cdef cppclass InstructionSet:
         const char* name
         bint (*supported)() noexcept nogil
@@ -130,7 +130,7 @@ cdef class RowDecider:
         c_masks.numbers = &numbers[0] if table.shape[0] else NULL
         c_masks.entries = table.shape[1]
         with nogil:
-            self.kernel(&rows[0, 0], count, c_layout, read, c_masks, &decisions[0, 0], &decisions[1, 0],
+            self.kernel(&rows[0, 0], count, c_layout, read, c_masks, NULL, &decisions[0, 0], &decisions[1, 0],
                         &logprobs[0, 0], &logprobs[1, 0])
 
 
