@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -130,12 +129,13 @@ class BeamSearch:
             spec.layout, kernel_options, self.fusions, self.masks, len(lengths), trace
         )
         self.slots_per_utterance = self.engine.slots
-        for utterance in range(len(lengths)):
-            if states is None:
-                start = [fusion.start[utterance if len(fusion.start) > 1 else 0] for fusion in self.fusions]
-                self.engine.start(utterance, np.concatenate([np.empty(0, np.int64), *start]).astype(np.int64))
-            else:
-                self.engine.restore(utterance, states[utterance])
+        if states is None:
+            starts = [np.broadcast_to(fusion.start, (len(lengths), fusion.state_size)) for fusion in self.fusions]
+            for utterance, start in enumerate(np.hstack([np.empty((len(lengths), 0), np.int64), *starts])):
+                self.engine.start(utterance, start)
+        else:
+            for utterance, state in enumerate(states):
+                self.engine.restore(utterance, state)
         self.predictions = self._wanted = np.empty((3, 0), np.int32)
 
     def begin(self) -> None:
@@ -191,10 +191,11 @@ class BeamSearch:
     def hypotheses(self) -> list[Hypothesis]:
         """The best hypothesis of each utterance with its alternatives. All begin after the last settled token."""
         nbest = 1 if isinstance(self.options, Greedy) else self.options.nbest
-        found = [
-            [self._hypothesis(*entry) for entry in self.engine.results(utterance, nbest)] for utterance in self._all()
+        found = (self.engine.results(utterance, nbest) for utterance in self._all())
+        return [
+            self._hypothesis(*best, alternatives=tuple(self._hypothesis(*entry) for entry in others))
+            for best, *others in found
         ]
-        return [replace(first, alternatives=tuple(others)) for first, *others in found]
 
     def settled(self) -> list[Hypothesis]:
         """The tokens that all hypotheses of an utterance share, for each utterance. They can no longer change."""
@@ -243,13 +244,16 @@ class BeamSearch:
     def _all(self) -> range:
         return range(len(self._lengths))
 
-    def _hypothesis(self, score: float | None, numbers: np.ndarray, values: np.ndarray) -> Hypothesis:
+    def _hypothesis(
+        self, score: float | None, numbers: np.ndarray, values: np.ndarray, alternatives: tuple[Hypothesis, ...] = ()
+    ) -> Hypothesis:
         token_logprobs, duration_logprobs, statistic = values
         if score is None or isinstance(self.options, Greedy):
-            score = float(np.sum(token_logprobs, dtype=np.float64) + np.sum(duration_logprobs, dtype=np.float64))
+            score = float(token_logprobs.sum(dtype=np.float64) + duration_logprobs.sum(dtype=np.float64))
         confidence = self.options.confidence
         return Hypothesis(
             numbers[0], numbers[1], numbers[2], token_logprobs, duration_logprobs, score,
+            alternatives=alternatives,
             token_confidence=None if confidence is None else confidence.from_sum(statistic, self.spec.token_entries),
         )  # fmt: skip
 
