@@ -38,6 +38,15 @@ CELLS = [*(("ort", name) for name in KERNELS), *(("fused", name) for name in ("r
 """Networks of a bundle with the kernels that they exist for."""
 
 
+def usual(names: list[str]) -> list:
+    """Kernel sets as parameters of a test. The instruction sets between AVX2 and the best are for the exhaustive tests.
+
+    Their kernels are compared one by one (`test_instruction_sets`), and NeMo's results are decoded with each of them.
+    """
+    between = COMPILED[2:-1]
+    return [pytest.param(name, marks=pytest.mark.exhaustive if name in between else ()) for name in names]
+
+
 HANGING = 900
 """Seconds after which a test stops waiting: far more than it needs on a busy machine."""
 
@@ -174,7 +183,7 @@ def layout(request) -> str:
     return request.param
 
 
-@pytest.fixture(params=KERNELS)
+@pytest.fixture(params=usual(KERNELS))
 def kernels(request) -> str:
     return request.param
 

@@ -10,6 +10,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "examples/notebooks"
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+SLOW = {"beam_size", "precision", "scoring_function"}
 LARGEST_OUTPUT = 150_000
 """Bytes of an output, as it stands in the file."""
 
@@ -37,7 +38,9 @@ def test_what_is_kept_comes_from_one_run(name):
         assert len(json.dumps(output)) < LARGEST_OUTPUT
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.exhaustive if name in SLOW else ()) for name in NOTEBOOKS]
+)
 def test_it_runs(name):
     nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed (extra notebooks)")
     for package in ("ipykernel", "matplotlib", "numba", "jiwer"):

@@ -145,7 +145,6 @@ TINY = {
 
 
 @pytest.mark.parametrize("name", TINY)
-@pytest.mark.parametrize("kernels", KERNELS)
 def test_without_pruning_it_is_exhaustive_search(name, kernels):
     spec, length = TINY[name]
     for seed in range(1 if kernels == "reference" else 10):
@@ -168,7 +167,6 @@ def test_without_pruning_it_is_exhaustive_search(name, kernels):
 
 
 @pytest.mark.parametrize("temperature", [0.01, 0.5, 1.5, 100])
-@pytest.mark.parametrize("kernels", KERNELS)
 def test_temperature_is_that_of_the_softmaxes(kernels, temperature):
     spec, length = TINY["tdt"]
     model = RandomTransducer(spec, 1)
@@ -247,7 +245,6 @@ class Rows(Alignments):
         return done
 
 
-@pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("trouble", [{}, {"levels": 2}, {"bad": 0.2}, {"levels": 1, "bad": 0.5}], ids=str)
 def test_a_beam_of_one_is_greedy(spec, kernels, trouble):
     for seed in range(2 if kernels == "reference" else 12):

@@ -11,7 +11,7 @@ import pytest
 import tdtdecode as tdt
 from tdtdecode.bundle.vocabulary import Vocabulary
 from tdtdecode.confidence import MEASURES, NORMALIZATIONS, Statistic
-from tests.conftest import KERNELS, RandomTransducer, random_frames
+from tests.conftest import RandomTransducer, random_frames
 
 ALL = [
     tdt.Confidence(measure, alpha=alpha, normalization=normalization)
@@ -81,7 +81,6 @@ def test_alpha_of_one_is_the_limit(measure, normalization):
         np.testing.assert_allclose(near, at, atol=2e-3)
 
 
-@pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("confidence", [ALL[0], ALL[9], ALL[12], ALL[16], tdt.Confidence()], ids=str)
 @pytest.mark.parametrize("search", [tdt.Greedy, tdt.Beam], ids=["greedy", "beam"])
 def test_searches_report_the_measure_of_each_row(kernels, confidence, search):
@@ -102,7 +101,6 @@ def test_searches_report_the_measure_of_each_row(kernels, confidence, search):
                 g, state = model.predict(np.array([token]), state)
 
 
-@pytest.mark.parametrize("kernels", KERNELS)
 def test_bad_numbers_have_a_confidence(kernels):
     spec = tdt.TransducerSpec(vocab_size=9)
     for measure in MEASURES:

@@ -14,7 +14,7 @@ from tdtdecode.networks.fused import FusedNetwork
 from tdtdecode.networks.packing import Arithmetic, Format
 from tdtdecode.weights import Affine
 from tests import demo
-from tests.conftest import COMPILED, in_fork, random_decodes, random_frames
+from tests.conftest import COMPILED, in_fork, random_decodes, random_frames, usual
 from tests.decoding.compare import check_hypotheses, traced_decode
 from tests.decoding.fused_helpers import as_lifted, check_same_bits, fused, mapped, random_weights
 from tests.decoding.test_kernels import random_allow
@@ -45,7 +45,7 @@ def model(
     return random_weights(spec, seed=seed, **options), spec
 
 
-@pytest.fixture(params=COMPILED)
+@pytest.fixture(params=usual(COMPILED))
 def compiled(request) -> str:
     return request.param
 

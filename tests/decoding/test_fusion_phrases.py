@@ -19,7 +19,7 @@ import pytest
 import tdtdecode as tdt
 from tdtdecode.bundle.vocabulary import Vocabulary
 from tdtdecode.fusion.spelling import MAX_SPELLINGS, Speller
-from tests.conftest import KERNELS, RandomTransducer, random_frames
+from tests.conftest import RandomTransducer, random_frames
 from tests.decoding.test_beam import Rows
 
 SPEC = tdt.TransducerSpec(vocab_size=8)
@@ -207,7 +207,6 @@ def boosted(kernels, fusion, **options):
     return decoder.decode(frames, lengths, search=tdt.Beam(fusion=fusion, **options))
 
 
-@pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("strategy", ["tsd", "malsd"])
 def test_phrases_for_each_utterance(kernels, strategy):
     lists = [[[1, 2]], [], [[3, 4, 5]], [[1, 2]], [], [[7]]]
@@ -229,7 +228,6 @@ def test_lists_for_another_batch():
         boosted("cpu", [tdt.PhraseBoost.per_row([[[1]], [[2]]], 1.0)])
 
 
-@pytest.mark.parametrize("kernels", KERNELS)
 def test_boosts_steer_and_do_not_leak(kernels):
     """A strong boost changes tokens. Log-probs stay those of the model; the score includes the boost."""
     plain = boosted(kernels, [])
@@ -260,7 +258,6 @@ def remember(state, token, following):
 NO_REPEATS = tdt.ScoringFunction(repeats, remember, start=[-1])
 
 
-@pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("search", [tdt.Greedy, tdt.Beam, lambda fusion: tdt.Beam(strategy="malsd", fusion=fusion)],
                          ids=["greedy", "tsd", "malsd"])  # fmt: skip
 def test_a_scoring_function(kernels, search):
@@ -311,7 +308,6 @@ FAILING = [
 
 
 @pytest.mark.xdist_group("scoring functions")  # compiled in one process alone
-@pytest.mark.parametrize("kernels", KERNELS)
 def test_a_scoring_function_that_fails(kernels):
     for function, message in FAILING:
         with pytest.raises(tdt.InputError, match=message):
@@ -350,7 +346,6 @@ SECOND = tdt.ScoringFunction(second, remember, [-1], 0.5)
 
 
 @pytest.mark.xdist_group("scoring functions")
-@pytest.mark.parametrize("kernels", KERNELS)
 def test_fusions_add_up(kernels):
     """Two weighted fusions are the same as one that is their sum."""
     one, two = boosted(kernels, [BOTH]), boosted(kernels, [FIRST, SECOND])

@@ -17,7 +17,8 @@ from tests.shared import made_once
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(__file__).with_name("instruction_sets.cpp")
 KERNELS = [
-    "stage", "multiply", "multiply_some", "lstm_cell", "hidden", "likeliest", "survivors", "read", "decide_rows", "rank_row",
+    "stage", "multiply", "multiply_some", "lstm_cell", "hidden", "likeliest", "survivors", "read", "decide_rows",
+    "rank_row",
 ]  # fmt: skip
 
 
@@ -40,8 +41,6 @@ EMULATED = [  # what is emulated: the target and its processor, and parts of the
     pytest.param(NATIVE, "qemu-x86_64", "Haswell", {"avxvnni", "avx512", "amx"}, id="x86-64-2013"),
     pytest.param(NATIVE, "qemu-x86_64", "Nehalem", {"avx", "amx"}, id="x86-64-2008"),
 ]
-
-pytestmark = pytest.mark.exhaustive
 
 
 def program(target: Target) -> Path:
@@ -84,6 +83,7 @@ def test_on_this_processor():
     assert "baseline" in compared
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("target, emulator, processor, absent", EMULATED)
 def test_emulated(target, emulator, processor, absent):
     if not shutil.which(emulator):
@@ -96,6 +96,7 @@ def test_emulated(target, emulator, processor, absent):
     assert not any(any(part in name for part in absent) for name in compared), compared
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_wrong_kernel_is_noticed(kernel):
     output = run(program(NATIVE), "--wrong", kernel, status=1)

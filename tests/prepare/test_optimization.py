@@ -45,8 +45,14 @@ def kinds(file) -> set[str]:
     return {node.op_type for node in model.graph.node}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("method", ["int8", "fp16", "int4"])
+@pytest.mark.parametrize(
+    "method, layout",
+    [
+        pytest.param(method, layout, marks=() if i == j else pytest.mark.exhaustive)
+        for i, method in enumerate(("int8", "fp16", "int4"))
+        for j, layout in enumerate(LAYOUTS)
+    ],
+)
 def test_the_demo_still_understands(demos, recordings, tmp_path, method, layout):
     result = optimize(demos[layout], tmp_path / "out", method, recordings=recordings)
     assert result.bundle.layout == layout

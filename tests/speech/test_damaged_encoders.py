@@ -140,7 +140,8 @@ def test_sound_encoders_are_as_before(originals):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="each case needs a process that may die")
-def test_random_damage(originals, tmp_path):
+@pytest.mark.parametrize("cases", [15, pytest.param(60, marks=pytest.mark.exhaustive)])
+def test_random_damage(originals, tmp_path, cases):
     """Bytes and fields changed anywhere: refused by this package's errors, or recognised."""
 
     def outcome(directory):
@@ -151,12 +152,12 @@ def test_random_damage(originals, tmp_path):
         return "recognised"
 
     found = []
-    for case in range(60):
+    for case in range(cases):
         rng = random.Random(case)
         directory = shutil.copytree(rng.choice(originals), tmp_path / str(case))
         (_protobuf if case % 4 else _bytes)(directory / "encoder-model.onnx", rng)
         found.append(in_fork(lambda: outcome(directory)))  # noqa: B023 -- called at once
-    assert found.count("BundleError") > 15 and found.count("recognised") > 5
+    assert found.count("BundleError") > cases // 4 and found.count("recognised") > cases // 12
     assert set(found) <= {"BundleError", "recognised", "InputError"}
 
 

@@ -71,8 +71,7 @@ def bundle(tmp_path_factory):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["samples", "file"])
-@pytest.mark.parametrize("rate", [16_000, 44_100])
+@pytest.mark.parametrize("kind, rate", [("samples", 16_000), ("file", 44_100)])
 def test_four_threads_beside_forks(bundle, tmp_path, kind, rate):
     """Nine seconds of audio: long enough for NumPy to hand a matrix product to the pool of its BLAS."""
     rng = np.random.default_rng(0)
