@@ -94,13 +94,16 @@ __device__ __forceinline__ float activated(Activation activation, float x) {
   return activation == Activation::tanh ? tanhf(x) : sigmoid(x);
 }
 
-// Stores four of the joint's inputs, from `i` on: in the general case. One copy of it keeps the kernels short.
+// Stores four of the joint's inputs, from `i` on: in the general case. One copy of it, and of the activations, keeps the
+// kernels short.
+__device__ TDT_OUTLINED float activated_once(Activation activation, float x) { return activated(activation, x); }
 __device__ TDT_OUTLINED void store_some_joined(Weight::Input* column, int i, float4 sum, Activation activation,
                                                int size) {
-  store_four(column, i,
-             float4{activated(activation, sum.x), activated(activation, sum.y), activated(activation, sum.z),
-                    activated(activation, sum.w)},
-             size);
+  sum.x = activated_once(activation, sum.x);
+  sum.y = activated_once(activation, sum.y);
+  sum.z = activated_once(activation, sum.z);
+  sum.w = activated_once(activation, sum.w);
+  store_four(column, i, sum, size);
 }
 
 struct Cell {
@@ -393,7 +396,7 @@ class Worker {
   // that what these have in common is fetched once. It fetches its first frames before it waits for predictions.
   template <class ColumnAt>
   __device__ void stage_inputs(const float* projected, int count, ColumnAt column) {
-    constexpr int kAhead = 3;
+    constexpr int kAhead = sizeof(Weight::Input) == 4 ? 2 : 3;  // of a window, which is shorter in float32
     const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x), size = net_.joint;
     for (int i = thread; i < count; i += threads) inputs_[i] = joint_input(projected, column(i));
     sync_block();
