@@ -39,8 +39,6 @@ class Assumptions:
     """Published: an H200's highest clock."""
     lanes: int = 128
     """Published: instructions that a multiprocessor starts in a cycle, counted by thread."""
-    shared_bytes: int = 128
-    """Published: bytes that a multiprocessor reads from shared memory in a cycle, 4 from each of 32 banks."""
     cache_bytes_us: float = 5.5e6
     """Bytes that all multiprocessors together read from the L2 cache in a microsecond. Others have measured 5.5 to 5.7
     TB/s on an H100."""
@@ -51,7 +49,8 @@ class Assumptions:
     grid_barrier_us: float = 0.8
     """A guess: a fence, an atomic addition and a load that sees it are about five trips to the L2 cache."""
     exchange_us: float = 0.25
-    """A guess: from a store to the moment at which another block's load sees it, about two trips."""
+    """A guess: from a store to the moment at which another block's load sees it, about two trips. The second is the
+    load's."""
     block_barrier_cycles: int = 40
     """A guess, with the time in which the last of 16 warps comes."""
     trip_cycles: int = 75
@@ -129,7 +128,8 @@ def timed(intervals: np.ndarray, batch: int, assumed: Assumptions, staging: floa
     """The time of a round, in microseconds, and the counts that it consists of.
 
     Each block has a clock. Where it waits, its clock goes on to the moment at which the last block has left its
-    numbers, and these have come. A block works while its numbers are on the way.
+    numbers, and these have come. A block works while its numbers are on the way, and while the cache sends it what it
+    has fetched ahead.
 
     Parameters
     ----------
@@ -146,6 +146,7 @@ def timed(intervals: np.ndarray, batch: int, assumed: Assumptions, staging: floa
     groups = 1 if batch == 1 else 4  # of columns that are multiplied while a tile's weights are in registers
     now = np.zeros(intervals.shape[1])
     seen = assumed.grid_barrier_us  # when every block has the numbers of the others
+    served = 0.0  # when the cache has given what was asked of it so far
     spent: dict[str, np.ndarray] = {}
 
     def spend(name: str, us: np.ndarray) -> None:
@@ -155,24 +156,29 @@ def timed(intervals: np.ndarray, batch: int, assumed: Assumptions, staging: floa
 
     for counts in intervals:
         each = {name: counts[:, i].astype(float) for i, name in enumerate(emulated.COUNTS)}
-        copied = np.maximum(each["shared_written"] - 2 * each["converted"], 0) / 16
+        copied = np.maximum(each["shared_stored"] - 2 * each["converted"], 0) / 16
         products = assumed.trip_cycles * each["longest_products"] / (2 * groups)
         before = now
         spend("barriers of the block", assumed.block_barrier_cycles * each["barriers"] / cycles_us)
         spend("far loads", assumed.far_cycles * each["longest_far"] / cycles_us)
         spend("near loads", assumed.near_cycles * each["longest_near"] / cycles_us)
         spend("shuffles", assumed.shuffle_cycles * each["longest_shuffles"] / cycles_us)
-        spend("products", np.maximum(products, each["shared_read"] / assumed.shared_bytes) / cycles_us)
+        # Shared memory serves one access of a warp in a cycle, or a part of it where banks are wanted twice.
+        spend("products", np.maximum(products, each["shared_read"] + each["shared_written"]) / cycles_us)
         spend("staging", staging * each["converted"] / assumed.lanes / cycles_us)
         spend("copies", assumed.copy_instructions * copied / assumed.lanes / cycles_us)
-        cache_us = each["global_read"].sum() / assumed.cache_bytes_us
-        spend("waiting for the cache", np.maximum(before + cache_us - now, 0.0))
         end = int(each["end"][0])
+        # The cache serves everything in turn. A block waits for it where it uses what it reads; what it reads before it
+        # waits for others, it uses later.
+        served = max(served, before.mean()) + each["global_read"].sum() / assumed.cache_bytes_us
+        uses = (each["longest_far"] > 0) & (end != emulated.WAIT)
+        spend("waiting for the cache", np.where(uses, np.maximum(served - now, 0.0), 0.0))
         if end == emulated.WAIT:
             spend("waiting for other blocks", np.maximum(seen - now, 0.0))
         elif end == emulated.MEANWHILE:
             leaves = each["global_written"] > 0
-            seen = now[leaves].max() + assumed.exchange_us
+            # The load that sees the last number is counted with the next interval, as a far one.
+            seen = now[leaves].max() + assumed.exchange_us - assumed.far_cycles / cycles_us
         else:
             seen = now.max() + assumed.grid_barrier_us
     last = int(now.argmax())

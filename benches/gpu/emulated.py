@@ -22,13 +22,13 @@ from ..random_weights import random_encoder_out, random_weights
 
 MULTIPROCESSORS, THREADS, SHARED_MEMORY = 132, 512, 232_448
 """Those of an H100 and an H200."""
-SIZE, LAYERS, ENCODER_SIZE, FRAMES = 640, 2, 64, 9
+SIZE, LAYERS, ENCODER_SIZE, FRAMES = 640, 2, 64, 24
 """Sizes of predictor and joint, layers of the predictor, and encoder frames: their size and their number, which do not
 change what is counted."""
 FLAGS = ("-DTDT_COUNTING", "-Wp,-fsanitize=thread", "-O2")
 COUNTS = (
-    "global_read", "global_written", "shared_read", "shared_written", "converted", "barriers", "shuffles", "products",
-    "polls", "longest_products", "longest_shuffles", "longest_near", "longest_far", "end",
+    "global_read", "global_written", "shared_read", "shared_written", "shared_stored", "converted", "barriers",
+    "shuffles", "products", "polls", "longest_products", "longest_shuffles", "longest_near", "longest_far", "end",
 )  # fmt: skip
 """The fields of ``Counts`` in ``tests/host_cuda/counting.h``."""
 ARRIVAL, MEANWHILE, WAIT = range(3)

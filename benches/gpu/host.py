@@ -21,7 +21,6 @@ from unittest import mock
 import numpy as np
 
 import tdtdecode as tdt
-from tdtdecode.cuda.structs import GREEDY
 from tdtdecode.weights import Affine, LstmLayer, TransducerWeights
 
 FRAMES, TOKENS = 423, 114
@@ -102,7 +101,7 @@ class _Kernel:
             _at(int(arguments[1]), np.dtype(np.int32), 1)[0] = _BLOCK_NEEDS
         elif self._name == "fused_greedy":
             begin = time.perf_counter()
-            _leave_result(_at(int(arguments[0]), GREEDY, 1)[0])
+            _leave_result(arguments[0][0])
             CALLS["seconds in the kernel"] += time.perf_counter() - begin
 
 

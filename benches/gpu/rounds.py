@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import tdtdecode as tdt
-from tdtdecode.cuda.structs import FUSED_BEAM, REQUESTS
+from tdtdecode.cuda.structs import REQUESTS
 from tests.cuda.helpers import emulated, launch
 from tests.decoding.fused_helpers import as_lifted
 
@@ -50,10 +50,10 @@ def beam_rounds(size: int, batch: int, frames: int) -> dict[str, Any]:
         network = FusedCudaNetwork(as_lifted(model), spec, "float32", launch(persistent=False))
         rounds, run = 0, type(network.on_device).run
 
-        def counting(self: Any, file: str, name: str, parameters: int, *arguments: Any, **named: Any) -> None:
+        def counting(self: Any, file: str, name: str, parameters: np.ndarray, *arguments: Any, **named: Any) -> None:
             nonlocal rounds
             if name == "beam_rank":  # the device's memory is the host's here; after the end, nothing is asked for
-                requests = int(_at(parameters, FUSED_BEAM)["requests"]) + named["numbers"][0] * REQUESTS.itemsize
+                requests = int(parameters["requests"][0]) + named["numbers"][0] * REQUESTS.itemsize
                 rounds += bool(_at(requests, REQUESTS)["wanted_count"])
             run(self, file, name, parameters, *arguments, **named)
 

@@ -69,10 +69,22 @@ __device__ __forceinline__ void store_relaxed(unsigned long long* word, unsigned
 }
 // Called in a loop that waits for a word to change.
 __device__ __forceinline__ void pause() {}
-// Called by a block that has left something for the others, where it has other work before it needs theirs.
+// All threads of a block call these where it arrives at a barrier over the grid, where it has left something for the
+// others but has other work before it needs theirs, and where it begins to wait for theirs. The first thread calls
+// `acquired` when a barrier lets it go on.
+__device__ __forceinline__ void arriving() {}
 __device__ __forceinline__ void meanwhile() {}
+__device__ __forceinline__ void awaiting() {}
+__device__ __forceinline__ void acquired() {}
 // Ends the launch with an error.
 __device__ __forceinline__ void fail() { __trap(); }
+
+// Copies an object by one access to memory, if its size and alignment are 16 bytes.
+template <class T>
+__device__ __forceinline__ void copy_whole(T* to, const T* from) {
+  static_assert(sizeof(T) == 16 && alignof(T) == 16);
+  memcpy(to, from, sizeof(T));
+}
 
 // Brings a word of global memory to the L1 cache, since it will be read soon.
 __device__ __forceinline__ void prefetch(const void* word) { asm volatile("prefetch.global.L1 [%0];" ::"l"(word)); }
@@ -108,6 +120,18 @@ __device__ __forceinline__ unsigned finite_halves(float low, float high) {
 #else
   const auto finite = [](float x) { return half_bits(x > 65504.0f ? 65504.0f : x < -65504.0f ? -65504.0f : x); };
   return finite(low) | static_cast<unsigned>(finite(high)) << 16;
+#endif
+}
+
+// The same, but zero instead of negative numbers.
+__device__ __forceinline__ unsigned positive_halves(float low, float high) {
+#if __CUDA_ARCH__ >= 800
+  unsigned pair;
+  asm("cvt.rn.relu.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  asm("min.NaN.f16x2 %0, %0, %1;" : "+r"(pair) : "r"(0x7bff7bffu));
+  return pair;
+#else
+  return finite_halves(low < 0.0f ? 0.0f : low, high < 0.0f ? 0.0f : high);
 #endif
 }
 

@@ -23,12 +23,11 @@ struct Restoration {
 };
 
 struct ProjectionRoom {
-  Projection* projection;
   float* scratch;
   Weight::Input* x;
 };
 __device__ inline ProjectionRoom reserve(const Network& net, Arena* arena) {
-  return {arena->take<Projection>(1), arena->take<float>(scratch_size(net.staged)),
+  return {arena->take<float>(scratch_size(net.staged)),
           arena->take<Weight::Input>(column_stride(net.encoder.inputs) * net.staged)};
 }
 
@@ -38,10 +37,9 @@ using namespace tdt::cuda;
 
 // The frames are cut into pieces of `net.staged`, which are dealt out over the blocks. If there are fewer pieces than
 // blocks, several blocks share the tiles of a piece.
-extern "C" __global__ void __launch_bounds__(512, 1) project_frames(const Projection* projection_at) {
+extern "C" __global__ void __launch_bounds__(512, 1) project_frames(const __grid_constant__ Projection projection) {
   Arena arena(shared_memory());
-  const ProjectionRoom room = reserve(projection_at->net, &arena);
-  const Projection& projection = copied(room.projection, projection_at);
+  const ProjectionRoom room = reserve(projection.net, &arena);
   const Network& net = projection.net;
   float* scratch = room.scratch;
   Weight::Input* x = room.x;
@@ -50,7 +48,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) project_frames(const Projec
   for (int task = static_cast<int>(blockIdx.x); task < parts * slices; task += grid) {
     const int first = task / slices * net.staged;
     const int columns = projection.frames - first < net.staged ? projection.frames - first : net.staged;
-    const Share share = share_of(&net.encoder, task % slices, slices);
+    const Share share = share_of(net.encoder, task % slices, slices);
     const int stride = column_stride(net.encoder.inputs), padded = stride - Weight::kPadding;
     sync_block();
     // Neighbouring threads read neighbouring frames, which are neighbours in memory in encoder output [E, T].
@@ -61,20 +59,22 @@ extern "C" __global__ void __launch_bounds__(512, 1) project_frames(const Projec
       x[column * stride + element] =
           Weight::input(inside ? source.at(first + column - source.first, element) : 0.0f);
     }
-    multiply(
-        share, x, scratch, held_products(net.staged), columns,
-        [&](int, int output, int column, bool valid, float value) {
-          if (valid && output < net.joint)
-            projection.projected[static_cast<long long>(first + column) * net.joint + output] = value;
+    multiply<1>(
+        net.encoder, slices, share, x, scratch, held_products(net.staged), columns,
+        [&](int, int output, int column, bool valid, const float4& four) {
+          const float values[4] = {four.x, four.y, four.z, four.w};
+          float* frame = projection.projected + static_cast<long long>(first + column) * net.joint;
+#pragma unroll
+          for (int i = 0; i < 4; ++i)
+            if (valid && output + i < net.joint) frame[output + i] = values[i];
         },
         NoBatch{});
   }
 }
 
-extern "C" __global__ void __launch_bounds__(512, 1) restore_states(const Restoration* restoration_at) {
+extern "C" __global__ void __launch_bounds__(512, 1) restore_states(const __grid_constant__ Restoration restoration) {
   Arena arena(shared_memory());
-  const Restoration& restoration = copied(arena.take<Restoration>(1), restoration_at);
-  const Worker::Room room = Worker::reserve(restoration_at->net, &arena);
+  const Worker::Room room = Worker::reserve(restoration.net, &arena);
   const Network& net = restoration.net;
   const States& states = restoration.states;
   const int first = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
@@ -106,11 +106,10 @@ extern "C" __global__ void __launch_bounds__(512, 1) restore_states(const Restor
 }
 
 // The bytes of shared memory that a block of either kernel needs.
-extern "C" __global__ void frames_room(const Restoration* restoration_at, int* bytes) {
+extern "C" __global__ void frames_room(const __grid_constant__ Restoration restoration, int* bytes) {
   Arena arena(shared_memory()), other(shared_memory());
-  arena.take<Restoration>(1);
-  Worker::reserve(restoration_at->net, &arena);
-  reserve(restoration_at->net, &other);
+  Worker::reserve(restoration.net, &arena);
+  reserve(restoration.net, &other);
   if (threadIdx.x != 0) return;
   *bytes = arena.used() > other.used() ? arena.used() : other.used();
 }

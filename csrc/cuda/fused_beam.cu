@@ -23,22 +23,35 @@ struct FusedBeam {
 class Round {
  public:
   struct Room {
-    FusedBeam* search;
+    BeamSearch* search;  // a copy, since functions that are not inlined read it
     BeamScratch* scratch;
+    Requests** requests;
     Worker::Room worker;
   };
   __device__ static Room reserve(const FusedBeam& search, Arena* arena) {
-    return {arena->take<FusedBeam>(1), arena->take<BeamScratch>(1), Worker::reserve(search.net, arena)};
+    return {arena->take<BeamSearch>(1), arena->take<BeamScratch>(1), arena->take<Requests*>(2),
+            Worker::reserve(search.net, arena)};
   }
 
-  __device__ Round(const FusedBeam* search, Arena* arena, bool keeping)
-      : Round(search, reserve(*search, arena), arena, keeping) {}
+  __device__ Round(const FusedBeam& search, Arena* arena, bool keeping)
+      : Round(search, reserve(search, arena), arena, keeping) {}
 
   __device__ Worker& worker() { return worker_; }
 
+  // Those of this round and of the next. They lie in shared memory, since each phase needs them only once.
+  __device__ Requests* requests() const { return requests_[0]; }
+  __device__ Requests* next() const { return requests_[1]; }
+  // Called after a barrier of the block and before another one.
+  __device__ void turn() {
+    if (threadIdx.x != 0) return;
+    Requests* before = requests_[0];
+    requests_[0] = requests_[1];
+    requests_[1] = before;
+  }
+
   __device__ void advance(Requests* requests) {
-    for (int i = static_cast<int>(blockIdx.x); i < own_.search.utterances; i += static_cast<int>(gridDim.x))
-      Beam(own_.search, i, scratch_)
+    for (int i = static_cast<int>(blockIdx.x); i < search_.utterances; i += static_cast<int>(gridDim.x))
+      Beam(search_, i, scratch_)
           .advance(&requests->step_count, requests->steps, &requests->wanted_count, requests->wanted);
   }
 
@@ -46,7 +59,7 @@ class Round {
   // counts of the next round.
   __device__ void prepare(const Requests* requests, Requests* next) {
     if (blockIdx.x == 0 && threadIdx.x == 0) next->step_count = next->wanted_count = 0;
-    if (own_.search.fusions) score_steps(own_.search, *requests, own_.scratch);
+    if (search_.fusions) score_steps(search_, *requests, own_.scratch);
   }
 
   template <class Barrier>
@@ -58,26 +71,37 @@ class Round {
           return Column{requests->wanted[i].slot, requests->wanted[i].frame};
         },
         barrier,
-        [&](int, int output, int column, bool valid, float value) {
-          if (valid && output < width) own_.rows[static_cast<long long>(column) * width + output] = value;
+        [&](int, int output, int column, bool valid, const float4& four) {
+          const float values[4] = {four.x, four.y, four.z, four.w};
+          float* row = own_.rows + static_cast<long long>(column) * width;
+#pragma unroll
+          for (int i = 0; i < 4; ++i)
+            if (valid && output + i * 4 < width) row[output + i * 4] = values[i];
         },
         [](int, int, int, int, bool) {});
   }
 
   __device__ void rank(const Requests* requests) {
     for (int i = static_cast<int>(blockIdx.x); i < requests->wanted_count; i += static_cast<int>(gridDim.x))
-      rank_wanted(own_.search, requests->wanted[i], own_.rows + static_cast<long long>(i) * own_.net.layout.width(),
+      rank_wanted(search_, requests->wanted[i], own_.rows + static_cast<long long>(i) * own_.net.layout.width(),
                   &scratch_);
   }
 
  private:
-  __device__ Round(const FusedBeam* search, const Room& room, Arena* arena, bool keeping)
-      : own_(copied(room.search, search)),
+  __device__ Round(const FusedBeam& search, const Room& room, Arena* arena, bool keeping)
+      : own_(search),
+        search_(copied(room.search, &search.search)),
         scratch_(*room.scratch),
-        worker_(own_.net, own_.states, room.worker, arena, keeping) {}
+        requests_(room.requests),
+        worker_(own_.net, own_.states, room.worker, arena, keeping) {
+    if (threadIdx.x < 2) requests_[threadIdx.x] = search.requests + threadIdx.x;
+    sync_block();
+  }
 
   const FusedBeam& own_;
+  const BeamSearch& search_;
   BeamScratch& scratch_;
+  Requests** requests_;
   Worker worker_;
 };
 
@@ -89,39 +113,41 @@ using namespace tdt::cuda;
 
 // Runs until each beam is past the end or has no room for more records. If one has no room, the host makes room and
 // launches again.
-extern "C" __global__ void __launch_bounds__(512, 1) fused_beam(const FusedBeam* search) {
+extern "C" __global__ void __launch_bounds__(512, 1) fused_beam(const __grid_constant__ FusedBeam search) {
   Arena arena(shared_memory());
   Round round(search, &arena, true);
-  GridBarrier barrier(search->barrier);
-  for (int i = 0;; i = 1 - i) {
-    Requests *requests = search->requests + i, *next = search->requests + 1 - i;
-    round.advance(requests);
+  GridBarrier barrier(search.barrier);
+  for (;;) {
+    round.advance(round.requests());
     barrier.sync();
-    const int steps = requests->step_count;
-    if (!requests->wanted_count) break;
-    round.prepare(requests, next);
-    if (steps) round.worker().predict(requests->steps, steps, barrier);
-    round.joint(requests, barrier);
+    const int steps = round.requests()->step_count;
+    if (!round.requests()->wanted_count) break;
+    round.prepare(round.requests(), round.next());
+    if (steps) round.worker().predict(round.requests()->steps, steps, barrier);
+    round.joint(round.requests(), barrier);
     barrier.sync();
-    round.rank(requests);
-    barrier.sync();
+    round.rank(round.requests());
+    barrier.arrive();
+    round.turn();
+    barrier.wait();
   }
 }
 
 #else
 
 // The phases, one kernel each. `which` of the two requests is this round's.
-extern "C" __global__ void __launch_bounds__(512, 1) beam_advance(const FusedBeam* search, int which) {
+extern "C" __global__ void __launch_bounds__(512, 1) beam_advance(const __grid_constant__ FusedBeam search, int which) {
   Arena arena(shared_memory());
-  Round(search, &arena, false).advance(search->requests + which);
+  Round(search, &arena, false).advance(search.requests + which);
 }
 
-extern "C" __global__ void __launch_bounds__(512, 1) beam_layer(const FusedBeam* search, int which, int layer) {
+extern "C" __global__ void __launch_bounds__(512, 1) beam_layer(const __grid_constant__ FusedBeam search, int which,
+                                                                    int layer) {
   Arena arena(shared_memory());
   Round round(search, &arena, false);
-  const Requests* requests = search->requests + which;
+  const Requests* requests = search.requests + which;
   if (layer == 0) {
-    round.prepare(requests, search->requests + 1 - which);
+    round.prepare(requests, search.requests + 1 - which);
     round.worker().first_layer(requests->steps, requests->step_count, false);
   } else {
     NoBarrier none;
@@ -129,23 +155,23 @@ extern "C" __global__ void __launch_bounds__(512, 1) beam_layer(const FusedBeam*
   }
 }
 
-extern "C" __global__ void __launch_bounds__(512, 1) beam_joint(const FusedBeam* search, int which) {
+extern "C" __global__ void __launch_bounds__(512, 1) beam_joint(const __grid_constant__ FusedBeam search, int which) {
   Arena arena(shared_memory());
   NoBarrier none;
-  Round(search, &arena, false).joint(search->requests + which, none);
+  Round(search, &arena, false).joint(search.requests + which, none);
 }
 
-extern "C" __global__ void __launch_bounds__(512, 1) beam_rank(const FusedBeam* search, int which) {
+extern "C" __global__ void __launch_bounds__(512, 1) beam_rank(const __grid_constant__ FusedBeam search, int which) {
   Arena arena(shared_memory());
-  Round(search, &arena, false).rank(search->requests + which);
+  Round(search, &arena, false).rank(search.requests + which);
 }
 
 #endif
 
 // The bytes of shared memory that a block needs beside its weights.
-extern "C" __global__ void fused_beam_room(const FusedBeam* search, int* bytes) {
+extern "C" __global__ void fused_beam_room(const __grid_constant__ FusedBeam search, int* bytes) {
   Arena arena(shared_memory());
-  Round::reserve(*search, &arena);
+  Round::reserve(search, &arena);
   if (threadIdx.x != 0) return;
   *bytes = arena.used();
 }

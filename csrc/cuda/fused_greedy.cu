@@ -14,8 +14,8 @@
 namespace tdt::cuda {
 
 constexpr int kMaxSlots = 128;
-// Exchanged numbers are overwritten after this many rounds. A block may be one round ahead of another, and it
-// clears the numbers of the round after its own.
+// Exchanged numbers are overwritten after this many rounds. A block may be one round ahead of another, it clears the
+// numbers of the round after its own, and log-probabilities are computed one round late.
 constexpr int kExchangedRounds = 3;
 
 // An utterance in flight.
@@ -76,11 +76,13 @@ struct Emission {
   float value;
 };
 
-// Computes the log-probabilities of tokens, each by one warp of the grid. They go into the log from entry `first` on.
-__device__ TDT_OUTLINED void log_probabilities(const Greedy& search, const Emission* emissions, int count, int first) {
+// Computes the log-probabilities of tokens, each by one of the first `warps` warps of each block. They go into the
+// log from entry `first` on.
+__device__ __forceinline__ void log_probabilities(const Greedy& search, const Emission* emissions, int count, int first,
+                                                  int warps) {
   const RowLayout& layout = search.net.layout;
   const int grid = static_cast<int>(gridDim.x), lane = lane_index();
-  for (int i = warp_index() * grid + grid - 1 - static_cast<int>(blockIdx.x); i < count; i += warp_count() * grid) {
+  for (int i = warp_index() * grid + grid - 1 - static_cast<int>(blockIdx.x); i < count; i += warps * grid) {
     const Emission emission = emissions[i];
     const LogSum* sums = search.sums_at(emission.column);
     LogSum total;
@@ -112,32 +114,33 @@ class Searcher {
   };
 
   struct Room {
-    Greedy* search;
     Control* control;
     Emission* emissions;
     Best* tile_best;
     LogSum* tile_sums;
     Row* rows;
+    int* durations;
     Worker::Room worker;
   };
   __device__ static Room reserve(const Greedy& search, Arena* arena) {
-    return {arena->take<Greedy>(1),
-            arena->take<Control>(1),
+    return {arena->take<Control>(1),
             arena->take<Emission>(kMaxSlots),
             arena->take<Best>(2 * held_products(search.net.staged) * kGroup),
             arena->take<LogSum>(held_products(search.net.staged) * kGroup),
             arena->take<Row>(search.columns),
+            arena->take<int>(search.net.layout.num_durations),
             Worker::reserve(search.net, arena)};
   }
 
-  __device__ Searcher(const Greedy* search, const Control* control, Arena* arena, bool keeping)
-      : Searcher(search, control, reserve(*search, arena), arena, keeping) {}
+  __device__ Searcher(const Greedy& search, const Control* control, Arena* arena, bool keeping)
+      : Searcher(search, control, reserve(search, arena), arena, keeping) {}
 
   __device__ Worker& worker() { return worker_; }
   __device__ const Control& control() const { return control_; }
-  __device__ bool over() const { return control_.active == 0 || control_.cursor + control_.active > search_.capacity; }
+  __device__ bool over() const { return active_ == 0 || control_.cursor + active_ > search_.capacity; }
 
   __device__ void store(Control* to) const {
+    sync_block();
     if (blockIdx.x != 0) return;
     copy_words(to, &control_);
     if (threadIdx.x != 0) return;
@@ -162,25 +165,26 @@ class Searcher {
       control_.slots[slot] = {u, start[0], start[batch], start[2 * batch], search_.lengths[u], search_.first_frames[u],
                               0, 0};
     }
-    const int window = window_of(active);
+    window_ = window_of(active);
     if (slot < active) {
       Slot& mine = control_.slots[slot];
-      mine.column = slot * window;
-      mine.window = mine.length - mine.frame < window ? mine.length - mine.frame : window;
+      mine.column = slot * window_;
+      mine.window = mine.length - mine.frame < window_ ? mine.length - mine.frame : window_;
     }
     sync_block();
-    if (slot == 0) {
+    if (slot == 0) {  // nobody reads them before the next barrier
       control_.active = active;
       control_.next += admitted;
     }
-    sync_block();
+    active_ = active;
+    columns_ = active * window_;
   }
 
   // Computes the joint rows of the slots' windows, and publishes what decisions need of them.
   template <class Barrier>
   __device__ void score(Barrier& barrier) {
     const RowLayout& layout = search_.net.layout;
-    const int window = window_of(control_.active), columns = control_.active * window;
+    const int window = window_, columns = columns_;
     const int entries = layout.token_entries(), buffer = control_.round % kExchangedRounds * search_.columns;
     const int next = (control_.round + 1) % kExchangedRounds * search_.columns;
     const bool masked = search_.masks.table != nullptr;
@@ -200,27 +204,42 @@ class Searcher {
           return Column{slot.state, slot.first_frame + slot.frame + at};
         },
         barrier,
-        [&](int place, int output, int column, bool valid, float value) {
-          const float logit = sanitized(value);
-          const bool is_blank = output >= layout.blank && output < layout.blanks_end(), is_token = output < entries;
-          if (valid && output < layout.width() && (is_blank || !is_token))
-            specials_at(buffer + column)[is_blank ? output - layout.blank : output - layout.vocab_size] = logit;
-          const Best best = over_lanes(is_token && !is_blank ? candidate(logit, output) : Best{}, kTile, Better{});
-          LogSum sum;
-          sum.max = over_lanes(is_token ? logit : kLowest, kTile, [](float a, float b) { return a > b ? a : b; });
-          const bool counts = is_token && logit > kLowest;
-          sum.sum = over_lanes(counts ? expf(logit - sum.max) : 0.0f, kTile, Plus{});
-          if (lane_index() % kTile == 0) {
-            tile_best_[place] = best;
-            tile_sums_[place] = sum;
+        [&](int place, int output, int column, bool valid, const float4& four) {
+          // The sums of a tile's outputs are added in the order of a tree: output i and i + 8, then i and i + 4, ...
+          const float values[4] = {four.x, four.y, four.z, four.w};
+          float logits[4], max = kLowest;
+          Best best, allowed;
+          const Allowed table = masked ? allowed_in(valid ? column / window : 0) : nullptr;
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const int own = output + i * 4;
+            const bool is_blank = own >= layout.blank && own < layout.blanks_end(), is_token = own < entries;
+            const float logit = sanitized(values[i]);
+            if (valid && own < layout.width() && (is_blank || !is_token))
+              specials_at(buffer + column)[is_blank ? own - layout.blank : own - layout.vocab_size] = logit;
+            logits[i] = is_token ? logit : kLowest;
+            max = logits[i] > max ? logits[i] : max;
+            if (!is_token || is_blank) continue;
+            best = better(best, candidate(logit, own));
+            if (masked && valid && may_win(table, own)) allowed = better(allowed, candidate(logit, own));
           }
-          if (!masked) return;
-          const bool wins = valid && is_token && !is_blank && may_win(allowed_in(column / window), output);
-          const Best allowed = over_lanes(wins ? candidate(logit, output) : Best{}, kTile, Better{});
-          if (lane_index() % kTile == 0) tile_best_[held_products(search_.net.staged) * kGroup + place] = allowed;
+          max = over_lanes(max, 4, [](float a, float b) { return a > b ? a : b; });
+          float terms[4];
+#pragma unroll
+          for (int i = 0; i < 4; ++i) terms[i] = logits[i] > kLowest ? expf(logits[i] - max) : 0.0f;
+          const LogSum sum = {max, over_lanes((terms[0] + terms[2]) + (terms[1] + terms[3]), 4, Plus{})};
+          best = over_lanes(best, 4, Better{});
+          if (masked) allowed = over_lanes(allowed, 4, Better{});
+          if (lane_index() % 4 != 0) return;
+          tile_best_[place] = best;
+          tile_sums_[place] = sum;
+          if (masked) tile_best_[held_products(search_.net.staged) * kGroup + place] = allowed;
         },
         [&](int first, int together, int tiles, int each, bool is_first) {
-          sync_block();
+          if (tiles == 1 && each == kGroup)
+            sync_warp();  // all of it is the first warp's
+          else
+            sync_block();
           const int at = static_cast<int>(threadIdx.x);
           if (at >= together) return;
           Best best = tile_best_[at];
@@ -242,19 +261,64 @@ class Searcher {
         });
   }
 
-  // Decides each slot from frame to frame of its window, up to its next token. First a thread decides each joint row.
-  // Then one warp goes from row to row, a lane for each slot.
-  __device__ void decide() {
-    const RowLayout& layout = search_.net.layout;
-    const int buffer = control_.round % kExchangedRounds * search_.columns;
-    const int window = window_of(control_.active), columns = control_.active * window;
-    for (int i = static_cast<int>(threadIdx.x); i < columns; i += static_cast<int>(blockDim.x)) {
+  // Waits for the joint rows, and decides each slot from frame to frame of its window, up to its next token. First a
+  // thread decides each joint row. Then one warp goes from row to row, a lane for each slot. Where there are few rows,
+  // that warp does all of it, and the block only waits for it.
+  template <class Barrier>
+  __device__ void decide(Barrier& barrier) {
+    if (alone())
+      barrier.wait_in_first_warp();
+    else
+      barrier.wait();
+    if (!alone() || warp_index() == 0) {
+      const int buffer = control_.round % kExchangedRounds * search_.columns;
+      decide_rows(buffer, alone() ? kWarp : static_cast<int>(blockDim.x));
+      if (alone())
+        sync_warp();
+      else
+        sync_block();
+      if (warp_index() == 0) go_on(buffer);
+    }
+    sync_block();
+  }
+
+  // Brings the frames that the next round will score near, if they are few. Utterances that begin in it are left out.
+  __device__ void prefetch_frames() const {
+    constexpr int kSector = 8;  // numbers
+    const int active = control_.active, window = window_of(active), size = search_.net.joint;
+    if (active * window > kGroup) return;
+    for (int i = warp_index(); i < active * window; i += warp_count()) {
+      const Slot& slot = control_.slots[i / window];
+      const int frame = slot.frame + i % window;
+      if (frame >= slot.length) continue;
+      const float* row = search_.projected + static_cast<long long>(slot.first_frame + frame) * size;
+      for (int at = lane_index() * kSector; at < size; at += kWarp * kSector) prefetch(row + at);
+    }
+  }
+
+  // Computes the log-probabilities of the last round's tokens. Nothing waits for them. If the first warp will decide
+  // the next round alone, it does this alone too, so that it overwrites nothing that another one reads.
+  __device__ void report() {
+    const int warps = alone() ? 1 : warp_count();
+    if (warp_index() >= warps) return;
+    const int count = control_.step_count;
+    log_probabilities(search_, emissions_, count, control_.cursor - count, warps);
+  }
+
+ private:
+  // Whether the first warp decides alone.
+  __device__ bool alone() const { return columns_ <= kWarp; }
+
+  // Decides each joint row by one of `threads` threads.
+  __device__ void decide_rows(int buffer, int threads) {
+    const RowLayout& layout = layout_;
+    for (int i = static_cast<int>(threadIdx.x); i < columns_; i += threads) {
       const float* special = specials_at(buffer + i);
       Best best = unpacked(best_at(buffer)[i]), blank, longest;
 #pragma unroll 1
       for (int b = 0; b < layout.num_blanks; ++b) blank = better(blank, candidate(special[b], layout.blank + b));
       bool emitted = emits(best, blank, search_.options);
-      if (emitted && !may_win(allowed_in(i / window), best.index)) {
+      if (emitted && !may_win(allowed_in(i / window_), best.index)) {
         best = unpacked(best_allowed_at(buffer)[i]);
         emitted = best.index != kNoIndex;
       }
@@ -265,16 +329,8 @@ class Searcher {
       if (!emitted && layout.num_durations == 0) duration = layout.blank_frames[blank_rank(blank, layout)];
       rows_[i] = {best.value, emitted ? best.index : -1, duration, longest.index};
     }
-    first_logged_ = control_.cursor;
-    sync_block();
-    if (warp_index() == 0) go_on(buffer);
-    sync_block();
   }
 
-  // Computes the log-probabilities of the round's tokens. Nothing waits for them.
-  __device__ void report() { log_probabilities(search_, emissions_, control_.step_count, first_logged_); }
-
- private:
   // Moves each slot to its next token or past its window. Slots that have ended leave, and the others close up. Called
   // by one warp.
   __device__ void go_on(int buffer) {
@@ -333,14 +389,20 @@ class Searcher {
     ++control_.round;
   }
 
-  __device__ Searcher(const Greedy* search, const Control* control, const Room& room, Arena* arena, bool keeping)
-      : search_(copied(room.search, search)),
+  __device__ Searcher(const Greedy& search, const Control* control, const Room& room, Arena* arena, bool keeping)
+      : search_(search),
         control_(copied(room.control, control)),
         emissions_(room.emissions),
         tile_best_(room.tile_best),
         tile_sums_(room.tile_sums),
         rows_(room.rows),
-        worker_(search_.net, search_.states, room.worker, arena, keeping) {}
+        layout_(search.net.layout),
+        worker_(search.net, search.states, room.worker, arena, keeping) {
+    for (int i = static_cast<int>(threadIdx.x); i < layout_.num_durations; i += static_cast<int>(blockDim.x))
+      room.durations[i] = layout_.durations[i];
+    layout_.durations = room.durations;
+    if (keeping && threadIdx.x == 0) control_.step_count = 0;  // the launch before has reported its last round
+  }
 
   __device__ int window_of(int active) const {
     return active > 0 && search_.window > active ? search_.window / active : 1;
@@ -359,36 +421,24 @@ class Searcher {
   Best* tile_best_;
   LogSum* tile_sums_;
   Row* rows_;
+  RowLayout layout_;  // its durations lie in shared memory
   Worker worker_;
-  int first_logged_ = 0;
+  int active_ = 0, window_ = 1, columns_ = 0;  // of this round, as `plan` has found them
 };
 
-// A barrier that computes the log-probabilities while the block waits for the others.
-struct ReportingBarrier {
+// A barrier for the predictor's steps. A block that has nothing else to do fetches the next frames.
+struct FetchingBarrier {
   static constexpr bool kSpansGrid = true;
   GridBarrier& barrier;
-  Searcher& searcher;
-  bool pending;
+  const Searcher& searcher;
 
-  __device__ void meanwhile() {
-    barrier.meanwhile();
-    report();
+  __device__ void idle(int layer) {
+    if (layer == 1) searcher.prefetch_frames();
   }
-  __device__ void arrive() {
-    barrier.arrive();
-    report();
-  }
+  __device__ void meanwhile() { barrier.meanwhile(); }
+  __device__ void arrive() { barrier.arrive(); }
   __device__ void wait() { barrier.wait(); }
-  __device__ void sync() {
-    arrive();
-    wait();
-  }
-
- private:
-  __device__ void report() {
-    if (pending) searcher.report();
-    pending = false;
-  }
+  __device__ void sync() { barrier.sync(); }
 };
 
 }  // namespace tdt::cuda
@@ -398,51 +448,57 @@ using namespace tdt::cuda;
 #if !TDT_PHASES  // one launch and launches of single phases are compiled apart, since only one of them is used
 
 // Runs until all utterances are done or the log is full. If it is full, the host empties it and launches again.
-extern "C" __global__ void __launch_bounds__(512, 1) fused_greedy(const Greedy* search) {
+extern "C" __global__ void __launch_bounds__(512, 1) fused_greedy(const __grid_constant__ Greedy search) {
   Arena arena(shared_memory());
-  Searcher searcher(search, search->control, &arena, true);
-  GridBarrier barrier(search->barrier);
+  Searcher searcher(search, search.control, &arena, true);
+  GridBarrier barrier(search.barrier);
   for (;;) {
     searcher.plan();
-    if (searcher.over()) break;
-    searcher.score(barrier);
-    barrier.sync();
-    searcher.decide();
+    const bool over = searcher.over();
+    if (!over) {
+      searcher.score(barrier);
+      barrier.arrive();
+    }
+    searcher.report();  // of the round before, while the block would only wait
+    if (over) break;
+    searcher.decide(barrier);
     if (!searcher.control().step_count) continue;
-    ReportingBarrier reporting = {barrier, searcher, true};
-    searcher.worker().predict(searcher.control().steps, searcher.control().step_count, reporting);
+    FetchingBarrier fetching = {barrier, searcher};
+    searcher.worker().predict(searcher.control().steps, searcher.control().step_count, fetching);
   }
-  searcher.store(search->control);
+  searcher.store(search.control);
 }
 
 #else
 
 // The phases, one kernel each. A round reads one of the two `Control`s, number `parity`, and writes the other.
-extern "C" __global__ void __launch_bounds__(512, 1) greedy_score(const Greedy* search, int parity) {
+extern "C" __global__ void __launch_bounds__(512, 1) greedy_score(const __grid_constant__ Greedy search, int parity) {
   Arena arena(shared_memory());
-  Searcher searcher(search, search->control + parity, &arena, false);
+  Searcher searcher(search, search.control + parity, &arena, false);
   searcher.plan();
   NoBarrier none;
   if (!searcher.over()) searcher.score(none);
 }
 
-extern "C" __global__ void __launch_bounds__(512, 1) greedy_decide(const Greedy* search, int parity) {
+extern "C" __global__ void __launch_bounds__(512, 1) greedy_decide(const __grid_constant__ Greedy search, int parity) {
   Arena arena(shared_memory());
-  Searcher searcher(search, search->control + parity, &arena, false);
+  Searcher searcher(search, search.control + parity, &arena, false);
   searcher.plan();
   if (searcher.over())
     searcher.stop();
   else {
-    searcher.decide();
+    NoBarrier none;
+    searcher.decide(none);
     searcher.report();
     searcher.worker().first_layer(searcher.control().steps, searcher.control().step_count, false);
   }
-  searcher.store(search->control + 1 - parity);
+  searcher.store(search.control + 1 - parity);
 }
 
-extern "C" __global__ void __launch_bounds__(512, 1) greedy_layer(const Greedy* search, int parity, int layer) {
+extern "C" __global__ void __launch_bounds__(512, 1) greedy_layer(const __grid_constant__ Greedy search, int parity,
+                                                                      int layer) {
   Arena arena(shared_memory());
-  Searcher searcher(search, search->control + 1 - parity, &arena, false);
+  Searcher searcher(search, search.control + 1 - parity, &arena, false);
   NoBarrier none;
   searcher.worker().upper_layer(layer, searcher.control().steps, searcher.control().step_count, false, none);
 }
@@ -450,9 +506,9 @@ extern "C" __global__ void __launch_bounds__(512, 1) greedy_layer(const Greedy* 
 #endif
 
 // The bytes of shared memory that a block needs beside its weights.
-extern "C" __global__ void fused_greedy_room(const Greedy* search, int* bytes) {
+extern "C" __global__ void fused_greedy_room(const __grid_constant__ Greedy search, int* bytes) {
   Arena arena(shared_memory());
-  Searcher::reserve(*search, &arena);
+  Searcher::reserve(search, &arena);
   if (threadIdx.x != 0) return;
   *bytes = arena.used();
 }

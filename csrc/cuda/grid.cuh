@@ -2,7 +2,7 @@
 // does not need the other blocks. Whatever a block wrote before it arrived, every block sees after it has waited.
 #pragma once
 
-#include "device.cuh"
+#include "reduce.cuh"
 
 namespace tdt::cuda {
 
@@ -42,6 +42,7 @@ class GridBarrier {
   __device__ void arrive() {
     ++generation_;
     sync_block();
+    arriving();
     if (threadIdx.x != 0) return;
     if constexpr (kBarrierKind == BarrierKind::counter)
       add_release(words_, 1);
@@ -50,15 +51,16 @@ class GridBarrier {
   }
 
   __device__ void wait() {
-    Patience patience;
-    if constexpr (kBarrierKind == BarrierKind::counter) {
-      if (threadIdx.x == 0)
-        while (static_cast<int>(load_acquire(words_) - generation_ * gridDim.x) < 0) patience.wait();
-    } else {
-      for (unsigned i = threadIdx.x; i < gridDim.x; i += blockDim.x)
-        while (static_cast<int>(load_acquire(words_ + i) - generation_) < 0) patience.wait();
-    }
+    awaiting();
+    poll(threadIdx.x, blockDim.x);
     sync_block();
+  }
+  // The same, but only the first warp waits. The others must wait for it.
+  __device__ void wait_in_first_warp() {
+    awaiting();
+    if (threadIdx.x >= kWarp) return;
+    poll(threadIdx.x, kWarp);
+    sync_warp();
   }
 
   __device__ void sync() {
@@ -67,8 +69,22 @@ class GridBarrier {
   }
   // Called where a block will wait for others without arriving.
   __device__ void meanwhile() { tdt::cuda::meanwhile(); }
+  // Called where a block has nothing to do for a layer any more before it waits.
+  __device__ void idle(int) {}
 
  private:
+  __device__ void poll(unsigned thread, unsigned threads) {
+    Patience patience;
+    if constexpr (kBarrierKind == BarrierKind::counter) {
+      if (thread == 0)
+        while (static_cast<int>(load_acquire(words_) - generation_ * gridDim.x) < 0) patience.wait();
+    } else {
+      for (unsigned i = thread; i < gridDim.x; i += threads)
+        while (static_cast<int>(load_acquire(words_ + i) - generation_) < 0) patience.wait();
+    }
+    if (thread == 0) acquired();
+  }
+
   unsigned* words_;
   unsigned generation_ = 0;
 };

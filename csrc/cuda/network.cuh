@@ -94,15 +94,16 @@ __device__ __forceinline__ float activated(Activation activation, float x) {
   return activation == Activation::tanh ? tanhf(x) : sigmoid(x);
 }
 
-// One copy of the activations that are longer than relu keeps the kernels short.
-__device__ TDT_OUTLINED float4 curved_four(Activation activation, float4 x) {
-  return float4{activated(activation, x.x), activated(activation, x.y), activated(activation, x.z),
-                activated(activation, x.w)};
-}
-__device__ __forceinline__ float4 activated_four(Activation activation, const float4& x) {
-  if (activation != Activation::relu) return curved_four(activation, x);
-  return float4{activated(Activation::relu, x.x), activated(Activation::relu, x.y), activated(Activation::relu, x.z),
-                activated(Activation::relu, x.w)};
+// Stores four of the joint's inputs, from `i` on: in the general case. One copy of it, and of the activations, keeps the
+// kernels short.
+__device__ TDT_OUTLINED float activated_once(Activation activation, float x) { return activated(activation, x); }
+__device__ TDT_OUTLINED void store_some_joined(Weight::Input* column, int i, float4 sum, Activation activation,
+                                               int size) {
+  sum.x = activated_once(activation, sum.x);
+  sum.y = activated_once(activation, sum.y);
+  sum.z = activated_once(activation, sum.z);
+  sum.w = activated_once(activation, sum.w);
+  store_four(column, i, sum, size);
 }
 
 struct Cell {
@@ -118,7 +119,9 @@ __device__ TDT_OUTLINED Cell lstm(float i, float o, float f, float c, float cell
 // For launches of a single phase, in which no block may wait for another.
 struct NoBarrier {
   static constexpr bool kSpansGrid = false;
+  __device__ void wait_in_first_warp() {}
   __device__ void meanwhile() {}
+  __device__ void idle(int) {}
   __device__ void arrive() {}
   __device__ void wait() {}
   __device__ void sync() {}
@@ -187,11 +190,11 @@ __device__ TDT_OUTLINED float4 prediction_from(TaggedRow tagged, const float* pr
 //     run at once. So nobody waits for ever.
 class Worker {
  public:
-  // What a column of the joint is made from. `words` are the prediction's tagged numbers, if the last call of `predict`
-  // left it in these; else null.
-  struct JointInput {
-    const float *frame, *prediction;
-    const unsigned long long* words;
+  // What a column of the joint is made from. `words`: which of the last call's steps has left the slot's prediction in
+  // tagged words, or -1.
+  struct alignas(16) JointInput {
+    const float* frame;
+    int slot, words;
   };
 
   // The shared memory that it needs beside weights.
@@ -214,15 +217,14 @@ class Worker {
         scratch_(room.scratch),
         shares_(room.shares),
         inputs_(room.inputs),
-        x_(room.x),
-        held_(held_products(net.staged)) {
+        x_(room.x) {
     int left = keeping ? net.resident_bytes : 0;
     // In the order in which a token waits for them, since there may be no room for the last ones.
-    take(kOutput, &net.output, arena, &left);
-    for (int layer = 1; layer < net.layers; ++layer) take(kInput + layer, &net.input[layer], arena, &left);
-    if (net.layers) take(kPrediction, &net.prediction, arena, &left);
+    take(kOutput, net.output, arena, &left);
+    for (int layer = 1; layer < net.layers; ++layer) take(kInput + layer, net.input[layer], arena, &left);
+    if (net.layers) take(kPrediction, net.prediction, arena, &left);
     if constexpr (!kContext)
-      for (int layer = 0; layer < net.layers; ++layer) take(kRecurrent + layer, &net.recurrent[layer], arena, &left);
+      for (int layer = 0; layer < net.layers; ++layer) take(kRecurrent + layer, net.recurrent[layer], arena, &left);
     sync_block();
   }
 
@@ -268,8 +270,10 @@ class Worker {
       const int columns = count - first < net_.staged ? count - first : net_.staged;
       if (!tagged_)
         stage_made(x_, states_.column_at(net_, layer - 1, first), columns, net_.hidden);
-      else if (!staged)
+      else if (!staged) {
+        awaiting();
         stage(x_, columns, net_.hidden, [&](int i) { return tagged_row(layer - 1, i); });
+      }
       if (!kContext && layer < net_.layers)
         gates(layer, steps + first, first, columns);
       else
@@ -284,6 +288,7 @@ class Worker {
       }
       if constexpr (!kContext) recurrent(layer - 1, own, columns);
     }
+    barrier.idle(layer);
     if (!tagged_) barrier.wait();
   }
 
@@ -298,8 +303,8 @@ class Worker {
       }
   }
 
-  // Computes the joint rows of `column(i)`, i < count. `use(place, output, column, valid, value)` and `batch(first,
-  // columns, tiles, each, is_first)` are as in `multiply`; columns are numbered through.
+  // Computes the joint rows of `column(i)`, i < count. `use(place, output, column, valid, four)` and `batch(first,
+  // columns, tiles, each, is_first)` are as in `multiply`, with every fourth output; columns are numbered through.
   template <class Barrier, class ColumnAt, class Use, class Batch>
   __device__ void joint(const float* projected, int count, ColumnAt column, Barrier& barrier, Use use, Batch batch) {
     // The inputs of many columns are made once, by all blocks.
@@ -314,9 +319,11 @@ class Worker {
         stage_made(x_, states_.column_at(net_, net_.layers, first), columns, net_.joint);
       else
         stage_inputs(projected, columns, [&](int i) { return column(first + i); });
-      multiply(
-          shares_[kOutput], x_, scratch_, held_, columns,
-          [&](int place, int output, int i, bool valid, float value) { use(place, output, first + i, valid, value); },
+      multiply<4>(
+          net_.output, static_cast<int>(gridDim.x), share(kOutput), x_, scratch_, held_products(net_.staged), columns,
+          [&](int place, int output, int i, bool valid, const float4& four) {
+            use(place, output, first + i, valid, four);
+          },
           [&](int tiles, int each, bool is_first) { batch(first, columns, tiles, each, is_first); });
     }
   }
@@ -336,9 +343,19 @@ class Worker {
     __device__ float4 load(int i) const { return load_four(row, i, size); }
     __device__ float4 make(const float4& four, int) const { return four; }
   };
-  __device__ void take(int which, const Matrix* matrix, Arena* arena, int* left) {
+  __device__ void take(int which, const Matrix& matrix, Arena* arena, int* left) {
     const Share share = kept_share(matrix, arena, left);
     if (threadIdx.x == 0) shares_[which] = share;
+  }
+  __device__ Share share(int which) const {
+    Share found;
+    copy_whole(&found, shares_ + which);
+    return found;
+  }
+  template <class Use>
+  __device__ void multiply_share(const Share& share, const Matrix& matrix, int columns, Use use) {
+    multiply<1>(matrix, static_cast<int>(gridDim.x), share, x_, scratch_, held_products(net_.staged), columns, use,
+                NoBatch{});
   }
 
   // Leaves a number of a level for the other blocks.
@@ -354,51 +371,70 @@ class Worker {
     return {states_.words_at(net_, level, column), tag_};
   }
   __device__ JointInput joint_input(const float* projected, const Column& wanted) const {
-    JointInput input = {projected + static_cast<long long>(wanted.frame) * net_.joint,
-                        states_.prediction_at(net_, wanted.slot), nullptr};
+    JointInput input = {projected + static_cast<long long>(wanted.frame) * net_.joint, wanted.slot, -1};
 #pragma unroll 1
     for (int i = 0; i < tagged_; ++i)
-      if (steps_[i].slot == wanted.slot) input.words = states_.words_at(net_, net_.layers, i);
+      if (steps_[i].slot == wanted.slot) input.words = i;
     return input;
   }
   __device__ __forceinline__ float4 prediction_of(const JointInput& input, int i) const {
-    return prediction_from(TaggedRow{input.words, tag_}, input.prediction, i, net_.joint);
+    const TaggedRow tagged = {input.words < 0 ? nullptr : states_.words_at(net_, net_.layers, input.words), tag_};
+    return prediction_from(tagged, states_.prediction_at(net_, input.slot), i, net_.joint);
   }
-  __device__ __forceinline__ float4 joined(const float4& frame, const float4& prediction) const {
-    return activated_four(net_.activation, float4{frame.x + prediction.x, frame.y + prediction.y,
-                                                  frame.z + prediction.z, frame.w + prediction.w});
+  // Stores four of the joint's inputs in a column, from `i` on.
+  __device__ __forceinline__ void store_joined(Weight::Input* column, int i, const float4& frame,
+                                               const float4& prediction) const {
+    const float4 sum = {frame.x + prediction.x, frame.y + prediction.y, frame.z + prediction.z,
+                        frame.w + prediction.w};
+    if (net_.activation == Activation::relu && i + 4 <= net_.joint)
+      Weight::store_positive(column + i, sum);
+    else
+      store_some_joined(column, i, sum, net_.activation, net_.joint);
   }
 
   // Stages the joint's inputs for `column(i)`, i < count. A thread makes the same four numbers of several columns, so
-  // that what these have in common is fetched once.
+  // that what these have in common is fetched once. It fetches its first frames before it waits for predictions.
   template <class ColumnAt>
   __device__ void stage_inputs(const float* projected, int count, ColumnAt column) {
-    constexpr int kAhead = 3;
+    constexpr int kAhead = sizeof(Weight::Input) == 4 ? 2 : 3;  // of a window, which is shorter in float32
     const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x), size = net_.joint;
     for (int i = thread; i < count; i += threads) inputs_[i] = joint_input(projected, column(i));
     sync_block();
     const int stride = column_stride(size), fours = (stride - Weight::kPadding) / 4;
     const int parts = threads > fours ? threads / fours : 1;
-    for (int task = thread; task < fours * parts; task += threads) {
-      const int part = task / fours, at = (task - part * fours) * 4;
-      const float* held = nullptr;  // where `prediction` comes from
-      float4 prediction = {};
-      for (int first = part; first < count; first += kAhead * parts) {
-        float4 frames[kAhead] = {};
+    int part = thread / fours, at = (thread - part * fours) * 4, first = part;
+    float4 frames[kAhead];
+    const auto fetch = [&] {
 #pragma unroll
-        for (int i = 0; i < kAhead; ++i)
-          if (first + i * parts < count && at < size) frames[i] = load_four(inputs_[first + i * parts].frame, at, size);
-#pragma unroll
-        for (int i = 0; i < kAhead; ++i) {
-          if (first + i * parts >= count) break;
-          const JointInput& input = inputs_[first + i * parts];
-          if (at < size && input.prediction != held) {
-            held = input.prediction;
-            prediction = prediction_of(input, at);
-          }
-          store_four(x_ + (first + i * parts) * stride, at, joined(frames[i], prediction), size);
-        }
+      for (int i = 0; i < kAhead; ++i) {
+        frames[i] = float4{};
+        const int own = first + i * parts;
+        if (part < parts && own < count && at < size) frames[i] = load_four(inputs_[own].frame, at, size);
       }
+    };
+    fetch();
+    if (tagged_) awaiting();
+    int held = -1;  // the slot that `prediction` is of
+    float4 prediction = {};
+    while (part < parts) {
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        const int own = first + i * parts;
+        if (own >= count) break;
+        const JointInput input = inputs_[own];
+        if (at < size && input.slot != held) {
+          held = input.slot;
+          prediction = prediction_of(input, at);
+        }
+        store_joined(x_ + own * stride, at, frames[i], prediction);
+      }
+      first += kAhead * parts;
+      if (first >= count) {
+        held = -1;
+        if (parts > 1 || (at += 4 * threads) >= 4 * fours) break;
+        first = part;
+      }
+      fetch();
     }
   }
 
@@ -412,8 +448,7 @@ class Worker {
       if (i >= count) return;
       const JointInput input = joint_input(projected, column(i));
       const float4 frame = load_four(input.frame, four * 4, net_.joint);
-      store_four(states_.column_at(net_, net_.layers, i), four * 4, joined(frame, prediction_of(input, four * 4)),
-                 net_.joint);
+      store_joined(states_.column_at(net_, net_.layers, i), four * 4, frame, prediction_of(input, four * 4));
     }
   }
 
@@ -482,55 +517,53 @@ class Worker {
   }
 
   __device__ void gates(int layer, const Step* steps, int first, int columns) {
-    const Share& share = shares_[kInput + layer];
+    const Share own = share(kInput + layer);
     for (int column = warp_index(); column < columns; column += warp_count()) {
       const int parent = steps[column].parent;
-      for (int i = lane_index(); i < share.count * kTile / 4; i += kWarp) {
-        const int unit = share.tile(i / 4) * 4 + i % 4;
+      for (int i = lane_index(); i < own.count * kTile / 4; i += kWarp) {
+        const int unit = (own.first + i / 4 * static_cast<int>(gridDim.x)) * 4 + i % 4;
         if (unit >= net_.hidden) continue;
         prefetch(states_.recurrent_at(net_, layer, parent) + unit * 4);
         prefetch(states_.cell_at(net_, layer, parent) + unit);
       }
     }
-    multiply(
-        share, x_, scratch_, held_, columns,
-        [&](int, int output, int column, bool valid, float value) {
-          const int four = lane_index() & ~3;  // a unit's gates are in four neighbouring lanes
-          const float i = shuffle(value, four), o = shuffle(value, four + 1);
-          const float f = shuffle(value, four + 2), c = shuffle(value, four + 3);
-          const int unit = output / 4;
-          if (!valid || lane_index() != four || unit >= net_.hidden) return;
-          const Step step = steps[column];
-          const float* products = states_.recurrent_at(net_, layer, step.parent);
-          const float4 past = *reinterpret_cast<const float4*>(products + unit * 4);
-          const Cell next =
-              lstm(i + past.x, o + past.y, f + past.z, c + past.w, states_.cell_at(net_, layer, step.parent)[unit]);
-          leave(layer, first + column, unit, next.hidden);
-          states_.hidden_at(net_, layer, step.slot)[unit] = next.hidden;
-          states_.cell_at(net_, layer, step.slot)[unit] = next.cell;
-        },
-        NoBatch{});
+    multiply_share(own, net_.input[layer], columns,
+                   [&](int, int output, int column, bool valid, const float4& gates) {
+                     const int unit = output / 4;
+                     if (!valid || unit >= net_.hidden) return;
+                     const Step step = steps[column];
+                     const float* products = states_.recurrent_at(net_, layer, step.parent);
+                     const float4 past = *reinterpret_cast<const float4*>(products + output);
+                     const Cell next = lstm(gates.x + past.x, gates.y + past.y, gates.z + past.z, gates.w + past.w,
+                                            states_.cell_at(net_, layer, step.parent)[unit]);
+                     leave(layer, first + column, unit, next.hidden);
+                     states_.hidden_at(net_, layer, step.slot)[unit] = next.hidden;
+                     states_.cell_at(net_, layer, step.slot)[unit] = next.cell;
+                   });
   }
 
   __device__ void project(const Step* steps, int columns) {
-    multiply(
-        shares_[kPrediction], x_, scratch_, held_, columns,
-        [&](int, int output, int column, bool valid, float value) {
-          if (!valid) return;
-          // The words are read four at a time, so there are some past the end.
-          if (tagged_ && output < (net_.joint + 3) / 4 * 4) leave(net_.layers, column, output, value);
-          if (output < net_.joint) states_.prediction_at(net_, steps[column].slot)[output] = value;
-        },
-        NoBatch{});
+    multiply_share(share(kPrediction), net_.prediction, columns,
+                   [&](int, int output, int column, bool valid, const float4& four) {
+                     if (!valid) return;
+                     const float values[4] = {four.x, four.y, four.z, four.w};
+                     float* prediction = states_.prediction_at(net_, steps[column].slot);
+#pragma unroll
+                     for (int i = 0; i < 4; ++i) {
+                       // The words are read four at a time, so there are some past the end.
+                       if (tagged_ && output < net_.joint) leave(net_.layers, column, output + i, values[i]);
+                       if (output + i < net_.joint) prediction[output + i] = values[i];
+                     }
+                   });
   }
 
   __device__ void recurrent(int layer, const Step* steps, int columns) {
-    multiply(
-        shares_[kRecurrent + layer], x_, scratch_, held_, columns,
-        [&](int, int output, int column, bool valid, float value) {
-          if (valid && output < net_.hidden * 4) states_.recurrent_at(net_, layer, steps[column].slot)[output] = value;
-        },
-        NoBatch{});
+    multiply_share(share(kRecurrent + layer), net_.recurrent[layer], columns,
+                   [&](int, int output, int column, bool valid, const float4& four) {
+                     if (!valid || output >= net_.hidden * 4) return;
+                     float* products = states_.recurrent_at(net_, layer, steps[column].slot);
+                     *reinterpret_cast<float4*>(products + output) = four;
+                   });
   }
 
   const Network& net_;
@@ -539,7 +572,6 @@ class Worker {
   Share* shares_;
   JointInput* inputs_;
   Weight::Input* x_;
-  const int held_;
   const Step* steps_ = nullptr;  // of the last call of `predict`
   int tagged_ = 0;               // how many of them left their numbers in tagged words
   unsigned tag_ = 0;

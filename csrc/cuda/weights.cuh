@@ -16,6 +16,14 @@ constexpr int kGroups = 4;  // groups that are multiplied with a tile while its 
 constexpr int kSplits = 8;  // pieces that a tile's inputs are cut into, for as many warps
 constexpr int kSums = kTile * kGroup;
 
+// Where the sum of an output with a column lies among the `kSums` of a tile and a group. With the tensor cores a lane
+// has four sums, i < 4, and stores its sum i at 32 i plus its own number, of which some bits are changed. So neither the
+// lanes that store sums nor those that read four outputs of a column (`multiply`) want one bank of shared memory twice.
+__device__ __forceinline__ int sum_of_lane(int i, int lane) { return i * kWarp + (lane ^ i % 2 * 24 ^ i / 2 * 4); }
+__device__ __forceinline__ int sum_at(int output, int column) {
+  return sum_of_lane(output / 8 * 2 + column % 2, output % 8 * 4 + column / 2);
+}
+
 // How many products of a tile with a group are held at once, where `staged` columns are staged at once.
 __device__ __forceinline__ int held_products(int staged) { return staged >= kGroup * kGroups ? 2 * kGroups : kGroups; }
 // Numbers of shared memory for their sums.
@@ -38,6 +46,11 @@ struct Float32 {
   __device__ static Input input(float x) { return x; }
   __device__ static float value(Input x) { return x; }
   __device__ static void store(Input* to, const float4& four) { *reinterpret_cast<float4*>(to) = four; }
+  // The same, but zero instead of negative numbers.
+  __device__ static void store_positive(Input* to, const float4& four) {
+    const auto positive = [](float x) { return x < 0.0f ? 0.0f : x; };  // NaN stays NaN
+    store(to, float4{positive(four.x), positive(four.y), positive(four.z), positive(four.w)});
+  }
 
   // Multiplies some steps of a tile with groups of columns. `columns`: how many there are. Writes the sums of one group
   // after the other.
@@ -78,7 +91,7 @@ struct Float32 {
         float sum = own[half][column];
         sum += shuffle_xor(sum, 1);
         sum += shuffle_xor(sum, 2);
-        if (four == 0) sums[column * kTile + half * 8 + lane / 4] = sum;
+        if (four == 0) sums[sum_at(half * 8 + lane / 4, column)] = sum;
       }
     }
   }
@@ -129,17 +142,24 @@ struct SixteenBits {
     }
 #pragma unroll
     for (int group = 0; group < kCount; ++group)
+#pragma unroll
       for (int i = 0; i < 4; ++i)
-        sums[group * kSplits * kSums + (lane % 4 * 2 + i % 2) * kTile + i / 2 * 8 + lane / 4] =
-            even[group][i] + odd[group][i];
+        sums[group * kSplits * kSums + sum_of_lane(i, lane)] = even[group][i] + odd[group][i];
   }
 };
+
+__device__ __forceinline__ void store_words(unsigned short* to, unsigned low, unsigned high) {
+  *reinterpret_cast<unsigned long long*>(to) = static_cast<unsigned long long>(high) << 32 | low;
+}
 
 struct Float16 : SixteenBits<multiply_halves> {
   __device__ static Input input(float x) { return static_cast<Input>(finite_halves(x, 0.0f)); }
   __device__ static float value(Input x) { return half_value(x); }
   __device__ static void store(Input* to, const float4& four) {
-    *reinterpret_cast<uint2*>(to) = uint2{finite_halves(four.x, four.y), finite_halves(four.z, four.w)};
+    store_words(to, finite_halves(four.x, four.y), finite_halves(four.z, four.w));
+  }
+  __device__ static void store_positive(Input* to, const float4& four) {
+    store_words(to, positive_halves(four.x, four.y), positive_halves(four.z, four.w));
   }
 };
 
@@ -152,7 +172,11 @@ struct Bfloat16 : SixteenBits<multiply_bfloats> {
   __device__ static float value(Input x) { return float_of(static_cast<unsigned>(x) << 16); }
   __device__ static void store(Input* to, const float4& four) {
     const auto pair = [](float low, float high) { return input(low) | static_cast<unsigned>(input(high)) << 16; };
-    *reinterpret_cast<uint2*>(to) = uint2{pair(four.x, four.y), pair(four.z, four.w)};
+    store_words(to, pair(four.x, four.y), pair(four.z, four.w));
+  }
+  __device__ static void store_positive(Input* to, const float4& four) {
+    const auto positive = [](float x) { return x < 0.0f ? 0.0f : x; };
+    store(to, float4{positive(four.x), positive(four.y), positive(four.z), positive(four.w)});
   }
 };
 
@@ -190,6 +214,11 @@ __device__ inline T& copied(T* to, const T* from) {
   return *to;
 }
 
+// Where in shared memory something lies, in bytes.
+__device__ __forceinline__ int shared_place(const void* inside) {
+  return static_cast<int>(static_cast<const unsigned char*>(inside) - shared_memory());
+}
+
 // Hands out memory piece by piece, without reading or writing it.
 class Arena {
  public:
@@ -206,44 +235,41 @@ class Arena {
   unsigned char *first_, *next_;
 };
 
-// A block's tiles of a matrix. The first `resident_count` lie in shared memory, the others with the matrix in global
-// memory.
-struct Share {
-  const Matrix* matrix;
-  const uint4* resident;
-  int first, every;  // it has the tiles first, first + every, ...
-  int count, resident_count;
-
-  __device__ int words() const { return matrix->steps() * Weight::kWords * kWarp; }
-  __device__ int tile(int i) const { return first + i * every; }
-  __device__ const uint4* at(int i) const {
-    if (i < resident_count) return resident + static_cast<long long>(i) * words();
-    return matrix->tiles + static_cast<long long>(tile(i)) * words();
-  }
+// A block's tiles of a matrix: `first` and others at equal distances. The first `resident_count` lie in shared memory,
+// each with its biases behind it, and the others with the matrix in global memory.
+struct alignas(16) Share {
+  int first, count;
+  int resident;  // where in shared memory they begin, in uint4
+  int resident_count;
 };
 
+// Of a tile, in uint4.
+__device__ __forceinline__ int weight_words(const Matrix& matrix) { return matrix.steps() * Weight::kWords * kWarp; }
+__device__ __forceinline__ int resident_words(const Matrix& matrix) { return weight_words(matrix) + kTile / 4; }
+
 // The share that has the tiles first, first + every, ...
-__device__ __forceinline__ Share share_of(const Matrix* matrix, int first, int every) {
-  Share share = {matrix, nullptr, first, every, 0, 0};
-  if (first < matrix->count) share.count = (matrix->count - first + every - 1) / every;
-  return share;
+__device__ __forceinline__ Share share_of(const Matrix& matrix, int first, int every) {
+  const int count = first < matrix.count ? (matrix.count - first + every - 1) / every : 0;
+  return {first, count, 0, 0};
 }
 
 // This block's share of a matrix, if the tiles are dealt out to the whole grid. Copies as many of its tiles as fit into
 // `left` bytes to shared memory, where they stay, and reduces `left`.
-__device__ TDT_OUTLINED Share kept_share(const Matrix* matrix, Arena* arena, int* left) {
+__device__ TDT_OUTLINED Share kept_share(const Matrix& matrix, Arena* arena, int* left) {
   const int grid = static_cast<int>(gridDim.x);
-  Share share = share_of(matrix, (static_cast<int>(blockIdx.x) + grid - matrix->owner) % grid, grid);
-  const int bytes = share.words() * static_cast<int>(sizeof(uint4));
-  const int count = bytes ? *left / bytes : 0;
-  share.resident_count = count < share.count ? count : share.count;
-  uint4* memory = arena->take<uint4>(share.resident_count * share.words());
-  share.resident = memory;
+  Share share = share_of(matrix, (static_cast<int>(blockIdx.x) + grid - matrix.owner) % grid, grid);
+  const int words = weight_words(matrix), each = resident_words(matrix);
+  const int bytes = each * static_cast<int>(sizeof(uint4)), fitting = *left / bytes;
+  share.resident_count = fitting < share.count ? fitting : share.count;
+  uint4* memory = arena->take<uint4>(share.resident_count * each);
+  share.resident = shared_place(memory) / static_cast<int>(sizeof(uint4));
 #pragma unroll 1
   for (int i = 0; i < share.resident_count; ++i) {
-    const uint4* tile = share.matrix->tiles + static_cast<long long>(share.tile(i)) * share.words();
-    for (int word = static_cast<int>(threadIdx.x); word < share.words(); word += static_cast<int>(blockDim.x))
-      memory[static_cast<long long>(i) * share.words() + word] = tile[word];
+    const int tile = share.first + i * grid;
+    const uint4* weights = matrix.tiles + static_cast<long long>(tile) * words;
+    const uint4* biases = reinterpret_cast<const uint4*>(matrix.bias + tile * kTile);
+    for (int word = static_cast<int>(threadIdx.x); word < each; word += static_cast<int>(blockDim.x))
+      memory[i * each + word] = word < words ? weights[word] : biases[word - words];
   }
   *left -= share.resident_count * bytes;
   return share;
@@ -264,14 +290,18 @@ __device__ __forceinline__ float4 load_four(const float* row, int i, int size) {
 }
 
 // Stores the numbers i .. i + 3 of a column. Those past its end become zero.
-__device__ __forceinline__ void store_four(Weight::Input* column, int i, float4 four, int inputs) {
-  if (i + 4 > inputs) {
-    if (i >= inputs) four.x = 0.0f;
-    if (i + 1 >= inputs) four.y = 0.0f;
-    if (i + 2 >= inputs) four.z = 0.0f;
-    four.w = 0.0f;
-  }
+__device__ TDT_OUTLINED void store_some(Weight::Input* column, int i, float4 four, int inputs) {
+  if (i >= inputs) four.x = 0.0f;
+  if (i + 1 >= inputs) four.y = 0.0f;
+  if (i + 2 >= inputs) four.z = 0.0f;
+  four.w = 0.0f;
   Weight::store(column + i, four);
+}
+__device__ __forceinline__ void store_four(Weight::Input* column, int i, const float4& four, int inputs) {
+  if (i + 4 <= inputs)
+    Weight::store(column + i, four);
+  else
+    store_some(column, i, four, inputs);
 }
 
 // Stages columns of `inputs` values each, a column by one warp or several. `source_of_column(column)` is where a column
@@ -323,49 +353,81 @@ __device__ TDT_OUTLINED void stage_made(Weight::Input* x, const Weight::Input* m
   }
 }
 
-// Multiplies tiles first .. first + tiles - 1 of a share with 1 << groups_log groups of staged columns. The sums are
-// [tiles, groups, kSplits, kSums]. All products call this, since one copy of it keeps the kernels short.
-__device__ TDT_OUTLINED void multiply_tiles(const Share& share, const Weight::Input* x, float* scratch, int first,
-                                            int tiles, int columns, int groups_log) {
-  const int stride = column_stride(share.matrix->inputs), steps = share.matrix->steps();
-  const int each = (steps + kSplits - 1) / kSplits;
+// Multiplies `tiles` tiles with 1 << groups_log groups of staged columns. The first tile lies at `weights`, and the
+// others follow, each `every` tiles further. The first `resident_count` are taken from shared memory, where they begin
+// at `resident`. The sums are [tiles, groups, kSplits, kSums]. All products call this, since one copy of it keeps the
+// kernels short. `x_at` and `sums_at` are places in shared memory, in bytes, since the compiler does not know of a
+// pointer that it points there.
+__device__ TDT_OUTLINED void multiply_tiles(const uint4* weights, int every, int resident, int resident_count,
+                                            int steps, int x_at, int stride, int sums_at, int tiles, int columns,
+                                            int groups_log) {
+  const int each = (steps + kSplits - 1) / kSplits, words = steps * Weight::kWords * kWarp;
   for (int task = warp_index(); task < tiles * kSplits; task += warp_count()) {
     const int tile = task / kSplits, split = task % kSplits, from = split * each;
     if (from >= steps) continue;
-    Weight::multiply(share.at(first + tile) + from * Weight::kWords * kWarp, x + from * kDepth, stride, columns,
+    const uint4* own = tile < resident_count
+                           ? reinterpret_cast<const uint4*>(shared_memory()) + resident + tile * (words + kTile / 4)
+                           : weights + static_cast<long long>(tile * every) * words;
+    Weight::multiply(own + from * Weight::kWords * kWarp,
+                     reinterpret_cast<const Weight::Input*>(shared_memory() + x_at) + from * kDepth, stride, columns,
                      from + each < steps ? each : steps - from,
-                     scratch + ((tile << groups_log) * kSplits + split) * kSums);
+                     reinterpret_cast<float*>(shared_memory() + sums_at) +
+                         ((tile << groups_log) * kSplits + split) * kSums);
   }
 }
 
-// Multiplies a share with staged columns, at most kGroup kGroups. `use(place, output, column, valid, value)` is called
-// with each product, its bias included. A warp calls it with 16 neighbouring outputs of two columns; `valid` is false
-// if there is no such column. After each batch of tiles all threads call `batch(tiles, each, is_first)`. Within a batch,
-// the products of tile i with column c have the place i each + c. Synchronises the block at the beginning and the end.
-template <class Use, class Batch>
-__device__ __forceinline__ void multiply(const Share& share, const Weight::Input* x, float* scratch, int held,
-                                         int columns, Use use, Batch batch) {
-  const int steps = share.matrix->steps(), pieces = (steps + kSplits - 1) / kSplits;
+// Products of a column with the outputs first, first + every, ... of a tile: the biases, and the sums of the pieces.
+__device__ TDT_OUTLINED float4 four_products(const float* biases, const float* sums, int first, int every, int column,
+                                             int pieces) {
+  float values[4];
+  const float* own[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    values[i] = biases[first + i * every];
+    own[i] = sums + sum_at(first + i * every, column);
+  }
+#pragma unroll 4
+  for (int piece = 0; piece < pieces; ++piece)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) values[i] += own[i][piece * kSums];
+  return float4{values[0], values[1], values[2], values[3]};
+}
+
+// Multiplies a share, whose tiles are `every` apart, with staged columns, at most kGroup kGroups. It calls
+// `use(place, output, column, valid, four)` with four products, their biases included: those of `column` with
+// the outputs `output`, output + kStride, and so on. A warp calls it with 16 neighbouring outputs of eight columns; a
+// column's are in four neighbouring lanes. `valid` is false if there is no such column. After each batch of tiles all
+// threads call `batch(tiles, each, is_first)`. Within a batch, the products of tile i with column c have the place
+// i each + c. Synchronises the block before it reads the columns, and again when it will not read them any more.
+template <int kStride, class Use, class Batch>
+__device__ __forceinline__ void multiply(const Matrix& matrix, int every, const Share& share, const Weight::Input* x,
+                                         float* scratch, int held, int columns, Use use, Batch batch) {
+  static_assert(kStride == 1 || kStride == 4);
+  if (share.count == 0) return;
+  const int steps = matrix.steps(), each = (steps + kSplits - 1) / kSplits, words = weight_words(matrix);
   const int groups_log = columns <= kGroup ? 0 : columns <= 2 * kGroup ? 1 : 2;
-  const int together = held >> groups_log;
-  for (int i = static_cast<int>(threadIdx.x); i < share.count; i += static_cast<int>(blockDim.x))
-    prefetch(share.matrix->bias + share.tile(i) * kTile);
+  const int together = held >> groups_log, lane = lane_index();
   sync_block();
   for (int first = 0; first < share.count; first += together) {
+    if (first > 0) sync_block();  // the sums before have been read
     const int tiles = share.count - first < together ? share.count - first : together;
-    multiply_tiles(share, x, scratch, first, tiles, columns, groups_log);
+    multiply_tiles(matrix.tiles + static_cast<long long>(share.first + first * every) * words, every,
+                   share.resident + first * resident_words(matrix), share.resident_count - first, steps, shared_place(x),
+                   column_stride(matrix.inputs), shared_place(scratch), tiles, columns, groups_log);
     sync_block();
-    for (int i = static_cast<int>(threadIdx.x); i < (tiles << groups_log) * kSums; i += static_cast<int>(blockDim.x)) {
-      const int product = i / kSums, place = i / kTile, tile = product >> groups_log;
-      const int column = place - (tile << groups_log) * kGroup;
-      const int output = share.tile(first + tile) * kTile + i % kTile;
-      const float* sums = scratch + product * kSplits * kSums + i % kSums;
-      float value = share.matrix->bias[output];
-      for (int split = 0; split * pieces < steps; ++split) value += sums[split * kSums];
-      use(place, output, column, column < columns, value);
+    for (int product = warp_index(); product < tiles << groups_log; product += warp_count()) {
+      const int tile = product >> groups_log, place = product * kGroup + lane / 4;
+      const int column = place - (tile << groups_log) * kGroup, within = lane % 4 * (4 / kStride);
+      const int at = first + tile, number = share.first + at * every;
+      const float* biases = matrix.bias + number * kTile;
+      if (at < share.resident_count)
+        biases = reinterpret_cast<const float*>(shared_memory()) +
+                 4 * (share.resident + at * resident_words(matrix) + words);
+      const float4 four = four_products(biases, scratch + product * kSplits * kSums, within, kStride, lane / 4,
+                                        (steps + each - 1) / each);
+      use(place, number * kTile + within, column, column < columns, four);
     }
     batch(tiles, kGroup << groups_log, first == 0);
-    sync_block();
   }
 }
 

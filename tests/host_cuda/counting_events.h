@@ -5,7 +5,9 @@
 
 namespace tdt::host {
 
-UNCOUNTED inline Counts& counts_of(Tally::Block& block) { return block.intervals.back(); }
+UNCOUNTED inline Counts& counts_of(Tally::Block& block, const Tally::Thread& thread) {
+  return block.intervals[thread.interval];
+}
 
 // While it exists, accesses are not counted.
 struct Uncounted {
@@ -18,22 +20,88 @@ UNCOUNTED inline void end_fetch(Tally::Thread& thread) {
   thread.fetching = thread.is_far = false;
 }
 
-UNCOUNTED inline void close_interval(Tally::Block& block, End end) {
-  const Uncounted uncounted;
-  Counts& counts = counts_of(block);
-  for (Tally::Thread& thread : block.threads) {
-    end_fetch(thread);
-    if (thread.products > counts.longest_products) counts.longest_products = thread.products;
-    if (thread.shuffles > counts.longest_shuffles) counts.longest_shuffles = thread.shuffles;
-    if (thread.near > counts.longest_near) counts.longest_near = thread.near;
-    if (thread.far > counts.longest_far) counts.longest_far = thread.far;
-    const long long barriers = thread.barriers;
-    thread = Tally::Thread{};
-    thread.barriers = barriers;
-  }
+// Ends a thread's part of an interval, and with the first thread the interval. What a thread has fetched before it
+// waits for other blocks, it waits for together with that.
+UNCOUNTED inline void close_interval(Tally::Block& block, Tally::Thread& thread, End end) {
+  if (end != End::wait) end_fetch(thread);
+  Counts& counts = counts_of(block, thread);
+  if (thread.products > counts.longest_products) counts.longest_products = thread.products;
+  if (thread.shuffles > counts.longest_shuffles) counts.longest_shuffles = thread.shuffles;
+  if (thread.near > counts.longest_near) counts.longest_near = thread.near;
+  if (thread.far > counts.longest_far) counts.longest_far = thread.far;
+  thread.products = thread.shuffles = thread.near = thread.far = thread.awaited = 0;
   counts.end = static_cast<long long>(end);
-  block.shared = end != End::wait;
-  block.intervals.emplace_back();
+  if (++thread.interval == static_cast<int>(block.intervals.size())) block.intervals.emplace_back();
+}
+
+// How often shared memory is at work for some lanes' accesses to `words`, each several words from there.
+UNCOUNTED inline int passes(const Access* const* lanes, int count) {
+  constexpr std::uintptr_t kBanks = 32, kWord = 4;
+  int used[kBanks] = {};
+  static std::uintptr_t words[kBanks][4 * kLanes];  // not on the stack, which is a fiber's
+  int most = 0;
+  for (int i = 0; i < count; ++i) {
+    const auto first = reinterpret_cast<std::uintptr_t>(lanes[i]->address);
+    for (auto word = first / kWord; word <= (first + lanes[i]->bytes - 1) / kWord; ++word) {
+      const auto bank = word % kBanks;
+      int at = 0;
+      while (at < used[bank] && words[bank][at] != word) ++at;
+      if (at < used[bank]) continue;
+      words[bank][used[bank]++] = word;
+      if (used[bank] > most) most = used[bank];
+    }
+  }
+  return most;
+}
+
+// Counts the accesses of a warp since its threads last met. Those of several lanes belong to one instruction if they
+// are at the same place of the program, and each is its lane's first there, or each its second, and so on.
+UNCOUNTED inline void end_accesses(Tally::Block& block, std::size_t warp) {
+  Tally::Thread* lanes = block.threads.data() + warp * kLanes;
+  std::size_t done[kLanes] = {};
+  for (;;) {
+    // The instruction that most lanes have before them goes first, so that those that skip it wait for the others.
+    const Access* first = nullptr;
+    int most = 0;
+    for (int lane = 0; lane < kLanes; ++lane) {
+      if (done[lane] == lanes[lane].accesses.size()) continue;
+      const Access& next = lanes[lane].accesses[done[lane]];
+      if (first && next.place == first->place) continue;
+      int same = 0;
+      for (int other = 0; other < kLanes; ++other)
+        same += done[other] < lanes[other].accesses.size() && lanes[other].accesses[done[other]].place == next.place;
+      if (same <= most) continue;
+      first = &next;
+      most = same;
+      if (same == kLanes) break;
+    }
+    if (!first) break;
+    const Access* together[kLanes];
+    int count = 0;
+    for (int lane = 0; lane < kLanes; ++lane) {
+      if (done[lane] == lanes[lane].accesses.size()) continue;
+      const Access& next = lanes[lane].accesses[done[lane]];
+      if (next.place != first->place) continue;
+      together[count++] = &next;
+      ++done[lane];
+    }
+    Counts& counts = block.intervals[first->interval];
+    const int times = passes(together, count);
+    (first->written ? counts.shared_written : counts.shared_read) += times;
+  }
+  for (int lane = 0; lane < kLanes; ++lane) lanes[lane].accesses.clear();
+}
+
+UNCOUNTED inline void met(bool whole_block) {
+  if (!the_tally.counts) return;
+  const Uncounted uncounted;
+  const Fiber& fiber = self();
+  Tally::Block& block = the_tally.blocks[fiber.block->index];
+  if (!whole_block) {
+    end_accesses(block, fiber.thread / kLanes);
+    return;
+  }
+  for (std::size_t warp = 0; warp < block.threads.size() / kLanes; ++warp) end_accesses(block, warp);
 }
 
 UNCOUNTED inline void tally(Event event) {
@@ -43,48 +111,62 @@ UNCOUNTED inline void tally(Event event) {
   Tally::Block& block = the_tally.blocks[fiber.block->index];
   Tally::Thread& thread = block.threads[fiber.thread];
   const bool first_lane = fiber.thread % kLanes == 0;
-  if (event == Event::wait) {
-    if (block.shared) close_interval(block, End::wait);
-    return;
+  switch (event) {
+    case Event::arrival:
+      close_interval(block, thread, End::arrival);
+      return;
+    case Event::meanwhile:
+      close_interval(block, thread, End::meanwhile);
+      return;
+    case Event::wait:
+      close_interval(block, thread, End::wait);
+      return;
+    case Event::acquired:
+      block.cached.clear();
+      block.order.clear();
+      return;
+    case Event::conversion:
+      counts_of(block, thread).converted += 2;
+      return;
+    case Event::poll:
+      ++counts_of(block, thread).polls;
+      counts_of(block, thread).global_read -= thread.awaited;  // they are read again
+      thread.awaited = 0;
+      return;
+    case Event::barrier:
+      counts_of(block, thread).barriers += fiber.thread == 0;
+      ++thread.barriers;
+      thread.awaited = 0;
+      break;
+    case Event::product:
+      ++thread.products;
+      counts_of(block, thread).products += first_lane;
+      break;
+    case Event::shuffle:
+      ++thread.shuffles;
+      counts_of(block, thread).shuffles += first_lane;
+      break;
   }
-  if (event == Event::meanwhile) {
-    if (block.met != thread.barriers) close_interval(block, End::meanwhile);
-    block.met = thread.barriers;
-    return;
-  }
-  if (event == Event::conversion) {
-    counts_of(block).converted += 2;
-    return;
-  }
-  if (event != Event::poll) end_fetch(thread);
-  if (event == Event::barrier) {
-    counts_of(block).barriers += fiber.thread == 0;
-    ++thread.barriers;
-  }
-  if (event == Event::poll) {
-    ++counts_of(block).polls;
-    counts_of(block).global_read -= thread.awaited;  // they are read again
-    thread.awaited = 0;
-  }
-  if (event == Event::barrier) thread.awaited = 0;
-  if (event == Event::arrival) {
-    close_interval(block, End::arrival);
-    block.cached.clear();  // the barrier's acquire empties the cache
-  }
-  if (event == Event::product) {
-    ++thread.products;
-    counts_of(block).products += first_lane;
-  }
-  if (event == Event::shuffle) {
-    ++thread.shuffles;
-    counts_of(block).shuffles += first_lane;
-  }
+  end_fetch(thread);
 }
+
+constexpr std::size_t kSector = 32;
+// An H100's multiprocessor has 256 KB, of which 228 are shared memory.
+constexpr std::size_t kCached = (256 - 228) * 1024 / kSector;
 
 // When a block first read this sector since its cache was emptied, in barriers of the block.
 UNCOUNTED inline long long first_read(Tally::Block& block, const Tally::Thread& thread, const void* address) {
-  const auto sector = reinterpret_cast<std::uintptr_t>(address) / 32;
-  return block.cached.emplace(sector, thread.barriers).first->second;
+  const auto sector = reinterpret_cast<std::uintptr_t>(address) / kSector;
+  const auto found = block.cached.emplace(sector, thread.barriers);
+  if (!found.second) return found.first->second;
+  counts_of(block, thread).global_read += kSector;
+  block.order.push_back(sector);
+  // Not what was read since the threads last met: here they read it in no order, and on a card together.
+  while (block.order.size() > kCached && block.cached[block.order.front()] < thread.barriers) {
+    block.cached.erase(block.order.front());
+    block.order.pop_front();
+  }
+  return thread.barriers;
 }
 
 UNCOUNTED inline void fetched(const void* address) {
@@ -94,7 +176,7 @@ UNCOUNTED inline void fetched(const void* address) {
   first_read(block, block.threads[self().thread], address);
 }
 
-UNCOUNTED inline void accessed(const void* address, long long bytes, bool written, bool waits = false) {
+UNCOUNTED inline void accessed(const void* place, const void* address, int bytes, bool written, bool waits = false) {
   if (!the_tally.counts || the_tally.unseen) return;
   const Uncounted uncounted;
   const Fiber* fiber = Machine::get().current;
@@ -103,10 +185,12 @@ UNCOUNTED inline void accessed(const void* address, long long bytes, bool writte
   const char* stack = fiber->stack.get();
   if (at >= stack && at < stack + kStack) return;
   Tally::Block& block = the_tally.blocks[fiber->block->index];
-  Counts& counts = counts_of(block);
+  Tally::Thread& thread = block.threads[fiber->thread];
+  Counts& counts = counts_of(block, thread);
   const char* shared = reinterpret_cast<const char*>(fiber->block->memory.data());
   if (at >= shared && at < shared + fiber->block->memory.size() * 16) {
-    (written ? counts.shared_written : counts.shared_read) += bytes;
+    thread.accesses.push_back({place, address, bytes, thread.interval, written});
+    if (written) counts.shared_stored += bytes;
     return;
   }
   const char* warps = reinterpret_cast<const char*>(fiber->block->warps.data());
@@ -119,14 +203,16 @@ UNCOUNTED inline void accessed(const void* address, long long bytes, bool writte
       within(&Machine::get(), sizeof(Machine)) ||
       within(&Machine::the, sizeof Machine::the))
     return;
-  (written ? counts.global_written : counts.global_read) += bytes;
-  if (written) return;
-  Tally::Thread& thread = block.threads[fiber->thread];
+  if (written) {
+    counts.global_written += bytes;
+    return;
+  }
   constexpr long long kTogether = 32;  // bytes of the words that a thread waits for together
   thread.awaited = waits ? (thread.awaited < kTogether ? thread.awaited : 0) + bytes : 0;
   thread.fetching = true;
-  // What other threads read at the same time is still on its way, and awaited words come from other blocks.
-  thread.is_far = first_read(block, thread, address) == thread.barriers || waits || thread.is_far;
+  // Awaited words come from other blocks. What other threads read at the same time is still on its way.
+  if (waits) counts.global_read += bytes;
+  thread.is_far = waits || first_read(block, thread, address) == thread.barriers || thread.is_far;
 }
 
 }  // namespace tdt::host
@@ -158,11 +244,12 @@ void __tsan_func_exit() {}
 UNCOUNTED void* __tsan_create_fiber(unsigned) { return nullptr; }
 UNCOUNTED void* __tsan_get_current_fiber() { return nullptr; }
 UNCOUNTED void __tsan_switch_to_fiber(void*, unsigned) {}
-#define TDT_ACCESS(size)                                                                             \
-  UNCOUNTED void __tsan_read##size(void* at) { tdt::host::accessed(at, size, false); }               \
-  UNCOUNTED void __tsan_write##size(void* at) { tdt::host::accessed(at, size, true); }               \
-  UNCOUNTED void __tsan_unaligned_read##size(void* at) { tdt::host::accessed(at, size, false); }     \
-  UNCOUNTED void __tsan_unaligned_write##size(void* at) { tdt::host::accessed(at, size, true); }
+#define TDT_PLACE __builtin_return_address(0)
+#define TDT_ACCESS(size)                                                                                             \
+  UNCOUNTED void __tsan_read##size(void* at) { tdt::host::accessed(TDT_PLACE, at, size, false); }                    \
+  UNCOUNTED void __tsan_write##size(void* at) { tdt::host::accessed(TDT_PLACE, at, size, true); }                    \
+  UNCOUNTED void __tsan_unaligned_read##size(void* at) { tdt::host::accessed(TDT_PLACE, at, size, false); }          \
+  UNCOUNTED void __tsan_unaligned_write##size(void* at) { tdt::host::accessed(TDT_PLACE, at, size, true); }
 TDT_ACCESS(1)
 TDT_ACCESS(2)
 TDT_ACCESS(4)
@@ -170,24 +257,24 @@ TDT_ACCESS(8)
 TDT_ACCESS(16)
 #undef TDT_ACCESS
 UNCOUNTED void __tsan_read_range(void* at, unsigned long size) {
-  tdt::host::accessed(at, static_cast<long long>(size), false);
+  tdt::host::accessed(TDT_PLACE, at, static_cast<int>(size), false);
 }
 UNCOUNTED void __tsan_write_range(void* at, unsigned long size) {
-  tdt::host::accessed(at, static_cast<long long>(size), true);
+  tdt::host::accessed(TDT_PLACE, at, static_cast<int>(size), true);
 }
 // A word that a block waits for counts once, however often it is read.
 UNCOUNTED std::uint32_t __tsan_atomic32_load(const volatile std::uint32_t* word, int) {
   return __atomic_load_n(word, __ATOMIC_SEQ_CST);
 }
 UNCOUNTED std::uint64_t __tsan_atomic64_load(const volatile std::uint64_t* word, int) {
-  tdt::host::accessed(const_cast<std::uint64_t*>(word), 8, false, true);
+  tdt::host::accessed(TDT_PLACE, const_cast<std::uint64_t*>(word), 8, false, true);
   return __atomic_load_n(word, __ATOMIC_SEQ_CST);
 }
 UNCOUNTED void __tsan_atomic32_store(volatile std::uint32_t* word, std::uint32_t value, int) {
   __atomic_store_n(word, value, __ATOMIC_SEQ_CST);
 }
 UNCOUNTED void __tsan_atomic64_store(volatile std::uint64_t* word, std::uint64_t value, int) {
-  tdt::host::accessed(const_cast<std::uint64_t*>(word), 8, true);
+  tdt::host::accessed(TDT_PLACE, const_cast<std::uint64_t*>(word), 8, true);
   __atomic_store_n(word, value, __ATOMIC_SEQ_CST);
 }
 UNCOUNTED std::uint32_t __tsan_atomic32_fetch_add(volatile std::uint32_t* word, std::uint32_t value, int) {
@@ -195,7 +282,7 @@ UNCOUNTED std::uint32_t __tsan_atomic32_fetch_add(volatile std::uint32_t* word, 
 }
 UNCOUNTED int __tsan_atomic64_compare_exchange_strong(volatile std::uint64_t* word, std::uint64_t* expected,
                                                       std::uint64_t value, int, int) {
-  tdt::host::accessed(const_cast<std::uint64_t*>(word), 8, true);
+  tdt::host::accessed(TDT_PLACE, const_cast<std::uint64_t*>(word), 8, true);
   return __atomic_compare_exchange_n(word, expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 }

@@ -412,6 +412,9 @@ class RawKernel:
         if isinstance(value, ndarray):
             value._check()
             return ctypes.c_uint64(value.data.ptr)
+        if isinstance(value, np.ndarray):  # a structure by value
+            assert value.size == 1 and value.itemsize <= 4096, "kernels take a structure's array [1], of up to 4 KB"
+            return (ctypes.c_ubyte * value.nbytes).from_buffer_copy(value.tobytes())
         assert isinstance(value, np.generic), f"kernels take arrays and NumPy's numbers, got {type(value)}"
         if isinstance(value, np.uint64):
             MEMORY.check(int(value))

@@ -41,6 +41,7 @@ void AnnotateIgnoreWritesEnd(const char* file, int line);
 #include "counting.h"
 #else
 #define TDT_COUNT(event)
+#define TDT_MET(block)
 #endif
 
 #define __global__
@@ -48,6 +49,7 @@ void AnnotateIgnoreWritesEnd(const char* file, int line);
 #define __forceinline__ inline
 #define TDT_OUTLINED inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 
 struct uint4 {
   unsigned x, y, z, w;
@@ -303,6 +305,7 @@ inline void Barrier::wait() {
     Machine& machine = Machine::get();
     last = ++arrived_ == count_;
     if (last) {
+      TDT_MET(count_ != kLanes);
       arrived_ = 0;
       for (Fiber* fiber : waiting_) machine.ready.push_back(fiber);
       waiting_.clear();
@@ -350,7 +353,7 @@ void launch(void (*kernel)(Arguments...), unsigned grid, unsigned block, std::si
 
 namespace tdt::cuda {
 
-inline unsigned char* shared_memory() { return host::self().block->memory.data()->bytes; }
+inline unsigned char* shared_memory() { return reinterpret_cast<unsigned char*>(host::self().block->memory.data()); }
 inline void sync_block() {
   TDT_COUNT(barrier);
   host::self().block->barrier.wait();
@@ -378,25 +381,21 @@ inline unsigned ballot(bool predicate) {
 inline int count_bits(unsigned bits) { return __builtin_popcount(bits); }
 
 inline unsigned load_acquire(const unsigned* word) {
-  TDT_COUNT(wait);
   return __atomic_load_n(word, __ATOMIC_ACQUIRE);
 }
 inline unsigned long long load_acquire(const unsigned long long* word) {
   return __atomic_load_n(word, __ATOMIC_ACQUIRE);
 }
 inline void store_release(unsigned* word, unsigned value) {
-  TDT_COUNT(arrival);
   __atomic_store_n(word, value, __ATOMIC_RELEASE);
 }
 inline void store_release(unsigned long long* word, unsigned long long value) {
   __atomic_store_n(word, value, __ATOMIC_RELEASE);
 }
 inline void add_release(unsigned* word, unsigned value) {
-  TDT_COUNT(arrival);
   __atomic_fetch_add(word, value, __ATOMIC_RELEASE);
 }
 inline void load_relaxed(const unsigned long long* two, unsigned long long* a, unsigned long long* b) {
-  TDT_COUNT(wait);
   *a = __atomic_load_n(two, __ATOMIC_RELAXED);
   *b = __atomic_load_n(two + 1, __ATOMIC_RELAXED);
 }
@@ -412,10 +411,18 @@ inline void pause() {
   }
   machine.away();
 }
+inline void arriving() { TDT_COUNT(arrival); }
 inline void meanwhile() { TDT_COUNT(meanwhile); }
+inline void awaiting() { TDT_COUNT(wait); }
+inline void acquired() { TDT_COUNT(acquired); }
 [[noreturn]] inline void fail() {
   std::fprintf(stderr, "a kernel has failed\n");
   std::abort();
+}
+template <class T>
+void copy_whole(T* to, const T* from) {
+  static_assert(sizeof(T) == 16 && alignof(T) == 16);
+  std::memcpy(static_cast<void*>(to), from, sizeof(T));
 }
 inline void prefetch(const void* word) {
 #if defined(TDT_COUNTING)
@@ -425,7 +432,7 @@ inline void prefetch(const void* word) {
 #endif
 }
 inline void atomic_max(unsigned long long* word, unsigned long long value) {
-  unsigned long long old = __atomic_load_n(word, __ATOMIC_RELAXED);
+  unsigned long long old = 0;  // not read first, since on a card nobody waits for this word
   while (old < value && !__atomic_compare_exchange_n(word, &old, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
   }
 }
@@ -465,6 +472,9 @@ inline unsigned finite_halves(float low, float high) {
   TDT_COUNT(conversion);
   const auto finite = [](float x) { return half_bits(x > 65504.0f ? 65504.0f : x < -65504.0f ? -65504.0f : x); };
   return finite(low) | static_cast<unsigned>(finite(high)) << 16;
+}
+inline unsigned positive_halves(float low, float high) {
+  return finite_halves(low < 0.0f ? 0.0f : low, high < 0.0f ? 0.0f : high);
 }
 inline float bfloat_value(unsigned short bits) { return float_of(static_cast<unsigned>(bits) << 16); }
 

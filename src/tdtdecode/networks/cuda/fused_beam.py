@@ -13,7 +13,7 @@ from ...cuda.arrays import DeviceArray
 from ...cuda.device import import_cupy
 from ...cuda.kernels import kernels
 from ...cuda.state import DeviceState
-from ...cuda.structs import FUSED_BEAM, REQUESTS, STEP, WANTED, filled, mask_bytes, offset_of
+from ...cuda.structs import FUSED_BEAM, REQUESTS, STEP, WANTED, filled, mask_bytes
 from ...cuda.transfer import Transfer
 from .beams import DeviceBeams, check_beam, decode_in_parts
 from .program import ROUNDS_AT_ONCE, FusedNetworkOnDevice
@@ -87,26 +87,25 @@ def _run(
     }
     parameters = filled(FUSED_BEAM, states=preparation.states[0], search=beams.struct[0], **memory)
     parameters["net"] = spread.parameters["net"]
-    address = transfer.put(parameters)
+    search_at = transfer.put(beams.struct) if search.fusions else 0
     slots = transfer.put(beams.start_slots)
     transfer.send()
     preparation.run()
     if search.fusions:
-        search_at = address + offset_of(FUSED_BEAM, "search")
         arguments = (np.uint64(search_at), np.uint64(slots), np.int32(len(beams.start_slots)), memory["scratch"])
         kernels(network.device, "fusion.cu").launch("score_slots", blocks, network.launch.threads, arguments)
 
     def launch_round(which: int) -> None:
-        run("beam_advance", address, numbers=(which,))
+        run("beam_advance", parameters, numbers=(which,))
         for layer in range(net.layers + 1):
-            run("beam_layer", address, numbers=(which, layer))
-        run("beam_joint", address, numbers=(which,))
-        run("beam_rank", address, numbers=(which,))
+            run("beam_layer", parameters, numbers=(which, layer))
+        run("beam_joint", parameters, numbers=(which,))
+        run("beam_rank", parameters, numbers=(which,))
 
     while True:
         if network.launch.persistent:
             with network.alone.held:
-                run("fused_beam", address)
+                run("fused_beam", parameters)
                 cupy.cuda.get_current_stream().synchronize()
         else:
             pending = 1
@@ -117,8 +116,6 @@ def _run(
         if not beams.make_room():
             break
         parameters["search"] = beams.struct[0]
-        again = cupy.asarray(parameters.view(np.uint8))
-        address = int(again.data.ptr)
         requests.set(empty.view(np.uint8))
         memory["barrier"].fill(0)
         preparation.clear_words()

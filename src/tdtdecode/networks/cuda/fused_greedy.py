@@ -14,9 +14,6 @@ from ...cuda.state import DeviceState
 from ...cuda.structs import (
     CONTROL,
     EXCHANGED_ROUNDS,
-    GREEDY,
-    PROJECTION,
-    RESTORATION,
     SOURCE,
     STEP,
     mask_bytes,
@@ -60,8 +57,7 @@ def _transfer_bytes(network: FusedNetworkOnDevice, search: GreedySearch) -> int:
     batch = search.positions.shape[1]
     utterance = SOURCE.itemsize + STEP.itemsize + 6 * 4
     rounds = 2 * EXCHANGED_ROUNDS * MANY_COLUMNS * 8 + 2 * CONTROL.itemsize + 4 * network.launch.blocks
-    structs = GREEDY.itemsize + PROJECTION.itemsize + RESTORATION.itemsize
-    return 4096 + structs + rounds + batch * utterance + mask_bytes(search.masks)
+    return 4096 + rounds + batch * utterance + mask_bytes(search.masks)
 
 
 class _GreedyDecode:
@@ -112,7 +108,7 @@ class _GreedyDecode:
         self._summary = self.preparation.room
         log = self._summary + 4 * self._log_start
         specials_at = log + 4 * 6 * self._capacity
-        record, self._address = transfer.copy(spread.parameters)
+        self._parameters = spread.parameters.copy()
         values = {
             "states": self.preparation.states[0], "options": search.options, "slots": slots, "window": window,
             "columns": columns, "batch": batch, "waiting": len(waiting), "order": numbers_at,
@@ -124,7 +120,7 @@ class _GreedyDecode:
             "barrier": self._barrier, "masks": put_masks(search.masks, transfer)[0],
         }  # fmt: skip
         for name, value in values.items():
-            record[name] = value
+            self._parameters[name] = value
         self._shared = spread.shared
 
     def run(self) -> np.ndarray:
@@ -168,7 +164,7 @@ class _GreedyDecode:
         everything = self._log_start + 6 * self._capacity
         if self._network.launch.persistent:
             with self._network.alone.held:
-                self._network.run(FILE, "fused_greedy", self._address, self._shared)
+                self._network.run(FILE, "fused_greedy", self._parameters, self._shared)
                 return self._fetch(everything)
         active, room = True, True
         while active and room:
@@ -180,7 +176,7 @@ class _GreedyDecode:
 
     def _launch_round(self, parity: int) -> None:
         """Launch the phases of a round, which reads one of two buffers, number ``parity``."""
-        run = partial(self._network.run, FILE, parameters=self._address, shared=self._shared)
+        run = partial(self._network.run, FILE, parameters=self._parameters, shared=self._shared)
         run("greedy_score", numbers=(parity,))
         run("greedy_decide", numbers=(parity,))
         for layer in range(1, self._network.net.layers + 1):

@@ -98,13 +98,26 @@ def pack_network(weights: TransducerWeights, spec: TransducerSpec, precision: st
 
     struct = np.zeros(1, NETWORK)
     net = struct[0]
+
+    def recurrent(i: int) -> np.ndarray:
+        layer = weights.layers[i]
+        return matrix(_by_unit(Affine(layer.recurrent, np.zeros_like(layer.bias)), size, hidden, hidden))
+
+    # Each matrix begins behind the one before, so that all blocks get as many tiles, within one. The order is such that
+    # a block with one more tile of a layer's recurrent product than others has none of what comes after it: the output
+    # after the last layer's, the prediction after the others'.
     net["output"] = matrix(weights.output)
-    for i, layer in enumerate(weights.layers):
-        if i:
-            net["input"][i] = matrix(_by_unit(Affine(layer.input, layer.bias), size, hidden, hidden))
+    last = len(weights.layers) - 1
+    if weights.layers:
+        net["recurrent"][last] = recurrent(last)
     if weights.cells:
         padded = np.pad(weights.prediction.weight, ((0, 0), (0, hidden - size)))
         net["prediction"] = matrix(Affine(padded, weights.prediction.bias))
+    for i, layer in enumerate(weights.layers):
+        if i < last:
+            net["recurrent"][i] = recurrent(i)
+        if i:
+            net["input"][i] = matrix(_by_unit(Affine(layer.input, layer.bias), size, hidden, hidden))
     if weights.layers:
         table = _gate_table(weights.embedding, weights.layers[0], size, hidden)
     elif weights.earlier:
@@ -112,9 +125,6 @@ def pack_network(weights: TransducerWeights, spec: TransducerSpec, precision: st
         table = np.pad(tables, ((0, 0), (0, 0), (0, hidden - size)))
     else:
         table = weights.embedding @ weights.prediction.weight.T + weights.prediction.bias
-    for i, layer in enumerate(weights.layers):
-        unbiased = Affine(layer.recurrent, np.zeros_like(layer.bias))
-        net["recurrent"][i] = matrix(_by_unit(unbiased, size, hidden, hidden))
     net["encoder"] = matrix(weights.encoder)
     net["table"] = on_device(_rounded(np.ascontiguousarray(table, np.float32), precision))
     layout, durations = row_layout(spec.layout)

@@ -170,13 +170,13 @@ class FusedNetworkOnDevice:
         self,
         file: str,
         name: str,
-        parameters: int,
+        parameters: np.ndarray,
         shared: int,
         numbers: tuple[int, ...] = (),
         defines: Defines = (),
     ) -> None:
-        """Launch a kernel on all blocks, with the address of its structure and with further int32 arguments."""
-        arguments = (np.uint64(parameters), *map(np.int32, numbers))
+        """Launch a kernel on all blocks, with its structure [1], by value, and with further int32 arguments."""
+        arguments = (parameters, *map(np.int32, numbers))
         self.kernels(file, defines).launch(name, self.launch.blocks, self.launch.threads, arguments, shared)
 
     def spread(self, file: str, columns: int, defines: Defines = ()) -> Spread:
@@ -223,8 +223,8 @@ class FusedNetworkOnDevice:
         cupy = import_cupy()
         struct = _PARAMETERS[file]
         values = {"net": net[0]} | ({"columns": columns} if struct is GREEDY else {})
-        parameters, bytes_needed = cupy.asarray(filled(struct, **values).view(np.uint8)), cupy.zeros(1, np.int32)
-        arguments = (np.uint64(parameters.data.ptr), np.uint64(bytes_needed.data.ptr))
+        bytes_needed = cupy.zeros(1, np.int32)
+        arguments = (filled(struct, **values), np.uint64(bytes_needed.data.ptr))
         self.kernels(file, defines).launch(file.removesuffix(".cu") + "_room", 1, self.launch.threads, arguments)
         return int(cupy.asnumpy(bytes_needed)[0])
 
@@ -276,18 +276,18 @@ class FusedNetworkOnDevice:
         words_at = own + room + 16 * outputs
         slot_states["words"], slot_states["columns"], slot_states["most"] = words_at, words_at + words, columns
         frames_at = words_at + words + column_bytes
-        projection = restoration = 0
+        projection = restoration = None
         if frames:
-            record, projection = transfer.copy(self._projection)
-            record["sources"], record["frames"] = len(sources), frames
-            record["list"], record["projected"] = transfer.put(sources), frames_at
+            projection = self._projection.copy()
+            projection["sources"], projection["frames"] = len(sources), frames
+            projection["list"], projection["projected"] = transfer.put(sources), frames_at
         if len(places):
             steps, steps_at = transfer.room(STEP, len(places))
             steps["parent"], steps["slot"] = start.index, places
-            record, restoration = transfer.copy(self._restoration)
-            record["states"], record["steps"] = slot_states, steps_at
-            record["prediction"], record["hidden"], record["cell"] = map(address, start.arrays)
-            record["rows"], record["count"] = len(start.arrays[0]), len(places)
+            restoration = self._restoration.copy()
+            restoration["states"], restoration["steps"] = slot_states, steps_at
+            restoration["prediction"], restoration["hidden"], restoration["cell"] = map(address, start.arrays)
+            restoration["rows"], restoration["count"] = len(start.arrays[0]), len(places)
         return Preparation(self, own, frames_at, slot_states, words, kept, block, projection, restoration)
 
     def _exchange_bytes(self, columns: int) -> tuple[int, int]:
@@ -316,7 +316,7 @@ class Preparation:
     kept, block:
         Device arrays that hold all of these: predictions, layers' outputs and cells of all slots; everything else.
     projection, restoration:
-        Addresses of `structs.PROJECTION` and `structs.RESTORATION`; 0 where there are no frames or no states.
+        `structs.PROJECTION` and `structs.RESTORATION` [1]; None where there are no frames or no states.
     """
 
     network: FusedNetworkOnDevice
@@ -326,14 +326,14 @@ class Preparation:
     word_bytes: int
     kept: Any
     block: Any
-    projection: int
-    restoration: int
+    projection: np.ndarray | None
+    restoration: np.ndarray | None
 
     def run(self) -> None:
         """Launch the kernels that project frames and restore states. The transfer must have been sent."""
         shared = self.network.spread(FRAMES, MANY_COLUMNS).shared
         for name, parameters in (("project_frames", self.projection), ("restore_states", self.restoration)):
-            if parameters:
+            if parameters is not None:
                 self.network.run(FRAMES, name, parameters, shared)
 
     def clear_words(self) -> None:
