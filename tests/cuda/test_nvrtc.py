@@ -28,10 +28,10 @@ struct SerialReduce {
     for (int i = first; i < last; ++i) best = tdt::better(best, tdt::candidate(tdt::sanitized(row[i]), i));
     return best;
   }
-  __device__ tdt::Best best(const float* row, int first, int last, tdt::Allowed allowed) const {
+  __device__ tdt::Best best(const float* row, int first, int last, const tdt::Steering& by) const {
     tdt::Best best;
     for (int i = first; i < last; ++i)
-      if (allowed[i]) best = tdt::better(best, tdt::candidate(tdt::sanitized(row[i]), i));
+      if (tdt::may_win(by.allowed, i)) best = tdt::better(best, tdt::candidate(tdt::steered(row[i], i, by), i));
     return best;
   }
   __device__ float log_sum_exp(const float* part, int n, float max) const {
@@ -42,9 +42,9 @@ struct SerialReduce {
 };
 
 extern "C" __global__ void rules(const float* rows, tdt::RowLayout layout, tdt::GreedyOptions options,
-                                 tdt::Allowed allowed, tdt::Decision* decisions, tdt::Position* positions,
+                                 tdt::Steering steering, tdt::Decision* decisions, tdt::Position* positions,
                                  double* scores, unsigned long long* prefixes) {
-  const tdt::Decision d = tdt::decide(rows + threadIdx.x * layout.width(), layout, options, allowed, SerialReduce{});
+  const tdt::Decision d = tdt::decide(rows + threadIdx.x * layout.width(), layout, options, steering, SerialReduce{});
   decisions[threadIdx.x] = d;
   scores[threadIdx.x] = tdt::log_add(scores[threadIdx.x], d.token_logprob);
   prefixes[threadIdx.x] = tdt::extended(prefixes[threadIdx.x], d.token);
