@@ -193,8 +193,8 @@ class BeamSearch:
         nbest = 1 if isinstance(self.options, Greedy) else self.options.nbest
         found = (self.engine.results(utterance, nbest) for utterance in self._all())
         return [
-            self._hypothesis(*best, alternatives=tuple(self._hypothesis(*entry) for entry in others))
-            for best, *others in found
+            self._hypothesis(score, numbers, values, tuple(self._hypothesis(*entry) for entry in others))
+            for (score, numbers, values), *others in found
         ]
 
     def settled(self) -> list[Hypothesis]:
