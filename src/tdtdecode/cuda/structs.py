@@ -188,6 +188,11 @@ def filled(dtype: np.dtype, **values: Any) -> np.ndarray:
     return record
 
 
+def copied(structure: np.ndarray) -> np.ndarray:
+    """A copy [1] of a structure, made as bytes: NumPy would copy it field by field, which takes ten times as long."""
+    return np.frombuffer(bytearray(structure.view(np.uint8)), structure.dtype)
+
+
 def offset_of(dtype: np.dtype, name: str) -> int:
     """Where a field of a structure begins, in bytes."""
     assert dtype.fields is not None

@@ -16,6 +16,7 @@ from ...cuda.structs import (
     EXCHANGED_ROUNDS,
     SOURCE,
     STEP,
+    copied,
     mask_bytes,
     offset_of,
     put_masks,
@@ -108,7 +109,7 @@ class _GreedyDecode:
         self._summary = self.preparation.room
         log = self._summary + 4 * self._log_start
         specials_at = log + 4 * 6 * self._capacity
-        self._parameters = spread.parameters.copy()
+        self._parameters = copied(spread.parameters)
         values = {
             "states": self.preparation.states[0], "options": search.options, "slots": slots, "window": window,
             "columns": columns, "batch": batch, "waiting": len(waiting), "order": numbers_at,

@@ -22,6 +22,7 @@ from ...cuda.structs import (
     STATES,
     STEP,
     address,
+    copied,
     filled,
 )
 from ...cuda.transfer import Transfer, transfers
@@ -278,13 +279,13 @@ class FusedNetworkOnDevice:
         frames_at = words_at + words + column_bytes
         projection = restoration = None
         if frames:
-            projection = self._projection.copy()
+            projection = copied(self._projection)
             projection["sources"], projection["frames"] = len(sources), frames
             projection["list"], projection["projected"] = transfer.put(sources), frames_at
         if len(places):
             steps, steps_at = transfer.room(STEP, len(places))
             steps["parent"], steps["slot"] = start.index, places
-            restoration = self._restoration.copy()
+            restoration = copied(self._restoration)
             restoration["states"], restoration["steps"] = slot_states, steps_at
             restoration["prediction"], restoration["hidden"], restoration["cell"] = map(address, start.arrays)
             restoration["rows"], restoration["count"] = len(start.arrays[0]), len(places)
