@@ -484,7 +484,9 @@ extern "C" __global__ void __launch_bounds__(512, 1) greedy_decide(const __grid_
   Arena arena(shared_memory());
   Searcher searcher(search, search.control + parity, &arena, false);
   searcher.plan();
-  if (searcher.over())
+  const bool over = searcher.over();
+  sync_block();  // all threads have asked, and the first warp may move the slots on
+  if (over)
     searcher.stop();
   else {
     NoBarrier none;
