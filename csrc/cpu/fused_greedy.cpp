@@ -282,8 +282,8 @@ Decision FusedGreedy::decide(int thread, const Slot& slot, int scored) {
   if (screens()) {
     const ScreenScratch scratch = {mine.screen_row.data(), mine.screen_values.data(), mine.screen_outputs.data(),
                                    mine.screen_known.data(), mine.screen_maxima.data()};
-    return decide_screened(network_, screen_blocks_, isa_, logits(scored), mine.screened[scored], mine.staged[scored], options_,
-                           {masks[0], scores}, scratch);
+    return decide_screened(network_, screen_blocks_, isa_, logits(scored), mine.screened[scored], mine.staged[scored],
+                           options_, {masks[0], scores}, scratch);
   }
   Decision decision;
   isa_.decide(logits(scored), 1, network_.layout, options_, masks, scores, &decision.token, &decision.duration,
